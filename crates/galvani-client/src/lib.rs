@@ -1,0 +1,1 @@
+//! Async client for Galvani, a leaderless replicated key-value store.

@@ -1,0 +1,162 @@
+//! Buckets: named groups of keys that share n, default quorums and a conflict policy.
+//!
+//! `n` and the policy are fixed when the bucket is made: changing `n` moves data and is an
+//! operation of its own. Bucket `default` always exists.
+
+use crate::limits::{BUCKET_NAME_BYTES_MAX, N_MAX, VALUE_BYTES_DEFAULT, VALUE_BYTES_MAX};
+use crate::request::Quorum;
+use core::fmt;
+use core::str::FromStr;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::Arc;
+
+/// A bucket's name: 1..=64 of `a-z 0-9 . _ -`, starting with a letter or digit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct BucketName(Arc<str>);
+
+/// Why a text is not a bucket name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{name:?} is not a bucket name: 1 to {BUCKET_NAME_BYTES_MAX} of a-z 0-9 . _ - starting with a letter or digit"
+)]
+pub struct BucketNameError {
+    /// The text that was refused.
+    pub name: String,
+}
+
+impl BucketName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The bucket that always exists.
+    pub fn default_bucket() -> BucketName {
+        BucketName("default".into())
+    }
+}
+
+impl FromStr for BucketName {
+    type Err = BucketNameError;
+    fn from_str(name: &str) -> Result<Self, BucketNameError> {
+        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let ok = (1..=BUCKET_NAME_BYTES_MAX).contains(&name.len())
+            && word(name.as_bytes()[0])
+            && name
+                .bytes()
+                .all(|b| word(b) || matches!(b, b'.' | b'_' | b'-'));
+        if ok {
+            Ok(BucketName(name.into()))
+        } else {
+            let name = name.chars().take(80).collect();
+            Err(BucketNameError { name })
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BucketName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for BucketName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BucketName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BucketName({})", self.0)
+    }
+}
+
+/// What becomes of concurrent writes to one key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConflictPolicy {
+    /// All are kept, until a write that saw them replaces them.
+    #[default]
+    Siblings,
+    /// The greatest (hybrid clock, dot) wins; the others are dropped and counted.
+    Lww,
+}
+
+/// What a bucket promises. `n` and `policy` never change after creation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketProps {
+    /// Copies of each key, 1..=[`N_MAX`].
+    pub n: u8,
+    /// Answers a read needs unless the request says otherwise. Default: majority.
+    pub r: Quorum,
+    /// Acks a write needs unless the request says otherwise. Default: majority.
+    pub w: Quorum,
+    /// What becomes of concurrent writes.
+    pub policy: ConflictPolicy,
+    /// Largest value in bytes, 1..=[`VALUE_BYTES_MAX`].
+    pub value_bytes_max: u32,
+}
+
+/// Why properties cannot be a bucket's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BucketPropsError {
+    /// n is not 1..=[`N_MAX`].
+    #[error("n={n} is not between 1 and {N_MAX}")]
+    Copies {
+        /// What was asked.
+        n: u8,
+    },
+    /// The default r or w can never be met with this n.
+    #[error("the default {what}={asked} asks for more than n={n} copies")]
+    Quorum {
+        /// `r` or `w`.
+        what: &'static str,
+        /// What was asked.
+        asked: Quorum,
+        /// The bucket's n.
+        n: u8,
+    },
+    /// The value limit is zero or above [`VALUE_BYTES_MAX`].
+    #[error("the value limit of {bytes} bytes is not between 1 and {VALUE_BYTES_MAX}")]
+    ValueLimit {
+        /// What was asked.
+        bytes: u32,
+    },
+}
+
+impl BucketProps {
+    /// The properties of a bucket that keeps `n` copies and leaves the rest at the defaults.
+    pub fn with_copies(n: u8) -> BucketProps {
+        BucketProps {
+            n,
+            r: Quorum::Majority,
+            w: Quorum::Majority,
+            policy: ConflictPolicy::Siblings,
+            value_bytes_max: VALUE_BYTES_DEFAULT as u32,
+        }
+    }
+
+    /// Whether these properties can hold together.
+    pub fn check(&self) -> Result<(), BucketPropsError> {
+        if !(1..=N_MAX).contains(&self.n) {
+            return Err(BucketPropsError::Copies { n: self.n });
+        }
+        for (what, asked) in [("r", self.r), ("w", self.w)] {
+            if asked.resolve(self.n).is_none() {
+                return Err(BucketPropsError::Quorum {
+                    what,
+                    asked,
+                    n: self.n,
+                });
+            }
+        }
+        if self.value_bytes_max == 0 || self.value_bytes_max as usize > VALUE_BYTES_MAX {
+            return Err(BucketPropsError::ValueLimit {
+                bytes: self.value_bytes_max,
+            });
+        }
+        Ok(())
+    }
+}

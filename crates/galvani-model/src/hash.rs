@@ -1,0 +1,49 @@
+//! Where a key lives: XXH3-64 with a fixed seed over bucket and key, top bits pick the partition.
+//!
+//! Stable for ever: changing one constant here would lose every stored key. The golden values in
+//! the tests hold that line. Next to read: `placement/`.
+
+use crate::ids::Partition;
+use crate::key::Key;
+use crate::limits::{BUCKET_NAME_BYTES_MAX, KEY_BYTES_MAX, PARTITIONS_MAX};
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+
+/// Seed of the placement hash.
+const PLACEMENT_SEED: u64 = 0x6761_6c76_616e_6931; // "galvani1"
+
+/// The 64-bit placement hash of a key. The bucket's length goes first, so that bucket and key
+/// cannot run into each other.
+pub fn key_hash(key: &Key) -> u64 {
+    with_flat_key(key, |flat| xxh3_64_with_seed(flat, PLACEMENT_SEED))
+}
+
+/// A 128-bit hash of a key under `seed`, for digests and bindings.
+pub fn key_hash_128(key: &Key, seed: u64) -> u128 {
+    with_flat_key(key, |flat| xxh3_128_with_seed(flat, seed))
+}
+
+/// The partition of a hash in a cluster of `partitions` partitions (a power of two).
+pub fn partition_of(hash: u64, partitions: u16) -> Partition {
+    assert!(
+        partitions.is_power_of_two() && partitions <= PARTITIONS_MAX,
+        "partitions is a power of two within PARTITIONS_MAX, checked when the layout was made"
+    );
+    let bits = partitions.trailing_zeros();
+    if bits == 0 {
+        Partition(0)
+    } else {
+        Partition((hash >> (64 - bits)) as u16)
+    }
+}
+
+/// Calls `f` with length of bucket, bucket and key in one slice, without touching the heap.
+fn with_flat_key<T>(key: &Key, f: impl FnOnce(&[u8]) -> T) -> T {
+    let mut flat = [0u8; 1 + BUCKET_NAME_BYTES_MAX + KEY_BYTES_MAX];
+    let bucket = key.bucket().as_str().as_bytes();
+    let bytes = key.bytes();
+    flat[0] = bucket.len() as u8;
+    flat[1..1 + bucket.len()].copy_from_slice(bucket);
+    let end = 1 + bucket.len() + bytes.len();
+    flat[1 + bucket.len()..end].copy_from_slice(bytes);
+    f(&flat[..end])
+}

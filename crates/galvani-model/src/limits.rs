@@ -1,0 +1,64 @@
+//! Every bound in one place: what a peer, a client or a disk may make us hold or do.
+//!
+//! A constant carries its derivation. Limits a cluster may set for itself are fields of
+//! [`Limits`]; the constants are what no setting may exceed.
+
+use serde::{Deserialize, Serialize};
+
+/// Most copies a bucket may keep. Seven survives three lost nodes with majorities.
+pub const N_MAX: u8 = 7;
+/// Longest key in bytes: a key is held in memory by every structure that names it.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest bucket name in bytes.
+pub const BUCKET_NAME_BYTES_MAX: usize = 64;
+/// Most buckets in a cluster: every node keeps them all in memory.
+pub const BUCKETS_MAX: usize = 4096;
+/// Largest value any bucket may allow, in bytes. A frame must hold a value and its header.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// Default largest value of a bucket, in bytes.
+pub const VALUE_BYTES_DEFAULT: usize = 1 << 20;
+/// Most partitions: cursors and clocks are kept per partition.
+pub const PARTITIONS_MAX: u16 = 4096;
+/// Partitions of a new cluster unless said otherwise.
+pub const PARTITIONS_DEFAULT: u16 = 256;
+/// Most nodes in a layout.
+pub const NODES_MAX: usize = 1024;
+/// Most lanes of one node.
+pub const LANES_MAX: u16 = 64;
+/// Longest context token in bytes: about 600 origins of one key; a key never meets that many.
+pub const CONTEXT_BYTES_MAX: usize = 16 << 10;
+/// Siblings of one key from which reads and writes carry a warning (Riak's field-tested figure).
+pub const SIBLINGS_WARN: usize = 25;
+/// Siblings of one key from which a write that would add one more is refused.
+pub const SIBLINGS_MAX: usize = 100;
+/// Longest deadline a client may ask for, in milliseconds.
+pub const TIMEOUT_MS_MAX: u32 = 60_000;
+/// Deadline when the client names none, in milliseconds.
+pub const TIMEOUT_MS_DEFAULT: u32 = 2_000;
+/// How long a replica remembers a request id, in milliseconds (24 h): the window in which a retry
+/// is recognised as the same write.
+pub const REQUEST_ID_RETENTION_MS: u64 = 24 * 3600 * 1000;
+/// Keys in one page of a listing.
+pub const LIST_PAGE_MAX: usize = 1000;
+
+/// Bounds that a node's configuration may tighten or widen, within the constants of this module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Client requests one lane works on at once; more are refused as overloaded. Default 4096.
+    pub inflight: usize,
+    /// Siblings from which answers carry a warning. Default [`SIBLINGS_WARN`].
+    pub siblings_warn: usize,
+    /// Siblings from which a write that adds one is refused. Default [`SIBLINGS_MAX`].
+    pub siblings_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            inflight: 4096,
+            siblings_warn: SIBLINGS_WARN,
+            siblings_max: SIBLINGS_MAX,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The one door to a disk: what the machines ask of storage, and how they change it.
+//!
+//! A machine reads rows, works out a [`Change`], and stages it; the driver commits everything one
+//! tick staged as one atomic batch and only then lets effects out. Later reads of the same tick see
+//! what was staged. The trait stands on this floor so that the machines (floor 3) and the storage
+//! (floor 3) need not know each other: `docs/decisions/0001-store-trait-floor.md`.
+
+use crate::bucket::BucketName;
+use crate::ids::{Origin, Shard, WriteId};
+use crate::key::Key;
+use crate::version::{Digest, Dot, Object, PartitionClock, Record};
+use serde::{Deserialize, Serialize};
+
+/// Why storage did not do what it was asked. Nothing of the failed step is kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full, or below its reserve. Reads go on; writes succeed again when space returns.
+    #[error("the disk is full")]
+    Full,
+    /// A row failed its checksum or does not decode: it is quarantined, counted, never served.
+    #[error("a damaged row was quarantined: {what}")]
+    Corrupt {
+        /// Which row, for people.
+        what: String,
+    },
+    /// The engine failed; it takes no further writes until the node restarts.
+    #[error("storage failed: {what}")]
+    Failed {
+        /// What the engine said.
+        what: String,
+    },
+}
+
+/// The vnode's own actor: who it mints dots as, and how many it has minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnOrigin {
+    /// The current incarnation.
+    pub origin: Origin,
+    /// Dots minted so far, dense from 1 (INV-3: they are all in the clock).
+    pub counter: u64,
+}
+
+/// What one node holds of one shard, beside the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaState {
+    /// S: the exact set of writes taken in.
+    pub clock: PartitionClock,
+    /// Who this vnode mints as; `None` until it first mints after a doubtful start.
+    pub own: Option<OwnOrigin>,
+    /// Records taken in so far, in order of arrival: the next arrival's number.
+    pub arrivals: u64,
+    /// The xor digest of every live object.
+    pub digest: Digest,
+}
+
+/// What a replica remembers of a logical write, so that it knows a retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestEntry {
+    /// The first dot of that logical write that came here.
+    pub dot: Dot,
+    /// When it was taken in (milliseconds since 1970 on this node), for retention.
+    pub at_ms: u64,
+}
+
+/// Everything one record changes; staged and committed whole or not at all (INV-1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The shard it belongs to.
+    pub shard: Shard,
+    /// The log row; its dot joins the clock and takes the next arrival number.
+    pub record: Record,
+    /// The object row after it; absent means the row goes.
+    pub object: Object,
+    /// The request row (under the record's write id), when this dot is the first of its logical write here.
+    pub request: Option<RequestEntry>,
+    /// The vnode's own actor after it, when this vnode minted the dot.
+    pub own: Option<OwnOrigin>,
+    /// The shard's digest after it.
+    pub digest: Digest,
+}
+
+/// One key of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The key.
+    pub key: Key,
+    /// Its object here.
+    pub object: Object,
+}
+
+/// Rows of one lane's shards. Only `galvani-protocol/src/replica.rs` calls [`Store::stage`].
+pub trait Store {
+    /// The live versions of a key here; absent if nothing is known.
+    fn object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError>;
+
+    /// The log record of a dot, if it is kept here.
+    fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError>;
+
+    /// What is remembered of a logical write.
+    fn request(&mut self, shard: Shard, write: WriteId)
+    -> Result<Option<RequestEntry>, StoreError>;
+
+    /// Clock, actor, arrivals and digest of a shard; empty if it was never touched.
+    fn replica(&mut self, shard: Shard) -> Result<&ReplicaState, StoreError>;
+
+    /// Stages what one record changes. Reads see it at once; the disk has it after the tick.
+    fn stage(&mut self, change: Change) -> Result<(), StoreError>;
+
+    /// Up to `limit` keys of a bucket in one shard, ascending, after `after` (exclusive), that
+    /// start with `prefix`.
+    fn list(
+        &mut self,
+        shard: Shard,
+        bucket: &BucketName,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError>;
+}

@@ -1,0 +1,201 @@
+//! An object: the versions of one key that nothing its replica knows of replaces.
+//!
+//! `apply` takes in one record, whatever brought it: it is the algebra under the one `apply` of a
+//! replica (`galvani-protocol/src/replica.rs`), and never looks at a clock or a disk. Retries of
+//! one logical write form an alias group: one version with several dots, replaced as soon as any
+//! of them is. Next to read: `join.rs`.
+
+use super::dot::Dot;
+use super::dotset::DotSet;
+use super::record::{Kind, RecordHead};
+use crate::bucket::ConflictPolicy;
+use crate::hlc::Hlc;
+use crate::ids::{NodeId, WriteId};
+use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
+
+/// One live version: a value or a tombstone that nothing known replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The dots of this logical write, ascending; more than one after retries (alias group).
+    pub dots: SmallVec<[Dot; 1]>,
+    /// What it replaces.
+    pub past: DotSet,
+    /// When, by hybrid clock; the same for every retry.
+    pub hlc: Hlc,
+    /// The logical write.
+    pub write: WriteId,
+    /// The node that minted the first of its dots that came here.
+    pub author: NodeId,
+    /// Value or tombstone.
+    pub kind: Kind,
+    /// Length of the value in bytes.
+    pub value_len: u32,
+    /// [`super::value_hash`] of the value.
+    pub value_hash: u64,
+}
+
+impl Version {
+    /// The version that `head` alone makes.
+    pub fn of(head: &RecordHead) -> Version {
+        Version {
+            dots: smallvec![head.dot],
+            past: head.past.clone(),
+            hlc: head.hlc,
+            write: head.write_id(),
+            author: head.author,
+            kind: head.kind,
+            value_len: head.value_len,
+            value_hash: head.value_hash,
+        }
+    }
+
+    /// Whether any of its dots is in `past`: then the whole group is replaced.
+    pub fn is_replaced_by(&self, past: &DotSet) -> bool {
+        self.dots.iter().any(|&dot| past.contains(dot))
+    }
+
+    /// Takes in the dots of another copy of the same logical write.
+    pub(super) fn absorb(&mut self, dots: &[Dot]) {
+        for &dot in dots {
+            if let Err(at) = self.dots.binary_search(&dot) {
+                self.dots.insert(at, dot);
+            }
+        }
+    }
+
+    /// What decides an `lww` bucket: a total order that agrees with replacement.
+    fn rank(&self) -> (Hlc, WriteId) {
+        (self.hlc, self.write)
+    }
+}
+
+/// What taking in one record did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The record is (part of) a live version now.
+    pub live: bool,
+    /// Versions that are gone because a bucket of policy `lww` keeps one.
+    pub discarded: u32,
+}
+
+/// The live versions of one key, ordered by their first dot; empty means absent.
+///
+/// Absence is the bottom of the lattice: an empty object joined with any is that one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    versions: Vec<Version>,
+}
+
+impl Object {
+    /// The absent object.
+    pub fn absent() -> Object {
+        Object::default()
+    }
+
+    /// Takes in a record whose dot this replica has not seen before. `retry` says whether the replica
+    /// has seen another dot of the same logical write (the alias rule): then the record joins
+    /// that version if it is live, and is obsolete if it is not.
+    pub fn apply(&mut self, head: &RecordHead, retry: bool, policy: ConflictPolicy) -> Applied {
+        let write = head.write_id();
+        let group = self
+            .versions
+            .iter()
+            .position(|version| version.write == write);
+        let replaced = self
+            .versions
+            .iter()
+            .any(|version| version.write != write && version.past.contains(head.dot));
+        match group {
+            Some(at) if replaced => {
+                self.versions.remove(at);
+            }
+            Some(at) => self.versions[at].absorb(&[head.dot]),
+            None => {}
+        }
+        // Also when the record itself is replaced or obsolete: what it replaces stays replaced.
+        self.versions
+            .retain(|version| version.write == write || !version.is_replaced_by(&head.past));
+        if group.is_none() && !retry && !replaced {
+            self.versions.push(Version::of(head));
+        }
+        let discarded = self.settle(policy);
+        let live = self
+            .versions
+            .iter()
+            .any(|version| version.dots.contains(&head.dot));
+        Applied { live, discarded }
+    }
+
+    /// The live versions, ordered by first dot.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
+    /// Whether nothing is known of the key here.
+    pub fn is_absent(&self) -> bool {
+        self.versions.is_empty()
+    }
+
+    /// Every live dot, aliases included, ascending.
+    pub fn dots(&self) -> SmallVec<[Dot; 2]> {
+        let mut dots: SmallVec<[Dot; 2]> = self
+            .versions
+            .iter()
+            .flat_map(|version| version.dots.iter().copied())
+            .collect();
+        dots.sort_unstable();
+        dots
+    }
+
+    /// All that a reader of this object has seen or that was replaced for it: every version's
+    /// dots and past. Exact; the caller may [`DotSet::compress`] it with its own clock.
+    pub fn seen(&self) -> DotSet {
+        let mut seen = DotSet::new();
+        for version in &self.versions {
+            seen.union(&version.past);
+            for &dot in &version.dots {
+                seen.insert(dot);
+            }
+        }
+        seen
+    }
+
+    /// The latest hybrid time of its versions.
+    pub fn hlc(&self) -> Hlc {
+        self.versions
+            .iter()
+            .map(|version| version.hlc)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// How many live versions a write that has seen `past` would leave beside itself.
+    pub fn siblings_after(&self, past: &DotSet) -> usize {
+        self.versions
+            .iter()
+            .filter(|version| !version.is_replaced_by(past))
+            .count()
+    }
+
+    /// The object made of `versions` as they are: the reader's join, or a decoded row.
+    pub(super) fn from_versions(versions: Vec<Version>, policy: ConflictPolicy) -> Object {
+        let mut object = Object { versions };
+        object.settle(policy);
+        object
+    }
+
+    /// Canonical order, and one version only where the policy says so. Returns how many it dropped.
+    fn settle(&mut self, policy: ConflictPolicy) -> u32 {
+        let mut discarded = 0;
+        if policy == ConflictPolicy::Lww
+            && let Some(best) = self.versions.iter().map(Version::rank).max()
+        {
+            let before = self.versions.len();
+            self.versions.retain(|version| version.rank() == best);
+            discarded = (before - self.versions.len()) as u32;
+        }
+        self.versions.sort_by(|a, b| a.dots.cmp(&b.dots));
+        discarded
+    }
+}

@@ -1,0 +1,103 @@
+//! A record: one write as it is logged, sent and kept, never changed after it was minted.
+//!
+//! The head travels through codecs; the value's bytes travel raw beside it. Copies of a record are
+//! equal on every replica, whatever brought them there. Next to read: `object.rs`.
+
+use super::dot::Dot;
+use super::dotset::DotSet;
+use crate::hash::key_hash_128;
+use crate::hlc::Hlc;
+use crate::ids::{NodeId, RequestId, WriteId};
+use crate::key::Key;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+
+/// What a write does to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Stores a value.
+    Put,
+    /// Leaves a tombstone: a version without a value, like any other in every merge.
+    Delete,
+}
+
+/// Everything of a record but its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordHead {
+    /// The name of this write.
+    pub dot: Dot,
+    /// The key written.
+    pub key: Key,
+    /// What it replaces: exactly the dots its writer had seen.
+    pub past: DotSet,
+    /// When, by hybrid clock: at or after the client's reading and above everything in `past`.
+    /// A function of the request alone, so every retry has the same.
+    pub hlc: Hlc,
+    /// Which logical write this is; retries share it.
+    pub rid: RequestId,
+    /// The node that minted the dot, for people.
+    pub author: NodeId,
+    /// Put or delete.
+    pub kind: Kind,
+    /// Length of the value in bytes; 0 for a delete.
+    pub value_len: u32,
+    /// [`value_hash`] of kind and value: travels with the value from its first coordinator to
+    /// every disk.
+    pub value_hash: u64,
+}
+
+impl RecordHead {
+    /// Which logical write this is: equal for a retry (same request id, key, value, context and
+    /// client time), different for anything else. A request id that is used again for another key
+    /// or value by mistake therefore never hides a write.
+    pub fn write_id(&self) -> WriteId {
+        let mut bytes: SmallVec<[u8; 160]> = SmallVec::new();
+        bytes.extend_from_slice(&self.rid.to_bytes());
+        bytes.extend_from_slice(&key_hash_128(&self.key, WRITE_SEED).to_le_bytes());
+        bytes.extend_from_slice(&self.hlc.0.to_le_bytes());
+        bytes.extend_from_slice(&self.value_hash.to_le_bytes());
+        bytes.push(match self.kind {
+            Kind::Put => 0,
+            Kind::Delete => 1,
+        });
+        for (origin, base, cloud) in self.past.iter() {
+            bytes.extend_from_slice(&origin.to_bytes());
+            bytes.extend_from_slice(&base.to_le_bytes());
+            bytes.extend_from_slice(&(cloud.len() as u64).to_le_bytes());
+            for counter in cloud {
+                bytes.extend_from_slice(&counter.to_le_bytes());
+            }
+        }
+        WriteId(xxh3_128_with_seed(&bytes, WRITE_SEED))
+    }
+}
+
+/// Separates write ids from every other use of the hash.
+const WRITE_SEED: u64 = 0x6761_6c76_7772_6931; // "galvwri1"
+
+/// One write, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// All but the value.
+    pub head: RecordHead,
+    /// The value; empty for a delete.
+    pub value: Bytes,
+}
+
+impl Record {
+    /// Whether the value is the one the head speaks of.
+    pub fn is_intact(&self) -> bool {
+        self.value.len() == self.head.value_len as usize
+            && value_hash(self.head.kind, &self.value) == self.head.value_hash
+    }
+}
+
+/// XXH3-64 of a value; a delete has a hash of its own, so that it never equals an empty put.
+pub fn value_hash(kind: Kind, value: &[u8]) -> u64 {
+    match kind {
+        Kind::Put => xxh3_64(value),
+        Kind::Delete => 0x64656c_65746564, // "deleted"
+    }
+}

@@ -1,0 +1,1 @@
+//! One node: lane loops over storage and transport.

@@ -1,0 +1,1 @@
+//! The state machines of a lane: put, get, replicate, repair. Pure.

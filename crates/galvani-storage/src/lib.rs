@@ -1,0 +1,1 @@
+//! Durable partition replicas over an embedded engine.

@@ -1,0 +1,2 @@
+//! The `galvani` binary.
+fn main() {}
