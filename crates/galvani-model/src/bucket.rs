@@ -42,9 +42,7 @@ impl FromStr for BucketName {
         let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let ok = (1..=BUCKET_NAME_BYTES_MAX).contains(&name.len())
             && word(name.as_bytes()[0])
-            && name
-                .bytes()
-                .all(|b| word(b) || matches!(b, b'.' | b'_' | b'-'));
+            && name.bytes().all(|b| word(b) || matches!(b, b'.' | b'_' | b'-'));
         if ok {
             Ok(BucketName(name.into()))
         } else {
@@ -145,17 +143,11 @@ impl BucketProps {
         }
         for (what, asked) in [("r", self.r), ("w", self.w)] {
             if asked.resolve(self.n).is_none() {
-                return Err(BucketPropsError::Quorum {
-                    what,
-                    asked,
-                    n: self.n,
-                });
+                return Err(BucketPropsError::Quorum { what, asked, n: self.n });
             }
         }
         if self.value_bytes_max == 0 || self.value_bytes_max as usize > VALUE_BYTES_MAX {
-            return Err(BucketPropsError::ValueLimit {
-                bytes: self.value_bytes_max,
-            });
+            return Err(BucketPropsError::ValueLimit { bytes: self.value_bytes_max });
         }
         Ok(())
     }

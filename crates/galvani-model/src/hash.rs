@@ -29,11 +29,7 @@ pub fn partition_of(hash: u64, partitions: u16) -> Partition {
         "partitions is a power of two within PARTITIONS_MAX, checked when the layout was made"
     );
     let bits = partitions.trailing_zeros();
-    if bits == 0 {
-        Partition(0)
-    } else {
-        Partition((hash >> (64 - bits)) as u16)
-    }
+    if bits == 0 { Partition(0) } else { Partition((hash >> (64 - bits)) as u16) }
 }
 
 /// Calls `f` with length of bucket, bucket and key in one slice, without touching the heap.

@@ -121,9 +121,8 @@ impl Visitor<'_> for Id128Visitor {
     }
 
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<u128, E> {
-        let bytes: [u8; 16] = bytes
-            .try_into()
-            .map_err(|_| E::invalid_length(bytes.len(), &"16 bytes"))?;
+        let bytes: [u8; 16] =
+            bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &"16 bytes"))?;
         Ok(u128::from_be_bytes(bytes))
     }
 }
@@ -181,13 +180,8 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_ids_are_refused() {
-        for text in [
-            "",
-            "12",
-            &"g".repeat(32),
-            &"0".repeat(33),
-            "+1234567890123456789012345678901",
-        ] {
+        for text in ["", "12", &"g".repeat(32), &"0".repeat(33), "+1234567890123456789012345678901"]
+        {
             assert_eq!(text.parse::<NodeId>(), Err(ParseIdError), "{text:?}");
         }
     }

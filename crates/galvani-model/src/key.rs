@@ -58,12 +58,7 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}",
-            self.bucket,
-            String::from_utf8_lossy(&self.bytes)
-        )
+        write!(f, "{}:{}", self.bucket, String::from_utf8_lossy(&self.bytes))
     }
 }
 

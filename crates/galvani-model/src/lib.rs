@@ -14,6 +14,7 @@ pub mod key;
 pub mod limits;
 pub mod placement;
 pub mod quorum;
+pub mod quorum_promise;
 pub mod request;
 pub mod store;
 pub mod version;

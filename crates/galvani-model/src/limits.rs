@@ -55,10 +55,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            inflight: 4096,
-            siblings_warn: SIBLINGS_WARN,
-            siblings_max: SIBLINGS_MAX,
-        }
+        Limits { inflight: 4096, siblings_warn: SIBLINGS_WARN, siblings_max: SIBLINGS_MAX }
     }
 }

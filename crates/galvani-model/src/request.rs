@@ -5,11 +5,11 @@
 
 use core::fmt;
 use core::str::FromStr;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// How many of n replicas must answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+/// How many of n replicas must answer. People write words or numbers; on the wire and on disk it is
+/// one small number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quorum {
     /// One.
     One,
@@ -40,16 +40,37 @@ impl From<u8> for Quorum {
     }
 }
 
-impl From<Quorum> for String {
-    fn from(quorum: Quorum) -> String {
-        quorum.to_string()
+/// The compact form of the words: numbers no quorum can have.
+const CODE_ONE: u8 = 201;
+const CODE_MAJORITY: u8 = 202;
+const CODE_ALL: u8 = 203;
+
+impl Serialize for Quorum {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return serializer.collect_str(self);
+        }
+        serializer.serialize_u8(match self {
+            Quorum::One => CODE_ONE,
+            Quorum::Majority => CODE_MAJORITY,
+            Quorum::All => CODE_ALL,
+            Quorum::Exactly(count) => *count,
+        })
     }
 }
 
-impl TryFrom<String> for Quorum {
-    type Error = ParseQuorumError;
-    fn try_from(text: String) -> Result<Self, ParseQuorumError> {
-        text.parse()
+impl<'de> Deserialize<'de> for Quorum {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            return text.parse().map_err(serde::de::Error::custom);
+        }
+        Ok(match u8::deserialize(deserializer)? {
+            CODE_ONE => Quorum::One,
+            CODE_MAJORITY => Quorum::Majority,
+            CODE_ALL => Quorum::All,
+            count => Quorum::Exactly(count),
+        })
     }
 }
 
@@ -81,9 +102,7 @@ impl FromStr for Quorum {
             "all" => Ok(Quorum::All),
             _ => match text.parse::<u8>() {
                 Ok(count @ 1..=crate::limits::N_MAX) => Ok(Quorum::Exactly(count)),
-                Ok(_) | Err(_) => Err(ParseQuorumError {
-                    text: text.chars().take(40).collect(),
-                }),
+                Ok(_) | Err(_) => Err(ParseQuorumError { text: text.chars().take(40).collect() }),
             },
         }
     }

@@ -106,6 +106,9 @@ pub trait Store {
     /// Stages what one record changes. Reads see it at once; the disk has it after the tick.
     fn stage(&mut self, change: Change) -> Result<(), StoreError>;
 
+    /// Forgets who this vnode mints as: its next mint starts a new incarnation. Kept by the tick.
+    fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError>;
+
     /// Up to `limit` keys of a bucket in one shard, ascending, after `after` (exclusive), that
     /// start with `prefix`.
     fn list(

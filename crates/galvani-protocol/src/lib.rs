@@ -1,1 +1,27 @@
-//! The state machines of a lane: put, get, replicate, repair. Pure.
+//! The state machines of one lane: put, get, delete, replicate, forward, list, deadlines.
+//!
+//! Values only: no clock, no randomness, no sockets, no files, no threads. The contract is on
+//! [`Lane`]: hand it one [`Input`], drain its effects, commit what it staged, and only then let the
+//! effects out. The simulator and the node are its only callers. Read `effect.rs`, then `lane.rs`
+//! (which only routes), then `put.rs`, `get.rs`, and `replica.rs`, the one place that changes a record.
+
+mod buckets;
+pub mod effect;
+mod explain;
+mod forward;
+mod get;
+mod known;
+mod lane;
+mod list;
+mod ops;
+mod origins;
+mod put;
+mod refuse;
+mod replica;
+mod serve;
+mod table;
+pub mod topology;
+
+pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};
+pub use lane::{Lane, LaneConfig};
+pub use topology::Topology;

@@ -5,8 +5,6 @@
 //! imports unfolded (`use std::{fs, net}` is `std::fs` and `std::net`); names are not resolved.
 //! Next to read: `checks/mod.rs`.
 
-use std::iter;
-
 use proc_macro2::{Delimiter, LineColumn, Spacing, TokenStream, TokenTree};
 
 /// One path as written in code, such as `std::time::Instant`.
@@ -23,7 +21,9 @@ pub struct PathUse {
 impl PathUse {
     /// True if `wanted` occurs in the path as consecutive segments.
     pub fn mentions(&self, wanted: &[&str]) -> bool {
-        self.segments.windows(wanted.len()).any(|window| window == wanted)
+        self.segments
+            .windows(wanted.len())
+            .any(|window| window == wanted)
     }
 
     /// The path with `::` between its segments.
@@ -75,6 +75,9 @@ pub struct RustFile {
     pub functions: Vec<Function>,
     /// Where the lexer stopped, if the file is not Rust.
     pub lex_error_line: Option<usize>,
+    /// Modules declared under `#[cfg(test)]` that have files of their own.
+    pub test_modules: Vec<String>,
+    is_test_module: bool,
     test_lines: Vec<(usize, usize)>,
     strings: Vec<(LineColumn, LineColumn)>,
 }
@@ -89,6 +92,8 @@ impl RustFile {
             attributes: Vec::new(),
             functions: Vec::new(),
             lex_error_line: None,
+            test_modules: Vec::new(),
+            is_test_module: false,
             test_lines: Vec::new(),
             strings: Vec::new(),
         };
@@ -101,19 +106,48 @@ impl RustFile {
 
     /// True for a file that holds nothing but tests, or helpers of tests.
     pub fn is_test_file(&self) -> bool {
-        self.path.starts_with("cluster-tests/")
-            || self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
+        self.is_test_module
+            || self.path.starts_with("cluster-tests/")
+            || self
+                .path
+                .split('/')
+                .any(|part| part == "tests" || part == "tests.rs")
+    }
+
+    /// Records that the file's parent declares it under `#[cfg(test)]`.
+    pub fn mark_as_test_module(&mut self) {
+        self.is_test_module = true;
+    }
+
+    /// Where the files of [`RustFile::test_modules`] may lie.
+    pub fn test_module_paths(&self) -> Vec<String> {
+        let stem = self.path.trim_end_matches(".rs");
+        let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+        let home = if matches!(name, "lib" | "main" | "mod") {
+            folder
+        } else {
+            stem
+        };
+        let modules = self.test_modules.iter();
+        modules
+            .flat_map(|m| [format!("{home}/{m}.rs"), format!("{home}/{m}/mod.rs")])
+            .collect()
     }
 
     /// True if `line` belongs to test code, here or in the whole file.
     pub fn is_test_line(&self, line: usize) -> bool {
         self.is_test_file()
-            || self.test_lines.iter().any(|(first, last)| (*first..=*last).contains(&line))
+            || self
+                .test_lines
+                .iter()
+                .any(|(first, last)| (*first..=*last).contains(&line))
     }
 
     /// True if a string literal touches `line` (counted from 1).
     pub fn has_string_on(&self, line: usize) -> bool {
-        self.strings.iter().any(|(start, end)| (start.line..=end.line).contains(&line))
+        self.strings
+            .iter()
+            .any(|(start, end)| (start.line..=end.line).contains(&line))
     }
 
     fn visit(&mut self, tokens: TokenStream) {
@@ -176,7 +210,11 @@ impl RustFile {
             at += 2;
         }
         let is_macro = is_punct(tokens, at, '!') && !is_punct(tokens, at + 1, '=');
-        self.paths.push(PathUse { segments, line, is_macro });
+        self.paths.push(PathUse {
+            segments,
+            line,
+            is_macro,
+        });
         at
     }
 
@@ -194,8 +232,12 @@ impl RustFile {
     }
 
     fn note_function(&mut self, tokens: &[TokenTree], at: usize) {
-        let Some(TokenTree::Ident(name)) = tokens.get(at + 1) else { return };
-        let Some(end) = end_of_item(tokens, at) else { return };
+        let Some(TokenTree::Ident(name)) = tokens.get(at + 1) else {
+            return;
+        };
+        let Some(ItemEnd::Body(end)) = end_of_item(tokens, at) else {
+            return;
+        };
         let first_line = tokens[at].span().start().line;
         self.functions.push(Function {
             name: name.to_string(),
@@ -215,8 +257,14 @@ impl RustFile {
     }
 
     fn note_attribute(&mut self, tokens: &[TokenTree], at: usize) -> usize {
-        let body = if is_punct(tokens, at + 1, '!') { at + 2 } else { at + 1 };
-        let Some(TokenTree::Group(group)) = tokens.get(body) else { return at + 1 };
+        let body = if is_punct(tokens, at + 1, '!') {
+            at + 2
+        } else {
+            at + 1
+        };
+        let Some(TokenTree::Group(group)) = tokens.get(body) else {
+            return at + 1;
+        };
         if group.delimiter() != Delimiter::Bracket {
             return at + 1;
         }
@@ -225,12 +273,15 @@ impl RustFile {
         collect_words(group.stream(), &mut words);
         let attribute = Attribute { words, line };
         if attribute.is_cfg_test() {
-            let last = if body == at + 2 {
-                Some(self.lines.len())
-            } else {
-                end_of_item(tokens, body + 1)
+            let last = match end_of_item(tokens, body + 1) {
+                // `#![cfg(test)]` is about everything that follows.
+                _ if body == at + 2 => self.lines.len(),
+                Some(ItemEnd::Body(last) | ItemEnd::Semicolon(last)) => last,
+                None => line,
             };
-            self.test_lines.push((line, last.unwrap_or(self.lines.len())));
+            self.test_lines.push((line, last));
+            self.test_modules
+                .extend(declared_module(&tokens[body + 1..]));
         }
         // `#[doc = ".."]` made from a comment has no words that count.
         if attribute.words.first().is_some_and(|word| word != "doc") {
@@ -241,21 +292,30 @@ impl RustFile {
     }
 }
 
-/// The last line of the item at `tokens[from..]`: its braces, or its semicolon. A block among
-/// generic arguments (`Foo<{ N }>`) is not the item's body.
-fn end_of_item(tokens: &[TokenTree], from: usize) -> Option<usize> {
-    let rest = tokens.iter().enumerate().skip(from);
-    for (at, token) in rest {
+/// Where the item at `tokens[from..]` ends.
+enum ItemEnd {
+    /// At the closing brace of its body, on this line.
+    Body(usize),
+    /// At its semicolon, on this line.
+    Semicolon(usize),
+}
+
+/// The end of the item at `tokens[from..]`; `None` for what is no item (a field, an argument). A
+/// block among generic arguments (`Foo<{ N }>`) is not the item's body.
+fn end_of_item(tokens: &[TokenTree], from: usize) -> Option<ItemEnd> {
+    for (at, token) in tokens.iter().enumerate().skip(from) {
         match token {
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
                 let generic = at > 0 && is_punct(tokens, at - 1, '<')
                     || is_punct(tokens, at + 1, '>')
                     || is_punct(tokens, at + 1, ',');
                 if !generic {
-                    return Some(group.span_close().end().line);
+                    return Some(ItemEnd::Body(group.span_close().end().line));
                 }
             }
-            TokenTree::Punct(punct) if punct.as_char() == ';' => return None,
+            TokenTree::Punct(punct) if punct.as_char() == ';' => {
+                return Some(ItemEnd::Semicolon(punct.span().end().line));
+            }
             TokenTree::Group(_)
             | TokenTree::Ident(_)
             | TokenTree::Punct(_)
@@ -263,6 +323,21 @@ fn end_of_item(tokens: &[TokenTree], from: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// The name in `mod name;` at the start of `tokens`.
+fn declared_module(tokens: &[TokenTree]) -> Option<String> {
+    let at = tokens
+        .iter()
+        .take_while(|token| token.to_string() != "mod")
+        .count();
+    let before = &tokens[..at];
+    // Only visibility may stand before `mod`: anything else is another item.
+    let declares = before
+        .iter()
+        .all(|t| matches!(t, TokenTree::Group(_)) || t.to_string() == "pub");
+    let name = tokens.get(at + 1)?.to_string();
+    (declares && is_punct(tokens, at + 2, ';')).then_some(name)
 }
 
 fn is_punct(tokens: &[TokenTree], at: usize, wanted: char) -> bool {
@@ -281,7 +356,7 @@ fn is_path_separator(tokens: &[TokenTree], at: usize) -> bool {
 fn collect_words(tokens: TokenStream, words: &mut Vec<String>) {
     let mut streams = vec![tokens.into_iter()];
     // Depth first and in order, so that the first word is the attribute's name.
-    while let Some(token) = iter::from_fn(|| next_token(&mut streams)).next() {
+    while let Some(token) = next_token(&mut streams) {
         match token {
             TokenTree::Ident(ident) => words.push(ident.to_string()),
             TokenTree::Group(group) => streams.push(group.stream().into_iter()),
@@ -300,59 +375,4 @@ fn next_token(streams: &mut Vec<proc_macro2::token_stream::IntoIter>) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn paths_of(text: &str) -> Vec<String> {
-        RustFile::parse("x.rs", text).paths.iter().map(PathUse::text).collect()
-    }
-
-    #[test]
-    fn grouped_imports_are_unfolded() {
-        let paths = paths_of("use std::{fs as f, net::{UdpSocket, *}, io::{self}};");
-        assert_eq!(paths, ["use", "std::fs", "std::net::UdpSocket", "std::net::*", "std::io"]);
-    }
-
-    #[test]
-    fn comments_and_strings_hold_no_paths() {
-        let text = "/// std::fs\n// tokio\nconst A: &str = \"std::fs\"; /* HashMap */";
-        assert_eq!(paths_of(text), ["const", "A", "str"]);
-    }
-
-    #[test]
-    fn macro_bodies_are_code_and_macro_calls_are_marked() {
-        let file = RustFile::parse("x.rs", "fn f() { vec![std::fs::read]; a != b; }");
-        assert!(file.paths.iter().any(|path| path.text() == "std::fs::read"));
-        let macros: Vec<_> = file.paths.iter().filter(|path| path.is_macro).collect();
-        assert_eq!(macros.len(), 1);
-        assert_eq!(macros[0].text(), "vec");
-    }
-
-    #[test]
-    fn functions_are_measured_to_their_own_brace() {
-        let text = "fn a(\n) -> B<{ 1 }> {\n\n}\ntrait T { fn no_body(); }\ntype F = fn(u8);";
-        let functions = RustFile::parse("x.rs", text).functions;
-        let want = Function { name: "a".to_owned(), first_line: 1, line_count: 4 };
-        assert_eq!(functions, [want]);
-    }
-
-    #[test]
-    fn test_modules_cover_their_lines_only() {
-        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n fn b() {}\n}\nfn c() {}";
-        let file = RustFile::parse("x.rs", text);
-        let tested: Vec<_> = (1..=6).filter(|line| file.is_test_line(*line)).collect();
-        assert_eq!(tested, [2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn a_test_attribute_without_braces_does_not_reach_the_next_item() {
-        let text = "#[cfg(test)]\nmod tests;\nfn c() {\n}";
-        let file = RustFile::parse("x.rs", text);
-        assert!(!file.is_test_line(3));
-    }
-
-    #[test]
-    fn what_does_not_lex_says_where() {
-        assert_eq!(RustFile::parse("x.rs", "fn a() {}\n}").lex_error_line, Some(2));
-    }
-}
+mod tests;

@@ -44,7 +44,11 @@ impl Tree {
     pub fn from_files<P: Into<String>, T: Into<String>>(
         files: impl IntoIterator<Item = (P, T)>,
     ) -> Self {
-        Self::from_bytes(files.into_iter().map(|(path, text)| (path.into(), text.into().into())))
+        Self::from_bytes(
+            files
+                .into_iter()
+                .map(|(path, text)| (path.into(), text.into().into())),
+        )
     }
 
     fn from_bytes(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
@@ -52,13 +56,26 @@ impl Tree {
         for (path, bytes) in files {
             tree.paths.push(path.clone());
             // What is not UTF-8 is data, not text: it has a path and no lines.
-            let Ok(text) = String::from_utf8(bytes) else { continue };
+            let Ok(text) = String::from_utf8(bytes) else {
+                continue;
+            };
             if path.ends_with(".rs") {
-                tree.rust.insert(path.clone(), RustFile::parse(&path, &text));
+                tree.rust
+                    .insert(path.clone(), RustFile::parse(&path, &text));
             }
             tree.texts.insert(path, text);
         }
         tree.paths.sort();
+        let declared: Vec<String> = tree
+            .rust
+            .values()
+            .flat_map(RustFile::test_module_paths)
+            .collect();
+        for path in declared {
+            if let Some(file) = tree.rust.get_mut(&path) {
+                file.mark_as_test_module();
+            }
+        }
         tree
     }
 
@@ -69,7 +86,9 @@ impl Tree {
 
     /// All text files, by path.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.texts.iter().map(|(path, text)| (path.as_str(), text.as_str()))
+        self.texts
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
     /// All Rust sources, by path.
@@ -91,7 +110,10 @@ impl Tree {
     pub fn folders_with(&self, dir: &str, name: &str) -> Vec<String> {
         let mut found = Vec::new();
         for path in &self.paths {
-            let Some(rest) = path.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/')) else {
+            let Some(rest) = path
+                .strip_prefix(dir)
+                .and_then(|rest| rest.strip_prefix('/'))
+            else {
                 continue;
             };
             if let Some((folder, file)) = rest.split_once('/')
@@ -113,8 +135,11 @@ fn list_with_git(root: &Path) -> Option<Vec<String>> {
         .output()
         .ok()?;
     let listing = String::from_utf8(output.stdout).ok()?;
-    let paths: Vec<String> =
-        listing.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect();
+    let paths: Vec<String> = listing
+        .split('\0')
+        .filter(|path| !path.is_empty())
+        .map(str::to_owned)
+        .collect();
     // An empty listing means that `root` lies inside someone else's repository, or in none.
     (output.status.success() && !paths.is_empty()).then_some(paths)
 }
@@ -152,6 +177,26 @@ mod tests {
         assert!(tree.contains("crates/model/src/lib.rs"));
         assert!(!tree.contains("crates/mod"));
         assert!(!tree.contains("crates/model/src/other.rs"));
+    }
+
+    #[test]
+    fn a_module_declared_for_tests_only_is_a_test_file_wherever_it_lies() {
+        let tree = Tree::from_files([
+            (
+                "a/src/lib.rs",
+                "#[cfg(test)]\npub(crate) mod support;\nmod real;",
+            ),
+            ("a/src/support.rs", ""),
+            (
+                "a/src/real.rs",
+                "#[cfg(test)]\nuse a::b;\n#[cfg(test)]\nmod twin;",
+            ),
+            ("a/src/real/twin.rs", ""),
+            ("a/src/b.rs", ""),
+        ]);
+        let tests = tree.rust_files().filter(|file| file.is_test_file());
+        let paths: Vec<&str> = tests.map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["a/src/real/twin.rs", "a/src/support.rs"]);
     }
 
     #[test]

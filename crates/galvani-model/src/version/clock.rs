@@ -51,20 +51,13 @@ impl PartitionClock {
         if self.contains(dot) {
             return false;
         }
-        self.insert_range(Range {
-            origin: dot.origin,
-            first: dot.counter,
-            last: dot.counter,
-        });
+        self.insert_range(Range { origin: dot.origin, first: dot.counter, last: dot.counter });
         true
     }
 
     /// Adds every dot of `range`.
     pub fn insert_range(&mut self, range: Range) {
-        assert!(
-            range.first > 0 && range.first <= range.last,
-            "ranges start at 1 and go up"
-        );
+        assert!(range.first > 0 && range.first <= range.last, "ranges start at 1 and go up");
         let entry = self.entry(range.origin);
         // The common case: the next dot of an origin extends its last span.
         if let Some(tail) = entry.spans.last_mut()
@@ -104,9 +97,7 @@ impl PartitionClock {
     pub fn covers(&self, set: &DotSet) -> bool {
         set.iter().all(|(origin, base, cloud)| {
             self.contiguous_after(origin, 0) >= base
-                && cloud
-                    .iter()
-                    .all(|&counter| self.contains(Dot::new(origin, counter)))
+                && cloud.iter().all(|&counter| self.contains(Dot::new(origin, counter)))
         })
     }
 
@@ -125,20 +116,14 @@ impl PartitionClock {
 
     /// The highest counter taken in from `origin`, 0 for none.
     pub fn max_counter(&self, origin: Origin) -> u64 {
-        self.spans(origin)
-            .and_then(|spans| spans.last())
-            .map_or(0, |span| span.1)
+        self.spans(origin).and_then(|spans| spans.last()).map_or(0, |span| span.1)
     }
 
     /// What `other` has taken in and this replica has not: ascending per origin.
     pub fn missing_from(&self, other: &PartitionClock) -> Vec<Range> {
         let mut missing = Vec::new();
         for theirs in other.ranges() {
-            let Range {
-                origin,
-                mut first,
-                last,
-            } = theirs;
+            let Range { origin, mut first, last } = theirs;
             for &(start, end) in self.spans(origin).unwrap_or(&[]) {
                 if end < first {
                     continue;
@@ -147,20 +132,12 @@ impl PartitionClock {
                     break;
                 }
                 if start > first {
-                    missing.push(Range {
-                        origin,
-                        first,
-                        last: start - 1,
-                    });
+                    missing.push(Range { origin, first, last: start - 1 });
                 }
                 first = end.saturating_add(1);
             }
             if first <= last {
-                missing.push(Range {
-                    origin,
-                    first,
-                    last,
-                });
+                missing.push(Range { origin, first, last });
             }
         }
         missing
@@ -170,19 +147,13 @@ impl PartitionClock {
     pub fn ranges(&self) -> impl Iterator<Item = Range> {
         self.entries.iter().flat_map(|entry| {
             let origin = entry.origin;
-            entry.spans.iter().map(move |&(first, last)| Range {
-                origin,
-                first,
-                last,
-            })
+            entry.spans.iter().map(move |&(first, last)| Range { origin, first, last })
         })
     }
 
     /// How many dots it holds.
     pub fn len(&self) -> u64 {
-        self.ranges()
-            .map(|range| range.last - range.first + 1)
-            .sum()
+        self.ranges().map(|range| range.last - range.first + 1).sum()
     }
 
     /// Whether it holds none.
@@ -191,27 +162,15 @@ impl PartitionClock {
     }
 
     fn spans(&self, origin: Origin) -> Option<&[(u64, u64)]> {
-        let at = self
-            .entries
-            .binary_search_by(|entry| entry.origin.cmp(&origin))
-            .ok()?;
+        let at = self.entries.binary_search_by(|entry| entry.origin.cmp(&origin)).ok()?;
         Some(&self.entries[at].spans)
     }
 
     fn entry(&mut self, origin: Origin) -> &mut Entry {
-        let at = match self
-            .entries
-            .binary_search_by(|entry| entry.origin.cmp(&origin))
-        {
+        let at = match self.entries.binary_search_by(|entry| entry.origin.cmp(&origin)) {
             Ok(at) => at,
             Err(at) => {
-                self.entries.insert(
-                    at,
-                    Entry {
-                        origin,
-                        spans: Vec::new(),
-                    },
-                );
+                self.entries.insert(at, Entry { origin, spans: Vec::new() });
                 at
             }
         };
@@ -233,16 +192,11 @@ struct ClockError;
 impl TryFrom<Vec<Entry>> for PartitionClock {
     type Error = ClockError;
     fn try_from(entries: Vec<Entry>) -> Result<PartitionClock, ClockError> {
-        let ordered = entries
-            .windows(2)
-            .all(|pair| pair[0].origin < pair[1].origin);
+        let ordered = entries.windows(2).all(|pair| pair[0].origin < pair[1].origin);
         let canonical = |entry: &Entry| {
             entry.spans.first().is_some_and(|span| span.0 > 0)
                 && entry.spans.iter().all(|span| span.0 <= span.1)
-                && entry
-                    .spans
-                    .windows(2)
-                    .all(|pair| pair[0].1.saturating_add(1) < pair[1].0)
+                && entry.spans.windows(2).all(|pair| pair[0].1.saturating_add(1) < pair[1].0)
         };
         if ordered && entries.iter().all(canonical) {
             Ok(PartitionClock { entries })
@@ -257,13 +211,7 @@ impl fmt::Display for PartitionClock {
         f.write_str("{")?;
         for (index, range) in self.ranges().enumerate() {
             let gap = if index == 0 { "" } else { " " };
-            write!(
-                f,
-                "{gap}{}:{}-{}",
-                range.origin.short(),
-                range.first,
-                range.last
-            )?;
+            write!(f, "{gap}{}:{}-{}", range.origin.short(), range.first, range.last)?;
         }
         f.write_str("}")
     }

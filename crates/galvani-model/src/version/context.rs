@@ -78,20 +78,13 @@ impl Context {
         if token.len() > CONTEXT_BYTES_MAX {
             return Err(ContextError::TooLong { bytes: token.len() });
         }
-        let body_len = token
-            .len()
-            .checked_sub(MAC_BYTES)
-            .ok_or(ContextError::Forged)?;
+        let body_len = token.len().checked_sub(MAC_BYTES).ok_or(ContextError::Forged)?;
         let (body, tag) = token.split_at(body_len);
         if mac(body, secret) != tag {
             return Err(ContextError::Forged);
         }
         let (bound_to, context) = decode(body).ok_or(ContextError::Forged)?;
-        if bound_to == binding(key) {
-            Ok(context)
-        } else {
-            Err(ContextError::OtherKey)
-        }
+        if bound_to == binding(key) { Ok(context) } else { Err(ContextError::OtherKey) }
     }
 }
 
@@ -135,9 +128,7 @@ fn take_varint(body: &mut &[u8]) -> Option<u64> {
     for shift in (0..64).step_by(7) {
         let byte = take(body, 1)?[0];
         let bits = u64::from(byte & 0x7f);
-        value |= bits
-            .checked_shl(shift)
-            .filter(|shifted| shifted >> shift == bits)?;
+        value |= bits.checked_shl(shift).filter(|shifted| shifted >> shift == bits)?;
         if byte < 0x80 {
             return Some(value);
         }

@@ -81,11 +81,7 @@ impl DotSet {
     pub fn compress(&mut self, seen: &PartitionClock) {
         for entry in &mut self.entries {
             let reach = seen.contiguous_after(entry.origin, entry.base);
-            let covered = entry
-                .cloud
-                .iter()
-                .take_while(|&&counter| counter <= reach)
-                .count();
+            let covered = entry.cloud.iter().take_while(|&&counter| counter <= reach).count();
             if covered > 0 {
                 entry.base = entry.cloud[covered - 1];
                 entry.cloud.drain(..covered);
@@ -104,19 +100,16 @@ impl DotSet {
 
     /// Whether the set holds every dot of `other`.
     pub fn includes(&self, other: &DotSet) -> bool {
-        other
-            .entries
-            .iter()
-            .all(|theirs| match self.position(theirs.origin) {
-                Ok(at) => {
-                    let ours = &self.entries[at];
-                    let range = ours.base < theirs.base;
-                    let rest = (ours.base + 1)..=theirs.base;
-                    (!range || rest.clone().all(|counter| ours.contains(counter)))
-                        && theirs.cloud.iter().all(|&counter| ours.contains(counter))
-                }
-                Err(_) => false,
-            })
+        other.entries.iter().all(|theirs| match self.position(theirs.origin) {
+            Ok(at) => {
+                let ours = &self.entries[at];
+                let range = ours.base < theirs.base;
+                let rest = (ours.base + 1)..=theirs.base;
+                (!range || rest.clone().all(|counter| ours.contains(counter)))
+                    && theirs.cloud.iter().all(|&counter| ours.contains(counter))
+            }
+            Err(_) => false,
+        })
     }
 
     /// Whether the set is empty.
@@ -131,9 +124,7 @@ impl DotSet {
 
     /// Per origin: the origin, its base, and the cloud above it, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, u64, &[u64])> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.origin, entry.base, entry.cloud.as_slice()))
+        self.entries.iter().map(|entry| (entry.origin, entry.base, entry.cloud.as_slice()))
     }
 
     /// The highest counter the set names of `origin`, 0 for none.
@@ -145,8 +136,7 @@ impl DotSet {
     }
 
     fn position(&self, origin: Origin) -> Result<usize, usize> {
-        self.entries
-            .binary_search_by(|entry| entry.origin.cmp(&origin))
+        self.entries.binary_search_by(|entry| entry.origin.cmp(&origin))
     }
 
     /// The entry of `origin`, made empty if absent; the caller adds to it at once.
@@ -154,14 +144,7 @@ impl DotSet {
         let at = match self.position(origin) {
             Ok(at) => at,
             Err(at) => {
-                self.entries.insert(
-                    at,
-                    Entry {
-                        origin,
-                        base: 0,
-                        cloud: Vec::new(),
-                    },
-                );
+                self.entries.insert(at, Entry { origin, base: 0, cloud: Vec::new() });
                 at
             }
         };
@@ -193,10 +176,7 @@ impl Entry {
 
     fn is_canonical(&self) -> bool {
         let ascending = self.cloud.windows(2).all(|pair| pair[0] < pair[1]);
-        let above = self
-            .cloud
-            .first()
-            .is_none_or(|&first| first > self.base.saturating_add(1));
+        let above = self.cloud.first().is_none_or(|&first| first > self.base.saturating_add(1));
         ascending && above && (self.base > 0 || !self.cloud.is_empty())
     }
 }
@@ -210,9 +190,7 @@ impl From<DotSet> for Vec<Entry> {
 impl TryFrom<Vec<Entry>> for DotSet {
     type Error = DotSetError;
     fn try_from(entries: Vec<Entry>) -> Result<DotSet, DotSetError> {
-        let ordered = entries
-            .windows(2)
-            .all(|pair| pair[0].origin < pair[1].origin);
+        let ordered = entries.windows(2).all(|pair| pair[0].origin < pair[1].origin);
         if ordered && entries.iter().all(Entry::is_canonical) {
             Ok(DotSet { entries })
         } else {

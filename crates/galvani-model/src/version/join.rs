@@ -52,12 +52,7 @@ impl ReadJoin {
                 .values()
                 .any(|other| other.write != version.write && version.is_replaced_by(&other.past))
         };
-        let live = self
-            .groups
-            .values()
-            .filter(|version| !replaced(version))
-            .cloned()
-            .collect();
+        let live = self.groups.values().filter(|version| !replaced(version)).cloned().collect();
         Object::from_versions(live, policy)
     }
 

@@ -98,10 +98,7 @@ impl Object {
     /// that version if it is live, and is obsolete if it is not.
     pub fn apply(&mut self, head: &RecordHead, retry: bool, policy: ConflictPolicy) -> Applied {
         let write = head.write_id();
-        let group = self
-            .versions
-            .iter()
-            .position(|version| version.write == write);
+        let group = self.versions.iter().position(|version| version.write == write);
         let replaced = self
             .versions
             .iter()
@@ -120,10 +117,7 @@ impl Object {
             self.versions.push(Version::of(head));
         }
         let discarded = self.settle(policy);
-        let live = self
-            .versions
-            .iter()
-            .any(|version| version.dots.contains(&head.dot));
+        let live = self.versions.iter().any(|version| version.dots.contains(&head.dot));
         Applied { live, discarded }
     }
 
@@ -139,11 +133,8 @@ impl Object {
 
     /// Every live dot, aliases included, ascending.
     pub fn dots(&self) -> SmallVec<[Dot; 2]> {
-        let mut dots: SmallVec<[Dot; 2]> = self
-            .versions
-            .iter()
-            .flat_map(|version| version.dots.iter().copied())
-            .collect();
+        let mut dots: SmallVec<[Dot; 2]> =
+            self.versions.iter().flat_map(|version| version.dots.iter().copied()).collect();
         dots.sort_unstable();
         dots
     }
@@ -163,23 +154,16 @@ impl Object {
 
     /// The latest hybrid time of its versions.
     pub fn hlc(&self) -> Hlc {
-        self.versions
-            .iter()
-            .map(|version| version.hlc)
-            .max()
-            .unwrap_or_default()
+        self.versions.iter().map(|version| version.hlc).max().unwrap_or_default()
     }
 
     /// How many live versions a write that has seen `past` would leave beside itself.
     pub fn siblings_after(&self, past: &DotSet) -> usize {
-        self.versions
-            .iter()
-            .filter(|version| !version.is_replaced_by(past))
-            .count()
+        self.versions.iter().filter(|version| !version.is_replaced_by(past)).count()
     }
 
-    /// The object made of `versions` as they are: the reader's join, or a decoded row.
-    pub(super) fn from_versions(versions: Vec<Version>, policy: ConflictPolicy) -> Object {
+    /// The object made of `versions` as they are: a reader's join, a peer's answer, a decoded row.
+    pub fn from_versions(versions: Vec<Version>, policy: ConflictPolicy) -> Object {
         let mut object = Object { versions };
         object.settle(policy);
         object

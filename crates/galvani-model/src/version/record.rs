@@ -53,7 +53,7 @@ impl RecordHead {
     /// client time), different for anything else. A request id that is used again for another key
     /// or value by mistake therefore never hides a write.
     pub fn write_id(&self) -> WriteId {
-        let mut bytes: SmallVec<[u8; 160]> = SmallVec::new();
+        let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
         bytes.extend_from_slice(&self.rid.to_bytes());
         bytes.extend_from_slice(&key_hash_128(&self.key, WRITE_SEED).to_le_bytes());
         bytes.extend_from_slice(&self.hlc.0.to_le_bytes());

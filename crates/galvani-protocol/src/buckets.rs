@@ -1,0 +1,157 @@
+//! Making a bucket: on one node, known to every node before it is answered.
+//!
+//! Buckets are made on one member only (`Topology::bucket_home`), so two makers cannot cross; every
+//! member must be reachable. The other members are told one after the other; telling again is
+//! harmless, so a half-made bucket is finished by making it again with the same properties.
+//! Next to read: `lane.rs`.
+
+use crate::effect::{Effect, PeerLane, ReplyTo};
+use crate::ops::{Ctx, Heard, Step};
+use crate::refuse;
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::ids::{LaneIndex, NodeId};
+use galvani_model::limits::BUCKETS_MAX;
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::message::CreateBucket;
+
+/// A bucket being made.
+#[derive(Clone, Debug)]
+pub(crate) struct BucketOp {
+    op: u64,
+    reply_to: ReplyTo,
+    bucket: CreateBucket,
+    /// Members still to be told, the next one last.
+    to_tell: Vec<NodeId>,
+    /// When the client stops waiting, in the lane's microseconds.
+    pub(crate) deadline: u64,
+}
+
+impl BucketOp {
+    /// Starts on the home node; `None` if it was refused or is over at once.
+    pub(crate) fn start(
+        ctx: &mut Ctx<'_>,
+        op: u64,
+        reply_to: ReplyTo,
+        bucket: CreateBucket,
+    ) -> Option<BucketOp> {
+        let deadline = match Self::prepare(ctx, &bucket) {
+            Ok(deadline) => deadline,
+            Err(failure) => {
+                ctx.refuse(reply_to, op, failure);
+                return None;
+            }
+        };
+        define(ctx, bucket.name.clone(), bucket.props.clone());
+        let others = ctx.topology.layout.members().iter().map(|member| member.id());
+        let to_tell: Vec<NodeId> = others.filter(|&node| !ctx.is_me(node)).collect();
+        let mut this = BucketOp { op, reply_to, bucket, to_tell, deadline };
+        match this.tell_next(ctx) {
+            Step::Wait => Some(this),
+            Step::Done => None,
+        }
+    }
+
+    fn prepare(ctx: &Ctx<'_>, bucket: &CreateBucket) -> Result<u64, Failure> {
+        let home = ctx.topology.bucket_home();
+        if !ctx.is_me(home) {
+            return Err(Failure::BucketHome { node: home });
+        }
+        acceptable(ctx, &bucket.name, &bucket.props)?;
+        let members = ctx.topology.layout.members();
+        let down = members
+            .iter()
+            .find(|member| !ctx.is_me(member.id()) && !ctx.up.contains(&first_lane(member.id())));
+        if let Some(member) = down {
+            let why =
+                format!("node {} cannot be reached, and every node must know it", member.name());
+            return Err(Failure::BucketRefused { why });
+        }
+        refuse::deadline(ctx, bucket.timeout_ms)
+    }
+
+    /// A member answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
+        let failure = match heard {
+            Heard::Reply(Message::BucketDefined(Ok(()))) => {
+                self.to_tell.pop();
+                return self.tell_next(ctx);
+            }
+            Heard::Reply(Message::BucketDefined(Err(failure))) => failure,
+            Heard::Reply(_) => Failure::Malformed { what: "an answer of another kind".into() },
+            Heard::Silence => half_made("a node became unreachable"),
+        };
+        self.give_up(ctx, failure)
+    }
+
+    /// The member whose answer it waits for.
+    pub(crate) fn waits_for(&self) -> Option<PeerLane> {
+        self.to_tell.last().map(|&node| first_lane(node))
+    }
+
+    /// Time is up.
+    pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        self.give_up(ctx, half_made("time was up"))
+    }
+
+    fn give_up(&self, ctx: &mut Ctx<'_>, failure: Failure) -> Step {
+        let applied = AppliedOutcome::Maybe { acks: 1 };
+        ctx.fail(self.reply_to, self.op, failure, applied, Vec::new());
+        Step::Done
+    }
+
+    fn tell_next(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        match self.to_tell.last() {
+            Some(&node) => {
+                let message = Message::DefineBucket(self.bucket.clone());
+                ctx.ask(first_lane(node), self.op, 0, message);
+                Step::Wait
+            }
+            None => {
+                ctx.answer(self.reply_to, self.op, Message::BucketCreated);
+                Step::Done
+            }
+        }
+    }
+}
+
+/// Takes in a bucket that its home node tells this node of.
+pub(crate) fn on_define(ctx: &mut Ctx<'_>, bucket: CreateBucket) -> Result<(), Failure> {
+    acceptable(ctx, &bucket.name, &bucket.props)?;
+    define(ctx, bucket.name, bucket.props);
+    Ok(())
+}
+
+fn define(ctx: &mut Ctx<'_>, name: BucketName, props: BucketProps) {
+    if !ctx.topology.buckets.contains_key(&name) {
+        ctx.effects.push(Effect::DefineBucket { name, props });
+    }
+}
+
+fn acceptable(ctx: &Ctx<'_>, name: &BucketName, props: &BucketProps) -> Result<(), Failure> {
+    props.check().map_err(|error| Failure::BucketRefused { why: error.to_string() })?;
+    let nodes = ctx.topology.layout.members().len();
+    if props.n as usize > nodes {
+        let why = format!("n={} asks for more copies than there are nodes ({nodes})", props.n);
+        return Err(Failure::BucketRefused { why });
+    }
+    match ctx.topology.buckets.get(name) {
+        Some(existing) if existing != props => Err(Failure::BucketExists),
+        Some(_) => Ok(()),
+        None if ctx.topology.buckets.len() >= BUCKETS_MAX => {
+            let why = format!("there are {BUCKETS_MAX} buckets already, the limit");
+            Err(Failure::BucketRefused { why })
+        }
+        None => Ok(()),
+    }
+}
+
+fn half_made(why: &str) -> Failure {
+    let why = format!("{why} before every node knew it: make it again to finish");
+    Failure::BucketRefused { why }
+}
+
+/// Buckets are handled on the first lane of each node.
+fn first_lane(node: NodeId) -> PeerLane {
+    PeerLane { node, lane: LaneIndex(0) }
+}

@@ -1,0 +1,286 @@
+//! Coordination of a get, and the repair that follows from it.
+//!
+//! Ask the owners, join what they hold (absence takes part), answer once r have answered, keep
+//! joining late answers, then send every replica that answered the records it lacks. Records this
+//! replica lacks are taken in as they arrive, through the same `apply`. A read never waits for its
+//! repairs and never returns a value that its context does not cover.
+//! Next to read: `replica.rs`. Source: DeCandia et al. 2007, sections 4.4-4.5.
+
+use crate::effect::ReplyTo;
+use crate::ops::{Asked, Ctx, Heard, NOBODY, Step, shortfall, tracker};
+use crate::refuse::{self, ReadQuorum};
+use crate::replica;
+use crate::topology::Owners;
+use bytes::Bytes;
+use galvani_model::bucket::ConflictPolicy;
+use galvani_model::ids::{NodeId, Shard};
+use galvani_model::key::Key;
+use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
+use galvani_model::store::StoreError;
+use galvani_model::version::{Context, Dot, DotSet, Object, ReadJoin, Record, Version};
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
+use galvani_wire::message::{Fetch, Get, GetDone, Held, Replicate, Sibling};
+use std::collections::BTreeMap;
+
+/// A get under way.
+#[derive(Clone, Debug)]
+pub(crate) struct GetOp {
+    op: u64,
+    reply_to: ReplyTo,
+    key: Key,
+    shard: Shard,
+    policy: ConflictPolicy,
+    need: ReadQuorum,
+    asked: Asked,
+    tracker: QuorumTracker,
+    answered: bool,
+    join: ReadJoin,
+    /// Records behind the versions heard of, from the own log or from answers.
+    records: BTreeMap<Dot, Record>,
+    /// What each replica that answered has seen of the key.
+    seen: Vec<(NodeId, DotSet)>,
+    /// When the client stops waiting, in the lane's microseconds.
+    pub(crate) deadline: u64,
+}
+
+impl GetOp {
+    /// Starts a get on this owner; `None` if it was refused (and answered) or is over at once.
+    pub(crate) fn start(
+        ctx: &mut Ctx<'_>,
+        op: u64,
+        reply_to: ReplyTo,
+        get: Get,
+        shard: Shard,
+        owners: &Owners,
+    ) -> Option<GetOp> {
+        match Self::prepare(ctx, op, reply_to, get, shard, owners) {
+            Ok(mut this) => {
+                this.launch(ctx);
+                match this.progress(ctx) {
+                    Step::Wait => Some(this),
+                    Step::Done => None,
+                }
+            }
+            Err(failure) => {
+                ctx.refuse(reply_to, op, failure);
+                None
+            }
+        }
+    }
+
+    fn prepare(
+        ctx: &Ctx<'_>,
+        op: u64,
+        reply_to: ReplyTo,
+        get: Get,
+        shard: Shard,
+        owners: &Owners,
+    ) -> Result<GetOp, Failure> {
+        let (props, _) = ctx.topology.locate(&get.key).ok_or(Failure::UnknownBucket)?;
+        let need = refuse::read_quorum(&get.options, props)?;
+        let replicas = &owners[..need.n as usize];
+        Ok(GetOp {
+            op,
+            reply_to,
+            shard,
+            policy: props.policy,
+            need,
+            asked: Asked::new(replicas, ctx.now),
+            tracker: tracker(replicas, need.r, need.pr, 0),
+            answered: false,
+            join: ReadJoin::new(),
+            records: BTreeMap::new(),
+            seen: Vec::new(),
+            deadline: refuse::deadline(ctx, get.timeout_ms)?,
+            key: get.key,
+        })
+    }
+
+    /// Reads the own copy, if this is an owner, and asks the other replicas for what it lacks.
+    fn launch(&mut self, ctx: &mut Ctx<'_>) {
+        let replicas: Vec<(usize, NodeId)> = self.asked.pending().collect();
+        if let Some(&(index, me)) = replicas.iter().find(|(_, node)| ctx.is_me(*node)) {
+            match self.read_own(ctx) {
+                Ok(()) => self.count(ctx, index, Ok(())),
+                Err(error) => {
+                    self.records.clear();
+                    let error = replica::as_replica_error(&error);
+                    self.count(ctx, index, Err(Outcome::Refused(error)));
+                }
+            }
+            debug_assert!(ctx.is_me(me), "found by that very question");
+        }
+        let have: Vec<Dot> = self.records.keys().copied().collect();
+        let timeout_ms = ((self.deadline - ctx.now.micros) / 1000) as u32;
+        for (index, node) in replicas.into_iter().filter(|(_, node)| *node != ctx.topology.node) {
+            let Some(lane) = ctx.reach(node, self.shard) else {
+                self.count(ctx, index, Err(Outcome::Unreachable));
+                continue;
+            };
+            let (key, have) = (self.key.clone(), have.clone());
+            let fetch = Fetch { shard: self.shard, key, records: true, have, timeout_ms };
+            ctx.ask(lane, self.op, index, Message::Fetch(fetch));
+        }
+    }
+
+    fn read_own(&mut self, ctx: &mut Ctx<'_>) -> Result<(), StoreError> {
+        let local = replica::read(ctx.store, self.shard, &self.key)?;
+        for dot in local.object.dots() {
+            let record = replica::record(ctx.store, self.shard, dot)?;
+            self.records.insert(dot, record);
+        }
+        self.join.add(&local.object, &local.seen);
+        self.seen.push((ctx.topology.node, local.seen));
+        Ok(())
+    }
+
+    /// A replica answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
+        let Some(node) = self.asked.awaited(index) else {
+            return Step::Wait;
+        };
+        let said = match heard {
+            Heard::Reply(Message::Fetched(Ok(held))) => self.take_in(ctx, node, held),
+            Heard::Reply(Message::Fetched(Err(error))) => Err(Outcome::Refused(error)),
+            Heard::Reply(_) => Err(Outcome::Refused(ReplicaError::Malformed)),
+            Heard::Silence => Err(Outcome::Unreachable),
+        };
+        self.count(ctx, index, said);
+        self.progress(ctx)
+    }
+
+    /// The replicas it asked.
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Time is up: answer with what is known, and repair whoever answered.
+    pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        if !self.answered {
+            self.answer_lost(ctx);
+        }
+        self.repair(ctx);
+        Step::Done
+    }
+
+    /// Joins one replica's answer; what this replica lacks of it is taken in here at once.
+    fn take_in(&mut self, ctx: &mut Ctx<'_>, node: NodeId, held: Held) -> Result<(), Outcome> {
+        let malformed = Err(Outcome::Refused(ReplicaError::Malformed));
+        let dots: Vec<Dot> =
+            held.versions.iter().flat_map(|version| version.dots.clone()).collect();
+        for record in held.records() {
+            if record.head.key != self.key || !record.is_intact() {
+                return malformed;
+            }
+            self.records.entry(record.head.dot).or_insert(record);
+        }
+        // A version whose record nobody sent cannot be shown, so the answer does not count.
+        if dots.iter().any(|dot| !self.records.contains_key(dot)) {
+            return malformed;
+        }
+        // Best effort: a full disk must not stop a read.
+        for dot in dots {
+            let record = self.records[&dot].clone();
+            if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
+                ctx.counters.incarnations += 1;
+            }
+            let _ = replica::apply(ctx.store, self.shard, record, self.policy, None, ctx.now);
+        }
+        let object = Object::from_versions(held.versions, ConflictPolicy::Siblings);
+        self.join.add(&object, &held.seen);
+        self.seen.push((node, held.seen));
+        Ok(())
+    }
+
+    fn count(&mut self, ctx: &Ctx<'_>, index: usize, said: Result<(), Outcome>) {
+        let outcome = match &said {
+            Ok(()) => Outcome::Answered,
+            Err(outcome) => outcome.clone(),
+        };
+        let Some(node) = self.asked.note(index, outcome, ctx.now) else {
+            return;
+        };
+        match said {
+            Ok(()) => self.tracker.ack(node, false),
+            Err(_) => self.tracker.fail(node),
+        };
+    }
+
+    fn progress(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        if !self.answered {
+            match self.tracker.verdict() {
+                Verdict::Pending => {}
+                Verdict::Met => self.answer_met(ctx),
+                Verdict::Lost => self.answer_lost(ctx),
+            }
+        }
+        if self.answered && self.asked.is_complete() {
+            self.repair(ctx);
+            return Step::Done;
+        }
+        Step::Wait
+    }
+
+    fn answer_met(&mut self, ctx: &mut Ctx<'_>) {
+        self.answered = true;
+        ctx.counters.gets += 1;
+        let object = self.join.object(self.policy);
+        let context = Context { seen: self.join.seen().clone(), hlc: self.join.hlc() };
+        let siblings = object.versions().iter().map(|version| self.sibling(version)).collect();
+        let done = GetDone {
+            siblings,
+            context: context.seal(&self.key, &ctx.topology.context_key).into(),
+            answers: self.asked.answers(),
+        };
+        ctx.answer(self.reply_to, self.op, Message::GetDone(done));
+    }
+
+    fn sibling(&self, version: &Version) -> Sibling {
+        let record = version.dots.iter().find_map(|dot| self.records.get(dot));
+        // take_in and read_own refuse answers whose records are missing.
+        let value = record.map_or(Bytes::new(), |record| record.value.clone());
+        debug_assert_eq!(value.len(), version.value_len as usize, "value and version agree");
+        Sibling {
+            dot: version.dots[0],
+            kind: version.kind,
+            hlc: version.hlc,
+            author: version.author,
+            value_len: value.len() as u32,
+            value,
+        }
+    }
+
+    fn answer_lost(&mut self, ctx: &mut Ctx<'_>) {
+        self.answered = true;
+        let (requirement, need, got) = shortfall(&self.tracker);
+        let what = match requirement {
+            Requirement::Primaries => QuorumKind::Pr,
+            Requirement::Places | Requirement::Durable => QuorumKind::R,
+        };
+        let failure = Failure::QuorumNotMet { what, need, got, n: self.need.n };
+        ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
+    }
+
+    /// Sends every replica that answered the live records it has not seen. Converged replicas
+    /// get nothing: a read of agreeing replicas writes nowhere.
+    fn repair(&mut self, ctx: &mut Ctx<'_>) {
+        let object = self.join.object(self.policy);
+        for (node, seen) in &self.seen {
+            let lane = match ctx.reach(*node, self.shard) {
+                Some(lane) if !ctx.is_me(*node) => lane,
+                Some(_) | None => continue,
+            };
+            let live = object.versions().iter().flat_map(|version| version.dots.iter());
+            for record in
+                live.filter(|&&dot| !seen.contains(dot)).filter_map(|dot| self.records.get(dot))
+            {
+                ctx.counters.repairs_sent += 1;
+                let (head, value) = (record.head.clone(), record.value.clone());
+                let shard = self.shard;
+                let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
+                ctx.ask(lane, NOBODY, 0, Message::Replicate(replicate));
+            }
+        }
+    }
+}

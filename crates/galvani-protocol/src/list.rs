@@ -1,0 +1,199 @@
+//! Listings: one page of a bucket's keys in one partition, as r replicas know them.
+//!
+//! Each replica answers a page of its own; the pages are joined key by key and cut where the
+//! shortest one ends, so that no key between two pages is skipped. It repairs nothing.
+//! Next to read: `get.rs`.
+
+use crate::effect::ReplyTo;
+use crate::ops::{Asked, Ctx, Heard, Step, shortfall, tracker};
+use crate::refuse;
+use crate::replica;
+use bytes::Bytes;
+use galvani_model::bucket::ConflictPolicy;
+use galvani_model::ids::Shard;
+use galvani_model::limits::LIST_PAGE_MAX;
+use galvani_model::quorum::{QuorumTracker, Verdict};
+use galvani_model::store::StoreError;
+use galvani_model::version::{DotSet, Kind, Object, ReadJoin, Version};
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
+use galvani_wire::message::{FetchPage, HeldPage, List, Page};
+use std::collections::BTreeMap;
+
+/// A page under way.
+#[derive(Clone, Debug)]
+pub(crate) struct ListOp {
+    op: u64,
+    reply_to: ReplyTo,
+    policy: ConflictPolicy,
+    n: u8,
+    limit: u16,
+    asked: Asked,
+    tracker: QuorumTracker,
+    joins: BTreeMap<Bytes, ReadJoin>,
+    /// The last key up to which every replica heard so far has told all; `None`: to the end.
+    told_up_to: Option<Bytes>,
+    /// When the client stops waiting, in the lane's microseconds.
+    pub(crate) deadline: u64,
+}
+
+impl ListOp {
+    /// Starts a page on an owner of the shard; `None` if it was refused or is over at once.
+    pub(crate) fn start(
+        ctx: &mut Ctx<'_>,
+        op: u64,
+        reply_to: ReplyTo,
+        list: List,
+        shard: Shard,
+    ) -> Option<ListOp> {
+        match Self::prepare(ctx, op, reply_to, &list, shard) {
+            Ok(mut this) => match this.launch(ctx, list, shard) {
+                Step::Wait => Some(this),
+                Step::Done => None,
+            },
+            Err(failure) => {
+                ctx.refuse(reply_to, op, failure);
+                None
+            }
+        }
+    }
+
+    fn prepare(
+        ctx: &Ctx<'_>,
+        op: u64,
+        reply_to: ReplyTo,
+        list: &List,
+        shard: Shard,
+    ) -> Result<ListOp, Failure> {
+        let props = ctx.topology.buckets.get(&list.bucket).ok_or(Failure::UnknownBucket)?;
+        if !ctx.topology.layout.contains(shard) {
+            let what = format!("partition {} does not exist", list.partition);
+            return Err(Failure::Malformed { what });
+        }
+        let need = refuse::read_quorum(&list.options, props)?;
+        let owners = ctx.topology.owners(shard);
+        let replicas = &owners[..need.n as usize];
+        Ok(ListOp {
+            op,
+            reply_to,
+            policy: props.policy,
+            n: need.n,
+            limit: list.limit.clamp(1, LIST_PAGE_MAX as u16),
+            asked: Asked::new(replicas, ctx.now),
+            tracker: tracker(replicas, need.r, need.pr, 0),
+            joins: BTreeMap::new(),
+            told_up_to: None,
+            deadline: refuse::deadline(ctx, list.timeout_ms)?,
+        })
+    }
+
+    fn launch(&mut self, ctx: &mut Ctx<'_>, list: List, shard: Shard) -> Step {
+        let List { bucket, prefix, after, .. } = list;
+        let fetch = FetchPage { shard, bucket, prefix, after, limit: self.limit };
+        for (index, node) in self.asked.pending().collect::<Vec<_>>() {
+            if ctx.is_me(node) {
+                let said = own_page(ctx, &fetch).map_err(|error| replica::as_replica_error(&error));
+                self.count(ctx, index, said.map_err(Outcome::Refused));
+            } else if let Some(lane) = ctx.reach(node, shard) {
+                ctx.ask(lane, self.op, index, Message::FetchPage(fetch.clone()));
+            } else {
+                self.count(ctx, index, Err(Outcome::Unreachable));
+            }
+        }
+        self.progress(ctx)
+    }
+
+    /// A replica answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
+        let said = match heard {
+            Heard::Reply(Message::FetchedPage(page)) => page.map_err(Outcome::Refused),
+            Heard::Reply(_) => Err(Outcome::Refused(ReplicaError::Malformed)),
+            Heard::Silence => Err(Outcome::Unreachable),
+        };
+        self.count(ctx, index, said);
+        self.progress(ctx)
+    }
+
+    /// The replicas it asked.
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Time is up.
+    pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        self.answer_lost(ctx);
+        Step::Done
+    }
+
+    fn count(&mut self, ctx: &Ctx<'_>, index: usize, said: Result<HeldPage, Outcome>) {
+        let outcome = match &said {
+            Ok(_) => Outcome::Answered,
+            Err(outcome) => outcome.clone(),
+        };
+        let Some(node) = self.asked.note(index, outcome, ctx.now) else {
+            return;
+        };
+        match said {
+            Ok(page) => {
+                self.take_in(page);
+                self.tracker.ack(node, false);
+            }
+            Err(_) => {
+                self.tracker.fail(node);
+            }
+        }
+    }
+
+    fn take_in(&mut self, page: HeldPage) {
+        if page.keys.len() >= self.limit as usize
+            && let Some((last, _)) = page.keys.last()
+        {
+            let bound = self.told_up_to.take().map_or(last.clone(), |b| b.min(last.clone()));
+            self.told_up_to = Some(bound);
+        }
+        for (key, versions) in page.keys {
+            let object = Object::from_versions(versions, ConflictPolicy::Siblings);
+            self.joins.entry(key).or_default().add(&object, &DotSet::new());
+        }
+    }
+
+    fn progress(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        match self.tracker.verdict() {
+            Verdict::Pending => return Step::Wait,
+            Verdict::Met => self.answer_met(ctx),
+            Verdict::Lost => self.answer_lost(ctx),
+        }
+        Step::Done
+    }
+
+    fn answer_met(&mut self, ctx: &mut Ctx<'_>) {
+        let told = |key: &Bytes| self.told_up_to.as_ref().is_none_or(|bound| key <= bound);
+        let keys = self.joins.iter().filter(|(key, _)| told(key));
+        let counted = keys.map(|(key, join)| (key.clone(), values(join, self.policy)));
+        let keys = counted.filter(|(_, values)| *values > 0).collect();
+        let page = Page { keys, next_after: self.told_up_to.clone() };
+        ctx.answer(self.reply_to, self.op, Message::Listed(page));
+    }
+
+    fn answer_lost(&mut self, ctx: &mut Ctx<'_>) {
+        let (_, need, got) = shortfall(&self.tracker);
+        let failure = Failure::QuorumNotMet { what: QuorumKind::R, need, got, n: self.n };
+        ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
+    }
+}
+
+fn values(join: &ReadJoin, policy: ConflictPolicy) -> u32 {
+    let object = join.object(policy);
+    object.versions().iter().filter(|version| version.kind == Kind::Put).count() as u32
+}
+
+/// This replica's page.
+pub(crate) fn own_page(ctx: &mut Ctx<'_>, fetch: &FetchPage) -> Result<HeldPage, StoreError> {
+    let limit = fetch.limit.clamp(1, LIST_PAGE_MAX as u16) as usize;
+    let after = fetch.after.as_deref();
+    let listed = ctx.store.list(fetch.shard, &fetch.bucket, &fetch.prefix, after, limit)?;
+    let row = |listed: galvani_model::store::Listed| -> (Bytes, Vec<Version>) {
+        (listed.key.bytes().clone(), listed.object.versions().to_vec())
+    };
+    Ok(HeldPage { keys: listed.into_iter().map(row).collect() })
+}

@@ -1,0 +1,184 @@
+//! What all operations under way share: the replicas they asked, and the lane's pieces they may use.
+//!
+//! An operation is a value in the lane's table; its asks carry `op * 8 + replica`, so an answer
+//! finds its operation without another table. Next to read: `put.rs`, `get.rs`.
+
+use crate::effect::{Effect, Now, PeerLane, ReplyTo};
+use crate::lane::LaneConfig;
+use crate::origins::Origins;
+use crate::topology::Topology;
+use galvani_model::ids::{NodeId, Shard};
+use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
+use galvani_model::store::Store;
+use galvani_wire::Message;
+use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome};
+use galvani_wire::message::Failed;
+use galvani_wire::view::Counters;
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
+
+/// Asks per operation that an ask id leaves room for: one per owner, `N_MAX` fits.
+const ASKS_PER_OP: u64 = 8;
+
+/// The id to ask replica `index` of operation `op` with.
+pub(crate) fn ask_id(op: u64, index: usize) -> u64 {
+    assert!((index as u64) < ASKS_PER_OP, "an operation asks at most N_MAX replicas");
+    op * ASKS_PER_OP + index as u64
+}
+
+/// The operation and replica index of an ask id.
+pub(crate) fn of_ask_id(id: u64) -> (u64, usize) {
+    (id / ASKS_PER_OP, (id % ASKS_PER_OP) as usize)
+}
+
+/// The operation number of asks whose answers nobody waits for.
+pub(crate) const NOBODY: u64 = 0;
+
+/// What became of one ask.
+#[derive(Clone, Debug)]
+pub(crate) enum Heard {
+    /// The peer's answer.
+    Reply(Message),
+    /// It was never sent, or the connection broke.
+    Silence,
+}
+
+/// Whether an operation stays in the lane's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It waits for more.
+    Wait,
+    /// It is over.
+    Done,
+}
+
+/// The lane's pieces an operation may use while it handles one input.
+pub(crate) struct Ctx<'a> {
+    pub(crate) config: &'a LaneConfig,
+    pub(crate) topology: &'a Topology,
+    pub(crate) store: &'a mut dyn Store,
+    pub(crate) now: Now,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    pub(crate) up: &'a BTreeSet<PeerLane>,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) origins: &'a mut Origins,
+    /// Set when this tick's commit must be fsynced before its effects go out.
+    pub(crate) fsync: &'a mut bool,
+}
+
+impl Ctx<'_> {
+    /// Whether `node` is this node.
+    pub(crate) fn is_me(&self, node: NodeId) -> bool {
+        node == self.topology.node
+    }
+
+    /// The lane of `node` that serves `shard`, if it can be reached now.
+    pub(crate) fn reach(&self, node: NodeId, shard: Shard) -> Option<PeerLane> {
+        let lane = self.topology.lane_of(node, shard.partition)?;
+        self.up.contains(&lane).then_some(lane)
+    }
+
+    /// Answers a request of operation `op`.
+    pub(crate) fn answer(&mut self, to: ReplyTo, op: u64, message: Message) {
+        self.effects.push(Effect::Answer { to, op, message });
+    }
+
+    /// Answers a request of operation `op` with a failure, and counts it.
+    pub(crate) fn fail(
+        &mut self,
+        to: ReplyTo,
+        op: u64,
+        failure: Failure,
+        applied: AppliedOutcome,
+        answers: Vec<Answer>,
+    ) {
+        match failure {
+            Failure::QuorumNotMet { .. } => self.counters.quorum_failures += 1,
+            _ => self.counters.refused += 1,
+        }
+        self.answer(to, op, Message::Failed(Failed { failure, applied, answers }));
+    }
+
+    /// Refuses a request before anything was done.
+    pub(crate) fn refuse(&mut self, to: ReplyTo, op: u64, failure: Failure) {
+        self.fail(to, op, failure, AppliedOutcome::No, Vec::new());
+    }
+
+    /// Asks replica `index` of operation `op`.
+    pub(crate) fn ask(&mut self, to: PeerLane, op: u64, index: usize, message: Message) {
+        self.effects.push(Effect::Ask { to, id: ask_id(op, index), forwarded: false, message });
+    }
+}
+
+/// Counts the answers of `replicas` towards numbers that `refuse.rs` found possible.
+pub(crate) fn tracker(
+    replicas: &[NodeId],
+    places: u8,
+    primaries: u8,
+    durable: u8,
+) -> QuorumTracker {
+    let needs = Needs { places, primaries, durable };
+    QuorumTracker::new(OwnerSet { owners: replicas.iter().copied().collect(), needs, stand_ins: 0 })
+        .expect("refuse.rs let pass only numbers that 1..=N_MAX distinct owners can meet")
+}
+
+/// Which requirement a tracker that is not met lacks: what, needed, got.
+pub(crate) fn shortfall(tracker: &QuorumTracker) -> (Requirement, u8, u8) {
+    let shortfall = tracker.shortfall().expect("asked only of a tracker that is not met");
+    (shortfall.requirement, shortfall.need, shortfall.got)
+}
+
+/// The replicas one operation asked, and what each said.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    started: u64,
+    slots: SmallVec<[Answer; 4]>,
+}
+
+impl Asked {
+    /// `nodes` in preference order; none has answered.
+    pub(crate) fn new(nodes: &[NodeId], now: Now) -> Asked {
+        let slot = |&node: &NodeId| Answer { node, outcome: Outcome::Pending, micros: 0 };
+        Asked { started: now.micros, slots: nodes.iter().map(slot).collect() }
+    }
+
+    /// Notes what replica `index` said. Returns its node; `None` if it had spoken before.
+    pub(crate) fn note(&mut self, index: usize, outcome: Outcome, now: Now) -> Option<NodeId> {
+        let slot = self.slots.get_mut(index)?;
+        if slot.outcome != Outcome::Pending {
+            return None;
+        }
+        slot.outcome = outcome;
+        slot.micros = now.micros.saturating_sub(self.started).min(u64::from(u32::MAX)) as u32;
+        Some(slot.node)
+    }
+
+    /// Whether every replica has answered or cannot.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.slots.iter().all(|slot| slot.outcome != Outcome::Pending)
+    }
+
+    /// The indices that have not answered, with their nodes.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (usize, NodeId)> {
+        let pending = |(_, slot): &(usize, &Answer)| slot.outcome == Outcome::Pending;
+        self.slots.iter().enumerate().filter(pending).map(|(index, slot)| (index, slot.node))
+    }
+
+    /// How many replicas stored a write.
+    pub(crate) fn stored(&self) -> u8 {
+        let stored =
+            |slot: &&Answer| matches!(slot.outcome, Outcome::Stored | Outcome::StoredDurably);
+        self.slots.iter().filter(stored).count() as u8
+    }
+
+    /// The node asked with `index`, if it has not answered.
+    pub(crate) fn awaited(&self, index: usize) -> Option<NodeId> {
+        let slot = self.slots.get(index)?;
+        (slot.outcome == Outcome::Pending).then_some(slot.node)
+    }
+
+    /// What each said, for an answer.
+    pub(crate) fn answers(&self) -> Vec<Answer> {
+        self.slots.to_vec()
+    }
+}

@@ -1,0 +1,75 @@
+//! Who this lane's vnodes mint as, and when a new incarnation is due.
+//!
+//! An origin is the hash of a number drawn once per process start, the shard, and a count: unique
+//! for ever as long as that number is random. An origin kept from before a clean stop is used again
+//! only after every other owner has said how much it knows of it; a write that cannot wait takes a
+//! new incarnation, which is always safe and costs one more entry in clocks.
+//! Next to read: `replica.rs`. Source: algorithms 2.1-2.2.
+
+use galvani_model::ids::{NodeId, Origin, Shard};
+use galvani_model::store::{OwnOrigin, Store, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// The incarnations of one lane since its process started.
+#[derive(Clone, Debug)]
+pub(crate) struct Origins {
+    boot: u128,
+    taken: u64,
+    /// Kept from before a clean stop, and which owners have yet to say what they know of it.
+    unconfirmed: BTreeMap<Shard, BTreeSet<NodeId>>,
+}
+
+impl Origins {
+    /// `boot` is 128 bits of the operating system's randomness, drawn for this start of this lane.
+    pub(crate) fn new(boot: u128) -> Origins {
+        Origins { boot, taken: 0, unconfirmed: BTreeMap::new() }
+    }
+
+    /// A shard whose origin was kept: `others` are the owners to ask before it is used again.
+    pub(crate) fn keep(&mut self, shard: Shard, others: BTreeSet<NodeId>) {
+        if !others.is_empty() {
+            self.unconfirmed.insert(shard, others);
+        }
+    }
+
+    /// The shards that `node` has yet to be asked about.
+    pub(crate) fn to_ask(&self, node: NodeId) -> Vec<Shard> {
+        let waiting = self.unconfirmed.iter().filter(|(_, others)| others.contains(&node));
+        waiting.map(|(&shard, _)| shard).collect()
+    }
+
+    /// `node` knows no more of the shard's origin than we do.
+    pub(crate) fn confirm(&mut self, shard: Shard, node: NodeId) {
+        if let Some(others) = self.unconfirmed.get_mut(&shard) {
+            others.remove(&node);
+            if others.is_empty() {
+                self.unconfirmed.remove(&shard);
+            }
+        }
+    }
+
+    /// The vnode's actor with one more dot minted: the caller logs that dot in the same batch.
+    pub(crate) fn mint(
+        &mut self,
+        store: &mut dyn Store,
+        shard: Shard,
+    ) -> Result<OwnOrigin, StoreError> {
+        let kept = store.replica(shard)?.own;
+        let unconfirmed = self.unconfirmed.remove(&shard).is_some();
+        Ok(match kept {
+            Some(own) if !unconfirmed => OwnOrigin { origin: own.origin, counter: own.counter + 1 },
+            Some(_) | None => OwnOrigin { origin: self.incarnate(shard), counter: 1 },
+        })
+    }
+
+    fn incarnate(&mut self, shard: Shard) -> Origin {
+        self.taken += 1;
+        let mut bytes = [0u8; 27];
+        bytes[..16].copy_from_slice(&self.boot.to_le_bytes());
+        bytes[16..18].copy_from_slice(&shard.partition.0.to_le_bytes());
+        bytes[18] = shard.n;
+        bytes[19..].copy_from_slice(&self.taken.to_le_bytes());
+        Origin(xxh3_128(&bytes))
+    }
+}

@@ -1,0 +1,141 @@
+//! What is refused before anything is written: the checks every request passes first.
+//!
+//! Pure questions with typed answers. Nothing here changes anything; whatever is refused here has
+//! certainly not been stored anywhere. Next to read: `put.rs`, `get.rs`.
+
+use crate::ops::Ctx;
+use galvani_model::bucket::BucketProps;
+use galvani_model::ids::NodeId;
+use galvani_model::limits::TIMEOUT_MS_MAX;
+use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::version::{Context, ContextError};
+use galvani_wire::failure::{Failure, QuorumKind};
+use galvani_wire::message::Put;
+
+/// How far a client's clock may run ahead of a coordinator's before its writes are refused, in
+/// milliseconds: far above any kept clock, far below what would freeze an `lww` bucket for a day.
+const CLOCK_AHEAD_MS_MAX: u64 = 10 * 60 * 1000;
+
+/// A write's numbers, all of which can be met by n replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WriteQuorum {
+    pub(crate) n: u8,
+    pub(crate) w: u8,
+    pub(crate) pw: u8,
+    pub(crate) dw: u8,
+}
+
+/// A read's numbers, all of which can be met by n replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReadQuorum {
+    pub(crate) n: u8,
+    pub(crate) r: u8,
+    pub(crate) pr: u8,
+}
+
+/// The numbers of a write to a bucket, or which of them cannot be met.
+pub(crate) fn write_quorum(
+    options: &WriteOptions,
+    props: &BucketProps,
+) -> Result<WriteQuorum, Failure> {
+    let n = copies(options.n, props)?;
+    let w = inherited(QuorumKind::W, options.w, props.w, n)?;
+    let pw = optional(QuorumKind::Pw, options.pw, n)?;
+    let dw = optional(QuorumKind::Dw, options.dw, n)?;
+    Ok(WriteQuorum { n, w, pw, dw })
+}
+
+/// The numbers of a read of a bucket, or which of them cannot be met.
+pub(crate) fn read_quorum(
+    options: &ReadOptions,
+    props: &BucketProps,
+) -> Result<ReadQuorum, Failure> {
+    let n = copies(options.n, props)?;
+    let r = inherited(QuorumKind::R, options.r, props.r, n)?;
+    let pr = optional(QuorumKind::Pr, options.pr, n)?;
+    Ok(ReadQuorum { n, r, pr })
+}
+
+fn copies(asked: Option<u8>, props: &BucketProps) -> Result<u8, Failure> {
+    match asked {
+        None => Ok(props.n),
+        Some(n) if (1..=props.n).contains(&n) => Ok(n),
+        Some(asked) => Err(Failure::CopiesImpossible { asked, n: props.n }),
+    }
+}
+
+/// A number of the request, or the bucket's default. A default above a narrowed n means all of it.
+fn inherited(
+    what: QuorumKind,
+    asked: Option<Quorum>,
+    default: Quorum,
+    n: u8,
+) -> Result<u8, Failure> {
+    match asked {
+        Some(asked) => asked.resolve(n).ok_or(Failure::QuorumImpossible { what, asked, n }),
+        None => Ok(default.resolve(n).unwrap_or(n)),
+    }
+}
+
+/// A number that asks for nothing when it is not given; an explicit 0 asks for nothing too.
+fn optional(what: QuorumKind, asked: Option<Quorum>, n: u8) -> Result<u8, Failure> {
+    match asked {
+        None | Some(Quorum::Exactly(0)) => Ok(0),
+        Some(asked) => asked.resolve(n).ok_or(Failure::QuorumImpossible { what, asked, n }),
+    }
+}
+
+/// The deadline of a request in the lane's microseconds, or that it has passed already.
+pub(crate) fn deadline(ctx: &Ctx<'_>, timeout_ms: u32) -> Result<u64, Failure> {
+    match timeout_ms.min(TIMEOUT_MS_MAX) {
+        0 => Err(Failure::DeadlinePassed),
+        ms => Ok(ctx.now.micros + u64::from(ms) * 1000),
+    }
+}
+
+/// What of a write can be judged without looking at the key: size, date, context.
+pub(crate) fn write_shape(
+    ctx: &Ctx<'_>,
+    put: &Put,
+    props: &BucketProps,
+) -> Result<Context, Failure> {
+    if put.value.len() > props.value_bytes_max as usize {
+        let (size, limit) = (put.value.len() as u64, u64::from(props.value_bytes_max));
+        return Err(Failure::ValueTooLarge { size, limit });
+    }
+    let ahead_ms = put.issued.unix_ms().saturating_sub(ctx.now.unix_ms);
+    if ahead_ms > CLOCK_AHEAD_MS_MAX {
+        return Err(Failure::ClockAhead { ahead_ms });
+    }
+    match &put.context {
+        None => Ok(Context::default()),
+        Some(token) => {
+            Context::open(token, &put.key, &ctx.topology.context_key).map_err(context_failure)
+        }
+    }
+}
+
+fn context_failure(error: ContextError) -> Failure {
+    match error {
+        ContextError::TooLong { .. } => Failure::ContextTooLong,
+        ContextError::Forged => Failure::ContextForged,
+        ContextError::OtherKey => Failure::ContextOtherKey,
+    }
+}
+
+/// Whether enough of `replicas` can be reached for `need` acks; known before anything is written.
+pub(crate) fn reachable(
+    ctx: &Ctx<'_>,
+    replicas: &[NodeId],
+    shard: galvani_model::ids::Shard,
+    what: QuorumKind,
+    need: u8,
+) -> Result<(), Failure> {
+    let up = |&&node: &&NodeId| ctx.is_me(node) || ctx.reach(node, shard).is_some();
+    let up = replicas.iter().filter(up).count() as u8;
+    if up >= need {
+        Ok(())
+    } else {
+        Err(Failure::ReplicasDown { what, need, up, n: replicas.len() as u8 })
+    }
+}

@@ -1,0 +1,124 @@
+//! One replica of one shard: the only place where a record changes anything (invariant I3).
+//!
+//! [`apply`] takes in one record, whatever brought it: a client's write, replication, read repair, later
+//! hints, anti-entropy and transfer. It is idempotent: a dot already in the partition clock changes
+//! nothing, which also kills late copies of replaced and collected versions. It never asks why a
+//! record came. Next to read: `put.rs` and `get.rs`, its callers. Source: algorithms 2.3, 2.6.
+
+use crate::effect::Now;
+use galvani_model::bucket::ConflictPolicy;
+use galvani_model::ids::{Origin, Shard};
+use galvani_model::key::Key;
+use galvani_model::store::{Change, OwnOrigin, RequestEntry, Store, StoreError};
+use galvani_model::version::{Dot, DotSet, Object, Record, RecordHead, object_digest};
+use galvani_wire::ReplicaError;
+
+/// What taking in a record did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It was new here.
+    New {
+        /// Versions an `lww` bucket dropped because of it.
+        discarded: u32,
+        /// Whether it was another dot of a logical write already known.
+        retry: bool,
+    },
+    /// Its dot was taken in before; nothing changed.
+    Duplicate,
+}
+
+/// A key as one replica holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    /// Its live versions.
+    pub(crate) object: Object,
+    /// What its reader has seen, compressed with this replica's clock in the same instant.
+    pub(crate) seen: DotSet,
+}
+
+/// Takes in one record. `minted` is the vnode's actor after it, when this vnode has just minted it.
+pub(crate) fn apply(
+    store: &mut dyn Store,
+    shard: Shard,
+    record: Record,
+    policy: ConflictPolicy,
+    minted: Option<OwnOrigin>,
+    now: Now,
+) -> Result<Taken, StoreError> {
+    let state = store.replica(shard)?;
+    if state.clock.contains(record.head.dot) {
+        return Ok(Taken::Duplicate);
+    }
+    let mut digest = state.digest;
+    let write = record.head.write_id();
+    let retry = store.request(shard, write)?.is_some();
+    let mut object = store.object(shard, &record.head.key)?;
+    let before = object_digest(&record.head.key, &object);
+    let applied = object.apply(&record.head, retry, policy);
+    digest.replace(before, object_digest(&record.head.key, &object));
+    let request = (!retry).then_some(RequestEntry { dot: record.head.dot, at_ms: now.unix_ms });
+    store.stage(Change { shard, record, object, request, own: minted, digest })?;
+    Ok(Taken::New { discarded: applied.discarded, retry })
+}
+
+/// The key as this replica holds it.
+pub(crate) fn read(store: &mut dyn Store, shard: Shard, key: &Key) -> Result<Local, StoreError> {
+    let object = store.object(shard, key)?;
+    let mut seen = object.seen();
+    seen.compress(&store.replica(shard)?.clock);
+    Ok(Local { object, seen })
+}
+
+/// The log record behind a live dot. A live dot without its record is damage, not absence.
+pub(crate) fn record(store: &mut dyn Store, shard: Shard, dot: Dot) -> Result<Record, StoreError> {
+    store.record(shard, dot)?.ok_or_else(|| StoreError::Corrupt {
+        what: format!("{shard}: no log record of live {dot}"),
+    })
+}
+
+/// Whether `dots` or `past` speak of more of our own writes than we have minted: then our counter
+/// went back (a restored disk, say), and the vnode takes a new incarnation before it mints again.
+/// Also asked on paths that coordinate nothing. Source: algorithms 2.2, rule 4.
+pub(crate) fn notice_amnesia(
+    store: &mut dyn Store,
+    shard: Shard,
+    dots: &[Dot],
+    past: &DotSet,
+) -> Result<bool, StoreError> {
+    let Some(own) = store.replica(shard)?.own else {
+        return Ok(false);
+    };
+    let named = dots.iter().filter(|dot| dot.origin == own.origin).map(|dot| dot.counter).max();
+    let ahead = named.unwrap_or(0).max(past.max_counter(own.origin)) > own.counter;
+    if ahead {
+        store.forget_origin(shard)?;
+    }
+    Ok(ahead)
+}
+
+/// [`notice_amnesia`] for a record that arrived.
+pub(crate) fn notice_amnesia_in(
+    store: &mut dyn Store,
+    shard: Shard,
+    head: &RecordHead,
+) -> Result<bool, StoreError> {
+    notice_amnesia(store, shard, &[head.dot], &head.past)
+}
+
+/// The highest counter taken in from `origin`.
+pub(crate) fn known(
+    store: &mut dyn Store,
+    shard: Shard,
+    origin: Origin,
+) -> Result<u64, StoreError> {
+    Ok(store.replica(shard)?.clock.max_counter(origin))
+}
+
+/// What a storage error means to a peer.
+pub(crate) fn as_replica_error(error: &StoreError) -> ReplicaError {
+    match error {
+        StoreError::Full => ReplicaError::DiskFull,
+        StoreError::Corrupt { .. } => ReplicaError::Damaged,
+        StoreError::Failed { .. } => ReplicaError::StorageFailed,
+    }
+}

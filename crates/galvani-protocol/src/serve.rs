@@ -1,0 +1,109 @@
+//! A replica's side: what a coordinator asks of an owner, answered at once.
+//!
+//! Nothing here waits, retries or decides a quorum. Each answer leaves after the tick's commit, so
+//! an ack is as durable as it says. Next to read: `replica.rs`.
+
+use crate::effect::ReplyTo;
+use crate::list;
+use crate::ops::Ctx;
+use crate::replica::{self, Taken};
+use galvani_model::bucket::ConflictPolicy;
+use galvani_model::ids::Shard;
+use galvani_model::key::Key;
+use galvani_model::store::StoreError;
+use galvani_model::version::Record;
+use galvani_wire::Message;
+use galvani_wire::failure::ReplicaError;
+use galvani_wire::message::{Fetch, FetchPage, Held, HeldPage, Replicate, Replicated};
+
+/// The operation number of a replica's answers: no operation of this lane.
+const REPLICA: u64 = 0;
+
+/// Takes a record in and acks it.
+pub(crate) fn on_replicate(ctx: &mut Ctx<'_>, from: ReplyTo, replicate: Replicate) {
+    let fsync = replicate.fsync;
+    let result = take_in(ctx, replicate).map(|()| fsync || ctx.config.always_fsync);
+    ctx.answer(from, REPLICA, Message::Replicated(Replicated { result }));
+}
+
+fn take_in(ctx: &mut Ctx<'_>, replicate: Replicate) -> Result<(), ReplicaError> {
+    let Replicate { shard, head, fsync, timeout_ms: _, value } = replicate;
+    let policy = owned(ctx, shard, &head.key)?;
+    let record = Record { head, value };
+    if !record.is_intact() || record.head.dot.counter == 0 {
+        return Err(ReplicaError::Malformed);
+    }
+    let store = |error: StoreError| replica::as_replica_error(&error);
+    if replica::notice_amnesia_in(ctx.store, shard, &record.head).map_err(store)? {
+        ctx.counters.incarnations += 1;
+    }
+    match replica::apply(ctx.store, shard, record, policy, None, ctx.now).map_err(store)? {
+        Taken::New { discarded, retry } => {
+            ctx.counters.replicated += 1;
+            ctx.counters.lww_discarded += u64::from(discarded);
+            ctx.counters.retries_recognised += u64::from(retry);
+        }
+        Taken::Duplicate => ctx.counters.duplicates += 1,
+    }
+    *ctx.fsync |= fsync;
+    Ok(())
+}
+
+/// Tells what this replica holds of a key.
+pub(crate) fn on_fetch(ctx: &mut Ctx<'_>, from: ReplyTo, fetch: Fetch) {
+    let held = held(ctx, fetch);
+    ctx.answer(from, REPLICA, Message::Fetched(held));
+}
+
+fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
+    let Fetch { shard, key, records, have, timeout_ms: _ } = fetch;
+    owned(ctx, shard, &key)?;
+    let store = |error: StoreError| replica::as_replica_error(&error);
+    let past = Default::default();
+    if replica::notice_amnesia(ctx.store, shard, &have, &past).map_err(store)? {
+        ctx.counters.incarnations += 1;
+    }
+    let local = replica::read(ctx.store, shard, &key).map_err(store)?;
+    let (mut heads, mut values) = (Vec::new(), Vec::new());
+    if records {
+        for dot in local.object.dots().into_iter().filter(|dot| !have.contains(dot)) {
+            let record = replica::record(ctx.store, shard, dot).map_err(store)?;
+            heads.push(record.head);
+            values.push(record.value);
+        }
+    }
+    Ok(Held { versions: local.object.versions().to_vec(), seen: local.seen, heads, values })
+}
+
+/// Tells a page of this replica's keys.
+pub(crate) fn on_fetch_page(ctx: &mut Ctx<'_>, from: ReplyTo, fetch: FetchPage) {
+    let page = page(ctx, fetch);
+    ctx.answer(from, REPLICA, Message::FetchedPage(page));
+}
+
+fn page(ctx: &mut Ctx<'_>, fetch: FetchPage) -> Result<HeldPage, ReplicaError> {
+    if !ctx.topology.buckets.contains_key(&fetch.bucket) {
+        return Err(ReplicaError::UnknownBucket);
+    }
+    mine(ctx, fetch.shard)?;
+    list::own_page(ctx, &fetch).map_err(|error| replica::as_replica_error(&error))
+}
+
+/// The bucket's policy, if this lane of this node owns the key's shard.
+fn owned(ctx: &Ctx<'_>, shard: Shard, key: &Key) -> Result<ConflictPolicy, ReplicaError> {
+    let (props, located) = ctx.topology.locate(key).ok_or(ReplicaError::UnknownBucket)?;
+    if located != shard {
+        return Err(ReplicaError::Malformed);
+    }
+    mine(ctx, shard)?;
+    Ok(props.policy)
+}
+
+/// Whether this lane of this node serves `shard`. Two lanes must never write one shard.
+fn mine(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
+    let (layout, me) = (&ctx.topology.layout, ctx.topology.node);
+    let here = layout.contains(shard)
+        && layout.is_owner(me, shard)
+        && layout.lane(me, shard.partition) == Some(ctx.config.lane);
+    if here { Ok(()) } else { Err(ReplicaError::NotOwner) }
+}

@@ -1,0 +1,182 @@
+//! What only the engine on disk can go through: locks, torn and damaged journals, damaged tables,
+//! full disks, lanes that sync together. The kill is in `tests/engine_kill.rs`.
+
+mod damage;
+mod full_disk;
+
+use std::path::Path;
+
+use super::{EngineConfig, FjallEngine, PowerHistory};
+use crate::engine::{Batch, Durability, Engine, EngineError, Table};
+
+fn open(path: &Path) -> FjallEngine {
+    let (engine, report) = FjallEngine::open(path, small(), PowerHistory::SameBoot).expect("opens");
+    assert_eq!(report.cut, None);
+    engine
+}
+
+fn small() -> EngineConfig {
+    EngineConfig {
+        memtable_bytes: 0,
+        reserve_bytes: 0,
+        ..EngineConfig::default()
+    }
+}
+
+/// Commits batch `number`: one row in each of three tables.
+fn commit(engine: &FjallEngine, number: u32, durability: Durability) -> Result<(), EngineError> {
+    let mut batch = Batch::new();
+    fill(&mut batch, number);
+    engine.commit(&batch, durability)
+}
+
+fn fill(batch: &mut Batch, number: u32) {
+    let key = number.to_be_bytes();
+    batch.put(Table::Objects, &key, &key);
+    batch.put(Table::Log, &key, &vec![number as u8; 700]);
+    batch.put(Table::Clocks, b"latest", &key);
+}
+
+/// The batches that are there, after checking that each is whole.
+fn found(engine: &FjallEngine, numbers: impl Iterator<Item = u32>) -> Vec<u32> {
+    let get = |table, key: &[u8]| engine.get(table, key).expect("reads");
+    let mut found = Vec::new();
+    for number in numbers {
+        let key = number.to_be_bytes();
+        let object = get(Table::Objects, &key);
+        let record = get(Table::Log, &key);
+        assert_eq!(
+            object.is_some(),
+            record.is_some(),
+            "batch {number} is whole or absent"
+        );
+        if let (Some(object), Some(record)) = (object, record) {
+            assert_eq!(object, key[..]);
+            assert_eq!(record, vec![number as u8; 700]);
+            found.push(number);
+        }
+    }
+    let latest = get(Table::Clocks, b"latest");
+    assert_eq!(
+        latest.as_deref(),
+        found
+            .last()
+            .map(|last| last.to_be_bytes())
+            .as_ref()
+            .map(|b| &b[..])
+    );
+    found
+}
+
+#[test]
+fn a_second_holder_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let first = open(dir.path());
+    let second = FjallEngine::open(dir.path(), small(), PowerHistory::SameBoot);
+    assert_eq!(second.map(|_| ()).expect_err("held"), EngineError::Locked);
+    drop(first);
+    open(dir.path());
+}
+
+#[test]
+fn a_newer_engine_format_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    drop(open(dir.path()));
+    std::fs::write(dir.path().join("version"), b"FJL\x09").expect("writes");
+    let error = FjallEngine::open(dir.path(), small(), PowerHistory::SameBoot);
+    assert_eq!(
+        error.map(|_| ()).expect_err("refused"),
+        EngineError::Version
+    );
+}
+
+#[test]
+fn lanes_share_syncs_and_lose_nothing() {
+    const LANES: u32 = 4;
+    const EACH: u32 = 100;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let engine = open(dir.path());
+    let lanes: Vec<_> = (0..LANES)
+        .map(|lane| {
+            let engine = engine.clone();
+            std::thread::spawn(move || {
+                let mut batch = Batch::new();
+                for number in lane * EACH..(lane + 1) * EACH {
+                    batch.clear();
+                    batch.put(Table::Objects, &number.to_be_bytes(), b"object");
+                    batch.put(Table::Log, &number.to_be_bytes(), &[7; 600]);
+                    engine.commit(&batch, Durability::Fsync).expect("commits");
+                }
+            })
+        })
+        .collect();
+    for lane in lanes {
+        lane.join().expect("no lane panics");
+    }
+    let stats = engine.stats();
+    assert_eq!(stats.commits, u64::from(LANES * EACH));
+    assert!(stats.syncs <= stats.commits);
+    drop(engine);
+    let engine = open(dir.path());
+    for number in 0..LANES * EACH {
+        for table in [Table::Objects, Table::Log] {
+            assert!(
+                engine
+                    .get(table, &number.to_be_bytes())
+                    .expect("reads")
+                    .is_some()
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_survive_flushes_compactions_and_deletes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let engine = open(dir.path());
+    let mut batch = Batch::new();
+    // Rewrites 2,000 records many times: far more than the memtables and one journal hold.
+    for round in 0..60u32 {
+        for chunk in 0..20u32 {
+            batch.clear();
+            for number in chunk * 100..(chunk + 1) * 100 {
+                let value = [(round ^ number) as u8; 900];
+                batch.put(Table::Log, &number.to_be_bytes(), &value);
+                batch.put(
+                    Table::Arrivals,
+                    &(round * 2_000 + number).to_be_bytes(),
+                    b"dot",
+                );
+                if round > 0 {
+                    let old = ((round - 1) * 2_000 + number).to_be_bytes();
+                    batch.delete(Table::Arrivals, &old);
+                }
+            }
+            engine.commit(&batch, Durability::Os).expect("commits");
+        }
+    }
+    for _ in 0..2 {
+        let mut arrivals = 0;
+        let mut count = |_: &[u8], _: &[u8]| {
+            arrivals += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        engine
+            .scan(Table::Arrivals, b"", None, usize::MAX, &mut count)
+            .expect("scans");
+        assert_eq!(arrivals, 2_000);
+        for number in 0..2_000u32 {
+            let value = engine
+                .get(Table::Log, &number.to_be_bytes())
+                .expect("reads");
+            assert_eq!(value.as_deref(), Some(&[(59 ^ number) as u8; 900][..]));
+        }
+        engine.reopen().expect("reopens");
+    }
+    let stats = engine.stats();
+    assert!(
+        stats.disk_bytes < 400 << 20,
+        "{} bytes for 2 MB of rows",
+        stats.disk_bytes
+    );
+}

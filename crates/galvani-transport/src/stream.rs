@@ -1,0 +1,184 @@
+//! The two tasks of one stream: the writer empties an outbox, the reader fills the inbox.
+//!
+//! A stream carries one class in both directions for the life of its link; each direction opens
+//! with the class id and continues with frames (`frame.rs`). Both tasks work in batches: one write
+//! for all frames of a tick, one push for all frames of a read. Neither decides what a frame
+//! means, and neither ends a link except for what the peer did wrong.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use quinn::{ReadError, ReadExactError, RecvStream, SendStream};
+use tokio::io::AsyncReadExt;
+
+use crate::counters::add;
+use crate::endpoint::Shared;
+use crate::frame::FrameCutter;
+use crate::link::Link;
+use crate::outbox::Work;
+use crate::{Class, CloseCode, DownReason};
+
+/// Writes the outbox of `class` to the stream until the link ends or is drained.
+pub(crate) async fn run_writer(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    class: Class,
+    mut send: SendStream,
+    first: Option<u8>,
+) {
+    let outbox = link.outbox(class);
+    // An error means that the connection is gone or the peer wants no more of this stream; the
+    // first ends the link by itself, the second leaves the frames where they are: undelivered.
+    let _ = write_all(&shared, &link, class, &mut send, first).await;
+    outbox.writer_ended();
+    shared.drained.notify_waiters();
+}
+
+async fn write_all(
+    shared: &Shared,
+    link: &Link,
+    class: Class,
+    send: &mut SendStream,
+    first: Option<u8>,
+) -> Result<(), quinn::WriteError> {
+    if let Some(byte) = first {
+        send.write_all(&[byte]).await?;
+    }
+    loop {
+        match poll_fn(|cx| link.outbox(class).poll_work(cx)).await {
+            Work::Write { bytes, frames } => {
+                let len = bytes.len() as u64;
+                send.write_chunk(bytes).await?;
+                add(&shared.counters.frames_out, frames);
+                add(&shared.counters.bytes_out, len);
+            }
+            Work::Finish => {
+                // Waits for the peer's acknowledgement of everything, which `shutdown` relies on.
+                if send.finish().is_ok() {
+                    let _ = send.stopped().await;
+                }
+                return Ok(());
+            }
+            Work::Stop => return Ok(()),
+        }
+    }
+}
+
+/// Reads frames of `class` into the inbox until the stream or the link ends.
+pub(crate) async fn run_reader(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    class: Class,
+    mut recv: RecvStream,
+    expect_class: bool,
+) {
+    let result = async {
+        if expect_class && read_class(&mut recv).await? != class {
+            return Err(DownReason::violation("answer of another class"));
+        }
+        read_frames(&shared, &link, class, &mut recv).await
+    };
+    let Err(reason) = result.await else {
+        return;
+    };
+    let (code, words): (CloseCode, &[u8]) = match &reason {
+        DownReason::FrameTooLarge { .. } => (CloseCode::FRAME_TOO_LARGE, b"frame too large"),
+        // The link ended and knows why.
+        DownReason::ClosedHere => return,
+        DownReason::ConnectTimeout
+        | DownReason::Unreachable { .. }
+        | DownReason::Refused
+        | DownReason::TlsFailed { .. }
+        | DownReason::WrongAlpn
+        | DownReason::BadIdentity
+        | DownReason::WrongNode { .. }
+        | DownReason::IdleTimeout
+        | DownReason::ClosedByPeer { .. }
+        | DownReason::Reset
+        | DownReason::SlowFrame
+        | DownReason::ClassRefused
+        | DownReason::ProtocolViolation { .. } => {
+            (CloseCode::PROTOCOL_VIOLATION, b"protocol violation")
+        }
+    };
+    link.fail(reason, code, words);
+}
+
+/// `Err(ClosedHere)` stands for "the connection ended", which has its own reason.
+async fn read_frames(
+    shared: &Shared,
+    link: &Link,
+    class: Class,
+    recv: &mut RecvStream,
+) -> Result<(), DownReason> {
+    let max = shared.config.frame_bytes_max(class);
+    let progress = link.progress(class);
+    let mut cutter = FrameCutter::new(max);
+    let mut frames = Vec::new();
+    loop {
+        let read = match recv.read_buf(cutter.buffer()).await {
+            Ok(0) if cutter.is_partial() => {
+                return Err(DownReason::violation("stream ended inside a frame"));
+            }
+            // The peer drains its side: it sends no more, but may still read.
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) => return Err(of_read_error(&error)),
+        };
+        cutter.note_read(read);
+        let cut = cutter.cut(&mut frames);
+        progress.reads.fetch_add(1, Ordering::Relaxed);
+        progress
+            .partial
+            .store(cutter.is_partial(), Ordering::Relaxed);
+        add(&shared.counters.bytes_in, read as u64);
+        if !frames.is_empty() {
+            add(&shared.counters.frames_in, frames.len() as u64);
+            if !shared.inbox.push_frames(link.id, class, &mut frames) {
+                // While we do not read, an unfinished frame is not the peer's fault.
+                progress.partial.store(false, Ordering::Relaxed);
+                shared.inbox.space(class).await;
+                progress.reads.fetch_add(1, Ordering::Relaxed);
+                progress
+                    .partial
+                    .store(cutter.is_partial(), Ordering::Relaxed);
+            }
+        }
+        cut.map_err(|oversized| DownReason::FrameTooLarge {
+            bytes: oversized.bytes,
+            max,
+        })?;
+    }
+}
+
+/// Reads the byte that opens each direction of a stream.
+pub(crate) async fn read_class(recv: &mut RecvStream) -> Result<Class, DownReason> {
+    let mut byte = [0];
+    match recv.read_exact(&mut byte).await {
+        Ok(()) => {}
+        Err(ReadExactError::FinishedEarly(_)) => {
+            return Err(DownReason::violation("stream ended before its class"));
+        }
+        Err(ReadExactError::ReadError(error)) => return Err(of_quinn_read_error(&error)),
+    }
+    Class::from_wire_id(byte[0]).ok_or_else(|| DownReason::violation("unknown class"))
+}
+
+fn of_read_error(error: &io::Error) -> DownReason {
+    match error.get_ref().and_then(|e| e.downcast_ref::<ReadError>()) {
+        Some(error) => of_quinn_read_error(error),
+        None => DownReason::violation("stream not readable"),
+    }
+}
+
+fn of_quinn_read_error(error: &ReadError) -> DownReason {
+    match error {
+        ReadError::ConnectionLost(_) => DownReason::ClosedHere,
+        ReadError::Reset(_) => DownReason::violation("stream reset"),
+        ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+            DownReason::violation("stream not readable")
+        }
+    }
+}

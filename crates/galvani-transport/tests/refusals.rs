@@ -1,0 +1,250 @@
+//! What an endpoint refuses, with which reason, and that it is counted.
+
+mod common;
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use common::{
+    ANY_PORT, PATIENCE, batch, bind, client, expect_down, expect_up, new_ca, node, node_id, nodes,
+};
+use galvani_transport::pki::Identity;
+use galvani_transport::{
+    Class, CloseCode, Config, Counters, DownReason, Event, LaneEndpoint, TransportKeys,
+};
+
+mod raw;
+
+/// Waits until a counter of the endpoint shows what the test expects.
+async fn counted(endpoint: &LaneEndpoint, expected: impl Fn(&Counters) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !expected(&endpoint.counters()) {
+        assert!(Instant::now() < deadline, "{:?}", endpoint.counters());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Dials `server` and gives the reason the dial failed with.
+async fn refusal(mut dialer: LaneEndpoint, server: &LaneEndpoint) -> DownReason {
+    dialer.dial(server.local_addr(), None, 0);
+    expect_down(&mut dialer).await.1
+}
+
+#[tokio::test]
+async fn another_protocol_version_is_refused() {
+    let ca = new_ca();
+    let server = bind(&node(&ca, 1), Config::default());
+    let keys = TransportKeys::generate().expect("keys");
+    let identity = node(&ca, 2);
+    let config = Config::default();
+    let dialer = LaneEndpoint::bind_with_alpn(ANY_PORT, &identity, &keys, config, b"galvani/999");
+    let reason = refusal(dialer.expect("endpoint"), &server).await;
+    assert_eq!(reason, DownReason::WrongAlpn);
+    counted(&server, |c| c.refused_alpn == 1 && c.links_up == 0).await;
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_by_the_server_and_never_comes_up() {
+    let (ours, theirs) = (new_ca(), new_ca());
+    let server = bind(&node(&ours, 1), Config::default());
+    // Trusts our root, so that its own check passes, but proves itself with the other one's.
+    let stranger = Identity {
+        ca_pem: ours.cert_pem.clone(),
+        ..node(&theirs, 2)
+    };
+    let reason = refusal(bind(&stranger, Config::default()), &server).await;
+    assert!(matches!(reason, DownReason::TlsFailed { .. }), "{reason:?}");
+    counted(&server, |c| c.refused_tls == 1 && c.links_up == 0).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_cluster_is_refused_by_the_dialer() {
+    let (ours, theirs) = (new_ca(), new_ca());
+    let server = bind(&node(&theirs, 1), Config::default());
+    let reason = refusal(bind(&node(&ours, 2), Config::default()), &server).await;
+    assert!(matches!(reason, DownReason::TlsFailed { .. }), "{reason:?}");
+    counted(&server, |c| c.refused_tls == 1).await;
+}
+
+#[tokio::test]
+async fn a_client_certificate_cannot_serve_as_a_node() {
+    let ca = new_ca();
+    let server = raw::serve_as(&client(&ca));
+    let mut dialer = bind(&node(&ca, 2), Config::default());
+    dialer.dial(server.local_addr().expect("bound"), None, 0);
+    let (_, reason) = expect_down(&mut dialer).await;
+    assert!(matches!(reason, DownReason::TlsFailed { .. }), "{reason:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_opens_replication_is_refused() {
+    let ca = new_ca();
+    let mut server = bind(&node(&ca, 1), Config::default());
+    let connection = raw::connect(&client(&ca), server.local_addr()).await;
+    let _first = raw::open(&connection, &[Class::Client.wire_id()]).await;
+    expect_up(&mut server).await;
+    let _second = raw::open(&connection, &[Class::Replication.wire_id()]).await;
+    let (_, reason) = expect_down(&mut server).await;
+    assert_eq!(reason, DownReason::ClassRefused);
+    assert_eq!(raw::close_code(&connection).await, CloseCode::CLASS_REFUSED);
+    assert_eq!(server.counters().classes_refused, 1);
+}
+
+#[tokio::test]
+async fn a_client_that_opens_replication_first_never_comes_up() {
+    let ca = new_ca();
+    let server = bind(&node(&ca, 1), Config::default());
+    let connection = raw::connect(&client(&ca), server.local_addr()).await;
+    let _stream = raw::open(&connection, &[Class::Replication.wire_id()]).await;
+    assert_eq!(raw::close_code(&connection).await, CloseCode::CLASS_REFUSED);
+    counted(&server, |c| c.classes_refused == 1 && c.links_up == 0).await;
+}
+
+#[tokio::test]
+async fn a_four_gigabyte_length_is_refused() {
+    let ca = new_ca();
+    let max = Config::default().frame_bytes_max(Class::Client);
+    for bytes in [u32::MAX, max as u32 + 1] {
+        let mut server = bind(&node(&ca, 1), Config::default());
+        let connection = raw::connect(&client(&ca), server.local_addr()).await;
+        let mut stream = raw::open(&connection, &[Class::Client.wire_id()]).await;
+        expect_up(&mut server).await;
+        stream.write_all(&bytes.to_le_bytes()).await.expect("sent");
+        let (_, reason) = expect_down(&mut server).await;
+        assert_eq!(reason, DownReason::FrameTooLarge { bytes, max });
+        let code = raw::close_code(&connection).await;
+        assert_eq!(code, CloseCode::FRAME_TOO_LARGE);
+        assert_eq!(server.counters().frames_oversized, 1);
+        assert_eq!(server.inbox_bytes(Class::Client), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_unfinished_frame_is_not_waited_for_for_ever() {
+    let ca = new_ca();
+    let config = Config {
+        frame_gap_max: Duration::from_millis(200),
+        ..Config::default()
+    };
+    let mut server = bind(&node(&ca, 1), config);
+    let connection = raw::connect(&client(&ca), server.local_addr()).await;
+    let mut stream = raw::open(&connection, &[Class::Client.wire_id()]).await;
+    expect_up(&mut server).await;
+    stream
+        .write_all(&[100, 0, 0, 0, 1, 2, 3])
+        .await
+        .expect("sent");
+    let (_, reason) = expect_down(&mut server).await;
+    assert_eq!(reason, DownReason::SlowFrame);
+    assert_eq!(raw::close_code(&connection).await, CloseCode::SLOW_FRAME);
+    assert_eq!(server.counters().frames_slow, 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_opens_no_stream_is_given_up() {
+    let ca = new_ca();
+    let config = Config {
+        handshake_timeout: Duration::from_millis(200),
+        ..Config::default()
+    };
+    let server = bind(&node(&ca, 1), config);
+    let connection = raw::connect(&client(&ca), server.local_addr()).await;
+    counted(&server, |c| c.refused_slow == 1 && c.links_up == 0).await;
+    connection.closed().await;
+}
+
+#[tokio::test]
+async fn another_node_than_the_expected_one_is_refused() {
+    let ca = new_ca();
+    let server = bind(&node(&ca, 1), Config::default());
+    let mut dialer = bind(&node(&ca, 2), Config::default());
+    dialer.dial(server.local_addr(), Some(node_id(7)), 5);
+    let event = common::one(&mut dialer).await;
+    let Event::LinkDown { tag: 5, reason, .. } = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!(reason, DownReason::WrongNode { found: node_id(1) });
+    assert_eq!(dialer.counters().wrong_nodes, 1);
+    counted(&server, |c| c.refused_other == 1 && c.links_up == 0).await;
+    dialer.dial(server.local_addr(), Some(node_id(1)), 6);
+    expect_up(&mut dialer).await;
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_a_connect_timeout() {
+    let ca = new_ca();
+    let silent = UdpSocket::bind(ANY_PORT).expect("socket");
+    let config = Config {
+        connect_timeout: Duration::from_millis(150),
+        ..Config::default()
+    };
+    let mut dialer = bind(&client(&ca), config);
+    dialer.dial(silent.local_addr().expect("bound"), None, 0);
+    let (_, reason) = expect_down(&mut dialer).await;
+    assert_eq!(reason, DownReason::ConnectTimeout);
+    assert_eq!(dialer.counters().dials_failed, 1);
+}
+
+#[tokio::test]
+async fn links_beyond_the_bound_are_refused() {
+    let ca = new_ca();
+    let config = Config {
+        links_max: 1,
+        ..Config::default()
+    };
+    let mut server = bind(&node(&ca, 1), config);
+    let mut first = bind(&client(&ca), Config::default());
+    first.dial(server.local_addr(), None, 0);
+    expect_up(&mut first).await;
+    expect_up(&mut server).await;
+    let reason = refusal(bind(&client(&ca), Config::default()), &server).await;
+    assert_eq!(reason, DownReason::Refused);
+    counted(&server, |c| c.refused_full == 1).await;
+}
+
+#[tokio::test]
+async fn above_the_mark_addresses_are_proved_first() {
+    let ca = new_ca();
+    let config = Config {
+        retry_above: 0,
+        ..Config::default()
+    };
+    let mut server = bind(&node(&ca, 1), config);
+    let mut dialer = bind(&client(&ca), Config::default());
+    dialer.dial(server.local_addr(), None, 0);
+    expect_up(&mut dialer).await;
+    expect_up(&mut server).await;
+    assert_eq!(server.counters().retries, 1);
+}
+
+#[tokio::test]
+async fn garbage_datagrams_do_not_disturb_a_live_link() {
+    let mut pair = nodes(Config::default()).await;
+    let noise = UdpSocket::bind(ANY_PORT).expect("socket");
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..200_u32 {
+        for _ in 0..20 {
+            let mut bytes = [0_u8; 1_300];
+            for byte in &mut bytes {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = state as u8;
+            }
+            let len = 1 + state as usize % 1_299;
+            noise
+                .send_to(&bytes[..len], pair.b.local_addr())
+                .expect("sent");
+        }
+        let payload = round.to_le_bytes();
+        pair.a
+            .send(pair.a_link, Class::Client, &[&payload])
+            .expect("room");
+        let got = batch(&mut pair.b).await;
+        let [Event::Frame { payload: got, .. }] = got.as_slice() else {
+            panic!("{got:?}");
+        };
+        assert_eq!(*got, payload.as_slice());
+    }
+    assert_eq!(pair.b.link_count(), 1);
+}

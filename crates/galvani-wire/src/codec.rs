@@ -1,0 +1,320 @@
+//! The bytes of a message: `kind u8, flags u8, id u64, header length u32`, header, body.
+//!
+//! The header is MessagePack with fields in order; the body is value bytes, raw. Encoding appends
+//! to the caller's buffer; decoding slices the frame, so a value is never copied here. Integers
+//! are little endian. Hostile bytes give a [`DecodeError`], never a panic or a large allocation.
+
+use crate::failure::{Failure, ReplicaError};
+use crate::message::{Held, HeldPage, Message};
+use crate::view::{ClusterView, NodeStatus};
+use bytes::{BufMut, Bytes, BytesMut};
+use galvani_model::key::KeyError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Flag: a node sends on a client's request to an owner; it is not sent on again.
+pub const FLAG_FORWARDED: u8 = 1;
+/// Largest header in bytes: a page of keys is the largest there is.
+pub const HEADER_BYTES_MAX: usize = 8 << 20;
+const PREFIX_BYTES: usize = 14;
+
+/// A decoded frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// Matches a reply to its request, on one connection.
+    pub id: u64,
+    /// Whether [`FLAG_FORWARDED`] is set.
+    pub forwarded: bool,
+    /// The message.
+    pub message: Message,
+}
+
+/// Why bytes are not a message. The connection they came on is not worth keeping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer bytes than a frame's prefix or its announced header.
+    #[error("the frame is cut short")]
+    Short,
+    /// The header is longer than [`HEADER_BYTES_MAX`].
+    #[error("the header has {bytes} bytes, the limit is {HEADER_BYTES_MAX}")]
+    HeaderTooLong {
+        /// What it announced.
+        bytes: usize,
+    },
+    /// A kind or flag this version does not know.
+    #[error("unknown message kind {kind} or flags {flags:#x}")]
+    Unknown {
+        /// The kind byte.
+        kind: u8,
+        /// The flags byte.
+        flags: u8,
+    },
+    /// The header does not decode.
+    #[error("the header does not decode: {why}")]
+    Header {
+        /// What the codec said.
+        why: String,
+    },
+    /// Header and body do not agree on the values' lengths.
+    #[error("the body has {got} bytes, the header speaks of {expected}")]
+    Body {
+        /// What the header says.
+        expected: u64,
+        /// What came.
+        got: usize,
+    },
+    /// A key is out of its bounds.
+    #[error("a key is out of bounds: {0}")]
+    Key(#[from] KeyError),
+}
+
+macro_rules! kinds {
+    ($($variant:ident = $number:literal,)*) => {
+        impl Message {
+            /// The number that names this kind of message, for ever.
+            pub fn kind(&self) -> u8 {
+                match self {
+                    $(kinds!(@pattern $variant) => $number,)*
+                }
+            }
+
+            /// The name of this kind of message, for logs and counters.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(kinds!(@pattern $variant) => stringify!($variant),)*
+                }
+            }
+        }
+    };
+    (@pattern Describe) => { Message::Describe };
+    (@pattern BucketCreated) => { Message::BucketCreated };
+    (@pattern Status) => { Message::Status };
+    (@pattern $variant:ident) => { Message::$variant(..) };
+}
+
+kinds! {
+    Put = 1, PutDone = 2, Get = 3, GetDone = 4, Failed = 5, Describe = 6, Described = 7,
+    List = 8, Listed = 9, CreateBucket = 10, BucketCreated = 11, Explain = 12, Explained = 13,
+    Status = 14, StatusIs = 15,
+    Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
+    DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
+}
+
+/// Appends the bytes of a message to `out`.
+pub fn encode(id: u64, forwarded: bool, message: &Message, out: &mut BytesMut) {
+    out.put_u8(message.kind());
+    out.put_u8(if forwarded { FLAG_FORWARDED } else { 0 });
+    out.put_u64_le(id);
+    let length_at = out.len();
+    out.put_u32_le(0);
+    let header_at = out.len();
+    put_header(message, out);
+    let header_len = (out.len() - header_at) as u32;
+    out[length_at..header_at].copy_from_slice(&header_len.to_le_bytes());
+    put_body(message, out);
+}
+
+fn put_header(message: &Message, out: &mut BytesMut) {
+    match message {
+        Message::Put(m) => header(m, out),
+        Message::PutDone(m) => header(m, out),
+        Message::Get(m) => header(m, out),
+        Message::GetDone(m) => header(m, out),
+        Message::Failed(m) => header(m, out),
+        Message::Described(m) => header(m, out),
+        Message::List(m) => header(m, out),
+        Message::Listed(m) => header(m, out),
+        Message::CreateBucket(m) | Message::DefineBucket(m) => header(m, out),
+        Message::Explain(m) => header(m, out),
+        Message::Explained(m) => header(m, out),
+        Message::StatusIs(m) => header(m, out),
+        Message::Replicate(m) => header(m, out),
+        Message::Replicated(m) => header(m, out),
+        Message::Fetch(m) => header(m, out),
+        Message::Fetched(m) => header(m, out),
+        Message::FetchPage(m) => header(m, out),
+        Message::FetchedPage(m) => header(m, out),
+        Message::BucketDefined(m) => header(m, out),
+        Message::AskKnown(m) => header(m, out),
+        Message::Known(m) => header(m, out),
+        Message::Describe | Message::BucketCreated | Message::Status => {}
+    }
+}
+
+fn put_body(message: &Message, out: &mut BytesMut) {
+    match message {
+        Message::Put(put) => out.put_slice(&put.value),
+        Message::Replicate(replicate) => out.put_slice(&replicate.value),
+        Message::GetDone(done) => {
+            for sibling in &done.siblings {
+                out.put_slice(&sibling.value);
+            }
+        }
+        Message::Fetched(Ok(held)) => {
+            for value in &held.values {
+                out.put_slice(value);
+            }
+        }
+        Message::Fetched(Err(_))
+        | Message::PutDone(_)
+        | Message::Get(_)
+        | Message::Failed(_)
+        | Message::Describe
+        | Message::Described(_)
+        | Message::List(_)
+        | Message::Listed(_)
+        | Message::CreateBucket(_)
+        | Message::BucketCreated
+        | Message::Explain(_)
+        | Message::Explained(_)
+        | Message::Status
+        | Message::StatusIs(_)
+        | Message::Replicated(_)
+        | Message::Fetch(_)
+        | Message::FetchPage(_)
+        | Message::FetchedPage(_)
+        | Message::DefineBucket(_)
+        | Message::BucketDefined(_)
+        | Message::AskKnown(_)
+        | Message::Known(_) => {}
+    }
+}
+
+fn header<T: Serialize>(value: &T, out: &mut BytesMut) {
+    let mut writer = out.writer();
+    rmp_serde::encode::write(&mut writer, value)
+        .expect("our own types always encode, and the buffer grows");
+}
+
+impl Frame {
+    /// Decodes one frame. Values in the result are slices of `frame`.
+    pub fn decode(frame: Bytes) -> Result<Frame, DecodeError> {
+        if frame.len() < PREFIX_BYTES {
+            return Err(DecodeError::Short);
+        }
+        let (kind, flags) = (frame[0], frame[1]);
+        let id = u64::from_le_bytes(frame[2..10].try_into().expect("ten bytes are there"));
+        let length: [u8; 4] = frame[10..PREFIX_BYTES].try_into().expect("14 bytes are there");
+        let header_len = u32::from_le_bytes(length) as usize;
+        if header_len > HEADER_BYTES_MAX {
+            return Err(DecodeError::HeaderTooLong { bytes: header_len });
+        }
+        if flags & !FLAG_FORWARDED != 0 {
+            return Err(DecodeError::Unknown { kind, flags });
+        }
+        let body_at = PREFIX_BYTES + header_len;
+        if frame.len() < body_at {
+            return Err(DecodeError::Short);
+        }
+        let header = &frame[PREFIX_BYTES..body_at];
+        let mut body = Body { rest: frame.slice(body_at..) };
+        let message = read_message(kind, flags, header, &mut body)?;
+        body.finish()?;
+        Ok(Frame { id, forwarded: flags & FLAG_FORWARDED != 0, message })
+    }
+}
+
+fn read_message(
+    kind: u8,
+    flags: u8,
+    header: &[u8],
+    body: &mut Body,
+) -> Result<Message, DecodeError> {
+    Ok(match kind {
+        1 => {
+            let mut put: crate::message::Put = read(header)?;
+            put.key.check()?;
+            put.value = body.rest();
+            Message::Put(put)
+        }
+        2 => Message::PutDone(read(header)?),
+        3 => {
+            let get: crate::message::Get = read(header)?;
+            get.key.check()?;
+            Message::Get(get)
+        }
+        4 => {
+            let mut done: crate::message::GetDone = read(header)?;
+            for sibling in &mut done.siblings {
+                sibling.value = body.take(sibling.value_len)?;
+            }
+            Message::GetDone(done)
+        }
+        5 => Message::Failed(read(header)?),
+        6 => Message::Describe,
+        7 => Message::Described(Box::new(read::<ClusterView>(header)?)),
+        8 => Message::List(read(header)?),
+        9 => Message::Listed(read(header)?),
+        10 => Message::CreateBucket(read(header)?),
+        11 => Message::BucketCreated,
+        12 => {
+            let explain: crate::message::Explain = read(header)?;
+            explain.key.check()?;
+            Message::Explain(explain)
+        }
+        13 => Message::Explained(read(header)?),
+        14 => Message::Status,
+        15 => Message::StatusIs(Box::new(read::<NodeStatus>(header)?)),
+        32 => {
+            let mut replicate: crate::message::Replicate = read(header)?;
+            replicate.head.key.check()?;
+            replicate.value = body.take(replicate.head.value_len)?;
+            Message::Replicate(replicate)
+        }
+        33 => Message::Replicated(read(header)?),
+        34 => {
+            let fetch: crate::message::Fetch = read(header)?;
+            fetch.key.check()?;
+            Message::Fetch(fetch)
+        }
+        35 => Message::Fetched(read_held(header, body)?),
+        36 => Message::FetchPage(read(header)?),
+        37 => Message::FetchedPage(read::<Result<HeldPage, ReplicaError>>(header)?),
+        38 => Message::DefineBucket(read(header)?),
+        39 => Message::BucketDefined(read::<Result<(), Failure>>(header)?),
+        40 => Message::AskKnown(read(header)?),
+        41 => Message::Known(read(header)?),
+        _ => return Err(DecodeError::Unknown { kind, flags }),
+    })
+}
+
+fn read_held(header: &[u8], body: &mut Body) -> Result<Result<Held, ReplicaError>, DecodeError> {
+    let mut fetched: Result<Held, ReplicaError> = read(header)?;
+    if let Ok(held) = &mut fetched {
+        for head in &held.heads {
+            head.key.check()?;
+            held.values.push(body.take(head.value_len)?);
+        }
+    }
+    Ok(fetched)
+}
+
+fn read<T: DeserializeOwned>(header: &[u8]) -> Result<T, DecodeError> {
+    rmp_serde::from_slice(header).map_err(|error| DecodeError::Header { why: error.to_string() })
+}
+
+/// What is left of a frame's body.
+struct Body {
+    rest: Bytes,
+}
+
+impl Body {
+    fn take(&mut self, len: u32) -> Result<Bytes, DecodeError> {
+        let len = len as usize;
+        if len > self.rest.len() {
+            return Err(DecodeError::Body { expected: len as u64, got: self.rest.len() });
+        }
+        Ok(self.rest.split_to(len))
+    }
+
+    fn rest(&mut self) -> Bytes {
+        core::mem::take(&mut self.rest)
+    }
+
+    fn finish(&self) -> Result<(), DecodeError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            got => Err(DecodeError::Body { expected: 0, got }),
+        }
+    }
+}

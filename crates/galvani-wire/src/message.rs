@@ -1,0 +1,327 @@
+//! Every message there is. A number names each kind for ever; `docs/protocol.md` has the table.
+//!
+//! Requests carry an id chosen by the sender of the request; the reply carries it back on the same
+//! connection. Values travel in the frame's body, in the order in which the header lists them.
+//! Next to read: `codec.rs`.
+
+use crate::failure::{Answer, AppliedOutcome, Failure, ReplicaError};
+use crate::view::{ClusterView, NodeStatus};
+use bytes::Bytes;
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{NodeId, Origin, Partition, RequestId, Shard};
+use galvani_model::key::Key;
+use galvani_model::request::{ReadOptions, WriteOptions};
+use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, Version};
+use serde::{Deserialize, Serialize};
+
+/// A client's write: a put, or a delete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Put {
+    /// The key.
+    pub key: Key,
+    /// Put or delete.
+    pub kind: Kind,
+    /// Which logical write this is; every retry carries the same.
+    pub rid: RequestId,
+    /// When the client made it, by its own hybrid clock; every retry carries the same.
+    pub issued: Hlc,
+    /// What it replaces: the token of a read, or nothing (a blind write).
+    pub context: Option<Bytes>,
+    /// Quorums.
+    pub options: WriteOptions,
+    /// Milliseconds left to answer in.
+    pub timeout_ms: u32,
+    /// The value, in the body.
+    #[serde(skip)]
+    pub value: Bytes,
+}
+
+/// A write was stored as asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutDone {
+    /// The write's name.
+    pub dot: Dot,
+    /// A context that covers exactly this write and what it replaced.
+    pub context: Bytes,
+    /// Versions of the key at the coordinator now, tombstones not counted.
+    pub siblings: u32,
+    /// What each replica answered so far.
+    pub answers: Vec<Answer>,
+}
+
+/// A client's read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Get {
+    /// The key.
+    pub key: Key,
+    /// Quorums.
+    pub options: ReadOptions,
+    /// Milliseconds left to answer in.
+    pub timeout_ms: u32,
+}
+
+/// One version as a reader sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sibling {
+    /// Its name: the first of its dots.
+    pub dot: Dot,
+    /// Value or tombstone.
+    pub kind: Kind,
+    /// When it was written, by hybrid clock.
+    pub hlc: Hlc,
+    /// The node that minted it.
+    pub author: NodeId,
+    /// Length of its value in the body.
+    pub value_len: u32,
+    /// The value, in the body.
+    #[serde(skip)]
+    pub value: Bytes,
+}
+
+/// A read's answer. No siblings: the key is absent, as r replicas agree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetDone {
+    /// The versions that nothing seen replaces, tombstones included.
+    pub siblings: Vec<Sibling>,
+    /// What was seen, to write after.
+    pub context: Bytes,
+    /// What each replica answered so far.
+    pub answers: Vec<Answer>,
+}
+
+/// A request failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Why.
+    pub failure: Failure,
+    /// Whether a write can ever appear. `No` for reads.
+    pub applied: AppliedOutcome,
+    /// What each replica answered so far.
+    pub answers: Vec<Answer>,
+}
+
+/// One page of a bucket's keys in one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// The partition.
+    pub partition: Partition,
+    /// Only keys that start with this.
+    pub prefix: Bytes,
+    /// Only keys after this one.
+    pub after: Option<Bytes>,
+    /// At most this many.
+    pub limit: u16,
+    /// Quorums, as for a read.
+    pub options: ReadOptions,
+    /// Milliseconds left to answer in.
+    pub timeout_ms: u32,
+}
+
+/// A page of keys that have a value, ascending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// The keys and how many values each has.
+    pub keys: Vec<(Bytes, u32)>,
+    /// Where the next page starts; `None` after the last one.
+    pub next_after: Option<Bytes>,
+}
+
+/// Makes a bucket. Making it again with the same properties is no change and no error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateBucket {
+    /// Its name.
+    pub name: BucketName,
+    /// Its properties.
+    pub props: BucketProps,
+    /// Milliseconds left to answer in.
+    pub timeout_ms: u32,
+}
+
+/// Where a key lives and what each replica holds of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explain {
+    /// The key.
+    pub key: Key,
+    /// Milliseconds left to answer in.
+    pub timeout_ms: u32,
+}
+
+/// What one replica holds of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaView {
+    /// Which node.
+    pub node: NodeId,
+    /// Its versions, or why it did not say.
+    pub versions: Result<Vec<Version>, Answer>,
+    /// What it has seen of the key.
+    pub seen: DotSet,
+}
+
+/// Where a key lives and what each replica holds of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The key's placement hash.
+    pub hash: u64,
+    /// Its shard.
+    pub shard: Shard,
+    /// The preference list: owners first, then fallbacks.
+    pub preference: Vec<NodeId>,
+    /// Each owner's view.
+    pub replicas: Vec<ReplicaView>,
+}
+
+/// A record for an owner to take in: replication and repair alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicate {
+    /// The shard.
+    pub shard: Shard,
+    /// The record without its value.
+    pub head: RecordHead,
+    /// Whether the ack must wait for an fsync.
+    pub fsync: bool,
+    /// Milliseconds after which the work is not worth doing; 0 for repairs, which always are.
+    pub timeout_ms: u32,
+    /// The value, in the body.
+    #[serde(skip)]
+    pub value: Bytes,
+}
+
+/// A replica took a record in, or had it already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicated {
+    /// Stored (true: fsynced), or why not.
+    pub result: Result<bool, ReplicaError>,
+}
+
+/// What a replica holds of a key; values only of versions the asker does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The shard.
+    pub shard: Shard,
+    /// The key.
+    pub key: Key,
+    /// Whether records are wanted at all.
+    pub records: bool,
+    /// Live dots the asker holds records of.
+    pub have: Vec<Dot>,
+    /// Milliseconds after which the answer is not worth making.
+    pub timeout_ms: u32,
+}
+
+/// What a replica holds of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its live versions.
+    pub versions: Vec<Version>,
+    /// What a reader of it has seen, compressed with its clock in the same instant.
+    pub seen: DotSet,
+    /// Records of live dots the asker lacks; their values follow in the body.
+    pub heads: Vec<RecordHead>,
+    /// The values of `heads`, in the body.
+    #[serde(skip)]
+    pub values: Vec<Bytes>,
+}
+
+impl Held {
+    /// The records it carries, heads and values put together.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.heads
+            .iter()
+            .zip(&self.values)
+            .map(|(head, value)| Record { head: head.clone(), value: value.clone() })
+    }
+}
+
+/// One page of one replica's keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchPage {
+    /// The shard.
+    pub shard: Shard,
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Only keys that start with this.
+    pub prefix: Bytes,
+    /// Only keys after this one.
+    pub after: Option<Bytes>,
+    /// At most this many.
+    pub limit: u16,
+}
+
+/// One replica's page: keys and versions, ascending; shorter than the limit means the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPage {
+    /// The keys and their live versions.
+    pub keys: Vec<(Bytes, Vec<Version>)>,
+}
+
+/// How far each of the sender's own origins got, asked of a peer before they are used again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskKnown {
+    /// Shards and origins.
+    pub origins: Vec<(Shard, Origin)>,
+}
+
+/// The highest counter the answering replica has seen of each origin asked, in order (0: none).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The counters.
+    pub counters: Vec<u64>,
+}
+
+/// Any message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// See [`Put`].
+    Put(Put),
+    /// See [`PutDone`].
+    PutDone(PutDone),
+    /// See [`Get`].
+    Get(Get),
+    /// See [`GetDone`].
+    GetDone(GetDone),
+    /// See [`Failed`].
+    Failed(Failed),
+    /// Asks for the [`ClusterView`].
+    Describe,
+    /// See [`ClusterView`].
+    Described(Box<ClusterView>),
+    /// See [`List`].
+    List(List),
+    /// See [`Page`].
+    Listed(Page),
+    /// See [`CreateBucket`].
+    CreateBucket(CreateBucket),
+    /// The bucket exists on every node now.
+    BucketCreated,
+    /// See [`Explain`].
+    Explain(Explain),
+    /// See [`Explained`].
+    Explained(Explained),
+    /// Asks for the [`NodeStatus`].
+    Status,
+    /// See [`NodeStatus`].
+    StatusIs(Box<NodeStatus>),
+    /// See [`Replicate`].
+    Replicate(Replicate),
+    /// See [`Replicated`].
+    Replicated(Replicated),
+    /// See [`Fetch`].
+    Fetch(Fetch),
+    /// See [`Held`].
+    Fetched(Result<Held, ReplicaError>),
+    /// See [`FetchPage`].
+    FetchPage(FetchPage),
+    /// See [`HeldPage`].
+    FetchedPage(Result<HeldPage, ReplicaError>),
+    /// Tells a node of a bucket (from the node where buckets are made).
+    DefineBucket(CreateBucket),
+    /// The node knows the bucket, or why it refuses.
+    BucketDefined(Result<(), Failure>),
+    /// See [`AskKnown`].
+    AskKnown(AskKnown),
+    /// See [`Known`].
+    Known(Known),
+}

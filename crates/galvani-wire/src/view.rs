@@ -1,0 +1,97 @@
+//! What a node tells of itself and of its cluster.
+
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::ids::{ClusterId, NodeId};
+use galvani_model::placement::Layout;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a client needs to find its way: sent once per connection, and again when it changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Which cluster this is.
+    pub cluster: ClusterId,
+    /// Its name, for people.
+    pub name: String,
+    /// The node that answers.
+    pub node: NodeId,
+    /// Who owns what, and where each lane listens.
+    pub layout: Layout,
+    /// Every bucket.
+    pub buckets: BTreeMap<BucketName, BucketProps>,
+}
+
+/// Figures of one node since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Puts and deletes coordinated and answered as stored.
+    pub puts: u64,
+    /// Gets coordinated and answered.
+    pub gets: u64,
+    /// Records of other coordinators taken in.
+    pub replicated: u64,
+    /// Copies that arrived again and changed nothing.
+    pub duplicates: u64,
+    /// Requests that failed because a quorum was not reached.
+    pub quorum_failures: u64,
+    /// Requests refused before anything was done.
+    pub refused: u64,
+    /// Records sent to replicas that a read found lacking.
+    pub repairs_sent: u64,
+    /// Retries recognised as writes already taken in.
+    pub retries_recognised: u64,
+    /// Versions dropped because a bucket of policy `lww` keeps one.
+    pub lww_discarded: u64,
+    /// Times a vnode took a new incarnation while running.
+    pub incarnations: u64,
+    /// Damaged rows quarantined.
+    pub quarantined: u64,
+}
+
+impl Counters {
+    /// Adds another lane's figures.
+    pub fn add(&mut self, other: &Counters) {
+        self.puts += other.puts;
+        self.gets += other.gets;
+        self.replicated += other.replicated;
+        self.duplicates += other.duplicates;
+        self.quorum_failures += other.quorum_failures;
+        self.refused += other.refused;
+        self.repairs_sent += other.repairs_sent;
+        self.retries_recognised += other.retries_recognised;
+        self.lww_discarded += other.lww_discarded;
+        self.incarnations += other.incarnations;
+        self.quarantined += other.quarantined;
+    }
+}
+
+/// One node as it sees itself and its peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Which node.
+    pub node: NodeId,
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Lanes it runs.
+    pub lanes: u16,
+    /// `os` or `fsync`.
+    pub durability: String,
+    /// Bytes its data takes on disk.
+    pub disk_bytes: u64,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+    /// CPU time spent so far, in microseconds.
+    pub cpu_micros: u64,
+    /// Client requests under way.
+    pub inflight: u32,
+    /// Peers it is connected to.
+    pub peers_up: Vec<NodeId>,
+    /// Peers it is not connected to.
+    pub peers_down: Vec<NodeId>,
+    /// Figures since it started, all lanes.
+    pub counters: Counters,
+}
