@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use galvani_transport::pki::ClusterCa;
-use galvani_transport::{Class, Config, Event, LaneEndpoint, LinkId, SafeMtu, TransportKeys};
+use galvani_transport::{Class, Config, Event, LaneEndpoint, LinkId, MtuBound, TransportKeys};
 use rustix::time::{ClockId, clock_gettime};
 
 const REQUEST: usize = 1_024;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let in_flight = args.next().map_or(Ok(64), |arg| arg.parse())?;
     let mut config = Config::default();
     if let Some(bytes) = args.next() {
-        config.mtu_upper_bound = SafeMtu::new(bytes.parse()?)?;
+        config.mtu_upper_bound = MtuBound::new(bytes.parse()?)?;
     }
     let ca = ClusterCa::create("f100")?;
     let server_identity = ca.issue_node(&format!("{:032x}", 1), &[])?;
@@ -57,10 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn current_thread() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
 }
 
 async fn serve(server: &mut LaneEndpoint) {
@@ -68,12 +65,7 @@ async fn serve(server: &mut LaneEndpoint) {
     loop {
         server.recv_batch(&mut events).await;
         for event in events.drain(..) {
-            if let Event::Frame {
-                link,
-                class,
-                payload,
-            } = event
-            {
+            if let Event::Frame { link, class, payload } = event {
                 let id = &payload[..8];
                 let sent = server.send(link, class, &[id, &[0; REPLY - 8]]);
                 sent.expect("room for replies");

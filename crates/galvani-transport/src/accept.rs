@@ -95,17 +95,9 @@ struct Accepted {
 
 async fn accept(incoming: Incoming) -> Result<Accepted, DownReason> {
     let of_error = |e| DownReason::of_connection(&e);
-    let connection = incoming
-        .accept()
-        .map_err(of_error)?
-        .await
-        .map_err(of_error)?;
+    let connection = incoming.accept().map_err(of_error)?.await.map_err(of_error)?;
     match first_stream(&connection).await {
-        Ok((peer, streams)) => Ok(Accepted {
-            connection,
-            peer,
-            streams,
-        }),
+        Ok((peer, streams)) => Ok(Accepted { connection, peer, streams }),
         Err(reason) => {
             if let Some(error) = connection.close_reason() {
                 return Err(DownReason::of_connection(&error));
@@ -138,10 +130,8 @@ async fn first_stream(
     connection: &Connection,
 ) -> Result<(PeerIdentity, (SendStream, RecvStream)), DownReason> {
     let peer = peer_of(connection)?;
-    let (send, mut recv) = connection
-        .accept_bi()
-        .await
-        .map_err(|e| DownReason::of_connection(&e))?;
+    let (send, mut recv) =
+        connection.accept_bi().await.map_err(|e| DownReason::of_connection(&e))?;
     match read_class(&mut recv).await? {
         Class::Client => Ok((peer, (send, recv))),
         Class::Replication | Class::Background if peer.is_node() => {

@@ -18,10 +18,10 @@ pub const ALPN: &[u8] = b"galvani/1";
 pub const DEFAULT_FRAME_BYTES_MAX: usize = 17 << 20;
 
 /// UDP payload that passes every ordinary Ethernet path, bytes.
-pub const MTU_INTERNET: SafeMtu = SafeMtu(1_452);
+pub const MTU_INTERNET: MtuBound = MtuBound(1_452);
 
 /// UDP payload for loopback (MTU 65,536) that still keeps receive buffers small, bytes.
-pub const MTU_LOOPBACK: SafeMtu = SafeMtu(16_000);
+pub const MTU_LOOPBACK: MtuBound = MtuBound(16_000);
 
 /// Settings of one endpoint. See each field for unit, bound and reason.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub struct Config {
     /// one lost first packet cost a second.
     pub initial_rtt: Duration,
     /// Largest UDP payload path discovery may settle on. Default [`MTU_INTERNET`].
-    pub mtu_upper_bound: SafeMtu,
+    pub mtu_upper_bound: MtuBound,
     /// Socket buffer asked for in each direction, bytes. Default 4 MiB; the kernel may grant less.
     pub socket_buffer: usize,
 }
@@ -75,10 +75,7 @@ pub struct Config {
 impl Config {
     /// The default settings with jumbo datagrams, for endpoints that only speak over loopback.
     pub fn loopback() -> Self {
-        Config {
-            mtu_upper_bound: MTU_LOOPBACK,
-            ..Config::default()
-        }
+        Config { mtu_upper_bound: MTU_LOOPBACK, ..Config::default() }
     }
 
     /// Largest payload of a frame of `class`, bytes.
@@ -113,14 +110,14 @@ impl Default for Config {
 
 /// A UDP payload size QUIC may use, bytes: 1,200 (RFC 9000, section 14) to 65,507.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SafeMtu(u16);
+pub struct MtuBound(u16);
 
-impl SafeMtu {
+impl MtuBound {
     /// The size as a checked value.
-    pub fn new(bytes: u16) -> Result<Self, SafeMtuError> {
+    pub fn new(bytes: u16) -> Result<Self, MtuBoundError> {
         match bytes {
-            1_200..=65_507 => Ok(SafeMtu(bytes)),
-            0..1_200 | 65_508..=u16::MAX => Err(SafeMtuError { bytes }),
+            1_200..=65_507 => Ok(MtuBound(bytes)),
+            0..1_200 | 65_508..=u16::MAX => Err(MtuBoundError { bytes }),
         }
     }
 
@@ -139,7 +136,7 @@ impl SafeMtu {
 /// A datagram size QUIC cannot work with. Nothing happened; choose another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("datagram size {bytes} is outside 1200..=65507")]
-pub struct SafeMtuError {
+pub struct MtuBoundError {
     /// The size that was asked for.
     pub bytes: u16,
 }
@@ -149,7 +146,7 @@ const SEGMENTS_PER_SEND: usize = 10;
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, MTU_INTERNET, MTU_LOOPBACK, SafeMtu, SafeMtuError};
+    use super::{Config, MTU_INTERNET, MTU_LOOPBACK, MtuBound, MtuBoundError};
     use crate::Class;
 
     #[test]
@@ -162,9 +159,9 @@ mod tests {
 
     #[test]
     fn datagram_sizes_are_checked() {
-        assert_eq!(SafeMtu::new(1_199), Err(SafeMtuError { bytes: 1_199 }));
-        assert_eq!(SafeMtu::new(65_508), Err(SafeMtuError { bytes: 65_508 }));
-        assert_eq!(SafeMtu::new(1_452), Ok(MTU_INTERNET));
+        assert_eq!(MtuBound::new(1_199), Err(MtuBoundError { bytes: 1_199 }));
+        assert_eq!(MtuBound::new(65_508), Err(MtuBoundError { bytes: 65_508 }));
+        assert_eq!(MtuBound::new(1_452), Ok(MTU_INTERNET));
         assert!(MTU_INTERNET.fits_segmented_send());
         assert!(!MTU_LOOPBACK.fits_segmented_send());
     }

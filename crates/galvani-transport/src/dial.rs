@@ -24,10 +24,7 @@ pub(crate) async fn run(
     addr: SocketAddr,
     expect: Option<[u8; 16]>,
 ) {
-    let connecting = timeout(
-        shared.config.connect_timeout,
-        connect(&shared, &link, addr, expect),
-    );
+    let connecting = timeout(shared.config.connect_timeout, connect(&shared, &link, addr, expect));
     let result = tokio::select! {
         biased;
         () = link.given_up.notified() => Err(DownReason::ClosedHere),
@@ -84,12 +81,8 @@ async fn connect(
     let connecting = shared
         .endpoint
         .connect_with(shared.client.clone(), addr, NODE_SERVER_NAME)
-        .map_err(|e| DownReason::Unreachable {
-            detail: e.to_string(),
-        })?;
-    let connection = connecting
-        .await
-        .map_err(|e| DownReason::of_connection(&e))?;
+        .map_err(|e| DownReason::Unreachable { detail: e.to_string() })?;
+    let connection = connecting.await.map_err(|e| DownReason::of_connection(&e))?;
     link.attach(&connection)?;
     let peer = peer_of(&connection)?;
     let PeerIdentity::Node { id: found } = peer else {
@@ -100,11 +93,7 @@ async fn connect(
     }
     let streams = open_streams(link, &connection).await;
     let streams = streams.map_err(|violation| lost(&connection, violation))?;
-    Ok(Dialed {
-        connection,
-        peer,
-        streams,
-    })
+    Ok(Dialed { connection, peer, streams })
 }
 
 /// Opens the streams, highest class first, and waits for the answer on the first.
@@ -116,9 +105,7 @@ async fn open_streams(
     let lost = |_| DownReason::ClosedHere;
     for class in Class::ALL.into_iter().filter(|class| link.allows(*class)) {
         let (mut send, recv) = connection.open_bi().await.map_err(lost)?;
-        send.write_all(&[class.wire_id()])
-            .await
-            .map_err(|_| DownReason::ClosedHere)?;
+        send.write_all(&[class.wire_id()]).await.map_err(|_| DownReason::ClosedHere)?;
         streams.push((class, (send, recv)));
     }
     // Every link allows the client class, and it is the first of all.

@@ -27,7 +27,7 @@ use crate::link::Link;
 use crate::pki::Identity;
 use crate::tls::{self, Credentials};
 use crate::{
-    ALPN, Class, CloseCode, Config, Counters, DownReason, Event, LinkId, PeerIdentity,
+    Class, CloseCode, Config, Counters, DownReason, Event, LinkId, PathStats, PeerIdentity,
     PeerIdentityError, SendError, SocketBuffers, TransportKeys, accept, dial, socket,
 };
 
@@ -45,18 +45,6 @@ impl LaneEndpoint {
         keys: &TransportKeys,
         config: Config,
     ) -> Result<Self, BindError> {
-        Self::bind_with_alpn(addr, identity, keys, config, ALPN)
-    }
-
-    /// As [`LaneEndpoint::bind`], dialing with another protocol name. For tests of the refusal.
-    #[doc(hidden)]
-    pub fn bind_with_alpn(
-        addr: SocketAddr,
-        identity: &Identity,
-        keys: &TransportKeys,
-        config: Config,
-        alpn: &[u8],
-    ) -> Result<Self, BindError> {
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let credentials = Credentials::parse(identity)?;
         let server = match credentials.own.is_node() {
@@ -64,16 +52,15 @@ impl LaneEndpoint {
             false => None,
         };
         let accepts = server.is_some();
-        let client = credentials.client(&config, alpn)?;
+        let client = credentials.client(&config)?;
         let endpoint_config = tls::endpoint(keys, &config)?;
         let (socket, buffers) = socket::bind(addr, config.socket_buffer)
             .map_err(|source| BindError::Socket { addr, source })?;
         let quic_runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new(endpoint_config, server, socket, quic_runtime)
             .map_err(|source| BindError::Socket { addr, source })?;
-        let local_addr = endpoint
-            .local_addr()
-            .map_err(|source| BindError::Socket { addr, source })?;
+        let local_addr =
+            endpoint.local_addr().map_err(|source| BindError::Socket { addr, source })?;
         let shared = Arc::new(Shared {
             endpoint,
             client,
@@ -93,9 +80,7 @@ impl LaneEndpoint {
         if accepts {
             shared.runtime.spawn(accept::run(shared.clone()));
         }
-        Ok(LaneEndpoint {
-            transport: Transport { shared },
-        })
+        Ok(LaneEndpoint { transport: Transport { shared } })
     }
 
     /// Waits for events and appends all there are, up to the configured batch, to `out`. Returns
@@ -128,9 +113,7 @@ impl LaneEndpoint {
         // The closing packets must leave even if draining used up the time.
         let close_by = deadline.max(Instant::now() + CLOSE_GRACE);
         let _ = timeout_at(close_by, shared.removed_all()).await;
-        shared
-            .endpoint
-            .close(CloseCode::SHUTDOWN.varint(), b"shutdown");
+        shared.endpoint.close(CloseCode::SHUTDOWN.varint(), b"shutdown");
         let _ = timeout_at(close_by, shared.endpoint.wait_idle()).await;
         shared.inbox.close();
         drained
@@ -153,9 +136,7 @@ impl Drop for LaneEndpoint {
         for link in shared.all_links() {
             link.fail(DownReason::ClosedHere, CloseCode::NORMAL, b"dropped");
         }
-        shared
-            .endpoint
-            .close(CloseCode::NORMAL.varint(), b"dropped");
+        shared.endpoint.close(CloseCode::NORMAL.varint(), b"dropped");
     }
 }
 
@@ -175,9 +156,7 @@ impl Transport {
         let link = shared.register(tag, true, shared.own.is_node());
         let id = link.id;
         if room {
-            shared
-                .runtime
-                .spawn(dial::run(shared.clone(), link, addr, expect));
+            shared.runtime.spawn(dial::run(shared.clone(), link, addr, expect));
         } else {
             count(&shared.counters.dials_failed);
             let reason = link.finish(DownReason::Refused);
@@ -238,6 +217,11 @@ impl Transport {
         self.shared.buffers
     }
 
+    /// What QUIC measured on a link's path; `None` while it is not connected.
+    pub fn path(&self, link: LinkId) -> Option<PathStats> {
+        self.link(link).ok()?.path()
+    }
+
     /// Links that exist, dials under way included.
     pub fn link_count(&self) -> usize {
         self.shared.link_count()
@@ -294,11 +278,7 @@ impl Shared {
     /// Takes a link off the list and reports its end.
     pub(crate) fn remove(&self, link: &Link, reason: DownReason) {
         self.links.lock().remove(&link.id);
-        self.inbox.push_control(Event::LinkDown {
-            link: link.id,
-            tag: link.tag,
-            reason,
-        });
+        self.inbox.push_control(Event::LinkDown { link: link.id, tag: link.tag, reason });
         self.drained.notify_waiters();
     }
 

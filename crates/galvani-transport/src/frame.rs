@@ -25,11 +25,7 @@ pub(crate) struct FrameCutter {
 
 impl FrameCutter {
     pub(crate) fn new(frame_max: usize) -> Self {
-        FrameCutter {
-            buffer: BytesMut::new(),
-            frame_max,
-            step: STEP_MIN,
-        }
+        FrameCutter { buffer: BytesMut::new(), frame_max, step: STEP_MIN }
     }
 
     /// The buffer to read into, with room.
@@ -75,9 +71,7 @@ impl FrameCutter {
     }
 
     fn announced(&self) -> Option<u32> {
-        self.buffer
-            .first_chunk::<PREFIX_BYTES>()
-            .map(|prefix| u32::from_le_bytes(*prefix))
+        self.buffer.first_chunk::<PREFIX_BYTES>().map(|prefix| u32::from_le_bytes(*prefix))
     }
 
     /// Bytes the frame that has begun still lacks. Called after `cut`, so its length is allowed.

@@ -101,11 +101,7 @@ impl Inbox {
         }
         for payload in frames.drain(..) {
             state.bytes[class.index()] += cost(&payload);
-            state.queue.push_back(Event::Frame {
-                link,
-                class,
-                payload,
-            });
+            state.queue.push_back(Event::Frame { link, class, payload });
         }
         let more = state.bytes[class.index()] < self.bytes_max;
         wake(state);
@@ -234,10 +230,7 @@ mod tests {
 
     #[test]
     fn one_full_class_leaves_the_others_room() {
-        let config = Config {
-            inbox_bytes_max: 1_000,
-            ..Config::default()
-        };
+        let config = Config { inbox_bytes_max: 1_000, ..Config::default() };
         let inbox = Inbox::new(&config);
         let link = LinkId::test(1);
         assert!(!inbox.push_frames(link, Class::Client, &mut frames(1, 1_000)));

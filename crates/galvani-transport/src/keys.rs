@@ -32,9 +32,7 @@ impl TransportKeys {
     /// nobody sends to after it is gone; a node uses [`TransportKeys::load_or_create`].
     pub fn generate() -> Result<Self, KeysError> {
         let mut bytes = [0; KEY_BYTES];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| KeysError::Randomness)?;
+        SystemRandom::new().fill(&mut bytes).map_err(|_| KeysError::Randomness)?;
         Ok(Self::from_key_bytes(&bytes))
     }
 
@@ -59,10 +57,7 @@ impl TransportKeys {
         let mut cid_key = [0; 8];
         reset_key.copy_from_slice(&bytes[..64]);
         cid_key.copy_from_slice(&bytes[64..]);
-        TransportKeys {
-            reset_key,
-            cid_key: u64::from_le_bytes(cid_key),
-        }
+        TransportKeys { reset_key, cid_key: u64::from_le_bytes(cid_key) }
     }
 
     /// Layout: magic 8, version u32 LE, reset key 64, cid key u64 LE, SHA-256 of all before it.
@@ -78,9 +73,7 @@ impl TransportKeys {
     }
 
     fn decode(bytes: &[u8], path: &Path) -> Result<Self, KeysError> {
-        let damaged = || KeysError::Damaged {
-            path: path.to_owned(),
-        };
+        let damaged = || KeysError::Damaged { path: path.to_owned() };
         let (magic, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
         if magic != MAGIC {
@@ -88,11 +81,7 @@ impl TransportKeys {
         }
         let found = u32::from_le_bytes(*version);
         if found != VERSION {
-            return Err(KeysError::Version {
-                path: path.to_owned(),
-                found,
-                known: VERSION,
-            });
+            return Err(KeysError::Version { path: path.to_owned(), found, known: VERSION });
         }
         let (keys, sum) = rest.split_first_chunk::<KEY_BYTES>().ok_or_else(damaged)?;
         let body = &bytes[..HEADER_BYTES + KEY_BYTES];
@@ -173,10 +162,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert!(TransportKeys::decode(&bad, &path).is_err(), "byte {at}");
-            assert!(
-                TransportKeys::decode(&good[..at], &path).is_err(),
-                "cut {at}"
-            );
+            assert!(TransportKeys::decode(&good[..at], &path).is_err(), "cut {at}");
         }
     }
 

@@ -28,13 +28,13 @@ mod tls;
 
 pub use class::Class;
 pub use config::{
-    ALPN, Config, DEFAULT_FRAME_BYTES_MAX, MTU_INTERNET, MTU_LOOPBACK, SafeMtu, SafeMtuError,
+    ALPN, Config, DEFAULT_FRAME_BYTES_MAX, MTU_INTERNET, MTU_LOOPBACK, MtuBound, MtuBoundError,
 };
 pub use counters::Counters;
 pub use endpoint::{BindError, LaneEndpoint, Transport};
 pub use inbox::Event;
 pub use keys::{KeysError, TransportKeys};
-pub use link::LinkId;
+pub use link::{LinkId, PathStats};
 pub use peer::{NODE_SERVER_NAME, PeerIdentity, PeerIdentityError, Role};
 pub use reason::{CloseCode, DownReason, SendError};
 pub use socket::SocketBuffers;

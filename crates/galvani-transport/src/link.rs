@@ -42,6 +42,19 @@ impl LinkId {
     }
 }
 
+/// What QUIC measured on the network path of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathStats {
+    /// Smoothed round trip time.
+    pub rtt: Duration,
+    /// UDP payload path discovery has settled on so far, bytes.
+    pub mtu: u16,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets held for lost and sent again.
+    pub packets_lost: u64,
+}
+
 /// One link of an endpoint.
 pub(crate) struct Link {
     pub(crate) id: LinkId,
@@ -133,6 +146,18 @@ impl Link {
         }
         drop(ending);
         self.given_up.notify_one();
+    }
+
+    /// What QUIC measured on the path, while there is a connection.
+    pub(crate) fn path(&self) -> Option<PathStats> {
+        let ending = self.ending.lock();
+        let path = ending.connection.as_ref()?.stats().path;
+        Some(PathStats {
+            rtt: path.rtt,
+            mtu: path.current_mtu,
+            packets_sent: path.sent_packets,
+            packets_lost: path.lost_packets,
+        })
     }
 
     /// Takes in no more frames; what is queued still goes out.
@@ -228,11 +253,9 @@ impl UpLink {
         let _ = send.set_priority(class.quic_priority());
         let (shared, link) = (self.shared.clone(), self.link.clone());
         let first = (!link.dialed).then_some(class.wire_id());
-        self.tasks
-            .spawn(run_writer(shared.clone(), link.clone(), class, send, first));
+        self.tasks.spawn(run_writer(shared.clone(), link.clone(), class, send, first));
         let expect_class = link.dialed && !answered;
-        self.tasks
-            .spawn(run_reader(shared, link, class, recv, expect_class));
+        self.tasks.spawn(run_reader(shared, link, class, recv, expect_class));
     }
 
     /// Runs until the link is down and everything it brought is in the inbox.
@@ -282,8 +305,7 @@ impl UpLink {
         match class {
             Ok(class) if !self.link.allows(class) => {
                 let code = CloseCode::CLASS_REFUSED;
-                self.link
-                    .fail(DownReason::ClassRefused, code, b"class refused");
+                self.link.fail(DownReason::ClassRefused, code, b"class refused");
             }
             Ok(class) if self.streams_open[class.index()] => {
                 let reason = DownReason::violation("second stream of a class");

@@ -233,10 +233,7 @@ mod tests {
     use crate::SendError;
 
     fn outbox() -> Outbox {
-        Outbox::new(OutboxLimits {
-            frame_max: 100,
-            bytes_max: 64,
-        })
+        Outbox::new(OutboxLimits { frame_max: 100, bytes_max: 64 })
     }
 
     fn work(outbox: &Outbox) -> Poll<Work> {
@@ -247,9 +244,7 @@ mod tests {
     fn frames_of_a_tick_leave_together() {
         let outbox = outbox();
         outbox.append(&[b"ab", b"c"]).expect("room");
-        outbox
-            .append_with(|b| b.extend_from_slice(b"de"))
-            .expect("room");
+        outbox.append_with(|b| b.extend_from_slice(b"de")).expect("room");
         let bytes = b"\x03\0\0\0abc\x02\0\0\0de".as_slice().into();
         assert_eq!(work(&outbox), Poll::Ready(Work::Write { bytes, frames: 2 }));
         assert_eq!(work(&outbox), Poll::Pending);
@@ -273,10 +268,7 @@ mod tests {
         let outbox = outbox();
         outbox.append(&[&[0; 100]]).expect("empty outbox");
         assert_eq!(outbox.append(&[b""]), Err(SendError::Full));
-        let too_large = SendError::TooLarge {
-            bytes: 101,
-            max: 100,
-        };
+        let too_large = SendError::TooLarge { bytes: 101, max: 100 };
         assert_eq!(outbox.append(&[&[0; 101]]), Err(too_large));
     }
 

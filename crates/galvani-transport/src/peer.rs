@@ -171,10 +171,7 @@ fn parse_name(name: &str) -> Result<PeerIdentity, PeerIdentityError> {
     if !is_client_name(client) {
         return Err(PeerIdentityError::UnknownName);
     }
-    Ok(PeerIdentity::Client {
-        name: client.to_owned(),
-        role: role.parse()?,
-    })
+    Ok(PeerIdentity::Client { name: client.to_owned(), role: role.parse()? })
 }
 
 #[cfg(test)]
@@ -198,10 +195,7 @@ mod tests {
     #[test]
     fn a_client_has_a_name_and_a_role() {
         for role in [Role::Admin, Role::ReadWrite, Role::ReadOnly] {
-            let expected = PeerIdentity::Client {
-                name: "shop-1".to_owned(),
-                role,
-            };
+            let expected = PeerIdentity::Client { name: "shop-1".to_owned(), role };
             let name = format!("shop-1.{role}.client.galvani");
             assert_eq!(peer(&[&name]), Ok(expected));
         }

@@ -52,10 +52,7 @@ impl ClusterCa {
         let params = ca_params(cluster_id_hex);
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
-        Ok(ClusterCa {
-            cert_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(ClusterCa { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
     /// Issues a node's identity. `node_id_hex` is 32 lower-case hexadecimal digits; `ips` are put
@@ -63,10 +60,8 @@ impl ClusterCa {
     pub fn issue_node(&self, node_id_hex: &str, ips: &[IpAddr]) -> Result<Identity, PkiError> {
         parse_node_id(node_id_hex).ok_or(PkiError::NodeId)?;
         let mut params = leaf_params(&format!("galvani node {node_id_hex}"), NODE_VALIDITY);
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![
             dns_name(NODE_SERVER_NAME.to_owned())?,
             dns_name(format!("{node_id_hex}{NODE_SUFFIX}"))?,
@@ -113,27 +108,18 @@ impl ClusterCa {
 
     /// Writes `ca.pem` and `ca-key.pem` (mode 0600) into `dir`, which must exist.
     pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
-        write_at(dir, CA_FILE, |path| {
-            write_public(path, self.cert_pem.as_bytes())
-        })?;
-        write_at(dir, CA_KEY_FILE, |path| {
-            write_secret(path, self.key_pem.as_bytes())
-        })
+        write_at(dir, CA_FILE, |path| write_public(path, self.cert_pem.as_bytes()))?;
+        write_at(dir, CA_KEY_FILE, |path| write_secret(path, self.key_pem.as_bytes()))
     }
 
     /// Reads what [`ClusterCa::save`] wrote.
     pub fn load(dir: &Path) -> Result<Self, PkiError> {
-        Ok(ClusterCa {
-            cert_pem: read_at(dir, CA_FILE)?,
-            key_pem: read_at(dir, CA_KEY_FILE)?,
-        })
+        Ok(ClusterCa { cert_pem: read_at(dir, CA_FILE)?, key_pem: read_at(dir, CA_KEY_FILE)? })
     }
 
     fn issue(&self, mut params: CertificateParams) -> Result<Identity, PkiError> {
-        let issuer = Issuer::new(
-            ca_params(&self.cluster_id_hex()?),
-            KeyPair::from_pem(&self.key_pem)?,
-        );
+        let issuer =
+            Issuer::new(ca_params(&self.cluster_id_hex()?), KeyPair::from_pem(&self.key_pem)?);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
@@ -166,15 +152,9 @@ pub struct Identity {
 impl Identity {
     /// Writes `ca.pem`, `cert.pem` and `key.pem` (mode 0600) into `dir`, which must exist.
     pub fn save(&self, dir: &Path) -> Result<(), PkiError> {
-        write_at(dir, CA_FILE, |path| {
-            write_public(path, self.ca_pem.as_bytes())
-        })?;
-        write_at(dir, CERT_FILE, |path| {
-            write_public(path, self.cert_pem.as_bytes())
-        })?;
-        write_at(dir, KEY_FILE, |path| {
-            write_secret(path, self.key_pem.as_bytes())
-        })
+        write_at(dir, CA_FILE, |path| write_public(path, self.ca_pem.as_bytes()))?;
+        write_at(dir, CERT_FILE, |path| write_public(path, self.cert_pem.as_bytes()))?;
+        write_at(dir, KEY_FILE, |path| write_secret(path, self.key_pem.as_bytes()))
     }
 
     /// Reads what [`Identity::save`] wrote. The contents are checked when an endpoint is bound.
@@ -307,17 +287,13 @@ fn ca_params(cluster_id_hex: &str) -> CertificateParams {
 /// Parameters common to all certificates: a name for people and a validity from a day ago, so
 /// that machines whose clocks differ accept it at once.
 fn leaf_params(common_name: &str, validity: Duration) -> CertificateParams {
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
     params.not_before = epoch + since_epoch.saturating_sub(Duration::from_secs(DAY_SECS));
     params.not_after = epoch + since_epoch + validity;
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params
 }
 
@@ -338,19 +314,11 @@ mod tests {
     #[test]
     fn issued_identities_name_who_they_were_issued_for() {
         let ca = ClusterCa::create("c0ffee").expect("made");
-        let node = ca
-            .issue_node(NODE, &["127.0.0.1".parse().expect("address")])
-            .expect("issued");
+        let node = ca.issue_node(NODE, &["127.0.0.1".parse().expect("address")]).expect("issued");
         let id = 7_u128.to_be_bytes();
-        assert_eq!(
-            node.peer_identity().expect("readable"),
-            PeerIdentity::Node { id }
-        );
+        assert_eq!(node.peer_identity().expect("readable"), PeerIdentity::Node { id });
         let client = ca.issue_client("shop", Role::ReadOnly).expect("issued");
-        let expected = PeerIdentity::Client {
-            name: "shop".to_owned(),
-            role: Role::ReadOnly,
-        };
+        let expected = PeerIdentity::Client { name: "shop".to_owned(), role: Role::ReadOnly };
         assert_eq!(client.peer_identity().expect("readable"), expected);
     }
 
@@ -365,10 +333,7 @@ mod tests {
         let loaded = Identity::load(dir.path()).expect("loaded");
         assert_eq!(again.cluster_id_hex().expect("readable"), "c0ffee");
         assert_eq!(loaded.cert_pem, node.cert_pem);
-        assert_eq!(
-            loaded.ca_fingerprint().expect("readable"),
-            ca.fingerprint().expect("readable")
-        );
+        assert_eq!(loaded.ca_fingerprint().expect("readable"), ca.fingerprint().expect("readable"));
     }
 
     #[cfg(unix)]

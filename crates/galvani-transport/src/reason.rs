@@ -131,9 +131,7 @@ pub enum DownReason {
 
 impl DownReason {
     pub(crate) fn violation(detail: &str) -> DownReason {
-        DownReason::ProtocolViolation {
-            detail: detail.to_owned(),
-        }
+        DownReason::ProtocolViolation { detail: detail.to_owned() }
     }
 
     /// What the end of a QUIC connection means here.
@@ -146,9 +144,9 @@ impl DownReason {
             ConnectionError::ConnectionClosed(e) => {
                 of_transport_code(u64::from(e.error_code), || e.to_string())
             }
-            ConnectionError::ApplicationClosed(e) => DownReason::ClosedByPeer {
-                code: CloseCode::from_varint(e.error_code),
-            },
+            ConnectionError::ApplicationClosed(e) => {
+                DownReason::ClosedByPeer { code: CloseCode::from_varint(e.error_code) }
+            }
             ConnectionError::Reset => DownReason::Reset,
             ConnectionError::TimedOut => DownReason::IdleTimeout,
             ConnectionError::LocallyClosed => DownReason::ClosedHere,
@@ -210,12 +208,7 @@ mod tests {
         let detail = "d".to_owned();
         assert_eq!(of(0x178), DownReason::WrongAlpn);
         assert_eq!(of(0x2), DownReason::Refused);
-        assert_eq!(
-            of(0x12a),
-            DownReason::TlsFailed {
-                detail: detail.clone()
-            }
-        );
+        assert_eq!(of(0x12a), DownReason::TlsFailed { detail: detail.clone() });
         assert_eq!(of(0xa), DownReason::ProtocolViolation { detail });
     }
 

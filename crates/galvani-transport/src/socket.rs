@@ -33,9 +33,8 @@ impl SocketBuffers {
 pub(crate) fn bind(addr: SocketAddr, wanted: usize) -> io::Result<(UdpSocket, SocketBuffers)> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     // A refusal to enlarge is not an error: the sizes read back below say what was granted.
-    let asked = socket
-        .set_recv_buffer_size(wanted)
-        .and_then(|()| socket.set_send_buffer_size(wanted));
+    let asked =
+        socket.set_recv_buffer_size(wanted).and_then(|()| socket.set_send_buffer_size(wanted));
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     let buffers = SocketBuffers {

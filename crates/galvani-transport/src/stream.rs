@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use quinn::{ReadError, ReadExactError, RecvStream, SendStream};
+use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use tokio::io::AsyncReadExt;
 
 use crate::counters::add;
@@ -29,9 +29,17 @@ pub(crate) async fn run_writer(
     first: Option<u8>,
 ) {
     let outbox = link.outbox(class);
-    // An error means that the connection is gone or the peer wants no more of this stream; the
-    // first ends the link by itself, the second leaves the frames where they are: undelivered.
-    let _ = write_all(&shared, &link, class, &mut send, first).await;
+    match write_all(&shared, &link, class, &mut send, first).await {
+        Err(WriteError::Stopped(_)) => {
+            let reason = DownReason::violation("stream stopped");
+            link.fail(reason, CloseCode::PROTOCOL_VIOLATION, b"stream stopped");
+        }
+        // A lost connection ends the link by itself.
+        Ok(())
+        | Err(
+            WriteError::ConnectionLost(_) | WriteError::ClosedStream | WriteError::ZeroRttRejected,
+        ) => {}
+    }
     outbox.writer_ended();
     shared.drained.notify_waiters();
 }
@@ -42,7 +50,7 @@ async fn write_all(
     class: Class,
     send: &mut SendStream,
     first: Option<u8>,
-) -> Result<(), quinn::WriteError> {
+) -> Result<(), WriteError> {
     if let Some(byte) = first {
         send.write_all(&[byte]).await?;
     }
@@ -130,9 +138,7 @@ async fn read_frames(
         cutter.note_read(read);
         let cut = cutter.cut(&mut frames);
         progress.reads.fetch_add(1, Ordering::Relaxed);
-        progress
-            .partial
-            .store(cutter.is_partial(), Ordering::Relaxed);
+        progress.partial.store(cutter.is_partial(), Ordering::Relaxed);
         add(&shared.counters.bytes_in, read as u64);
         if !frames.is_empty() {
             add(&shared.counters.frames_in, frames.len() as u64);
@@ -141,15 +147,10 @@ async fn read_frames(
                 progress.partial.store(false, Ordering::Relaxed);
                 shared.inbox.space(class).await;
                 progress.reads.fetch_add(1, Ordering::Relaxed);
-                progress
-                    .partial
-                    .store(cutter.is_partial(), Ordering::Relaxed);
+                progress.partial.store(cutter.is_partial(), Ordering::Relaxed);
             }
         }
-        cut.map_err(|oversized| DownReason::FrameTooLarge {
-            bytes: oversized.bytes,
-            max,
-        })?;
+        cut.map_err(|oversized| DownReason::FrameTooLarge { bytes: oversized.bytes, max })?;
     }
 }
 

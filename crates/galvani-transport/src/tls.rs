@@ -51,8 +51,8 @@ impl Credentials {
         })
     }
 
-    /// What dialing needs. `alpn` is a parameter for the tests of a wrong one.
-    pub(crate) fn client(&self, config: &Config, alpn: &[u8]) -> Result<ClientConfig, BindError> {
+    /// What dialing needs.
+    pub(crate) fn client(&self, config: &Config) -> Result<ClientConfig, BindError> {
         let provider = Arc::new(crypto::ring::default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -60,7 +60,7 @@ impl Credentials {
             .with_root_certificates(self.roots.clone())
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
             .map_err(BindError::Tls)?;
-        tls.alpn_protocols = vec![alpn.to_vec()];
+        tls.alpn_protocols = vec![ALPN.to_vec()];
         tls.resumption = Resumption::disabled();
         tls.enable_early_data = false;
         let quic = QuicClientConfig::try_from(tls).map_err(|_| BindError::NoCipherSuite)?;
@@ -106,17 +106,14 @@ pub(crate) fn endpoint(keys: &TransportKeys, config: &Config) -> Result<Endpoint
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)))
         .min_reset_interval(RESET_INTERVAL)
         .max_udp_payload_size(config.mtu_upper_bound.bytes().max(DATAGRAM_BYTES_MIN))
-        .map_err(|_| BindError::OutOfBounds {
-            field: "mtu_upper_bound",
-        })?;
+        .map_err(|_| BindError::OutOfBounds { field: "mtu_upper_bound" })?;
     Ok(endpoint)
 }
 
 /// Connection settings; `streams` is how many the peer may open.
 fn transport(config: &Config, streams: u32) -> Result<TransportConfig, BindError> {
-    let idle = IdleTimeout::try_from(config.idle_timeout).map_err(|_| BindError::OutOfBounds {
-        field: "idle_timeout",
-    })?;
+    let idle = IdleTimeout::try_from(config.idle_timeout)
+        .map_err(|_| BindError::OutOfBounds { field: "idle_timeout" })?;
     let window = config.stream_window;
     let receive_window = window.saturating_mul(Class::COUNT as u32 + 1).min(1 << 30);
     let mut mtu = MtuDiscoveryConfig::default();

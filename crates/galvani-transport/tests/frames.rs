@@ -23,9 +23,7 @@ async fn frames_of_every_class_arrive_both_ways() {
         pair.a.send(pair.a_link, class, there).expect("room");
         let got = payloads(batch(&mut pair.b).await);
         assert_eq!(got, vec![(class, b"to b".to_vec())]);
-        pair.b
-            .send_with(pair.b_link, class, |b| b.extend_from_slice(b"to a"))
-            .expect("room");
+        pair.b.send_with(pair.b_link, class, |b| b.extend_from_slice(b"to a")).expect("room");
         let got = payloads(batch(&mut pair.a).await);
         assert_eq!(got, vec![(class, b"to a".to_vec())]);
     }
@@ -39,9 +37,7 @@ async fn a_client_speaks_on_its_class_only() {
     assert_eq!(refused, Err(SendError::ClassNotOpen));
     let refused = pair.b.send(pair.b_link, Class::Background, &[b"x"]);
     assert_eq!(refused, Err(SendError::ClassNotOpen));
-    pair.a
-        .send(pair.a_link, Class::Client, &[b"x"])
-        .expect("room");
+    pair.a.send(pair.a_link, Class::Client, &[b"x"]).expect("room");
     assert_eq!(payloads(batch(&mut pair.b).await).len(), 1);
 }
 
@@ -50,9 +46,7 @@ async fn many_frames_stay_in_order_and_leave_in_few_packets() {
     const FRAMES: u32 = 20_000;
     let mut pair = nodes(Config::loopback()).await;
     for n in 0..FRAMES {
-        let sent = pair
-            .a
-            .send(pair.a_link, Class::Replication, &[&n.to_le_bytes()]);
+        let sent = pair.a.send(pair.a_link, Class::Replication, &[&n.to_le_bytes()]);
         sent.expect("fits the outbox");
     }
     let (mut next, mut batches) = (0, 0);
@@ -63,7 +57,9 @@ async fn many_frames_stay_in_order_and_leave_in_few_packets() {
         }
         batches += 1;
     }
-    // 160 kB in at most 16 kB datagrams; one frame a batch would mean nothing was coalesced.
+    // 160 kB are some 130 of the smallest datagrams; a packet per frame would be 20,000.
+    let packets = pair.a.path(pair.a_link).expect("connected").packets_sent;
+    assert!(packets < u64::from(FRAMES) / 50, "{packets} packets");
     assert!(batches < FRAMES / 50, "{batches} batches");
     assert_eq!(pair.b.counters().frames_in, u64::from(FRAMES));
     assert_eq!(pair.a.counters().frames_out, u64::from(FRAMES));
@@ -74,9 +70,7 @@ async fn large_frames_arrive_whole_and_larger_ones_are_not_sent() {
     let mut pair = nodes(Config::default()).await;
     let max = Config::default().frame_bytes_max(Class::Background);
     let large: Vec<u8> = (0..max).map(|n| (n % 251) as u8).collect();
-    pair.a
-        .send(pair.a_link, Class::Background, &[&large])
-        .expect("largest");
+    pair.a.send(pair.a_link, Class::Background, &[&large]).expect("largest");
     let got = payloads(batch(&mut pair.b).await);
     assert!(got == vec![(Class::Background, large.clone())]);
     let refused = pair.a.send(pair.a_link, Class::Background, &[&large, b"!"]);
@@ -126,9 +120,7 @@ async fn a_receiver_that_does_not_read_fills_the_sender_and_nothing_else() {
     assert!(pair.b.inbox_bytes(Class::Client) < 2 * config.inbox_bytes_max);
     assert!(pair.a.counters().sends_full >= 100);
     // Another class still passes, and nothing was lost once the receiver reads.
-    pair.a
-        .send(pair.a_link, Class::Replication, &[b"past"])
-        .expect("room");
+    pair.a.send(pair.a_link, Class::Replication, &[b"past"]).expect("room");
     let (mut client, mut replication) = (0, 0);
     while client < sent || replication == 0 {
         for (class, _) in payloads(batch(&mut pair.b).await) {
@@ -199,9 +191,7 @@ async fn works_on_a_multi_threaded_runtime() {
     let link = pair.a_link;
     let sender = tokio::spawn(async move {
         for n in 0..FRAMES {
-            transport
-                .send(link, Class::Client, &[&n.to_le_bytes()])
-                .expect("fits the outbox");
+            transport.send(link, Class::Client, &[&n.to_le_bytes()]).expect("fits the outbox");
         }
     });
     let mut next = 0_u32;
@@ -212,4 +202,19 @@ async fn works_on_a_multi_threaded_runtime() {
         }
     }
     sender.await.expect("sender");
+}
+
+#[tokio::test]
+async fn discovery_finds_large_datagrams_on_loopback() {
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    let pair = nodes(Config::loopback()).await;
+    let mtu = || pair.a.path(pair.a_link).expect("connected").mtu;
+    while mtu() < 15_000 {
+        assert!(std::time::Instant::now() < deadline, "settled on {}", mtu());
+        // Traffic gives discovery packets to learn from.
+        let sent = pair.a.send(pair.a_link, Class::Client, &[&[0; 1_000]]);
+        sent.expect("room");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(mtu() <= galvani_transport::MTU_LOOPBACK.bytes());
 }

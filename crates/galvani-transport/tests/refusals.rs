@@ -10,7 +10,7 @@ use common::{
 };
 use galvani_transport::pki::Identity;
 use galvani_transport::{
-    Class, CloseCode, Config, Counters, DownReason, Event, LaneEndpoint, TransportKeys,
+    ALPN, Class, CloseCode, Config, Counters, DownReason, Event, LaneEndpoint,
 };
 
 mod raw;
@@ -31,16 +31,40 @@ async fn refusal(mut dialer: LaneEndpoint, server: &LaneEndpoint) -> DownReason 
 }
 
 #[tokio::test]
-async fn another_protocol_version_is_refused() {
+async fn another_protocol_version_is_refused_both_ways() {
     let ca = new_ca();
     let server = bind(&node(&ca, 1), Config::default());
-    let keys = TransportKeys::generate().expect("keys");
-    let identity = node(&ca, 2);
-    let config = Config::default();
-    let dialer = LaneEndpoint::bind_with_alpn(ANY_PORT, &identity, &keys, config, b"galvani/999");
-    let reason = refusal(dialer.expect("endpoint"), &server).await;
-    assert_eq!(reason, DownReason::WrongAlpn);
+    let refused = raw::try_connect(&node(&ca, 2), server.local_addr(), b"galvani/999").await;
+    assert!(refused.is_err());
     counted(&server, |c| c.refused_alpn == 1 && c.links_up == 0).await;
+    let newer = raw::serve_as(&node(&ca, 3), b"galvani/999");
+    let mut dialer = bind(&node(&ca, 4), Config::default());
+    dialer.dial(newer.local_addr().expect("bound"), None, 0);
+    let (_, reason) = expect_down(&mut dialer).await;
+    assert_eq!(reason, DownReason::WrongAlpn);
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_reading_a_stream_for_good_is_closed() {
+    let ca = new_ca();
+    let mut server = bind(&node(&ca, 1), Config::default());
+    let connection = raw::connect(&client(&ca), server.local_addr()).await;
+    let (mut send, mut recv) = connection.open_bi().await.expect("stream");
+    send.write_all(&[Class::Client.wire_id()]).await.expect("sent");
+    let (link, _) = expect_up(&mut server).await;
+    recv.stop(0_u32.into()).expect("open");
+    let mut events = Vec::new();
+    while events.is_empty() {
+        // The stop is noticed by a write, whenever it has arrived.
+        let _ = server.send(link, Class::Client, &[b"x"]);
+        let batch = server.recv_batch(&mut events);
+        let _ = tokio::time::timeout(Duration::from_millis(10), batch).await;
+    }
+    let [Event::LinkDown { reason, .. }] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    let violation = DownReason::ProtocolViolation { detail: "stream stopped".to_owned() };
+    assert_eq!(*reason, violation);
 }
 
 #[tokio::test]
@@ -48,10 +72,7 @@ async fn a_stranger_is_refused_by_the_server_and_never_comes_up() {
     let (ours, theirs) = (new_ca(), new_ca());
     let server = bind(&node(&ours, 1), Config::default());
     // Trusts our root, so that its own check passes, but proves itself with the other one's.
-    let stranger = Identity {
-        ca_pem: ours.cert_pem.clone(),
-        ..node(&theirs, 2)
-    };
+    let stranger = Identity { ca_pem: ours.cert_pem.clone(), ..node(&theirs, 2) };
     let reason = refusal(bind(&stranger, Config::default()), &server).await;
     assert!(matches!(reason, DownReason::TlsFailed { .. }), "{reason:?}");
     counted(&server, |c| c.refused_tls == 1 && c.links_up == 0).await;
@@ -69,7 +90,7 @@ async fn a_server_of_another_cluster_is_refused_by_the_dialer() {
 #[tokio::test]
 async fn a_client_certificate_cannot_serve_as_a_node() {
     let ca = new_ca();
-    let server = raw::serve_as(&client(&ca));
+    let server = raw::serve_as(&client(&ca), ALPN);
     let mut dialer = bind(&node(&ca, 2), Config::default());
     dialer.dial(server.local_addr().expect("bound"), None, 0);
     let (_, reason) = expect_down(&mut dialer).await;
@@ -122,18 +143,12 @@ async fn a_four_gigabyte_length_is_refused() {
 #[tokio::test]
 async fn an_unfinished_frame_is_not_waited_for_for_ever() {
     let ca = new_ca();
-    let config = Config {
-        frame_gap_max: Duration::from_millis(200),
-        ..Config::default()
-    };
+    let config = Config { frame_gap_max: Duration::from_millis(200), ..Config::default() };
     let mut server = bind(&node(&ca, 1), config);
     let connection = raw::connect(&client(&ca), server.local_addr()).await;
     let mut stream = raw::open(&connection, &[Class::Client.wire_id()]).await;
     expect_up(&mut server).await;
-    stream
-        .write_all(&[100, 0, 0, 0, 1, 2, 3])
-        .await
-        .expect("sent");
+    stream.write_all(&[100, 0, 0, 0, 1, 2, 3]).await.expect("sent");
     let (_, reason) = expect_down(&mut server).await;
     assert_eq!(reason, DownReason::SlowFrame);
     assert_eq!(raw::close_code(&connection).await, CloseCode::SLOW_FRAME);
@@ -143,10 +158,7 @@ async fn an_unfinished_frame_is_not_waited_for_for_ever() {
 #[tokio::test]
 async fn a_peer_that_opens_no_stream_is_given_up() {
     let ca = new_ca();
-    let config = Config {
-        handshake_timeout: Duration::from_millis(200),
-        ..Config::default()
-    };
+    let config = Config { handshake_timeout: Duration::from_millis(200), ..Config::default() };
     let server = bind(&node(&ca, 1), config);
     let connection = raw::connect(&client(&ca), server.local_addr()).await;
     counted(&server, |c| c.refused_slow == 1 && c.links_up == 0).await;
@@ -174,10 +186,7 @@ async fn another_node_than_the_expected_one_is_refused() {
 async fn nobody_at_the_address_is_a_connect_timeout() {
     let ca = new_ca();
     let silent = UdpSocket::bind(ANY_PORT).expect("socket");
-    let config = Config {
-        connect_timeout: Duration::from_millis(150),
-        ..Config::default()
-    };
+    let config = Config { connect_timeout: Duration::from_millis(150), ..Config::default() };
     let mut dialer = bind(&client(&ca), config);
     dialer.dial(silent.local_addr().expect("bound"), None, 0);
     let (_, reason) = expect_down(&mut dialer).await;
@@ -188,10 +197,7 @@ async fn nobody_at_the_address_is_a_connect_timeout() {
 #[tokio::test]
 async fn links_beyond_the_bound_are_refused() {
     let ca = new_ca();
-    let config = Config {
-        links_max: 1,
-        ..Config::default()
-    };
+    let config = Config { links_max: 1, ..Config::default() };
     let mut server = bind(&node(&ca, 1), config);
     let mut first = bind(&client(&ca), Config::default());
     first.dial(server.local_addr(), None, 0);
@@ -205,10 +211,7 @@ async fn links_beyond_the_bound_are_refused() {
 #[tokio::test]
 async fn above_the_mark_addresses_are_proved_first() {
     let ca = new_ca();
-    let config = Config {
-        retry_above: 0,
-        ..Config::default()
-    };
+    let config = Config { retry_above: 0, ..Config::default() };
     let mut server = bind(&node(&ca, 1), config);
     let mut dialer = bind(&client(&ca), Config::default());
     dialer.dial(server.local_addr(), None, 0);
@@ -232,14 +235,10 @@ async fn garbage_datagrams_do_not_disturb_a_live_link() {
                 *byte = state as u8;
             }
             let len = 1 + state as usize % 1_299;
-            noise
-                .send_to(&bytes[..len], pair.b.local_addr())
-                .expect("sent");
+            noise.send_to(&bytes[..len], pair.b.local_addr()).expect("sent");
         }
         let payload = round.to_le_bytes();
-        pair.a
-            .send(pair.a_link, Class::Client, &[&payload])
-            .expect("room");
+        pair.a.send(pair.a_link, Class::Client, &[&payload]).expect("room");
         let got = batch(&mut pair.b).await;
         let [Event::Frame { payload: got, .. }] = got.as_slice() else {
             panic!("{got:?}");

@@ -19,11 +19,8 @@ struct Life {
 
 impl Life {
     fn begin(addr: SocketAddr, identity: Identity, keys: TransportKeys) -> Life {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("runtime");
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
         let (tell, told) = std::sync::mpsc::channel();
         runtime.spawn(async move {
             let endpoint = LaneEndpoint::bind(addr, &identity, &keys, Config::default());
@@ -52,11 +49,8 @@ fn notice(
     let keys = TransportKeys::generate().expect("keys");
     let identity = node(&ca, 1);
     let first = Life::begin(ANY_PORT, identity.clone(), keys.clone());
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
-    runtime.block_on(async {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("runtime");
+    let (elapsed, reason, second) = runtime.block_on(async {
         let config = Config {
             idle_timeout: Duration::from_secs(4),
             keep_alive: Duration::from_secs(1),
@@ -65,10 +59,8 @@ fn notice(
         let mut peer = bind(&node(&ca, 2), config);
         peer.dial(first.addr, None, 0);
         let (link, _) = expect_up(&mut peer).await;
-        let addr = tokio::task::spawn_blocking(move || first.crash())
-            .await
-            .expect("crashed");
-        let _second = Life::begin(addr, identity, keys_of_second_life(&keys));
+        let addr = tokio::task::spawn_blocking(move || first.crash()).await.expect("crashed");
+        let second = Life::begin(addr, identity, keys_of_second_life(&keys));
         let restarted = Instant::now();
         let ticker = peer.transport();
         let beat = async {
@@ -91,10 +83,11 @@ fn notice(
             let up = common::one(&mut peer).await;
             assert!(matches!(up, Event::LinkUp { .. }), "{up:?}");
         }
-        // A runtime may not be dropped inside another.
-        std::mem::forget(_second);
-        (elapsed, reason)
-    })
+        // Handed out, because a runtime may not be dropped inside another.
+        (elapsed, reason, second)
+    });
+    second.crash();
+    (elapsed, reason)
 }
 
 /// With `TransportKeys::generate()` in place of the kept keys this is red: the new process cannot

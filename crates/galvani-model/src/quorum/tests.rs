@@ -320,6 +320,10 @@ proptest! {
                 tell(&mut tracker, *event);
                 prop_assert_eq!(format!("{tracker:?}"), before, "repeat of {:?}", event);
             }
+            for (progress, set) in tracker.progress(Requirement::Places).iter().zip(&sets) {
+                prop_assert!(progress.got <= progress.reachable, "{:?}", progress);
+                prop_assert!(usize::from(progress.reachable) <= set.0.len(), "{:?}", progress);
+            }
             let met = tracker.shortfall().is_none();
             prop_assert!(verdict != Verdict::Met || met, "met and still short");
             prop_assert!(verdict != Verdict::Pending || !met, "pending and not short");

@@ -26,13 +26,11 @@ pub(crate) fn node_id(number: u128) -> [u8; 16] {
 }
 
 pub(crate) fn node(ca: &ClusterCa, number: u128) -> Identity {
-    ca.issue_node(&format!("{number:032x}"), &[])
-        .expect("node identity")
+    ca.issue_node(&format!("{number:032x}"), &[]).expect("node identity")
 }
 
 pub(crate) fn client(ca: &ClusterCa) -> Identity {
-    ca.issue_client("tester", Role::ReadWrite)
-        .expect("client identity")
+    ca.issue_client("tester", Role::ReadWrite).expect("client identity")
 }
 
 pub(crate) fn bind(identity: &Identity, config: Config) -> LaneEndpoint {
@@ -43,9 +41,7 @@ pub(crate) fn bind(identity: &Identity, config: Config) -> LaneEndpoint {
 /// One batch, within the test's patience.
 pub(crate) async fn batch(endpoint: &mut LaneEndpoint) -> Vec<Event> {
     let mut out = Vec::new();
-    timeout(PATIENCE, endpoint.recv_batch(&mut out))
-        .await
-        .expect("an event in time");
+    timeout(PATIENCE, endpoint.recv_batch(&mut out)).await.expect("an event in time");
     out
 }
 
@@ -84,12 +80,7 @@ pub(crate) async fn pair_of(a: &Identity, b: &Identity, config: Config) -> Pair 
     a.dial(b.local_addr(), None, 0);
     let (a_link, _) = expect_up(&mut a).await;
     let (b_link, _) = expect_up(&mut b).await;
-    Pair {
-        a,
-        a_link,
-        b,
-        b_link,
-    }
+    Pair { a, a_link, b, b_link }
 }
 
 /// Two nodes with a link between them.

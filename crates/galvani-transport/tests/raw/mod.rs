@@ -16,35 +16,39 @@ use crate::common::ANY_PORT;
 
 /// Connects with the identity's certificate and opens nothing.
 pub(crate) async fn connect(identity: &Identity, server: SocketAddr) -> Connection {
+    try_connect(identity, server, ALPN).await.expect("connected")
+}
+
+/// As `connect` with any protocol name; gives back how the handshake ended.
+pub(crate) async fn try_connect(
+    identity: &Identity,
+    server: SocketAddr,
+    alpn: &[u8],
+) -> Result<Connection, ConnectionError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("tls 1.3")
         .with_root_certificates(roots(identity))
         .with_client_auth_cert(vec![certificate(&identity.cert_pem)], key(identity))
         .expect("certificate");
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![alpn.to_vec()];
     let config = QuicClientConfig::try_from(tls).expect("cipher suites");
     let endpoint = Endpoint::client(ANY_PORT).expect("endpoint");
     endpoint
-        .connect_with(
-            quinn::ClientConfig::new(Arc::new(config)),
-            server,
-            NODE_SERVER_NAME,
-        )
+        .connect_with(quinn::ClientConfig::new(Arc::new(config)), server, NODE_SERVER_NAME)
         .expect("valid address")
         .await
-        .expect("connected")
 }
 
 /// A server that shows the identity's certificate, whatever it was issued for.
-pub(crate) fn serve_as(identity: &Identity) -> Endpoint {
+pub(crate) fn serve_as(identity: &Identity, alpn: &[u8]) -> Endpoint {
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("tls 1.3")
         .with_no_client_auth()
         .with_single_cert(vec![certificate(&identity.cert_pem)], key(identity))
         .expect("certificate");
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![alpn.to_vec()];
     let config = QuicServerConfig::try_from(tls).expect("cipher suites");
     let config = quinn::ServerConfig::with_crypto(Arc::new(config));
     let endpoint = Endpoint::server(config, ANY_PORT).expect("endpoint");

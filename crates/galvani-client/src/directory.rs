@@ -1,0 +1,117 @@
+//! What the client knows of its cluster: the view, and names and routes read from it.
+//!
+//! A [`Directory`] is one view, shared and never changed; a newer view replaces it whole. It asks
+//! nobody: `client.rs` refreshes it in the background.
+
+use galvani_model::bucket::BucketName;
+use galvani_model::ids::{NodeId, Partition, Shard};
+use galvani_model::key::Key;
+use galvani_model::placement::Member;
+use galvani_wire::ClusterView;
+use smallvec::SmallVec;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// One view of the cluster.
+#[derive(Clone)]
+pub(crate) struct Directory {
+    view: Arc<ClusterView>,
+}
+
+/// A lane of a node that may take a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) node: NodeId,
+    pub(crate) addr: SocketAddr,
+    /// Whether it owns what is asked about, so that it need not send the request on.
+    pub(crate) owner: bool,
+    /// Whether it is in the client's zone.
+    pub(crate) near: bool,
+}
+
+/// The lanes to try, owners first, in layout order.
+pub(crate) type Route = SmallVec<[Target; 8]>;
+
+impl Directory {
+    pub(crate) fn new(view: ClusterView) -> Directory {
+        Directory { view: Arc::new(view) }
+    }
+
+    pub(crate) fn view(&self) -> &Arc<ClusterView> {
+        &self.view
+    }
+
+    /// The node's name, or the first digits of its id if it is no member any more.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        match self.view.layout.member(node) {
+            Some(member) => member.name().to_owned(),
+            None => node.short(),
+        }
+    }
+
+    pub(crate) fn knows_bucket(&self, bucket: &BucketName) -> bool {
+        self.view.buckets.contains_key(bucket)
+    }
+
+    /// Lanes for a key.
+    pub(crate) fn route(&self, key: &Key, zone: Option<&str>) -> Route {
+        self.route_partition(self.view.layout.partition_of(key), key.bucket(), zone)
+    }
+
+    /// Lanes for a partition of a bucket. A bucket that is not known is looked for where the
+    /// layout's own n would put it.
+    pub(crate) fn route_partition(
+        &self,
+        partition: Partition,
+        bucket: &BucketName,
+        zone: Option<&str>,
+    ) -> Route {
+        let layout = &self.view.layout;
+        let n = match self.view.buckets.get(bucket) {
+            Some(props) => props.n,
+            None => layout.n(),
+        };
+        let owners = layout.owners(Shard { partition, n }).len();
+        let lanes = layout.preference(partition).take(owners + OTHERS_MAX);
+        lanes
+            .enumerate()
+            .filter_map(|(index, node)| {
+                let member = layout.member(node)?;
+                Some(Target {
+                    node,
+                    addr: member.lane_address(partition),
+                    owner: index < owners,
+                    near: zone == Some(member.zone()),
+                })
+            })
+            .collect()
+    }
+
+    /// The first lane of every member, for requests that any node answers.
+    pub(crate) fn any(&self, zone: Option<&str>) -> Route {
+        self.view.layout.members().iter().map(|member| first_lane(member, zone)).collect()
+    }
+
+    /// The first lane of one member.
+    pub(crate) fn only(&self, member: &Member) -> Route {
+        Route::from_slice(&[first_lane(member, None)])
+    }
+
+    /// Whether `other` is of the same cluster and not older.
+    pub(crate) fn may_become(&self, other: &ClusterView) -> bool {
+        other.cluster == self.view.cluster
+            && other.layout.version() >= self.view.layout.version()
+    }
+}
+
+fn first_lane(member: &Member, zone: Option<&str>) -> Target {
+    Target {
+        node: member.id(),
+        addr: member.lane_address(Partition(0)),
+        owner: true,
+        near: zone == Some(member.zone()),
+    }
+}
+
+/// Nodes that own nothing of the key and are still worth asking: they send the request on.
+const OTHERS_MAX: usize = 4;

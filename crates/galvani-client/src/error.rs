@@ -1,0 +1,474 @@
+//! The one error of this crate: what failed, why, what became of a write, and who said what.
+//!
+//! Fields, not sentences: [`ErrorKind`] carries need and got, [`Applied`] says whether a failed
+//! write can still appear, [`Trace`] lists the attempts and each replica's answer. `Display` is one
+//! full line for people. Next to read: `failure.rs`, which makes these from what servers say.
+
+use crate::answer::ReplicaAnswer;
+use galvani_model::bucket::BucketNameError;
+use galvani_model::ids::RequestId;
+use galvani_model::key::KeyError;
+use galvani_model::request::Quorum;
+use galvani_wire::ReplicaError;
+use galvani_wire::failure::QuorumKind;
+use std::fmt;
+use std::time::Duration;
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What became of a write that failed. For reads always `No`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It was never stored and never will be seen.
+    No,
+    /// It may be stored and may spread. Repeating the same call is safe.
+    Maybe {
+        /// Replicas known to hold it; there may be more.
+        acks: u8,
+    },
+}
+
+/// One try of a request at one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The node's name, or its address while the name is not known.
+    pub node: String,
+    /// From sending (or starting to connect) to the outcome.
+    pub took: Duration,
+    /// What came of it, for people.
+    pub outcome: String,
+}
+
+/// How a request went: its id, its attempts, and what each replica said in the last answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// The id all attempts of a write share; `None` for requests that are not writes.
+    pub request_id: Option<RequestId>,
+    /// Every attempt, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// Each replica's part, as the last server that spoke of replicas told it.
+    pub answers: Vec<ReplicaAnswer>,
+}
+
+/// Why a request failed. See [`ErrorKind`] for the cases and [`Error::applied`] for writes.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    op: &'static str,
+    subject: String,
+    kind: ErrorKind,
+    applied: Applied,
+    trace: Trace,
+}
+
+impl Error {
+    pub(crate) fn new(op: &'static str, subject: impl Into<String>, kind: ErrorKind) -> Error {
+        Error(Box::new(Inner {
+            op,
+            subject: subject.into(),
+            kind,
+            applied: Applied::No,
+            trace: Trace::default(),
+        }))
+    }
+
+    /// The error of a [`Value`](crate::Value) that does not decode or encode: `what` is wrong.
+    pub fn value(what: impl fmt::Display) -> Error {
+        let what = what.to_string();
+        Error::new("decode", "value", ErrorKind::Value { what })
+    }
+
+    pub(crate) fn with_applied(mut self, applied: Applied) -> Error {
+        self.0.applied = applied;
+        self
+    }
+
+    pub(crate) fn with_trace(mut self, trace: Trace) -> Error {
+        self.0.trace = trace;
+        self
+    }
+
+    /// The same cause, told of the call it happened in.
+    pub(crate) fn within(mut self, op: &'static str, subject: impl Into<String>) -> Error {
+        self.0.op = op;
+        self.0.subject = subject.into();
+        self
+    }
+
+    /// Never less in doubt than `earlier`, a write of the same call.
+    pub(crate) fn after_write(mut self, earlier: Applied) -> Error {
+        self.0.applied = worse(earlier, self.0.applied);
+        self
+    }
+
+    /// Why it failed, with need and got.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// Whether the write of this call can still appear. `No` for reads.
+    pub fn applied(&self) -> Applied {
+        self.0.applied
+    }
+
+    /// Whether the same call may succeed later without any change to it. A repeated call is a new
+    /// logical write: repeat it under the same context (or as an `update`), so that it replaces
+    /// what the first may have left.
+    pub fn is_retryable(&self) -> bool {
+        self.0.kind.is_retryable()
+    }
+
+    /// The attempts, and what each replica answered.
+    pub fn trace(&self) -> &Trace {
+        &self.0.trace
+    }
+
+    /// Which operation failed: `get`, `put`, `delete`, `update`, `connect`, ...
+    pub fn operation(&self) -> &'static str {
+        self.0.op
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { op, subject, kind, trace, .. } = &*self.0;
+        write!(f, "{op}")?;
+        if !subject.is_empty() {
+            write!(f, " {subject}")?;
+        }
+        write!(f, ": {kind}")?;
+        match trace.request_id {
+            Some(id) => write!(f, " (request {id})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { op, subject, kind, applied, trace } = &*self.0;
+        f.debug_struct("Error")
+            .field("op", op)
+            .field("subject", subject)
+            .field("kind", kind)
+            .field("applied", applied)
+            .field("trace", trace)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Why a request failed. More cases may come; unless a case says otherwise it is final and the
+/// request must change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Too few replicas answered. For writes see [`Error::applied`]. May succeed later.
+    #[error("{what}={need} not reached, {got} of {n} {} in {}{}", verb(.what), Span(*.after), Tail(.detail))]
+    Quorum {
+        /// Which number was not reached.
+        what: QuorumKind,
+        /// Answers needed.
+        need: u8,
+        /// Answers that came.
+        got: u8,
+        /// Of how many replicas.
+        n: u8,
+        /// Time since the call began.
+        after: Duration,
+        /// Who did not do their part, and why.
+        detail: String,
+    },
+    /// Refused before anything was done: too few replicas are reachable. May succeed later.
+    #[error("{what}={need} needs {need} of {n} replicas, {up} reachable{}", Tail(.detail))]
+    ReplicasDown {
+        /// Which number cannot be reached.
+        what: QuorumKind,
+        /// Replicas needed.
+        need: u8,
+        /// Replicas reachable.
+        up: u8,
+        /// Of how many.
+        n: u8,
+        /// Which are not reachable.
+        detail: String,
+    },
+    /// The number can never be met. Nothing was done.
+    #[error("{what}={asked} asks for more copies than exist (n={n})")]
+    QuorumTooLarge {
+        /// Which number.
+        what: QuorumKind,
+        /// What was asked.
+        asked: Quorum,
+        /// Of how many replicas.
+        n: u8,
+    },
+    /// n on the request is zero or above the bucket's. Nothing was done.
+    #[error("n={asked} is not between 1 and the bucket's n={n}")]
+    TooManyCopies {
+        /// What was asked.
+        asked: u8,
+        /// The bucket's n.
+        n: u8,
+    },
+    /// The deadline passed. For writes see [`Error::applied`]. May succeed later.
+    #[error("no answer in {}{}", Span(*.after), Tail(.detail))]
+    Timeout {
+        /// Time since the call began.
+        after: Duration,
+        /// Who was asked and did not answer.
+        detail: String,
+    },
+    /// The key has several values and nothing says which to take.
+    #[error("{siblings} siblings (concurrent writes) and no resolver")]
+    Conflict {
+        /// How many values.
+        siblings: u32,
+    },
+    /// No seed answered, or no node of the cluster can be reached. May succeed later.
+    #[error("no galvani server reachable: {detail}")]
+    Unreachable {
+        /// Every address tried, and why it failed.
+        detail: String,
+    },
+    /// The other side is not trusted, or does not trust this client's certificate.
+    #[error("not trusted: {detail}")]
+    Tls {
+        /// What failed, and where.
+        detail: String,
+    },
+    /// The connection broke before an answer came. May succeed later.
+    #[error("connection lost: {detail}")]
+    ConnectionLost {
+        /// To whom, and why.
+        detail: String,
+    },
+    /// The node has more work than it takes on. May succeed after the time it names.
+    #[error("overloaded, retry after {}", Span(*.retry_after))]
+    Overloaded {
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// No owner of the key is reachable from the nodes that were asked. May succeed later.
+    #[error("no owner of the key is reachable")]
+    NoOwnerReachable,
+    /// The node is stopping and no other took over in time. May succeed later.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The coordinating node could not do its own part. May succeed later.
+    #[error("the coordinating node failed: {why}")]
+    Coordinator {
+        /// What it said.
+        why: ReplicaError,
+    },
+    /// The value is over the limit. Nothing was written.
+    #[error("{size} bytes is over the {limit} byte limit")]
+    TooLarge {
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The key is empty or too long. Nothing was sent.
+    #[error("{0}")]
+    Key(KeyError),
+    /// The bucket's name cannot be one. Nothing was sent.
+    #[error("{0}")]
+    BucketName(BucketNameError),
+    /// No such bucket.
+    #[error("no bucket {bucket:?}")]
+    UnknownBucket {
+        /// The name.
+        bucket: String,
+    },
+    /// The bucket exists with other properties.
+    #[error("the bucket exists with other properties")]
+    BucketExists,
+    /// The bucket's properties do not hold together.
+    #[error("the bucket is refused: {why}")]
+    BucketRefused {
+        /// Why.
+        why: String,
+    },
+    /// Buckets are made on another node, and the client could not find its way there.
+    #[error("buckets are made on node {node}")]
+    BucketHome {
+        /// Its name.
+        node: String,
+    },
+    /// The context was not made by this cluster, or was altered. Nothing was written.
+    #[error("the context was not made by this cluster, or was altered")]
+    ContextForged,
+    /// The context is of another key. Nothing was written.
+    #[error("the context belongs to another key")]
+    ContextOtherKey,
+    /// The context is too long to be one, or its text is not one. Nothing was written.
+    #[error("this is not a context")]
+    ContextMalformed,
+    /// The key has as many siblings as it may have. Nothing was written; merge them first.
+    #[error("{count} siblings are over the limit of {limit}: read, merge and write after the read")]
+    TooManySiblings {
+        /// How many there would be.
+        count: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// This machine's clock is too far ahead. Nothing was written; set the clock.
+    #[error("this machine's clock is {} ahead of the cluster's", Span(*.ahead))]
+    ClockAhead {
+        /// By how much.
+        ahead: Duration,
+    },
+    /// The role of this client's certificate does not allow it.
+    #[error("the role of this certificate does not allow it")]
+    NotPermitted,
+    /// Client and server do not understand each other; most likely their versions differ.
+    #[error("protocol error: {what}")]
+    Protocol {
+        /// What was not understood.
+        what: String,
+    },
+    /// A typed value does not decode or encode.
+    #[error("{what}")]
+    Value {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A setting of the client or of the request is out of its bounds. Nothing was sent.
+    #[error("{what}")]
+    Setting {
+        /// Which, and what it may be.
+        what: String,
+    },
+    /// The client was closed, or the runtime it lives on is gone.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl ErrorKind {
+    fn is_retryable(&self) -> bool {
+        match self {
+            ErrorKind::Quorum { .. }
+            | ErrorKind::ReplicasDown { .. }
+            | ErrorKind::Timeout { .. }
+            | ErrorKind::Unreachable { .. }
+            | ErrorKind::ConnectionLost { .. }
+            | ErrorKind::Overloaded { .. }
+            | ErrorKind::NoOwnerReachable
+            | ErrorKind::Stopping
+            | ErrorKind::Coordinator { .. } => true,
+            ErrorKind::QuorumTooLarge { .. }
+            | ErrorKind::TooManyCopies { .. }
+            | ErrorKind::Conflict { .. }
+            | ErrorKind::Tls { .. }
+            | ErrorKind::TooLarge { .. }
+            | ErrorKind::Key(_)
+            | ErrorKind::BucketName(_)
+            | ErrorKind::UnknownBucket { .. }
+            | ErrorKind::BucketExists
+            | ErrorKind::BucketRefused { .. }
+            | ErrorKind::BucketHome { .. }
+            | ErrorKind::ContextForged
+            | ErrorKind::ContextOtherKey
+            | ErrorKind::ContextMalformed
+            | ErrorKind::TooManySiblings { .. }
+            | ErrorKind::ClockAhead { .. }
+            | ErrorKind::NotPermitted
+            | ErrorKind::Protocol { .. }
+            | ErrorKind::Value { .. }
+            | ErrorKind::Setting { .. }
+            | ErrorKind::Closed => false,
+        }
+    }
+}
+
+/// The greater doubt of the two. Acks are not added up: both may speak of the same replicas.
+pub(crate) fn worse(one: Applied, other: Applied) -> Applied {
+    match (one, other) {
+        (Applied::No, Applied::No) => Applied::No,
+        (Applied::Maybe { acks }, Applied::No) | (Applied::No, Applied::Maybe { acks }) => {
+            Applied::Maybe { acks }
+        }
+        (Applied::Maybe { acks: a }, Applied::Maybe { acks: b }) => {
+            Applied::Maybe { acks: a.max(b) }
+        }
+    }
+}
+
+fn verb(what: &QuorumKind) -> &'static str {
+    match what {
+        QuorumKind::R | QuorumKind::Pr => "answered",
+        QuorumKind::W | QuorumKind::Pw | QuorumKind::Dw => "acked",
+    }
+}
+
+/// A duration as people read it: `0.6 ms`, `40 ms`, `2.0 s`.
+pub(crate) struct Span(pub(crate) Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_secs_f64() * 1e3;
+        match ms {
+            ms if ms >= 950.0 => write!(f, "{:.1} s", ms / 1e3),
+            ms if ms >= 10.0 => write!(f, "{ms:.0} ms"),
+            ms => write!(f, "{ms:.1} ms"),
+        }
+    }
+}
+
+/// `: detail`, or nothing.
+struct Tail<'a>(&'a str);
+
+impl fmt::Display for Tail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => Ok(()),
+            detail => write!(f, ": {detail}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Applied, Error, ErrorKind, Trace, worse};
+    use galvani_model::ids::RequestId;
+    use galvani_wire::failure::QuorumKind;
+    use std::time::Duration;
+
+    #[test]
+    fn an_error_is_one_full_line() {
+        let kind = ErrorKind::Quorum {
+            what: QuorumKind::W,
+            need: 3,
+            got: 2,
+            n: 3,
+            after: Duration::from_millis(1960),
+            detail: "n3 unreachable".to_owned(),
+        };
+        let trace = Trace { request_id: Some(RequestId(0xab)), ..Trace::default() };
+        let error = Error::new("put", "cart/42", kind).with_trace(trace);
+        assert_eq!(
+            error.to_string(),
+            "put cart/42: w=3 not reached, 2 of 3 acked in 2.0 s: n3 unreachable \
+             (request 000000000000000000000000000000ab)"
+        );
+    }
+
+    #[test]
+    fn an_error_is_small_enough_to_return_everywhere() {
+        assert!(size_of::<Error>() <= 104);
+    }
+
+    #[test]
+    fn doubt_never_shrinks() {
+        let maybe = |acks| Applied::Maybe { acks };
+        assert_eq!(worse(Applied::No, Applied::No), Applied::No);
+        assert_eq!(worse(maybe(0), Applied::No), maybe(0));
+        assert_eq!(worse(Applied::No, maybe(1)), maybe(1));
+        assert_eq!(worse(maybe(2), maybe(1)), maybe(2));
+    }
+}

@@ -1,0 +1,323 @@
+//! The rows of one lane's shards, over a shared engine.
+//!
+//! What a tick stages goes into one batch and an overlay: later operations of the tick see it, the
+//! disk has it after [`NodeStore::commit`], all of it or nothing. When a commit fails, everything
+//! staged is gone and the shards it touched mint under new incarnations, because what the engine
+//! really kept is in doubt. It decides nothing about versions: `galvani-protocol` does.
+//! Next to read: `state.rs`, `../format/`.
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+use crate::engine::{Batch, Durability, Engine, EngineError, Table};
+use crate::format::{RowError, keys, rows};
+use bytes::Bytes;
+use galvani_model::bucket::BucketName;
+use galvani_model::ids::{LaneIndex, Shard, WriteId};
+use galvani_model::key::Key;
+use galvani_model::store::{
+    Change, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
+};
+use galvani_model::version::{Dot, Object, Record};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Which shards a store serves, and how it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreConfig {
+    /// The lane it belongs to.
+    pub lane: LaneIndex,
+    /// How many lanes the node has; a partition belongs to `partition % lanes`.
+    pub lanes: u16,
+    /// Whether origins may be used again: only after a stop known to be clean.
+    pub keep_origins: bool,
+}
+
+/// An opened store.
+pub struct Opened<E> {
+    /// The store.
+    pub store: NodeStore<E>,
+    /// The origins that were kept, for the lane to confirm with other owners.
+    pub kept: Vec<(Shard, OwnOrigin)>,
+}
+
+/// The rows of one lane's shards.
+pub struct NodeStore<E> {
+    engine: Arc<E>,
+    config: StoreConfig,
+    batch: Batch,
+    states: BTreeMap<Shard, ReplicaState>,
+    /// Shards whose state must be written by the next commit.
+    dirty: BTreeSet<Shard>,
+    /// Shards whose origin may not be used again although a clock row still names it.
+    renewed: BTreeSet<Shard>,
+    /// This tick's objects, read or staged.
+    objects: BTreeMap<(Shard, Key), Object>,
+    /// This tick's staged records and request rows.
+    records: BTreeMap<(Shard, Dot), Record>,
+    requests: BTreeMap<(Shard, WriteId), RequestEntry>,
+    quarantined: u64,
+}
+
+impl<E: Engine> NodeStore<E> {
+    /// Opens the store of one lane.
+    pub fn open(engine: Arc<E>, config: StoreConfig) -> Result<Opened<E>, StoreError> {
+        let mut store = NodeStore {
+            engine,
+            config,
+            batch: Batch::new(),
+            states: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            renewed: BTreeSet::new(),
+            objects: BTreeMap::new(),
+            records: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            quarantined: 0,
+        };
+        let mut kept = Vec::new();
+        for shard in store.shards()? {
+            if let Some(own) = store.replica(shard)?.own {
+                kept.push((shard, own));
+            }
+        }
+        Ok(Opened { store, kept })
+    }
+
+    /// Makes everything staged durable, as one batch. On error nothing of it is kept, and the
+    /// shards it touched start new incarnations. With `fsync` it returns only when this and all
+    /// earlier commits survive power loss, also if nothing is staged.
+    pub fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
+        if !fsync && self.batch.is_empty() && self.dirty.is_empty() {
+            self.forget_tick();
+            return Ok(());
+        }
+        for shard in &self.dirty {
+            let key = keys::shard(*shard);
+            let state = &self.states[shard];
+            self.batch.put_with(Table::Clocks, &key, |out| rows::put(&key, state, out));
+        }
+        let durability = if fsync { Durability::Fsync } else { Durability::Os };
+        let committed = self.engine.commit(&self.batch, durability);
+        match committed {
+            Ok(()) => {
+                for shard in core::mem::take(&mut self.dirty) {
+                    self.renewed.remove(&shard);
+                }
+                self.forget_tick();
+                Ok(())
+            }
+            Err(error) => {
+                self.roll_back(&error);
+                Err(store_error(error))
+            }
+        }
+    }
+
+    /// The shards of this lane that hold anything, ascending.
+    pub fn shards(&self) -> Result<Vec<Shard>, StoreError> {
+        let mut shards = Vec::new();
+        let mut visit = |key: &[u8], _: &[u8]| {
+            shards.extend(keys::shard_of(key));
+            ControlFlow::Continue(())
+        };
+        self.engine
+            .scan(Table::Clocks, &[0], None, usize::MAX, &mut visit)
+            .map_err(store_error)?;
+        let mine = |shard: &Shard| {
+            LaneIndex::of(shard.partition, self.config.lanes) == self.config.lane
+        };
+        shards.retain(mine);
+        Ok(shards)
+    }
+
+    /// Damaged rows met since the store was opened.
+    pub fn quarantined(&self) -> u64 {
+        self.quarantined
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &Arc<E> {
+        &self.engine
+    }
+
+    /// Forgets everything staged. What the engine kept of a failed batch is in doubt until it is
+    /// opened again, so that happens here and all cached state is read anew.
+    fn roll_back(&mut self, error: &EngineError) {
+        self.renewed.append(&mut self.dirty);
+        for shard in &self.renewed {
+            self.states.remove(shard);
+        }
+        self.forget_tick();
+        let reopen = error.is_in_doubt() || matches!(error, EngineError::ReadOnly);
+        if reopen {
+            self.states.clear();
+            if let Err(again) = self.engine.reopen() {
+                tracing::error!(event = "engine_reopen_failed", error = %again);
+            }
+        }
+    }
+
+    fn forget_tick(&mut self) {
+        self.batch.clear();
+        self.objects.clear();
+        self.records.clear();
+        self.requests.clear();
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.engine.get(table, key).map_err(store_error)
+    }
+
+    /// Counts and reports a damaged row; it stays where it is, and is never served.
+    fn quarantine(&mut self, what: String, error: &RowError) -> StoreError {
+        self.quarantined += 1;
+        tracing::error!(event = "row_quarantined", row = %what, error = %error);
+        StoreError::Corrupt { what: format!("{what}: {error}") }
+    }
+}
+
+impl<E: Engine> Store for NodeStore<E> {
+    fn object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
+        let at = (shard, key.clone());
+        if let Some(object) = self.objects.get(&at) {
+            return Ok(object.clone());
+        }
+        let row_key = keys::object(shard, key);
+        let object = match self.get(Table::Objects, &row_key)? {
+            None => Object::absent(),
+            Some(row) => rows::get(&row_key, &row)
+                .map_err(|error| self.quarantine(format!("{shard} object {key}"), &error))?,
+        };
+        self.objects.insert(at, object.clone());
+        Ok(object)
+    }
+
+    fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
+        if let Some(record) = self.records.get(&(shard, dot)) {
+            return Ok(Some(record.clone()));
+        }
+        let key = keys::log(shard, dot);
+        let Some(row) = self.get(Table::Log, &key)? else { return Ok(None) };
+        rows::get_record(&key, &row)
+            .map(Some)
+            .map_err(|error| self.quarantine(format!("{shard} record {dot}"), &error))
+    }
+
+    fn request(
+        &mut self,
+        shard: Shard,
+        write: WriteId,
+    ) -> Result<Option<RequestEntry>, StoreError> {
+        if let Some(entry) = self.requests.get(&(shard, write)) {
+            return Ok(Some(*entry));
+        }
+        let key = keys::request(shard, write);
+        let Some(row) = self.get(Table::RequestIds, &key)? else { return Ok(None) };
+        rows::get(&key, &row)
+            .map(Some)
+            .map_err(|error| self.quarantine(format!("{shard} request {write}"), &error))
+    }
+
+    fn replica(&mut self, shard: Shard) -> Result<&ReplicaState, StoreError> {
+        if !self.states.contains_key(&shard) {
+            let state = self.load_state(shard)?;
+            self.states.insert(shard, state);
+        }
+        Ok(&self.states[&shard])
+    }
+
+    fn stage(&mut self, change: Change) -> Result<(), StoreError> {
+        let Change { shard, record, object, request, own, digest } = change;
+        self.replica(shard)?;
+        let state = self.states.get_mut(&shard).expect("loaded by the line above");
+        let dot = record.head.dot;
+        assert!(state.clock.insert(dot), "{shard}: {dot} is staged twice; apply asks the clock");
+        let arrival = keys::arrival(shard, state.arrivals);
+        state.arrivals += 1;
+        state.digest = digest;
+        if let Some(own) = own {
+            let dense = own.origin == dot.origin && own.counter == dot.counter;
+            assert!(dense, "{shard}: the own counter moves with the dot it mints");
+            state.own = Some(own);
+        }
+        self.dirty.insert(shard);
+        self.batch.put_with(Table::Arrivals, &arrival, |out| rows::put(&arrival, &dot, out));
+        let log = keys::log(shard, dot);
+        self.batch.put_with(Table::Log, &log, |out| rows::put_record(&log, &record, out));
+        let row_key = keys::object(shard, &record.head.key);
+        if object.is_absent() {
+            self.batch.delete(Table::Objects, &row_key);
+        } else {
+            self.batch
+                .put_with(Table::Objects, &row_key, |out| rows::put(&row_key, &object, out));
+        }
+        if let Some(entry) = request {
+            let write = record.head.write_id();
+            let key = keys::request(shard, write);
+            self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &entry, out));
+            self.requests.insert((shard, write), entry);
+        }
+        self.objects.insert((shard, record.head.key.clone()), object);
+        self.records.insert((shard, dot), record);
+        Ok(())
+    }
+
+    fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError> {
+        self.replica(shard)?;
+        let state = self.states.get_mut(&shard).expect("loaded by the line above");
+        if state.own.take().is_some() {
+            self.dirty.insert(shard);
+        }
+        Ok(())
+    }
+
+    fn list(
+        &mut self,
+        shard: Shard,
+        bucket: &BucketName,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        let range = keys::object_prefix(shard, bucket, prefix);
+        let end = keys::after_prefix(&range);
+        let start = match after {
+            Some(after) if after >= prefix => {
+                // The smallest key above `after`: itself and one zero byte.
+                let mut start = keys::object_prefix(shard, bucket, after);
+                start.push(0);
+                start
+            }
+            Some(_) | None => range,
+        };
+        let mut found = self.scan_objects(shard, bucket, &start, end.as_deref(), limit)?;
+        // What this tick staged is not in the engine yet.
+        for ((of, key), object) in &self.objects {
+            let row_key = keys::object(*of, key);
+            let inside = *of == shard
+                && row_key >= start
+                && end.as_ref().is_none_or(|end| row_key < *end);
+            if inside {
+                found.insert(key.bytes().clone(), (key.clone(), object.clone()));
+            }
+        }
+        let rows = found.into_values().filter(|(_, object)| !object.is_absent());
+        Ok(rows.take(limit).map(|(key, object)| Listed { key, object }).collect())
+    }
+}
+
+/// What an engine's error means to the machines.
+fn store_error(error: EngineError) -> StoreError {
+    match error {
+        EngineError::Full { .. } => StoreError::Full,
+        EngineError::Corrupt { what, .. } => StoreError::Corrupt { what },
+        EngineError::Io { .. }
+        | EngineError::ReadOnly
+        | EngineError::Stalled { .. }
+        | EngineError::Locked
+        | EngineError::Version
+        | EngineError::Closed => StoreError::Failed { what: error.to_string() },
+    }
+}

@@ -1,0 +1,135 @@
+//! Loading the state of a shard, and working it out anew when its row is damaged.
+//!
+//! The clock row is written in the batch of every change, so it agrees with the log; if its
+//! checksum fails, log, arrivals and objects say the same again: S = dots(log) (INV-1).
+//! The own counter is then in doubt and is not kept. Next to read: `mod.rs`.
+
+use super::{NodeStore, store_error};
+use crate::engine::{Engine, Table};
+use crate::format::{keys, rows};
+use bytes::Bytes;
+use galvani_model::bucket::BucketName;
+use galvani_model::ids::Shard;
+use galvani_model::key::Key;
+use galvani_model::store::{ReplicaState, StoreError};
+use galvani_model::version::{Digest, Object, object_digest};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+impl<E: Engine> NodeStore<E> {
+    /// The state of a shard as the engine has it; without its origin where that must not be used.
+    pub(super) fn load_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
+        let key = keys::shard(shard);
+        let mut state = match self.get(Table::Clocks, &key)? {
+            None => ReplicaState::default(),
+            Some(row) => match rows::get(&key, &row) {
+                Ok(state) => state,
+                Err(error) => {
+                    self.quarantine(format!("{shard} clock"), &error);
+                    self.derive_state(shard)?
+                }
+            },
+        };
+        if !self.config.keep_origins || self.renewed.contains(&shard) {
+            state.own = None;
+        }
+        Ok(state)
+    }
+
+    /// The state that log, arrivals and objects add up to, without an origin.
+    pub fn derive_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
+        let prefix = keys::shard(shard);
+        let end = keys::after_prefix(&prefix);
+        let mut state = ReplicaState::default();
+        let mut see = |key: &[u8], _: &[u8]| {
+            if let Some(dot) = keys::dot_of_log(key) {
+                state.clock.insert(dot);
+            }
+            ControlFlow::Continue(())
+        };
+        let end = end.as_deref();
+        self.engine
+            .scan(Table::Log, &prefix, end, usize::MAX, &mut see)
+            .map_err(store_error)?;
+        let mut arrivals = 0;
+        let mut count = |key: &[u8], _: &[u8]| {
+            let number = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+            arrivals = number.map_or(arrivals, |number| number + 1);
+            ControlFlow::Continue(())
+        };
+        self.engine
+            .scan(Table::Arrivals, &prefix, end, usize::MAX, &mut count)
+            .map_err(store_error)?;
+        state.arrivals = arrivals;
+        state.digest = self.derive_digest(shard)?;
+        Ok(state)
+    }
+
+    /// The digest of the objects as they are stored.
+    fn derive_digest(&mut self, shard: Shard) -> Result<Digest, StoreError> {
+        let prefix = keys::shard(shard);
+        let end = keys::after_prefix(&prefix);
+        let mut digest = Digest::default();
+        let mut damaged = None;
+        let mut add = |row_key: &[u8], row: &[u8]| match parse_object(row_key, row) {
+            Ok((key, object)) => {
+                digest.replace(Digest::default(), object_digest(&key, &object));
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                damaged = Some(error);
+                ControlFlow::Break(())
+            }
+        };
+        self.engine
+            .scan(Table::Objects, &prefix, end.as_deref(), usize::MAX, &mut add)
+            .map_err(store_error)?;
+        match damaged {
+            None => Ok(digest),
+            Some(error) => Err(self.quarantine(format!("{shard} objects"), &error)),
+        }
+    }
+
+    /// Up to `limit` stored objects of a bucket in `start..end`, and as many more as this tick has
+    /// made absent, by key.
+    pub(super) fn scan_objects(
+        &mut self,
+        shard: Shard,
+        bucket: &BucketName,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<BTreeMap<Bytes, (Key, Object)>, StoreError> {
+        let mut found = BTreeMap::new();
+        let mut damaged = None;
+        let gone = self.objects.values().filter(|object| object.is_absent()).count();
+        let mut take = |row_key: &[u8], row: &[u8]| match parse_object(row_key, row) {
+            Ok((key, object)) => {
+                found.insert(key.bytes().clone(), (key, object));
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                damaged = Some(error);
+                ControlFlow::Break(())
+            }
+        };
+        self.engine
+            .scan(Table::Objects, start, end, limit.saturating_add(gone), &mut take)
+            .map_err(store_error)?;
+        match damaged {
+            None => Ok(found),
+            Some(error) => Err(self.quarantine(format!("{shard} objects of {bucket}"), &error)),
+        }
+    }
+}
+
+/// An object row with its key.
+fn parse_object(row_key: &[u8], row: &[u8]) -> Result<(Key, Object), rows::RowError> {
+    let body = |why: &str| rows::RowError::Body { why: why.into() };
+    let (bucket, key) = keys::split_object(row_key).ok_or_else(|| body("no bucket in its key"))?;
+    let bucket = core::str::from_utf8(bucket).ok().and_then(|name| name.parse().ok());
+    let bucket: BucketName = bucket.ok_or_else(|| body("no bucket name in its key"))?;
+    let key = Key::new(bucket, Bytes::copy_from_slice(key))
+        .map_err(|error| body(&error.to_string()))?;
+    Ok((key, rows::get(row_key, row)?))
+}
