@@ -122,10 +122,10 @@ impl Written {
         }
     }
 
-    /// An update that found nothing to change.
-    pub(crate) fn nothing(read: Read) -> Written {
+    /// An update that found nothing to change in a key with this many values.
+    pub(crate) fn nothing(read: Read, values: usize) -> Written {
         Written {
-            siblings_now: u32::try_from(read.values().count()).unwrap_or(u32::MAX),
+            siblings_now: u32::try_from(values).unwrap_or(u32::MAX),
             context: read.context,
             acks: 0,
             dot: None,

@@ -1,1 +1,17 @@
-//! One node: lane loops over storage and transport.
+//! One node: lane loops that drive the machines over the disk and the network.
+//!
+//! Nothing here decides a quorum or a version: `galvani-protocol` does. This crate reads the clock,
+//! owns the threads, moves frames between sockets and lanes, commits ticks, and starts and stops
+//! cleanly. Read `node.rs` (start and stop), then `lane_loop.rs` (the tick), then `links.rs`.
+
+mod clock;
+pub mod cluster_file;
+pub mod config;
+mod figures;
+mod lane_loop;
+mod links;
+mod node;
+pub mod provision;
+mod shared;
+
+pub use node::{NodeError, run};

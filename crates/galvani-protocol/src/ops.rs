@@ -36,6 +36,10 @@ pub(crate) const NOBODY: u64 = 0;
 
 /// What became of one ask.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once on its way; a box would cost an allocation"
+)]
 pub(crate) enum Heard {
     /// The peer's answer.
     Reply(Message),

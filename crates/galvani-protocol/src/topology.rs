@@ -11,6 +11,7 @@ use galvani_model::placement::Layout;
 use galvani_model::version::ContextKey;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Up to n owners of a shard, in preference order.
 pub type Owners = SmallVec<[NodeId; 7]>;
@@ -23,7 +24,7 @@ pub struct Topology {
     /// The cluster's name, for people.
     pub name: String,
     /// Who owns what.
-    pub layout: Layout,
+    pub layout: Arc<Layout>,
     /// Every bucket, `default` included.
     pub buckets: BTreeMap<BucketName, BucketProps>,
     /// What contexts are sealed with.

@@ -14,14 +14,8 @@ const CHILD_DIR: &str = "GALVANI_TEST_KILL_DIR";
 const CHILD_DURABILITY: &str = "GALVANI_TEST_KILL_FSYNC";
 
 fn open(path: &Path) -> FjallEngine {
-    let config = EngineConfig {
-        memtable_bytes: 0,
-        reserve_bytes: 0,
-        ..EngineConfig::default()
-    };
-    FjallEngine::open(path, config, PowerHistory::SameBoot)
-        .expect("opens")
-        .0
+    let config = EngineConfig { memtable_bytes: 0, reserve_bytes: 0, ..EngineConfig::default() };
+    FjallEngine::open(path, config, PowerHistory::SameBoot).expect("opens").0
 }
 
 fn value(number: u64, part: u64) -> Vec<u8> {
@@ -38,11 +32,7 @@ fn fill(batch: &mut Batch, number: u64) {
             &value(number, part),
         );
     }
-    batch.put(
-        Table::Objects,
-        &(number % 100).to_be_bytes(),
-        &number.to_be_bytes(),
-    );
+    batch.put(Table::Objects, &(number % 100).to_be_bytes(), &number.to_be_bytes());
     batch.put(Table::Arrivals, &number.to_be_bytes(), b"");
     batch.put(Table::Clocks, b"latest", &number.to_be_bytes());
 }
@@ -58,25 +48,14 @@ fn check(engine: &FjallEngine) -> Option<u64> {
         for part in 0..1 + number % 5 {
             let key = [number.to_be_bytes(), part.to_be_bytes()].concat();
             let found = engine.get(Table::Log, &key).expect("reads");
-            assert_eq!(
-                found.as_deref(),
-                Some(&value(number, part)[..]),
-                "batch {number}"
-            );
+            assert_eq!(found.as_deref(), Some(&value(number, part)[..]), "batch {number}");
         }
-        let found = engine
-            .get(Table::Arrivals, &number.to_be_bytes())
-            .expect("reads");
+        let found = engine.get(Table::Arrivals, &number.to_be_bytes()).expect("reads");
         assert!(found.is_some(), "batch {number} is whole");
     }
     for key in 0..=latest.min(99) {
-        let row = engine
-            .get(Table::Objects, &key.to_be_bytes())
-            .expect("reads");
-        assert_eq!(
-            number_in(&row.expect("written")),
-            latest - (latest - key) % 100
-        );
+        let row = engine.get(Table::Objects, &key.to_be_bytes()).expect("reads");
+        assert_eq!(number_in(&row.expect("written")), latest - (latest - key) % 100);
     }
     let mut beyond = 0;
     let mut count = |_: &[u8], _: &[u8]| {
@@ -84,12 +63,8 @@ fn check(engine: &FjallEngine) -> Option<u64> {
         std::ops::ControlFlow::Continue(())
     };
     let next = (latest + 1).to_be_bytes();
-    engine
-        .scan(Table::Arrivals, &next, None, usize::MAX, &mut count)
-        .expect("scans");
-    engine
-        .scan(Table::Log, &next, None, usize::MAX, &mut count)
-        .expect("scans");
+    engine.scan(Table::Arrivals, &next, None, usize::MAX, &mut count).expect("scans");
+    engine.scan(Table::Log, &next, None, usize::MAX, &mut count).expect("scans");
     assert_eq!(beyond, 0, "no part of a batch after {latest} is there");
     Some(latest)
 }
@@ -112,9 +87,7 @@ fn child_commits_until_killed() {
     for number in first.. {
         fill(&mut batch, number);
         engine.commit(&batch, durability).expect("commits");
-        writeln!(out, "committed {number}")
-            .and_then(|()| out.flush())
-            .expect("the parent reads");
+        writeln!(out, "committed {number}").and_then(|()| out.flush()).expect("the parent reads");
     }
 }
 
@@ -124,12 +97,7 @@ fn kill_and_check(durability: Durability, kills: u64) {
     let mut batches = 1;
     for kill in 0..kills {
         let mut command = Command::new(std::env::current_exe().expect("this test's binary"));
-        command.args([
-            "child_commits_until_killed",
-            "--exact",
-            "--nocapture",
-            "--test-threads=1",
-        ]);
+        command.args(["child_commits_until_killed", "--exact", "--nocapture", "--test-threads=1"]);
         command.env(CHILD_DIR, dir.path()).stdout(Stdio::piped());
         if durability == Durability::Fsync {
             command.env(CHILD_DURABILITY, "1");

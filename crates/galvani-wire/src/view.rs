@@ -1,10 +1,14 @@
 //! What a node tells of itself and of its cluster.
+//!
+//! Sent as they are to clients and tools; nothing here is used to decide a quorum.
+//! Next to read: `message.rs`.
 
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::Layout;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a client needs to find its way: sent once per connection, and again when it changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +20,7 @@ pub struct ClusterView {
     /// The node that answers.
     pub node: NodeId,
     /// Who owns what, and where each lane listens.
-    pub layout: Layout,
+    pub layout: Arc<Layout>,
     /// Every bucket.
     pub buckets: BTreeMap<BucketName, BucketProps>,
 }

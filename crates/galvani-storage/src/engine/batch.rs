@@ -83,33 +83,16 @@ impl Batch {
         let key = self.push_key(key);
         let start = self.arena.len();
         encode(&mut self.arena);
-        let length = self
-            .arena
-            .len()
-            .checked_sub(start)
-            .expect("encode only appends");
-        assert!(
-            length <= VALUE_BYTES_MAX,
-            "a value has at most {VALUE_BYTES_MAX} bytes"
-        );
+        let length = self.arena.len().checked_sub(start).expect("encode only appends");
+        assert!(length <= VALUE_BYTES_MAX, "a value has at most {VALUE_BYTES_MAX} bytes");
         let value = offset(start)..offset(self.arena.len());
-        self.push(Slot {
-            table,
-            key,
-            value,
-            kind: SlotKind::Put,
-        });
+        self.push(Slot { table, key, value, kind: SlotKind::Put });
     }
 
     /// Adds: `key` is absent. Panics as [`Batch::put`] does.
     pub fn delete(&mut self, table: Table, key: &[u8]) {
         let key = self.push_key(key);
-        self.push(Slot {
-            table,
-            key,
-            value: 0..0,
-            kind: SlotKind::Delete,
-        });
+        self.push(Slot { table, key, value: 0..0, kind: SlotKind::Delete });
     }
 
     /// Removes all operations and keeps the memory.
@@ -143,10 +126,9 @@ impl Batch {
                 key: self.bytes_at(&slot.key),
                 value: self.bytes_at(&slot.value),
             }),
-            SlotKind::Delete => Some(Op::Delete {
-                table: slot.table,
-                key: self.bytes_at(&slot.key),
-            }),
+            SlotKind::Delete => {
+                Some(Op::Delete { table: slot.table, key: self.bytes_at(&slot.key) })
+            }
             SlotKind::Replaced => None,
         })
     }
@@ -230,21 +212,9 @@ mod tests {
         assert_eq!(
             ops,
             [
-                Op::Put {
-                    table: Table::Log,
-                    key: b"a",
-                    value: b"other table"
-                },
-                Op::Put {
-                    table: Table::Objects,
-                    key: b"b",
-                    value: b"2"
-                },
-                Op::Put {
-                    table: Table::Objects,
-                    key: b"a",
-                    value: b"3"
-                },
+                Op::Put { table: Table::Log, key: b"a", value: b"other table" },
+                Op::Put { table: Table::Objects, key: b"b", value: b"2" },
+                Op::Put { table: Table::Objects, key: b"a", value: b"3" },
             ]
         );
         assert_eq!(batch.len(), 3);
@@ -267,11 +237,7 @@ mod tests {
         batch.put(Table::Meta, b"k", b"");
         assert_eq!(
             batch.iter().collect::<Vec<_>>(),
-            [Op::Put {
-                table: Table::Meta,
-                key: b"k",
-                value: b""
-            }]
+            [Op::Put { table: Table::Meta, key: b"k", value: b"" }]
         );
     }
 

@@ -43,10 +43,7 @@ impl Rig for FjallRig {
     fn restart(&mut self) {
         self.engine = None;
         // The smallest memtables, so that flushes happen under the random operations too.
-        let config = EngineConfig {
-            memtable_bytes: 0,
-            ..EngineConfig::default()
-        };
+        let config = EngineConfig { memtable_bytes: 0, ..EngineConfig::default() };
         let (engine, report) =
             FjallEngine::open(self.dir.path(), config, PowerHistory::SameBoot).expect("opens");
         assert_eq!(report.cut, None, "a clean stop leaves a whole journal");
@@ -96,15 +93,8 @@ fn rows_are_found_where_they_were_put(rig: &mut dyn Rig) {
         for (number, table) in Table::ALL.into_iter().enumerate() {
             let get = |key: &[u8]| rig.engine().get(table, key).expect("reads");
             assert_eq!(get(b"same key").as_deref(), Some(&[number as u8; 3][..]));
-            assert_eq!(
-                get(&long_key).as_deref(),
-                Some(&[][..]),
-                "an empty value is a value"
-            );
-            assert_eq!(
-                get(b"large").as_deref(),
-                Some(&vec![number as u8; 100_000][..])
-            );
+            assert_eq!(get(&long_key).as_deref(), Some(&[][..]), "an empty value is a value");
+            assert_eq!(get(b"large").as_deref(), Some(&vec![number as u8; 100_000][..]));
             assert_eq!(get(b"absent"), None);
             assert_eq!(get(b""), None);
         }
@@ -118,15 +108,9 @@ fn scans_are_ordered_and_bounded(rig: &mut dyn Rig) {
         put(engine, Table::Arrivals, key, key);
     }
     let keys = |start: &[u8], end: Option<&[u8]>| -> Vec<Vec<u8>> {
-        rows(engine, Table::Arrivals, start, end)
-            .into_iter()
-            .map(|row| row.0)
-            .collect()
+        rows(engine, Table::Arrivals, start, end).into_iter().map(|row| row.0).collect()
     };
-    assert_eq!(
-        keys(b"", None),
-        [&b"\x00"[..], b"a", b"a\x00", b"ab", b"b", b"\xff"]
-    );
+    assert_eq!(keys(b"", None), [&b"\x00"[..], b"a", b"a\x00", b"ab", b"b", b"\xff"]);
     assert_eq!(keys(b"a", Some(b"b")), [&b"a"[..], b"a\x00", b"ab"]);
     assert_eq!(keys(b"b", None), [&b"b"[..], b"\xff"]);
     assert_eq!(keys(b"b", Some(b"b")), [&b""[..]; 0]);
@@ -138,11 +122,7 @@ fn scans_are_ordered_and_bounded(rig: &mut dyn Rig) {
         engine
             .scan(Table::Arrivals, b"", None, limit, &mut |_, _| {
                 seen += 1;
-                if seen == stop_at {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                if seen == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .expect("scans");
         assert_eq!(seen, expected);
@@ -157,9 +137,7 @@ fn the_last_operation_on_a_key_counts(rig: &mut dyn Rig) {
     batch.put(Table::Objects, b"deleted then put", b"2");
     batch.put(Table::Objects, b"put twice", b"3");
     batch.put(Table::Objects, b"put twice", b"4");
-    rig.engine()
-        .commit(&batch, Durability::Fsync)
-        .expect("commits");
+    rig.engine().commit(&batch, Durability::Fsync).expect("commits");
     for _ in 0..2 {
         let get = |key: &[u8]| rig.engine().get(Table::Objects, key).expect("reads");
         assert_eq!(get(b"put then deleted"), None);
@@ -172,18 +150,10 @@ fn the_last_operation_on_a_key_counts(rig: &mut dyn Rig) {
 fn reopening_keeps_everything_and_counts_go_on(rig: &mut dyn Rig) {
     put(rig.engine(), Table::Meta, b"k", b"v");
     rig.engine().reopen().expect("reopens");
-    assert_eq!(
-        rig.engine()
-            .get(Table::Meta, b"k")
-            .expect("reads")
-            .as_deref(),
-        Some(&b"v"[..])
-    );
+    assert_eq!(rig.engine().get(Table::Meta, b"k").expect("reads").as_deref(), Some(&b"v"[..]));
     put(rig.engine(), Table::Meta, b"k", b"w");
     rig.engine().sync().expect("syncs");
-    rig.engine()
-        .commit(&Batch::new(), Durability::Fsync)
-        .expect("an empty batch only syncs");
+    rig.engine().commit(&Batch::new(), Durability::Fsync).expect("an empty batch only syncs");
     let stats = rig.engine().stats();
     assert_eq!(stats.commits, 2, "an empty batch is no commit");
     assert!(stats.syncs >= 2);
@@ -193,10 +163,7 @@ fn reopening_keeps_everything_and_counts_go_on(rig: &mut dyn Rig) {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Commit {
-        ops: Vec<(Table, u8, Option<usize>)>,
-        durability: Durability,
-    },
+    Commit { ops: Vec<(Table, u8, Option<usize>)>, durability: Durability },
     Restart,
     Reopen,
 }
@@ -221,10 +188,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Random commits and restarts leave what a map would hold.
 fn agrees_with_a_map<R: Rig>(make: impl Fn() -> R, cases: u32) {
-    let mut runner = TestRunner::new(Config {
-        cases,
-        ..Config::default()
-    });
+    let mut runner = TestRunner::new(Config { cases, ..Config::default() });
     let steps = proptest::collection::vec(step(), 1..40);
     let run = |(steps, fill): (Vec<Step>, u8)| -> Result<(), TestCaseError> {
         let mut rig = make();

@@ -99,10 +99,6 @@ impl EngineError {
 
     /// The error for `source` met at `step`.
     pub(crate) fn from_io(step: IoStep, source: &io::Error) -> EngineError {
-        EngineError::Io {
-            step,
-            kind: source.kind(),
-            os_code: source.raw_os_error(),
-        }
+        EngineError::Io { step, kind: source.kind(), os_code: source.raw_os_error() }
     }
 }

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Batch, Durability, Engine, EngineError, EngineStats, IoStep, Op, Table};
+use super::{Batch, Durability, Engine, EngineError, EngineStats, IoStep, Op, Table, Visit};
 
 /// How many unsynced batches are kept undoable. Beyond it the oldest counts as written out, as an
 /// operating system writes back old pages: 1,024 bounds the memory of a run that never syncs.
@@ -92,12 +92,7 @@ impl MemoryEngine {
     /// counts as synced and no fault is ordered.
     pub fn snapshot(&self) -> MemoryEngine {
         let tables = self.state.lock().tables.clone();
-        MemoryEngine {
-            state: Arc::new(Mutex::new(State {
-                tables,
-                ..State::default()
-            })),
-        }
+        MemoryEngine { state: Arc::new(Mutex::new(State { tables, ..State::default() })) }
     }
 
     /// Puts back what `copy` holds, as restoring an old data directory does. Ordered faults stay.
@@ -195,7 +190,7 @@ impl Engine for MemoryEngine {
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
         if end.is_some_and(|end| end <= start) {
             return Ok(());
@@ -238,9 +233,7 @@ impl Engine for MemoryEngine {
     fn stats(&self) -> EngineStats {
         let state = self.state.lock();
         let row_bytes = |rows: &Rows| -> usize {
-            rows.iter()
-                .map(|(key, value)| key.len() + value.len())
-                .sum()
+            rows.iter().map(|(key, value)| key.len() + value.len()).sum()
         };
         EngineStats {
             disk_bytes: state.tables.iter().map(row_bytes).sum::<usize>() as u64,
@@ -292,11 +285,7 @@ impl State {
 
     fn refuse_full(&mut self) -> EngineError {
         self.refused_full += 1;
-        EngineError::Full {
-            free_bytes: 0,
-            reserve_bytes: 0,
-            in_doubt: false,
-        }
+        EngineError::Full { free_bytes: 0, reserve_bytes: 0, in_doubt: false }
     }
 
     fn settle_doubt(&mut self) {
@@ -333,15 +322,10 @@ impl State {
     fn check_readable(&self, table: Table, key: &[u8]) -> Result<(), EngineError> {
         // Almost always empty: the copy of the key is only made when damage was ordered.
         if !self.unreadable.is_empty()
-            && self
-                .unreadable
-                .contains(&(table, Bytes::copy_from_slice(key)))
+            && self.unreadable.contains(&(table, Bytes::copy_from_slice(key)))
         {
             let what = format!("a row of {} bytes' key cannot be read", key.len());
-            return Err(EngineError::Corrupt {
-                table: Some(table),
-                what,
-            });
+            return Err(EngineError::Corrupt { table: Some(table), what });
         }
         Ok(())
     }
@@ -351,22 +335,16 @@ fn changes(batch: &Batch) -> Vec<Change> {
     batch
         .iter()
         .map(|op| match op {
-            Op::Put { table, key, value } => (
-                table,
-                Bytes::copy_from_slice(key),
-                Some(Bytes::copy_from_slice(value)),
-            ),
+            Op::Put { table, key, value } => {
+                (table, Bytes::copy_from_slice(key), Some(Bytes::copy_from_slice(value)))
+            }
             Op::Delete { table, key } => (table, Bytes::copy_from_slice(key), None),
         })
         .collect()
 }
 
 fn write_failed() -> EngineError {
-    EngineError::Io {
-        step: IoStep::Commit,
-        kind: io::ErrorKind::Other,
-        os_code: None,
-    }
+    EngineError::Io { step: IoStep::Commit, kind: io::ErrorKind::Other, os_code: None }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The engine: ordered tables of bytes, changed only by whole batches.
 //!
-//! [`Engine`] is the contract, [`FjallEngine`] keeps it on disk, [`MemoryEngine`] keeps it in memory
-//! with crashes and faults the caller orders. An engine never knows what a row means, never retries
+//! [`Engine`] is the contract, [`FjallEngine`] keeps it on disk, [`MemoryEngine`] keeps it in
+//! memory with crashes and faults the caller orders. An engine never knows what a row means, never retries
 //! a failed write and never changes anything outside [`Engine::commit`].
 //! Next to read: `batch.rs`, `error.rs`, then `fjall/mod.rs`.
 
@@ -104,6 +104,9 @@ pub struct EngineStats {
     pub read_only: bool,
 }
 
+/// What a scan shows its rows, key and value, until it breaks.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// An ordered key-value engine with a fixed set of tables and atomic batches.
 ///
 /// Laws, checked on every implementation by one suite (`conformance.rs`):
@@ -127,7 +130,7 @@ pub trait Engine: Send + Sync + 'static {
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), EngineError>;
 
     /// Makes `batch` part of the tables, all of it or nothing, as safe as `durability` says. An

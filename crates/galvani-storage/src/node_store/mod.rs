@@ -122,12 +122,9 @@ impl<E: Engine> NodeStore<E> {
             shards.extend(keys::shard_of(key));
             ControlFlow::Continue(())
         };
-        self.engine
-            .scan(Table::Clocks, &[0], None, usize::MAX, &mut visit)
-            .map_err(store_error)?;
-        let mine = |shard: &Shard| {
-            LaneIndex::of(shard.partition, self.config.lanes) == self.config.lane
-        };
+        self.engine.scan(Table::Clocks, &[0], None, usize::MAX, &mut visit).map_err(store_error)?;
+        let mine =
+            |shard: &Shard| LaneIndex::of(shard.partition, self.config.lanes) == self.config.lane;
         shards.retain(mine);
         Ok(shards)
     }
@@ -250,8 +247,7 @@ impl<E: Engine> Store for NodeStore<E> {
         if object.is_absent() {
             self.batch.delete(Table::Objects, &row_key);
         } else {
-            self.batch
-                .put_with(Table::Objects, &row_key, |out| rows::put(&row_key, &object, out));
+            self.batch.put_with(Table::Objects, &row_key, |out| rows::put(&row_key, &object, out));
         }
         if let Some(entry) = request {
             let write = record.head.write_id();
@@ -296,9 +292,8 @@ impl<E: Engine> Store for NodeStore<E> {
         // What this tick staged is not in the engine yet.
         for ((of, key), object) in &self.objects {
             let row_key = keys::object(*of, key);
-            let inside = *of == shard
-                && row_key >= start
-                && end.as_ref().is_none_or(|end| row_key < *end);
+            let inside =
+                *of == shard && row_key >= start && end.as_ref().is_none_or(|end| row_key < *end);
             if inside {
                 found.insert(key.bytes().clone(), (key.clone(), object.clone()));
             }

@@ -48,9 +48,7 @@ impl<E: Engine> NodeStore<E> {
             ControlFlow::Continue(())
         };
         let end = end.as_deref();
-        self.engine
-            .scan(Table::Log, &prefix, end, usize::MAX, &mut see)
-            .map_err(store_error)?;
+        self.engine.scan(Table::Log, &prefix, end, usize::MAX, &mut see).map_err(store_error)?;
         let mut arrivals = 0;
         let mut count = |key: &[u8], _: &[u8]| {
             let number = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
@@ -129,7 +127,7 @@ fn parse_object(row_key: &[u8], row: &[u8]) -> Result<(Key, Object), rows::RowEr
     let (bucket, key) = keys::split_object(row_key).ok_or_else(|| body("no bucket in its key"))?;
     let bucket = core::str::from_utf8(bucket).ok().and_then(|name| name.parse().ok());
     let bucket: BucketName = bucket.ok_or_else(|| body("no bucket name in its key"))?;
-    let key = Key::new(bucket, Bytes::copy_from_slice(key))
-        .map_err(|error| body(&error.to_string()))?;
+    let key =
+        Key::new(bucket, Bytes::copy_from_slice(key)).map_err(|error| body(&error.to_string()))?;
     Ok((key, rows::get(row_key, row)?))
 }

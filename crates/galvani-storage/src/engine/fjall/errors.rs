@@ -23,10 +23,7 @@ pub(super) fn translate(
         fjall::Error::Locked => EngineError::Locked,
         fjall::Error::InvalidVersion(_)
         | fjall::Error::Storage(fjall::LsmError::InvalidVersion(_)) => EngineError::Version,
-        damage => EngineError::Corrupt {
-            table,
-            what: damage.to_string(),
-        },
+        damage => EngineError::Corrupt { table, what: damage.to_string() },
     }
 }
 
@@ -42,10 +39,7 @@ fn io_error(
         }
         // A read past the end of a file, or bytes that do not decode.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData if step != IoStep::Commit => {
-            EngineError::Corrupt {
-                table,
-                what: source.to_string(),
-            }
+            EngineError::Corrupt { table, what: source.to_string() }
         }
         _ => EngineError::from_io(step, source),
     }

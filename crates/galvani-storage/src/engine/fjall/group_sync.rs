@@ -61,11 +61,7 @@ impl GroupSync {
                 Some(failed) if failed.last + 1 == round => failed.last = round,
                 Some(_) | None => {
                     let error = error.clone();
-                    state.failed = Some(Failed {
-                        first: round,
-                        last: round,
-                        error,
-                    });
+                    state.failed = Some(Failed { first: round, last: round, error });
                 }
             }
         }
@@ -138,10 +134,7 @@ mod tests {
             })
             .collect();
         running.wait();
-        leader
-            .join()
-            .expect("no panic")
-            .expect("its own sync went well");
+        leader.join().expect("no panic").expect("its own sync went well");
         for follower in followers {
             let outcome = follower.join().expect("no panic");
             assert_eq!(outcome, Err(EngineError::ReadOnly));

@@ -10,7 +10,8 @@
 //! ```text
 //! batch = start item* end
 //! start = 01 | items u32 | seqno u64
-//! item  = 02 | kind u8 | compression u8 | table u64 | key length u16 | value length u32 twice | key | value
+//! item  = 02 | kind u8 | compression u8 | table u64
+//!         | key length u16 | value length u32, twice | key | value
 //! clear = 04 | table u64                              (counts as an item)
 //! end   = 03 | xxh3-64 of the items u64 | "FJL" 03
 //! ```
@@ -73,9 +74,7 @@ pub(super) fn check(path: &Path, history: PowerHistory) -> Result<Option<Journal
             return Err(EngineError::Corrupt { table: None, what });
         }
         let file = OpenOptions::new().write(true).open(file).map_err(failed)?;
-        file.set_len(walk.valid_end)
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
+        file.set_len(walk.valid_end).and_then(|()| file.sync_all()).map_err(failed)?;
         let cut = JournalCut {
             journal: *number,
             at: walk.valid_end,
@@ -94,9 +93,7 @@ fn list(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     for entry in std::fs::read_dir(path)? {
         let file = entry?.path();
         if file.extension().is_some_and(|extension| extension == "jnl") {
-            let number = file
-                .file_stem()
-                .and_then(|stem| stem.to_str()?.parse().ok());
+            let number = file.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             let number = number.ok_or(io::ErrorKind::InvalidData)?;
             journals.push((number, file));
         }
@@ -131,12 +128,7 @@ impl Walk {
         file.seek(SeekFrom::Start(0))?;
         let mut reader = BufReader::with_capacity(READ_BYTES, &file);
         let mut parser = Parser::new(&mut reader, length);
-        let mut walk = Walk {
-            valid_end: 0,
-            data_end,
-            last_seqno,
-            stop: None,
-        };
+        let mut walk = Walk { valid_end: 0, data_end, last_seqno, stop: None };
         while walk.valid_end < data_end {
             match parser.batch(walk.last_seqno)? {
                 Ok(seqno) => {
@@ -144,7 +136,9 @@ impl Walk {
                     walk.last_seqno = Some(seqno);
                 }
                 Err(why) => {
-                    let is_torn = parser.at >= data_end && !walk.shows_a_later_batch(&mut file)?;
+                    let is_torn = parser.at >= data_end
+                        && !parser.met_wrong_end
+                        && !walk.shows_a_later_batch(&mut file)?;
                     walk.stop = Some(Stop { is_torn, why });
                     break;
                 }
@@ -196,16 +190,13 @@ struct Parser<R> {
     at: u64,
     length: u64,
     items: Xxh3,
+    /// An end mark was met that is wrong and is not the beginning of a right one.
+    met_wrong_end: bool,
 }
 
 impl<R: Read> Parser<R> {
     fn new(reader: R, length: u64) -> Parser<R> {
-        Parser {
-            reader,
-            at: 0,
-            length,
-            items: Xxh3::new(),
-        }
+        Parser { reader, at: 0, length, items: Xxh3::new(), met_wrong_end: false }
     }
 
     /// Takes in one batch and returns its number, or why there is none.
@@ -228,6 +219,8 @@ impl<R: Read> Parser<R> {
             return Ok(Err("it ends in its end mark"));
         };
         if end[0] != TAG_END || end[9..] != *END_MAGIC {
+            let right = end[9..].iter().zip(END_MAGIC).take_while(|(a, b)| a == b).count();
+            self.met_wrong_end = end[9 + right..].iter().any(|byte| *byte != 0);
             return Ok(Err("its end mark is wrong"));
         }
         if u64::from_le_bytes(field(&end, 1)) != self.items.digest() {
@@ -287,11 +280,7 @@ impl<R: Read> Parser<R> {
             self.at += part as u64;
             count -= part as u64;
         }
-        Ok(if is_short {
-            Err("an item reaches past the end")
-        } else {
-            Ok(())
-        })
+        Ok(if is_short { Err("an item reaches past the end") } else { Ok(()) })
     }
 
     /// The next `N` bytes; at the end of the file, takes what is left and returns `None`.
@@ -310,7 +299,7 @@ impl<R: Read> Parser<R> {
 /// Where the zeros begin that end `file`, read from behind.
 fn data_end(file: &mut File) -> io::Result<u64> {
     let mut buffer = vec![0; READ_BYTES];
-    let mut end = file.metadata()?.len();
+    let mut end = last_extent_end(file)?;
     while end > 0 {
         let part = end.min(READ_BYTES as u64);
         let begin = end - part;
@@ -323,6 +312,20 @@ fn data_end(file: &mut File) -> io::Result<u64> {
         end = begin;
     }
     Ok(0)
+}
+
+/// Where the last bytes that were ever written end: behind it the file is a hole, which is not
+/// worth reading.
+fn last_extent_end(file: &File) -> io::Result<u64> {
+    let mut end = 0;
+    loop {
+        match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(end)) {
+            Ok(begin) => end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(begin))?,
+            Err(rustix::io::Errno::NXIO) => return Ok(end),
+            // A file system that knows no holes.
+            Err(_) => return Ok(file.metadata()?.len()),
+        }
+    }
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -1,13 +1,12 @@
 //! The engine on disk: one fjall database per node, shared by all lanes.
 //!
-//! Read in fjall 3.1's source, and relied on here: a batch goes to the journal under one mutex, with
-//! a checksum over its items and an end mark, before any table sees it. Without a persist mode its
-//! tail stays in an 8 KiB buffer of the process; `Buffer` writes that to the file, which survives
-//! SIGKILL: every commit here does at least that. `SyncData` and `SyncAll` then call `fdatasync`
-//! or `fsync` **under the same mutex**, so a durable commit inside the batch would make lanes sync
-//! one after the other: `group_sync.rs` lets them share one instead. Opening cuts the journal at the first entry
-//! that does not parse, wherever that is: `journal.rs` looks first. A worker that fails poisons
-//! the database, and a commit waiting for it would wait for ever: `room.rs` waits instead.
+//! Read in fjall 3.1's source and relied on: a batch goes to the journal under one mutex, with a
+//! checksum over its items and an end mark, before any table sees it. Without a persist mode its
+//! tail stays in a buffer of the process; `Buffer` writes that to the file, which survives
+//! SIGKILL: every commit here does so. `SyncData` adds `fdatasync` **under the same mutex**, which
+//! would make lanes sync one after the other: `group_sync.rs` lets them share one. Opening cuts the
+//! journal where an entry does not parse: `journal.rs` looks first. A commit that waits for a
+//! worker that has died waits for ever: `room.rs` waits instead.
 //! Next to read: `options.rs`, `journal.rs`.
 
 mod errors;
@@ -20,7 +19,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +28,7 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
 use parking_lot::RwLock;
 
-use super::{Batch, Durability, Engine, EngineError, EngineStats, IoStep, Op, Table};
+use super::{Batch, Durability, Engine, EngineError, EngineStats, IoStep, Op, Table, Visit};
 use errors::translate;
 use group_sync::GroupSync;
 pub use journal::{JournalCut, PowerHistory};
@@ -92,12 +91,7 @@ impl FjallEngine {
             commits: AtomicU64::new(0),
             refused_full: AtomicU64::new(0),
         };
-        Ok((
-            FjallEngine {
-                shared: Arc::new(shared),
-            },
-            report,
-        ))
+        Ok((FjallEngine { shared: Arc::new(shared) }, report))
     }
 
     /// Runs `read` on the open database; waits while it is being reopened.
@@ -147,8 +141,7 @@ impl FjallEngine {
                 Op::Delete { table, key } => rows.remove(&open.tables[table.index()], key),
             }
         }
-        rows.commit()
-            .map_err(|error| self.stop_writes(IoStep::Commit, &error))?;
+        rows.commit().map_err(|error| self.stop_writes(IoStep::Commit, &error))?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -191,12 +184,7 @@ impl Engine for FjallEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.with_open(|open| match open.tables[table.index()].get(key) {
             Ok(value) => Ok(value.map(to_bytes)),
-            Err(error) => Err(translate(
-                IoStep::Read,
-                Some(table),
-                &error,
-                &self.shared.space,
-            )),
+            Err(error) => Err(translate(IoStep::Read, Some(table), &error, &self.shared.space)),
         })
     }
 
@@ -206,7 +194,7 @@ impl Engine for FjallEngine {
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
         if end.is_some_and(|end| end <= start) {
             return Ok(());
@@ -214,10 +202,7 @@ impl Engine for FjallEngine {
         let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
         let range = (Bound::Included(start), upper);
         self.with_open(|open| {
-            for row in open.tables[table.index()]
-                .range::<&[u8], _>(range)
-                .take(limit)
-            {
+            for row in open.tables[table.index()].range::<&[u8], _>(range).take(limit) {
                 let (key, value) = row.into_inner().map_err(|error| {
                     translate(IoStep::Read, Some(table), &error, &self.shared.space)
                 })?;

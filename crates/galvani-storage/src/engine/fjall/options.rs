@@ -64,20 +64,18 @@ pub(super) fn keyspace(table: Table, config: &EngineConfig) -> KeyspaceCreateOpt
         Table::Objects | Table::RequestIds => options.compaction_strategy(leveled(32 * MIB)),
         // A record is looked up only by someone who knows its dot, so filters on the last level
         // would only cost memory. Values stay out of the tree: compaction does not copy them.
-        Table::Log => options
-            .expect_point_read_hits(true)
-            .with_kv_separation(Some(
-                KvSeparationOptions::default()
-                    .compression(CompressionType::None)
-                    .separation_threshold(SEPARATED_BYTES_MIN),
-            )),
+        Table::Log => options.expect_point_read_hits(true).with_kv_separation(Some(
+            KvSeparationOptions::default()
+                .compression(CompressionType::None)
+                .separation_threshold(SEPARATED_BYTES_MIN),
+        )),
         // Scanned, never looked up.
-        Table::Arrivals => options
-            .filter_policy(FilterPolicy::disabled())
-            .compaction_strategy(leveled(32 * MIB)),
-        Table::Clocks | Table::Meta => options
-            .expect_point_read_hits(true)
-            .compaction_strategy(leveled(8 * MIB)),
+        Table::Arrivals => {
+            options.filter_policy(FilterPolicy::disabled()).compaction_strategy(leveled(32 * MIB))
+        }
+        Table::Clocks | Table::Meta => {
+            options.expect_point_read_hits(true).compaction_strategy(leveled(8 * MIB))
+        }
     }
 }
 

@@ -23,12 +23,7 @@ pub(super) fn wait_for_room(open: &Open, batch: &Batch) -> Result<(), EngineErro
             Op::Put { table, .. } | Op::Delete { table, .. } => touched[table.index()] = true,
         }
     }
-    let tables = || {
-        open.tables
-            .iter()
-            .zip(touched)
-            .filter_map(|(tree, hit)| hit.then_some(tree))
-    };
+    let tables = || open.tables.iter().zip(touched).filter_map(|(tree, hit)| hit.then_some(tree));
     if tables().all(has_room) {
         return Ok(());
     }
@@ -40,9 +35,7 @@ pub(super) fn wait_for_room(open: &Open, batch: &Batch) -> Result<(), EngineErro
         }
         let waited = began.elapsed();
         if waited >= STALL_MAX {
-            return Err(EngineError::Stalled {
-                waited_ms: waited.as_millis() as u64,
-            });
+            return Err(EngineError::Stalled { waited_ms: waited.as_millis() as u64 });
         }
         std::thread::sleep(POLL);
     }

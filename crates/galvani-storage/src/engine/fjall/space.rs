@@ -55,8 +55,7 @@ impl SpaceGuard {
             self.forget();
             return Err(self.full(free_bytes, false));
         }
-        self.allowance
-            .store((spare - bytes) / ALLOWANCE_PART, Ordering::Relaxed);
+        self.allowance.store((spare - bytes) / ALLOWANCE_PART, Ordering::Relaxed);
         self.asked_ms.store(now_ms, Ordering::Relaxed);
         Ok(())
     }
@@ -80,11 +79,7 @@ impl SpaceGuard {
     }
 
     fn full(&self, free_bytes: u64, in_doubt: bool) -> EngineError {
-        EngineError::Full {
-            free_bytes,
-            reserve_bytes: self.reserve_bytes,
-            in_doubt,
-        }
+        EngineError::Full { free_bytes, reserve_bytes: self.reserve_bytes, in_doubt }
     }
 }
 

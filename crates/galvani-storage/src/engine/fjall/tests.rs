@@ -16,11 +16,7 @@ fn open(path: &Path) -> FjallEngine {
 }
 
 fn small() -> EngineConfig {
-    EngineConfig {
-        memtable_bytes: 0,
-        reserve_bytes: 0,
-        ..EngineConfig::default()
-    }
+    EngineConfig { memtable_bytes: 0, reserve_bytes: 0, ..EngineConfig::default() }
 }
 
 /// Commits batch `number`: one row in each of three tables.
@@ -45,11 +41,7 @@ fn found(engine: &FjallEngine, numbers: impl Iterator<Item = u32>) -> Vec<u32> {
         let key = number.to_be_bytes();
         let object = get(Table::Objects, &key);
         let record = get(Table::Log, &key);
-        assert_eq!(
-            object.is_some(),
-            record.is_some(),
-            "batch {number} is whole or absent"
-        );
+        assert_eq!(object.is_some(), record.is_some(), "batch {number} is whole or absent");
         if let (Some(object), Some(record)) = (object, record) {
             assert_eq!(object, key[..]);
             assert_eq!(record, vec![number as u8; 700]);
@@ -59,11 +51,7 @@ fn found(engine: &FjallEngine, numbers: impl Iterator<Item = u32>) -> Vec<u32> {
     let latest = get(Table::Clocks, b"latest");
     assert_eq!(
         latest.as_deref(),
-        found
-            .last()
-            .map(|last| last.to_be_bytes())
-            .as_ref()
-            .map(|b| &b[..])
+        found.last().map(|last| last.to_be_bytes()).as_ref().map(|b| &b[..])
     );
     found
 }
@@ -84,10 +72,7 @@ fn a_newer_engine_format_is_refused() {
     drop(open(dir.path()));
     std::fs::write(dir.path().join("version"), b"FJL\x09").expect("writes");
     let error = FjallEngine::open(dir.path(), small(), PowerHistory::SameBoot);
-    assert_eq!(
-        error.map(|_| ()).expect_err("refused"),
-        EngineError::Version
-    );
+    assert_eq!(error.map(|_| ()).expect_err("refused"), EngineError::Version);
 }
 
 #[test]
@@ -120,12 +105,7 @@ fn lanes_share_syncs_and_lose_nothing() {
     let engine = open(dir.path());
     for number in 0..LANES * EACH {
         for table in [Table::Objects, Table::Log] {
-            assert!(
-                engine
-                    .get(table, &number.to_be_bytes())
-                    .expect("reads")
-                    .is_some()
-            );
+            assert!(engine.get(table, &number.to_be_bytes()).expect("reads").is_some());
         }
     }
 }
@@ -142,11 +122,7 @@ fn rows_survive_flushes_compactions_and_deletes() {
             for number in chunk * 100..(chunk + 1) * 100 {
                 let value = [(round ^ number) as u8; 900];
                 batch.put(Table::Log, &number.to_be_bytes(), &value);
-                batch.put(
-                    Table::Arrivals,
-                    &(round * 2_000 + number).to_be_bytes(),
-                    b"dot",
-                );
+                batch.put(Table::Arrivals, &(round * 2_000 + number).to_be_bytes(), b"dot");
                 if round > 0 {
                     let old = ((round - 1) * 2_000 + number).to_be_bytes();
                     batch.delete(Table::Arrivals, &old);
@@ -161,22 +137,14 @@ fn rows_survive_flushes_compactions_and_deletes() {
             arrivals += 1;
             std::ops::ControlFlow::Continue(())
         };
-        engine
-            .scan(Table::Arrivals, b"", None, usize::MAX, &mut count)
-            .expect("scans");
+        engine.scan(Table::Arrivals, b"", None, usize::MAX, &mut count).expect("scans");
         assert_eq!(arrivals, 2_000);
         for number in 0..2_000u32 {
-            let value = engine
-                .get(Table::Log, &number.to_be_bytes())
-                .expect("reads");
+            let value = engine.get(Table::Log, &number.to_be_bytes()).expect("reads");
             assert_eq!(value.as_deref(), Some(&[(59 ^ number) as u8; 900][..]));
         }
         engine.reopen().expect("reopens");
     }
     let stats = engine.stats();
-    assert!(
-        stats.disk_bytes < 400 << 20,
-        "{} bytes for 2 MB of rows",
-        stats.disk_bytes
-    );
+    assert!(stats.disk_bytes < 400 << 20, "{} bytes for 2 MB of rows", stats.disk_bytes);
 }

@@ -10,16 +10,11 @@ fn put(engine: &MemoryEngine, number: u64, durability: Durability) -> Result<(),
 
 fn latest(engine: &MemoryEngine) -> Option<u64> {
     let row = engine.get(Table::Clocks, b"latest").expect("readable")?;
-    Some(u64::from_be_bytes(
-        row.as_ref().try_into().expect("eight bytes"),
-    ))
+    Some(u64::from_be_bytes(row.as_ref().try_into().expect("eight bytes")))
 }
 
 fn has(engine: &MemoryEngine, number: u64) -> bool {
-    engine
-        .get(Table::Log, &number.to_be_bytes())
-        .expect("readable")
-        .is_some()
+    engine.get(Table::Log, &number.to_be_bytes()).expect("readable").is_some()
 }
 
 #[test]
@@ -30,11 +25,7 @@ fn a_process_crash_keeps_every_commit() {
     }
     engine.crash(CrashKeep::Committed);
     assert_eq!(latest(&engine), Some(4));
-    assert_eq!(
-        engine.unsynced(),
-        5,
-        "a later power loss can still take them"
-    );
+    assert_eq!(engine.unsynced(), 5, "a later power loss can still take them");
 }
 
 #[test]
@@ -64,11 +55,7 @@ fn a_failed_write_makes_it_read_only_until_reopened() {
         engine.fail_next_commits([kind]);
         let error = put(&engine, 2, Durability::Os).expect_err("ordered to fail");
         assert!(error.is_in_doubt());
-        assert_eq!(
-            latest(&engine),
-            Some(1),
-            "reads go on and do not show the doubtful batch"
-        );
+        assert_eq!(latest(&engine), Some(1), "reads go on and do not show the doubtful batch");
         assert_eq!(put(&engine, 3, Durability::Os), Err(EngineError::ReadOnly));
         engine.reopen().expect("reopened");
         assert_eq!(has(&engine, 2), kept);
@@ -110,25 +97,13 @@ fn damage_is_seen_as_ordered() {
     put(&engine, 1, Durability::Os).expect("committed");
     let key = 1u64.to_be_bytes();
     assert!(engine.corrupt(Table::Log, &key, Corruption::FlipBit(8)));
-    assert_eq!(
-        engine.get(Table::Log, &key).expect("readable").as_deref(),
-        Some(&b"v`lue"[..])
-    );
+    assert_eq!(engine.get(Table::Log, &key).expect("readable").as_deref(), Some(&b"v`lue"[..]));
     assert!(engine.corrupt(Table::Log, &key, Corruption::Truncate(2)));
-    assert_eq!(
-        engine.get(Table::Log, &key).expect("readable").as_deref(),
-        Some(&b"v`"[..])
-    );
+    assert_eq!(engine.get(Table::Log, &key).expect("readable").as_deref(), Some(&b"v`"[..]));
     assert!(!engine.corrupt(Table::Log, &key, Corruption::Truncate(2)));
     assert!(engine.corrupt(Table::Log, &key, Corruption::Unreadable));
     let error = engine.get(Table::Log, &key).expect_err("unreadable");
-    assert!(matches!(
-        error,
-        EngineError::Corrupt {
-            table: Some(Table::Log),
-            ..
-        }
-    ));
+    assert!(matches!(error, EngineError::Corrupt { table: Some(Table::Log), .. }));
     put(&engine, 1, Durability::Os).expect("written again");
     assert!(has(&engine, 1));
     assert!(engine.corrupt(Table::Log, &key, Corruption::Vanish));

@@ -27,10 +27,7 @@ impl SmallDisk {
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
             Err(error) => error.to_string(),
         };
-        assert!(
-            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "cannot mount: {why}"
-        );
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "cannot mount: {why}");
         eprintln!("SKIPPED: this test needs to mount a tmpfs and cannot: {why}");
         None
     }
@@ -47,10 +44,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Lazily, so that a failed test that still holds files does not leave the mount behind.
-        let unmounted = Command::new("umount")
-            .arg("-l")
-            .arg(self.dir.path())
-            .status();
+        let unmounted = Command::new("umount").arg("-l").arg(self.dir.path()).status();
         if !unmounted.is_ok_and(|status| status.success()) {
             eprintln!("could not unmount {}", self.dir.path().display());
         }
@@ -58,13 +52,8 @@ impl Drop for SmallDisk {
 }
 
 fn open(path: &Path, reserve_bytes: u64) -> FjallEngine {
-    let config = EngineConfig {
-        reserve_bytes,
-        ..small()
-    };
-    FjallEngine::open(path, config, PowerHistory::SameBoot)
-        .expect("opens")
-        .0
+    let config = EngineConfig { reserve_bytes, ..small() };
+    FjallEngine::open(path, config, PowerHistory::SameBoot).expect("opens").0
 }
 
 /// Commits numbered batches until one fails; returns how many went well, and the failure.
@@ -87,29 +76,14 @@ fn below_the_reserve_commits_are_refused_and_accepted_again_when_space_returns()
     std::fs::write(disk.ballast(), vec![1; 50 << 20]).expect("writes");
 
     let (refused, error) = fill_up(&engine, 1);
-    let EngineError::Full {
-        free_bytes,
-        reserve_bytes,
-        in_doubt,
-    } = error
-    else {
+    let EngineError::Full { free_bytes, reserve_bytes, in_doubt } = error else {
         panic!("not full but {error}");
     };
     assert!(!in_doubt, "nothing was written");
     assert_eq!(reserve_bytes, 96 << 20);
-    assert!(
-        free_bytes > 80 << 20,
-        "the reserve was kept: {free_bytes} bytes are free"
-    );
-    assert_eq!(
-        found(&engine, 0..refused + 1).len() as u32,
-        refused,
-        "reads go on"
-    );
-    assert!(
-        commit(&engine, refused, Durability::Fsync).is_err(),
-        "and it stays refused"
-    );
+    assert!(free_bytes > 80 << 20, "the reserve was kept: {free_bytes} bytes are free");
+    assert_eq!(found(&engine, 0..refused + 1).len() as u32, refused, "reads go on");
+    assert!(commit(&engine, refused, Durability::Fsync).is_err(), "and it stays refused");
     engine.sync().expect("what is there can still be synced");
 
     std::fs::remove_file(disk.ballast()).expect("removes");
@@ -118,10 +92,7 @@ fn below_the_reserve_commits_are_refused_and_accepted_again_when_space_returns()
     assert!(stats.refused_full >= 2);
     assert!(!stats.read_only);
     drop(engine);
-    assert_eq!(
-        found(&open(&disk.data(), 0), 0..refused + 1).len() as u32,
-        refused + 1
-    );
+    assert_eq!(found(&open(&disk.data(), 0), 0..refused + 1).len() as u32, refused + 1);
 }
 
 #[test]
@@ -133,38 +104,22 @@ fn at_the_real_end_of_the_disk_nothing_committed_is_lost() {
     std::fs::write(disk.ballast(), vec![1; 4 << 20]).expect("writes");
 
     let (failed, error) = fill_up(&engine, 0);
-    assert!(
-        failed > 1_000,
-        "there was room for more than {failed} batches"
-    );
+    assert!(failed > 1_000, "there was room for more than {failed} batches");
     match error {
         EngineError::Full { in_doubt: true, .. } | EngineError::ReadOnly => {}
         other => panic!("{other}"),
     }
-    assert_eq!(
-        commit(&engine, failed, Durability::Os),
-        Err(EngineError::ReadOnly)
-    );
+    assert_eq!(commit(&engine, failed, Durability::Os), Err(EngineError::ReadOnly));
     assert_eq!(engine.sync(), Err(EngineError::ReadOnly));
-    assert_eq!(
-        found(&engine, 0..failed + 1).len() as u32,
-        failed,
-        "reads go on"
-    );
+    assert_eq!(found(&engine, 0..failed + 1).len() as u32, failed, "reads go on");
 
     std::fs::remove_file(disk.ballast()).expect("removes");
     engine.reopen().expect("reopens when space is back");
     let there = found(&engine, 0..failed + 1).len() as u32;
-    assert!(
-        there == failed || there == failed + 1,
-        "{there} of {failed}, the last in doubt"
-    );
+    assert!(there == failed || there == failed + 1, "{there} of {failed}, the last in doubt");
     commit(&engine, failed, Durability::Fsync).expect("writes go on");
     drop(engine);
-    assert_eq!(
-        found(&open(&disk.data(), 0), 0..failed + 1).len() as u32,
-        failed + 1
-    );
+    assert_eq!(found(&open(&disk.data(), 0), 0..failed + 1).len() as u32, failed + 1);
 }
 
 #[test]
@@ -180,20 +135,12 @@ fn a_batch_larger_than_the_space_left_is_torn_and_gone_after_a_restart() {
     for part in 0..20u32 {
         batch.put(Table::Log, &(1_000 + part).to_be_bytes(), &vec![3; 1 << 20]);
     }
-    let error = engine
-        .commit(&batch, Durability::Os)
-        .expect_err("larger than the disk");
-    assert!(
-        matches!(error, EngineError::Full { in_doubt: true, .. }),
-        "{error}"
-    );
+    let error = engine.commit(&batch, Durability::Os).expect_err("larger than the disk");
+    assert!(matches!(error, EngineError::Full { in_doubt: true, .. }), "{error}");
     drop(engine);
     let engine = open(&disk.data(), 0);
     assert_eq!(found(&engine, 0..10).len(), 10);
     for part in 0..20u32 {
-        assert_eq!(
-            engine.get(Table::Log, &(1_000 + part).to_be_bytes()),
-            Ok(None)
-        );
+        assert_eq!(engine.get(Table::Log, &(1_000 + part).to_be_bytes()), Ok(None));
     }
 }

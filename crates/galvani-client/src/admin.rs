@@ -1,0 +1,243 @@
+//! Questions about the cluster itself: buckets, where a key lives, how the nodes are.
+//!
+//! Any node answers these; making a bucket is sent on to the one node where buckets are made.
+//! Answers of several nodes are partial rather than late: a node that does not answer in time is
+//! listed with its error.
+
+use crate::answer::ReplicaAnswer;
+use crate::bucket::subject;
+use crate::call::{Deadline, Plan, run};
+use crate::client::{Client, Shared};
+use crate::directory::{Directory, Route};
+use crate::error::{Error, ErrorKind, Result};
+use crate::race::first;
+use bytes::Bytes;
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::ids::{NodeId, Shard};
+use galvani_model::placement::Member;
+use galvani_model::version::{DotSet, Version};
+use galvani_wire::message::{self, CreateBucket, Explained};
+use galvani_wire::{Message, NodeStatus};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Where a key lives and what each owner holds of it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The key's placement hash.
+    pub hash: u64,
+    /// Its shard: partition and copies.
+    pub shard: Shard,
+    /// Names of its owners, in order.
+    pub owners: Vec<String>,
+    /// Names of the nodes that stand in for owners, best first.
+    pub fallbacks: Vec<String>,
+    /// Each owner's view.
+    pub replicas: Vec<ReplicaState>,
+}
+
+/// What one owner holds of a key.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ReplicaState {
+    /// The node's name.
+    pub node: String,
+    /// Its versions, or why it did not say.
+    pub versions: Result<Vec<Version>, ReplicaAnswer>,
+    /// What it has seen of the key.
+    pub seen: DotSet,
+}
+
+/// One member of the cluster and how it is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeReport {
+    /// Which node.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// What it said of itself, or why it said nothing.
+    pub status: Result<NodeStatus>,
+}
+
+impl Client {
+    /// Every bucket of the cluster, asked anew.
+    pub async fn buckets(&self) -> Result<BTreeMap<BucketName, BucketProps>> {
+        let deadline = self.shared.deadline("buckets", None)?;
+        let route = self.shared.directory().any(self.shared.zone());
+        let view = self.shared.refresh("buckets", route, deadline).await?;
+        Ok(view.buckets.clone())
+    }
+
+    /// Makes a bucket on every node. Making it again with the same properties is no change and no
+    /// error.
+    pub async fn create_bucket(&self, name: impl AsRef<str>, props: BucketProps) -> Result<()> {
+        const OP: &str = "create bucket";
+        let shown: String = name.as_ref().chars().take(80).collect();
+        let fail = |kind| Error::new(OP, shown.as_str(), kind);
+        let name: BucketName =
+            name.as_ref().parse().map_err(|error| fail(ErrorKind::BucketName(error)))?;
+        props.check().map_err(|error| fail(ErrorKind::BucketRefused { why: error.to_string() }))?;
+        let deadline = self.shared.deadline(OP, None)?;
+        let mut route = self.shared.directory().any(self.shared.zone());
+        for _ in 0..=REDIRECTS_MAX {
+            let asked = create_at(&self.shared, route, deadline, &name, &props).await;
+            let directory = self.shared.directory();
+            let Err(error) = asked else {
+                // The view is only how the client finds its way: the bucket exists either way.
+                let route = directory.any(self.shared.zone());
+                let _ = self.shared.refresh("describe", route, deadline).await;
+                return Ok(());
+            };
+            let ErrorKind::BucketHome { node } = error.kind() else { return Err(error) };
+            match directory.view().layout.member_named(node) {
+                Some(member) => route = directory.only(member),
+                None => return Err(error),
+            }
+        }
+        Err(fail(ErrorKind::Protocol { what: "nodes send each other the request".to_owned() }))
+    }
+
+    /// Where `key` of bucket `default` lives and what each owner holds of it.
+    pub async fn explain(&self, key: impl Into<Bytes>) -> Result<Explanation> {
+        self.bucket("default").explain(key).await
+    }
+
+    /// How every member is, in the order of their names. Each has a second at most, and less if
+    /// the client's timeout is less; one that does not answer is listed with its error.
+    pub async fn status(&self) -> Vec<NodeReport> {
+        let directory = self.shared.directory();
+        let timeout = self.shared.settings.timeout.min(NODE_TIMEOUT);
+        let mut waiting: Vec<&Member> = directory.view().layout.members().iter().collect();
+        waiting.sort_by(|a, b| b.name().cmp(a.name()));
+        let (mut asked, mut reports) = (Vec::new(), Vec::new());
+        loop {
+            while asked.len() < NODES_AT_ONCE {
+                let Some(member) = waiting.pop() else { break };
+                let deadline = Deadline::after(timeout);
+                let report = report(&self.shared, &directory, member, deadline);
+                asked.push(Box::pin(report));
+            }
+            if asked.is_empty() {
+                break;
+            }
+            reports.push(first(&mut asked).await.1);
+        }
+        reports.sort_by(|a, b| a.name.cmp(&b.name));
+        reports
+    }
+}
+
+impl crate::Bucket {
+    /// Where `key` lives and what each owner holds of it.
+    pub async fn explain(&self, key: impl Into<Bytes>) -> Result<Explanation> {
+        const OP: &str = "explain";
+        let key = self.key(OP, key.into())?;
+        let shared = &self.client().shared;
+        let deadline = shared.deadline(OP, None)?;
+        let directory = shared.directory_with(key.bucket(), deadline).await;
+        let plan = Plan {
+            op: OP,
+            subject: &|| subject(&key),
+            bucket: Some(key.bucket()),
+            route: directory.route(&key, shared.zone()),
+            deadline,
+            write: None,
+            make: &|| {
+                let timeout_ms = deadline.server_ms();
+                Message::Explain(message::Explain { key: key.clone(), timeout_ms })
+            },
+            accept: |message| match message {
+                Message::Explained(explained) => Ok(explained),
+                other => Err(Box::new(other)),
+            },
+        };
+        let explained = run(shared, plan).await?;
+        Ok(Explanation::of(explained, &directory))
+    }
+}
+
+impl Explanation {
+    fn of(explained: Explained, directory: &Directory) -> Explanation {
+        let name = |node: &NodeId| directory.name_of(*node);
+        let copies = usize::from(explained.shard.n).min(explained.preference.len());
+        let (owners, fallbacks) = explained.preference.split_at(copies);
+        let state = |view: message::ReplicaView| ReplicaState {
+            node: name(&view.node),
+            versions: view.versions.map_err(|answer| ReplicaAnswer::of(&answer, directory)),
+            seen: view.seen,
+        };
+        Explanation {
+            hash: explained.hash,
+            shard: explained.shard,
+            owners: owners.iter().map(name).collect(),
+            fallbacks: fallbacks.iter().map(name).collect(),
+            replicas: explained.replicas.into_iter().map(state).collect(),
+        }
+    }
+}
+
+async fn create_at(
+    shared: &Shared,
+    route: Route,
+    deadline: Deadline,
+    name: &BucketName,
+    props: &BucketProps,
+) -> Result<()> {
+    let plan = Plan {
+        op: "create bucket",
+        subject: &|| name.to_string(),
+        bucket: Some(name),
+        route,
+        deadline,
+        write: None,
+        make: &|| {
+            Message::CreateBucket(CreateBucket {
+                name: name.clone(),
+                props: props.clone(),
+                timeout_ms: deadline.server_ms(),
+            })
+        },
+        accept: |message| match message {
+            Message::BucketCreated => Ok(()),
+            other => Err(Box::new(other)),
+        },
+    };
+    run(shared, plan).await
+}
+
+async fn report(
+    shared: &Shared,
+    directory: &Directory,
+    member: &Member,
+    deadline: Deadline,
+) -> NodeReport {
+    let plan = Plan {
+        op: "status",
+        subject: &|| member.name().to_owned(),
+        bucket: None,
+        route: directory.only(member),
+        deadline,
+        write: None,
+        make: &|| Message::Status,
+        accept: |message| match message {
+            Message::StatusIs(status) => Ok(*status),
+            other => Err(Box::new(other)),
+        },
+    };
+    NodeReport {
+        id: member.id(),
+        name: member.name().to_owned(),
+        zone: member.zone().to_owned(),
+        status: run(shared, plan).await,
+    }
+}
+
+/// The node where buckets are made may change while it is asked for, but not for ever.
+const REDIRECTS_MAX: u32 = 3;
+const NODE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Nodes whose status is asked at once.
+const NODES_AT_ONCE: usize = 64;

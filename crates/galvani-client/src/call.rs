@@ -1,0 +1,388 @@
+//! One call: attempts at one lane after another, within one deadline, until one answers.
+//!
+//! All attempts of a write carry the same request id, time, context and value, so they are one
+//! write to the servers. A node that stays silent for a quarter of the call's time is joined by
+//! another attempt and still listened to. Retries come out of the client's budget; an attempt that
+//! never left does not count. What the servers' answers mean is in `failure.rs`.
+
+use crate::client::Shared;
+use crate::directory::{Directory, Route, Target};
+use crate::error::{Applied, Attempt, Error, ErrorKind, Span, Trace};
+use crate::failure::{kind_of, verdict};
+use crate::net::Fault;
+use crate::race::first;
+use crate::request::{Make, Request};
+use crate::retry::{Fate, pause};
+use galvani_model::bucket::BucketName;
+use galvani_model::ids::RequestId;
+use galvani_transport::SendError;
+use galvani_wire::Message;
+use galvani_wire::message::Failed;
+use smallvec::SmallVec;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// The time a call has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    started: Instant,
+    at: Instant,
+}
+
+impl Deadline {
+    pub(crate) fn after(timeout: Duration) -> Deadline {
+        let started = Instant::now();
+        Deadline { started, at: started + timeout }
+    }
+
+    /// Milliseconds a server may take: what is left, less a little for the way back, so that its
+    /// account of who answered still arrives. At least 1.
+    pub(crate) fn server_ms(&self) -> u32 {
+        let left = self.at.saturating_duration_since(Instant::now());
+        let left = left - (left / 20).min(WAY_BACK_MAX);
+        u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+    }
+
+    pub(crate) fn has_passed(&self) -> bool {
+        Instant::now() >= self.at
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits, but not beyond the deadline.
+    pub(crate) async fn sleep(&self, pause: Duration) {
+        tokio::time::sleep_until((Instant::now() + pause).min(self.at)).await;
+    }
+
+    fn stall_after(&self) -> Duration {
+        (self.at.saturating_duration_since(self.started) / 4).clamp(STALL_MIN, STALL_MAX)
+    }
+}
+
+/// What is asked, of whom, and until when.
+pub(crate) struct Plan<'a, T> {
+    pub(crate) op: &'static str,
+    /// What it is about, for errors.
+    pub(crate) subject: &'a (dyn Fn() -> String + Send + Sync),
+    pub(crate) bucket: Option<&'a BucketName>,
+    pub(crate) route: Route,
+    pub(crate) deadline: Deadline,
+    /// The id all attempts of a write share; `None` for what is no write.
+    pub(crate) write: Option<RequestId>,
+    pub(crate) make: &'a Make<'a>,
+    /// The reply that is wanted; anything else is handed back.
+    pub(crate) accept: fn(Message) -> Result<T, Box<Message>>,
+}
+
+/// Runs the plan to its reply or its error.
+pub(crate) async fn run<T>(shared: &Shared, plan: Plan<'_, T>) -> Result<T, Error> {
+    shared.budget.earn();
+    let tried = plan.route.iter().map(|_| 0).collect();
+    let mut call = Call {
+        shared,
+        plan,
+        tried,
+        flights: Vec::new(),
+        attempts: Vec::new(),
+        fate: Fate::new(),
+        cause: None,
+        retries: 0,
+        launch_at: None,
+        stall_at: None,
+    };
+    call.launch();
+    loop {
+        if call.flights.is_empty() && call.launch_at.is_none() {
+            return Err(call.into_error());
+        }
+        let woken = timeout_at(call.wake_at(), first(&mut call.flights)).await;
+        match woken {
+            Ok((flight, outcome)) => {
+                if let Some(result) = call.on_outcome(&flight, outcome) {
+                    return result.map_err(|Stopped| call.into_error());
+                }
+            }
+            Err(_) => {
+                if call.plan.deadline.has_passed() {
+                    return Err(call.into_error());
+                }
+                call.on_timer();
+            }
+        }
+    }
+}
+
+/// A call under way.
+struct Call<'a, T> {
+    shared: &'a Shared,
+    plan: Plan<'a, T>,
+    /// How often each lane of the route was tried.
+    tried: SmallVec<[u32; 8]>,
+    flights: Vec<Flight<'a>>,
+    attempts: Vec<Attempt>,
+    fate: Fate,
+    /// The most telling failure so far.
+    cause: Option<Cause>,
+    retries: u32,
+    /// When the next attempt starts.
+    launch_at: Option<Instant>,
+    /// When the attempts under way count as silent.
+    stall_at: Option<Instant>,
+}
+
+/// One attempt under way.
+struct Flight<'a> {
+    target: Target,
+    began: Instant,
+    request: Request<'a>,
+}
+
+impl Future for Flight<'_> {
+    type Output = Result<Message, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.request).poll(cx)
+    }
+}
+
+/// The call ends without a reply; why is in the call's cause.
+struct Stopped;
+
+/// Why an attempt failed, the less telling first.
+enum Cause {
+    /// It got no answer.
+    Fault { node: String, fault: Fault },
+    /// A server refused or failed it.
+    Server(Failed),
+    /// A server said something that is no answer to it.
+    Nonsense { what: String },
+}
+
+impl Cause {
+    fn weight(&self) -> u8 {
+        match self {
+            Cause::Fault { .. } => 0,
+            Cause::Server(_) => 1,
+            Cause::Nonsense { .. } => 2,
+        }
+    }
+}
+
+impl<'a, T> Call<'a, T> {
+    fn launch(&mut self) {
+        self.launch_at = None;
+        let Some(index) = self.choose() else { return };
+        self.tried[index] += 1;
+        let target = self.plan.route[index];
+        let links = &self.shared.net.links;
+        let request = Request::start(links, target.addr, Some(target.node), self.plan.make);
+        let began = Instant::now();
+        self.flights.push(Flight { target, began, request });
+        self.stall_at = Some(began + self.plan.deadline.stall_after());
+    }
+
+    /// The least tried lane; of those one that answers, an owner, one nearby, the first.
+    fn choose(&self) -> Option<usize> {
+        let links = &self.shared.net.links;
+        let rank = |&index: &usize| {
+            let target = &self.plan.route[index];
+            let standing = links.standing(target.addr);
+            (self.tried[index], standing, !target.owner, !target.near, index)
+        };
+        (0..self.plan.route.len()).min_by_key(rank)
+    }
+
+    fn wake_at(&self) -> Instant {
+        let timers = [self.launch_at, self.stall_at];
+        timers.into_iter().flatten().fold(self.plan.deadline.at, Instant::min)
+    }
+
+    /// `None`: the call goes on.
+    fn on_outcome(
+        &mut self,
+        flight: &Flight<'a>,
+        outcome: Result<Message, Fault>,
+    ) -> Option<Result<T, Stopped>> {
+        match outcome {
+            Ok(Message::Failed(failed)) => self.on_failed(flight, failed),
+            Ok(message) => match (self.plan.accept)(message) {
+                Ok(reply) => return Some(Ok(reply)),
+                Err(message) => {
+                    let what = format!("the reply is a {}", message.name());
+                    self.note(flight, what.clone());
+                    self.fate.note_unknown();
+                    self.blame(Cause::Nonsense { what });
+                    Err(Stopped)
+                }
+            },
+            Err(fault) => self.on_fault(flight, fault),
+        }
+        .err()
+        .map(Err)
+    }
+
+    fn on_failed(&mut self, flight: &Flight<'a>, failed: Failed) -> Result<(), Stopped> {
+        let verdict = verdict(&failed.failure);
+        let kind = kind_of(&failed, self.plan.bucket, flight.began.elapsed(), &self.directory());
+        self.note(flight, kind.to_string());
+        self.fate.note_answer(failed.applied);
+        self.blame(Cause::Server(failed));
+        if verdict.stale {
+            self.shared.stale.notify_one();
+        }
+        let after = verdict.retry.ok_or(Stopped)?;
+        self.retry_after(after);
+        Ok(())
+    }
+
+    fn on_fault(&mut self, flight: &Flight<'a>, fault: Fault) -> Result<(), Stopped> {
+        let (sent, distrust) = (fault.was_sent(), fault.is_distrust());
+        self.note(flight, fault.to_string());
+        if sent {
+            self.fate.note_unknown();
+        }
+        let hopeless = match &fault {
+            Fault::NotSent(SendError::TooLarge { .. } | SendError::ClassNotOpen)
+            | Fault::Closed => true,
+            Fault::NotSent(SendError::Full | SendError::Closed)
+            | Fault::NotDialed(_)
+            | Fault::WrongNode
+            | Fault::Lost(_) => false,
+        };
+        if fault == Fault::WrongNode {
+            self.shared.stale.notify_one();
+        }
+        let node = self.directory().name_of(flight.target.node);
+        self.blame(Cause::Fault { node, fault });
+        let untried = self.tried.contains(&0);
+        if hopeless || (distrust && !untried) {
+            return Err(Stopped);
+        }
+        if !sent && untried {
+            // Nothing was asked of anyone yet: no pause, and no retry is spent.
+            self.launch_at = Some(Instant::now());
+        } else {
+            self.retry_after(Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self) {
+        let now = Instant::now();
+        if self.launch_at.is_some_and(|at| at <= now) {
+            self.launch();
+        } else if self.stall_at.is_some_and(|at| at <= now) {
+            self.stall_at = None;
+            for flight in &self.flights {
+                self.shared.net.links.note_silence(flight.target.addr);
+            }
+            if self.plan.route.len() > 1 && self.take_retry() {
+                self.launch();
+            }
+        }
+    }
+
+    /// Another attempt, if there is one to spend: after a jittered pause, at least `least`.
+    fn retry_after(&mut self, least: Duration) {
+        if self.launch_at.is_none() && self.take_retry() {
+            self.launch_at = Some(Instant::now() + least + pause(self.retries - 1));
+        }
+    }
+
+    fn take_retry(&mut self) -> bool {
+        let allowed =
+            self.retries < u32::from(self.shared.settings.retries) && self.shared.budget.spend();
+        self.retries += u32::from(allowed);
+        allowed
+    }
+
+    fn note(&mut self, flight: &Flight<'a>, outcome: String) {
+        let node = self.directory().name_of(flight.target.node);
+        self.attempts.push(Attempt { node, took: flight.began.elapsed(), outcome });
+    }
+
+    fn blame(&mut self, cause: Cause) {
+        let before = self.cause.as_ref().map(Cause::weight);
+        if before.is_none_or(|before| before <= cause.weight()) {
+            self.cause = Some(cause);
+        }
+    }
+
+    fn directory(&self) -> Directory {
+        self.shared.directory()
+    }
+
+    /// The error of the call; what is still under way has an unknown end.
+    fn into_error(mut self) -> Error {
+        let directory = self.directory();
+        let after = self.plan.deadline.elapsed();
+        let mut silent = Vec::new();
+        for flight in std::mem::take(&mut self.flights) {
+            let sent = flight.request.was_sent();
+            let outcome = if sent { "no answer" } else { "no connection yet" };
+            if sent {
+                self.fate.note_unknown();
+            }
+            silent.push(format!("{} {outcome}", directory.name_of(flight.target.node)));
+            self.note(&flight, outcome.to_owned());
+        }
+        let mut answers = Vec::new();
+        let kind = match self.cause.take() {
+            Some(Cause::Server(failed)) => {
+                answers = crate::answer::named(&failed.answers, &directory);
+                kind_of(&failed, self.plan.bucket, after, &directory)
+            }
+            Some(Cause::Nonsense { what }) => ErrorKind::Protocol { what },
+            Some(Cause::Fault { node, fault }) if silent.is_empty() => self.kind_of_fault(&node, &fault),
+            Some(Cause::Fault { .. }) | None => {
+                let lost = self.attempts.iter().rev().skip(silent.len()).rev();
+                let lost = lost.map(|one| format!("{} {}", one.node, one.outcome));
+                let detail = lost.chain(silent).collect::<Vec<_>>().join(", ");
+                ErrorKind::Timeout { after, detail }
+            }
+        };
+        let applied = match self.plan.write {
+            Some(_) => self.fate.applied(),
+            None => Applied::No,
+        };
+        let trace = Trace { request_id: self.plan.write, attempts: self.attempts, answers };
+        Error::new(self.plan.op, (self.plan.subject)(), kind)
+            .with_applied(applied)
+            .with_trace(trace)
+    }
+
+    fn kind_of_fault(&self, node: &str, fault: &Fault) -> ErrorKind {
+        let detail = format!("{node} {fault}");
+        match fault {
+            _distrusted if fault.is_distrust() => ErrorKind::Tls { detail },
+            Fault::NotSent(SendError::TooLarge { bytes, max }) => {
+                ErrorKind::TooLarge { size: *bytes as u64, limit: *max as u64 }
+            }
+            Fault::NotSent(SendError::Full) => ErrorKind::Overloaded { retry_after: FULL_PAUSE },
+            Fault::Closed => ErrorKind::Closed,
+            Fault::Lost(_) => ErrorKind::ConnectionLost { detail },
+            Fault::NotSent(SendError::Closed | SendError::ClassNotOpen)
+            | Fault::NotDialed(_)
+            | Fault::WrongNode => {
+                let each = self.attempts.iter().map(|attempt| {
+                    let Attempt { node, took, outcome } = attempt;
+                    format!("{node} {outcome} ({})", Span(*took))
+                });
+                ErrorKind::Unreachable { detail: each.collect::<Vec<_>>().join(", ") }
+            }
+        }
+    }
+}
+
+/// Time left for a server's account to travel back.
+const WAY_BACK_MAX: Duration = Duration::from_millis(50);
+/// Silence after which another node is asked too: a quarter of the call's time, within bounds.
+const STALL_MIN: Duration = Duration::from_millis(100);
+const STALL_MAX: Duration = Duration::from_secs(1);
+/// How long a full outbox takes to drain, roughly.
+const FULL_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,171 @@
+//! From what a server says to what the caller is told, and whether to try again.
+//!
+//! Two total functions over the wire's failures: [`verdict`] and [`kind_of`]. They send nothing and
+//! know no clock. Next to read: `call.rs`, which acts on the verdict.
+
+use crate::answer::named;
+use crate::directory::Directory;
+use crate::error::ErrorKind;
+use galvani_model::bucket::BucketName;
+use galvani_wire::message::Failed;
+use galvani_wire::{Answer, Failure, ReplicaError};
+use std::time::Duration;
+
+/// What to do after a server refused or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Whether another attempt can help, and how long to wait for it at least.
+    pub(crate) retry: Option<Duration>,
+    /// Whether the client's view of the cluster may be old.
+    pub(crate) stale: bool,
+}
+
+const AGAIN: Verdict = Verdict { retry: Some(Duration::ZERO), stale: false };
+const AGAIN_ELSEWHERE: Verdict = Verdict { retry: Some(Duration::ZERO), stale: true };
+const FINAL: Verdict = Verdict { retry: None, stale: false };
+const FINAL_BUT_STALE: Verdict = Verdict { retry: None, stale: true };
+
+/// Whether to try again after `failure`.
+pub(crate) fn verdict(failure: &Failure) -> Verdict {
+    match failure {
+        Failure::Overloaded { retry_after_ms } => {
+            let after = Duration::from_millis(u64::from(*retry_after_ms));
+            Verdict { retry: Some(after), stale: false }
+        }
+        Failure::QuorumNotMet { .. }
+        | Failure::ReplicasDown { .. }
+        | Failure::DeadlinePassed
+        | Failure::Stopping => AGAIN,
+        Failure::NoOwnerReachable => AGAIN_ELSEWHERE,
+        Failure::Coordinator(why) => match why {
+            ReplicaError::NotOwner | ReplicaError::UnknownBucket => AGAIN_ELSEWHERE,
+            ReplicaError::DiskFull
+            | ReplicaError::Damaged
+            | ReplicaError::StorageFailed
+            | ReplicaError::Expired
+            | ReplicaError::Overloaded => AGAIN,
+            ReplicaError::Malformed => FINAL,
+        },
+        Failure::UnknownBucket => FINAL_BUT_STALE,
+        Failure::QuorumImpossible { .. }
+        | Failure::CopiesImpossible { .. }
+        | Failure::BucketExists
+        | Failure::BucketRefused { .. }
+        | Failure::BucketHome { .. }
+        | Failure::ValueTooLarge { .. }
+        | Failure::ContextForged
+        | Failure::ContextOtherKey
+        | Failure::ContextTooLong
+        | Failure::TooManySiblings { .. }
+        | Failure::ClockAhead { .. }
+        | Failure::NotPermitted
+        | Failure::Malformed { .. } => FINAL,
+    }
+}
+
+/// What the caller is told of `failed`, `after` this long.
+pub(crate) fn kind_of(
+    failed: &Failed,
+    bucket: Option<&BucketName>,
+    after: Duration,
+    directory: &Directory,
+) -> ErrorKind {
+    let detail = || missing(&failed.answers, directory);
+    match &failed.failure {
+        &Failure::QuorumNotMet { what, need, got, n } => {
+            ErrorKind::Quorum { what, need, got, n, after, detail: detail() }
+        }
+        &Failure::ReplicasDown { what, need, up, n } => {
+            ErrorKind::ReplicasDown { what, need, up, n, detail: detail() }
+        }
+        &Failure::QuorumImpossible { what, asked, n } => {
+            ErrorKind::QuorumTooLarge { what, asked, n }
+        }
+        &Failure::CopiesImpossible { asked, n } => ErrorKind::TooManyCopies { asked, n },
+        Failure::UnknownBucket => {
+            let bucket = bucket.map(BucketName::to_string).unwrap_or_default();
+            ErrorKind::UnknownBucket { bucket }
+        }
+        Failure::BucketExists => ErrorKind::BucketExists,
+        Failure::BucketRefused { why } => ErrorKind::BucketRefused { why: why.clone() },
+        &Failure::BucketHome { node } => {
+            ErrorKind::BucketHome { node: directory.name_of(node) }
+        }
+        &Failure::ValueTooLarge { size, limit } => ErrorKind::TooLarge { size, limit },
+        Failure::ContextForged => ErrorKind::ContextForged,
+        Failure::ContextOtherKey => ErrorKind::ContextOtherKey,
+        Failure::ContextTooLong => ErrorKind::ContextMalformed,
+        &Failure::TooManySiblings { count, limit } => ErrorKind::TooManySiblings { count, limit },
+        &Failure::ClockAhead { ahead_ms } => {
+            ErrorKind::ClockAhead { ahead: Duration::from_millis(ahead_ms) }
+        }
+        &Failure::Overloaded { retry_after_ms } => {
+            let retry_after = Duration::from_millis(u64::from(retry_after_ms));
+            ErrorKind::Overloaded { retry_after }
+        }
+        Failure::Coordinator(why) => ErrorKind::Coordinator { why: why.clone() },
+        Failure::NoOwnerReachable => ErrorKind::NoOwnerReachable,
+        Failure::DeadlinePassed => ErrorKind::Timeout { after, detail: detail() },
+        Failure::Stopping => ErrorKind::Stopping,
+        Failure::NotPermitted => ErrorKind::NotPermitted,
+        Failure::Malformed { what } => ErrorKind::Protocol { what: what.clone() },
+    }
+}
+
+/// Who did not do their part, and why: `n3 unreachable, n4 no answer`.
+fn missing(answers: &[Answer], directory: &Directory) -> String {
+    let answers = named(answers, directory);
+    let failed = answers.iter().filter(|answer| !answer.is_ok());
+    failed.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+    use galvani_model::ids::NodeId;
+    use galvani_model::request::Quorum;
+    use galvani_wire::Failure;
+    use galvani_wire::failure::QuorumKind;
+    use std::time::Duration;
+
+    #[test]
+    fn what_cannot_change_is_never_tried_again() {
+        let what = QuorumKind::W;
+        let node = NodeId(1);
+        let text = || "x".to_owned();
+        for failure in [
+            Failure::QuorumImpossible { what, asked: Quorum::Exactly(5), n: 3 },
+            Failure::CopiesImpossible { asked: 5, n: 3 },
+            Failure::UnknownBucket,
+            Failure::BucketExists,
+            Failure::BucketRefused { why: text() },
+            Failure::BucketHome { node },
+            Failure::ValueTooLarge { size: 2, limit: 1 },
+            Failure::ContextForged,
+            Failure::ContextOtherKey,
+            Failure::ContextTooLong,
+            Failure::TooManySiblings { count: 101, limit: 100 },
+            Failure::ClockAhead { ahead_ms: 1 },
+            Failure::NotPermitted,
+            Failure::Malformed { what: text() },
+        ] {
+            assert_eq!(verdict(&failure).retry, None, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_after_the_hint() {
+        let what = QuorumKind::R;
+        for (failure, after_ms, stale) in [
+            (Failure::Overloaded { retry_after_ms: 30 }, 30, false),
+            (Failure::ReplicasDown { what, need: 2, up: 1, n: 3 }, 0, false),
+            (Failure::QuorumNotMet { what, need: 2, got: 1, n: 3 }, 0, false),
+            (Failure::NoOwnerReachable, 0, true),
+            (Failure::Stopping, 0, false),
+        ] {
+            let verdict = verdict(&failure);
+            assert_eq!(verdict.retry, Some(Duration::from_millis(after_ms)), "{failure:?}");
+            assert_eq!(verdict.stale, stale, "{failure:?}");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Links to lanes: dialed on demand, shared by all calls, and the requests under way on them.
+//!
+//! One background task takes everything that arrives and completes the waiting requests. A request
+//! enters a link's outbox only once the link is up, so one that never got that far is known never
+//! to have been sent. A link that goes down fails its requests at once. Addresses that do not
+//! answer are remembered for a while (`Standing`). Never retries; `call.rs` does.
+//! Next to read: `request.rs`, the future of one attempt.
+
+use crate::retry::jittered;
+use galvani_transport::pki::Identity;
+use galvani_transport::{
+    BindError, CloseCode, Config, DownReason, Event, LaneEndpoint, LinkId, PeerIdentity,
+    SendError, Transport, TransportKeys,
+};
+use galvani_wire::{Frame, Message};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// The client's endpoint. Dropping it closes every link and fails every request.
+pub(crate) struct Net {
+    pub(crate) links: Arc<Links>,
+    closing: Arc<Notify>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What calls and the background task share.
+pub(crate) struct Links {
+    pub(crate) transport: Transport,
+    pub(crate) table: Mutex<Table>,
+    pub(crate) next_id: AtomicU64,
+    /// Told when a link broke or came back: the view may be old.
+    stale: Arc<Notify>,
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) links: HashMap<LinkId, Link>,
+    pub(crate) by_addr: HashMap<SocketAddr, LinkId>,
+    /// Addresses that did not answer lately.
+    troubles: HashMap<SocketAddr, Trouble>,
+    pub(crate) closed: bool,
+}
+
+/// One link, being dialed or up.
+pub(crate) struct Link {
+    pub(crate) addr: SocketAddr,
+    /// The node at the other end, once the link is up.
+    pub(crate) peer: Option<[u8; 16]>,
+    /// Requests that wait for it to be up.
+    pub(crate) waiting: Vec<oneshot::Sender<Result<(), Fault>>>,
+    /// Requests that wait for their reply.
+    pub(crate) pending: HashMap<u64, oneshot::Sender<Result<Message, Fault>>>,
+}
+
+/// Why an attempt got no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The link could not be made; nothing was sent.
+    #[error("{0}")]
+    NotDialed(DownReason),
+    /// Another node lives at that address; nothing was sent.
+    #[error("another node answered")]
+    WrongNode,
+    /// The outbox did not take the frame; nothing was sent.
+    #[error("{0}")]
+    NotSent(SendError),
+    /// The link broke after the request was sent: it may have arrived.
+    #[error("{0}")]
+    Lost(DownReason),
+    /// The client is closed. Whether the request arrived is unknown.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl Fault {
+    /// Whether the request may have arrived.
+    pub(crate) fn was_sent(&self) -> bool {
+        match self {
+            Fault::NotDialed(_) | Fault::WrongNode | Fault::NotSent(_) => false,
+            Fault::Lost(_) | Fault::Closed => true,
+        }
+    }
+
+    /// Whether certificates or protocol versions are what keeps the two apart.
+    pub(crate) fn is_distrust(&self) -> bool {
+        match self {
+            Fault::NotDialed(reason) | Fault::Lost(reason) => match reason {
+                DownReason::TlsFailed { .. }
+                | DownReason::WrongAlpn
+                | DownReason::BadIdentity => true,
+                DownReason::ClosedByPeer { code } => *code == CloseCode::BAD_IDENTITY,
+                DownReason::ConnectTimeout
+                | DownReason::Unreachable { .. }
+                | DownReason::Refused
+                | DownReason::WrongNode { .. }
+                | DownReason::IdleTimeout
+                | DownReason::Reset
+                | DownReason::ClosedHere
+                | DownReason::FrameTooLarge { .. }
+                | DownReason::SlowFrame
+                | DownReason::ClassRefused
+                | DownReason::ProtocolViolation { .. } => false,
+            },
+            Fault::WrongNode | Fault::NotSent(_) | Fault::Closed => false,
+        }
+    }
+}
+
+/// What is known of an address that did not answer.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    failures: u32,
+    until: Instant,
+}
+
+/// Whether an address should be asked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Nothing speaks against it.
+    Good,
+    /// It did not answer lately: ask others first.
+    Suspect,
+}
+
+impl Net {
+    /// Binds `addr` and starts the background task on the current runtime.
+    pub(crate) fn start(
+        addr: SocketAddr,
+        identity: &Identity,
+        config: Config,
+        stale: Arc<Notify>,
+    ) -> Result<Net, BindError> {
+        let keys = TransportKeys { reset_key: random_key(), cid_key: rand::random() };
+        let endpoint = LaneEndpoint::bind(addr, identity, &keys, config)?;
+        let links = Arc::new(Links {
+            transport: endpoint.transport(),
+            table: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            stale,
+        });
+        let closing = Arc::new(Notify::new());
+        let task = tokio::spawn(serve(endpoint, links.clone(), closing.clone()));
+        Ok(Net { links, closing, task: Mutex::new(Some(task)) })
+    }
+
+    /// Delivers what is in the outboxes, closes all links and waits for that.
+    pub(crate) async fn close(&self) {
+        self.closing.notify_one();
+        let task = self.task.lock().take();
+        if let Some(task) = task {
+            // An error means that the task is gone already, which is what was wanted.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+impl Links {
+    /// Whether `addr` should be asked. One that was silent for a while is dialed again in the
+    /// background, by whoever asks first, and is good again once that link is up.
+    pub(crate) fn standing(&self, addr: SocketAddr) -> Standing {
+        let mut table = self.table.lock();
+        let Some(trouble) = table.troubles.get(&addr) else {
+            return Standing::Good;
+        };
+        if Instant::now() < trouble.until || table.closed {
+            return Standing::Suspect;
+        }
+        match table.by_addr.get(&addr).and_then(|id| table.links.get(id)) {
+            // Up, but it was silent: one request may try whether it still is.
+            Some(link) if link.peer.is_some() => {
+                table.troubles.remove(&addr);
+                Standing::Good
+            }
+            Some(_) => Standing::Suspect,
+            None => {
+                self.dial(&mut table, addr);
+                Standing::Suspect
+            }
+        }
+    }
+
+    /// Remembers that a request to `addr` has had no answer for long.
+    pub(crate) fn note_silence(&self, addr: SocketAddr) {
+        self.table.lock().note_trouble(addr);
+    }
+
+    /// Addresses that are linked now.
+    pub(crate) fn is_up(&self, addr: SocketAddr) -> bool {
+        let table = self.table.lock();
+        let link = table.by_addr.get(&addr).and_then(|id| table.links.get(id));
+        link.is_some_and(|link| link.peer.is_some())
+    }
+
+    /// Starts a link. Under the table's lock, so that its events find the entry.
+    pub(crate) fn dial<'t>(&self, table: &'t mut Table, addr: SocketAddr) -> &'t mut Link {
+        let id = self.transport.dial(addr, None, 0);
+        table.by_addr.insert(addr, id);
+        table.links.entry(id).or_insert(Link {
+            addr,
+            peer: None,
+            waiting: Vec::new(),
+            pending: HashMap::new(),
+        })
+    }
+
+    fn take_in(&self, event: Event) {
+        match event {
+            Event::LinkUp { link, peer, .. } => self.link_up(link, &peer),
+            Event::Frame { link, payload, .. } => match Frame::decode(payload) {
+                Ok(frame) => self.reply(link, frame),
+                Err(error) => {
+                    let why = error.to_string();
+                    tracing::debug!(link = link.number(), why, "undecodable frame");
+                    self.transport.close(link, CloseCode::PROTOCOL_VIOLATION, &why);
+                }
+            },
+            Event::LinkDown { link, reason, .. } => self.link_down(link, &reason),
+        }
+    }
+
+    fn link_up(&self, id: LinkId, peer: &PeerIdentity) {
+        let mut table = self.table.lock();
+        let Some(link) = table.links.get_mut(&id) else { return };
+        link.peer = peer.node_id();
+        let (addr, waiting) = (link.addr, std::mem::take(&mut link.waiting));
+        let came_back = table.troubles.remove(&addr).is_some();
+        drop(table);
+        for waiter in waiting {
+            // A waiter that is gone has given up.
+            let _ = waiter.send(Ok(()));
+        }
+        if came_back {
+            self.stale.notify_one();
+        }
+    }
+
+    fn reply(&self, id: LinkId, frame: Frame) {
+        let mut table = self.table.lock();
+        let Some(link) = table.links.get_mut(&id) else { return };
+        let (addr, waiter) = (link.addr, link.pending.remove(&frame.id));
+        if !table.troubles.is_empty() {
+            table.troubles.remove(&addr);
+        }
+        drop(table);
+        if let Some(waiter) = waiter {
+            let _ = waiter.send(Ok(frame.message));
+        }
+    }
+
+    fn link_down(&self, id: LinkId, reason: &DownReason) {
+        let mut table = self.table.lock();
+        let Some(link) = table.links.remove(&id) else { return };
+        if table.by_addr.get(&link.addr) == Some(&id) {
+            table.by_addr.remove(&link.addr);
+        }
+        let was_up = link.peer.is_some();
+        if !was_up {
+            table.note_trouble(link.addr);
+        }
+        drop(table);
+        tracing::debug!(addr = %link.addr, %reason, was_up, "link down");
+        for waiter in link.waiting {
+            let _ = waiter.send(Err(Fault::NotDialed(reason.clone())));
+        }
+        for waiter in link.pending.into_values() {
+            let _ = waiter.send(Err(Fault::Lost(reason.clone())));
+        }
+        if was_up {
+            self.stale.notify_one();
+        }
+    }
+}
+
+impl Table {
+    fn note_trouble(&mut self, addr: SocketAddr) {
+        let now = Instant::now();
+        self.troubles.retain(|_, trouble| now < trouble.until + FORGET_AFTER);
+        let trouble = self.troubles.entry(addr).or_insert(Trouble { failures: 0, until: now });
+        trouble.failures += 1;
+        let bound = AVOID_FIRST.saturating_mul(1 << trouble.failures.min(8)).min(AVOID_MAX);
+        trouble.until = now + jittered(bound / 2, bound);
+    }
+}
+
+/// The background task: takes in events until the client is closed or dropped.
+async fn serve(mut endpoint: LaneEndpoint, links: Arc<Links>, closing: Arc<Notify>) {
+    // Also when the task is aborted or its runtime goes away, nobody may be left waiting.
+    let _ending = Ending(links.clone());
+    let mut events = Vec::new();
+    loop {
+        tokio::select! {
+            count = endpoint.recv_batch(&mut events) => {
+                if count == 0 {
+                    return;
+                }
+                events.drain(..).for_each(|event| links.take_in(event));
+            }
+            () = closing.notified() => break,
+        }
+    }
+    links.table.lock().closed = true;
+    endpoint.shutdown(CLOSE_LIMIT).await;
+    while endpoint.recv_batch(&mut events).await > 0 {
+        events.drain(..).for_each(|event| links.take_in(event));
+    }
+}
+
+/// Fails everything that waits when the background task ends, however it ends.
+struct Ending(Arc<Links>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut table = self.0.table.lock();
+        table.closed = true;
+        table.by_addr.clear();
+        let links = std::mem::take(&mut table.links);
+        drop(table);
+        for link in links.into_values() {
+            for waiter in link.waiting {
+                let _ = waiter.send(Err(Fault::NotDialed(DownReason::ClosedHere)));
+            }
+            for waiter in link.pending.into_values() {
+                let _ = waiter.send(Err(Fault::Closed));
+            }
+        }
+    }
+}
+
+fn random_key() -> [u8; 64] {
+    let mut key = [0; 64];
+    rand::fill(&mut key[..]);
+    key
+}
+
+/// How long an address is avoided after its first failure, doubled with each further one.
+const AVOID_FIRST: Duration = Duration::from_millis(100);
+const AVOID_MAX: Duration = Duration::from_secs(5);
+/// When a failure is too old to say anything.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// Time to deliver what is in the outboxes when the client is closed.
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);

@@ -1,0 +1,243 @@
+//! A write: a put or a delete, and what it replaces.
+//!
+//! The compiler does not let a write go that has not said what it replaces. One write gets one
+//! request id and one time when it is awaited; all its attempts carry them, so that a retry is the
+//! same write to the servers and never a second sibling.
+
+use crate::BoxFuture;
+use crate::answer::Written;
+use crate::bucket::subject;
+use crate::call::{Deadline, Plan, run};
+use crate::client::{Client, Shared};
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use galvani_model::key::Key;
+use galvani_model::limits::VALUE_BYTES_MAX;
+use galvani_model::request::{Quorum, WriteOptions};
+use galvani_model::version::Kind;
+use galvani_wire::{Message, message};
+use std::future::IntoFuture;
+use std::time::Duration;
+
+/// A write that has not been sent: a put or a delete. Say what it replaces with [`Put::after`] or
+/// [`Put::blind`], then await it, best by [`Put::send`]:
+///
+/// ```no_run
+/// # async fn f(db: galvani_client::Client) -> galvani_client::Result<()> {
+/// let read = db.get("cart/42").await?;
+/// db.put("cart/42", "milk").after(&read).w(2).send().await?;
+/// # Ok(()) }
+/// ```
+///
+/// A write that has not chosen does not compile:
+///
+/// ```compile_fail,E0277
+/// # async fn f(db: galvani_client::Client) -> galvani_client::Result<()> {
+/// db.put("cart/42", "milk").w(2).send().await?;
+/// # Ok(()) }
+/// ```
+///
+/// nor does it by a bare await:
+///
+/// ```compile_fail,E0277
+/// # async fn f(db: galvani_client::Client) -> galvani_client::Result<()> {
+/// db.delete("cart/42").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "requests do nothing until awaited"]
+pub struct Put<State> {
+    client: Client,
+    key: Result<Key>,
+    kind: Kind,
+    value: Bytes,
+    options: WriteOptions,
+    timeout: Option<Duration>,
+    state: State,
+}
+
+/// The state of a write that has not said what it replaces. It cannot be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct ContextNotChosen;
+
+/// The state of a write that may be sent.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    context: Option<Bytes>,
+}
+
+/// The states in which a write may be sent. Sealed: [`Ready`] is the only one.
+#[diagnostic::on_unimplemented(
+    message = "this write has not said what it replaces",
+    label = "needs `.after(&read)` or `.blind()` before it is sent",
+    note = "`.after(&read)` replaces exactly what that read saw; \
+            `.blind()` adds a sibling beside whatever is there"
+)]
+pub trait MaySend: sealed::Sealed {}
+
+impl MaySend for Ready {}
+
+mod sealed {
+    /// What a state that may be sent knows.
+    pub trait Sealed: Send + 'static {
+        /// The token of what it replaces.
+        fn into_token(self) -> Option<bytes::Bytes>;
+    }
+
+    impl Sealed for super::Ready {
+        fn into_token(self) -> Option<bytes::Bytes> {
+            self.context
+        }
+    }
+}
+
+impl Put<ContextNotChosen> {
+    pub(crate) fn new(
+        client: Client,
+        key: Result<Key>,
+        kind: Kind,
+        value: Bytes,
+    ) -> Put<ContextNotChosen> {
+        let options = WriteOptions { w: client.shared.settings.w, ..WriteOptions::default() };
+        Put { client, key, kind, value, options, timeout: None, state: ContextNotChosen }
+    }
+
+    /// Replaces exactly what that read or write saw; anything newer stays as a sibling.
+    pub fn after(self, seen: impl AsRef<Context>) -> Put<Ready> {
+        self.ready(seen.as_ref().token())
+    }
+
+    /// Replaces nothing: becomes a sibling of whatever is there. For first writes and keys that
+    /// never change.
+    pub fn blind(self) -> Put<Ready> {
+        self.ready(None)
+    }
+
+    fn ready(self, context: Option<Bytes>) -> Put<Ready> {
+        let Put { client, key, kind, value, options, timeout, state: ContextNotChosen } = self;
+        Put { client, key, kind, value, options, timeout, state: Ready { context } }
+    }
+}
+
+impl<State> Put<State> {
+    /// Counts only the first `n` replicas of the preference list, 1 to the bucket's n. The data
+    /// still ends on all of the bucket's owners.
+    pub fn n(mut self, n: u8) -> Put<State> {
+        self.options.n = Some(n);
+        self
+    }
+
+    /// Acks needed. Default: the client's, else the bucket's.
+    pub fn w(mut self, w: impl Into<Quorum>) -> Put<State> {
+        self.options.w = Some(w.into());
+        self
+    }
+
+    /// Of those, how many must come from owners of the key: a stand-in's hint does not count.
+    pub fn pw(mut self, pw: impl Into<Quorum>) -> Put<State> {
+        self.options.pw = Some(pw.into());
+        self
+    }
+
+    /// Of those, how many replicas must have fsynced first.
+    pub fn dw(mut self, dw: impl Into<Quorum>) -> Put<State> {
+        self.options.dw = Some(dw.into());
+        self
+    }
+
+    /// Owners only: a hint on a stand-in does not count towards `w`.
+    pub fn strict(mut self) -> Put<State> {
+        self.options.strict = true;
+        self
+    }
+
+    /// The time the whole call has, 1 ms to 60 s. Default: the client's.
+    pub fn timeout(mut self, whole_call: Duration) -> Put<State> {
+        self.timeout = Some(whole_call);
+        self
+    }
+
+    /// Sends it; the same as `.await`. Without a choice of what it replaces, its compile error is
+    /// the friendlier one.
+    pub async fn send(self) -> Result<Written>
+    where
+        State: MaySend,
+    {
+        let op = match self.kind {
+            Kind::Put => "put",
+            Kind::Delete => "delete",
+        };
+        let key = self.key?;
+        let shared = &self.client.shared;
+        let deadline = shared
+            .deadline(op, self.timeout)
+            .map_err(|error| error.within(op, subject(&key)))?;
+        let content = Content {
+            kind: self.kind,
+            value: self.value,
+            context: self.state.into_token(),
+            options: self.options,
+        };
+        write(shared, op, &key, content, deadline).await
+    }
+}
+
+impl<State: MaySend> IntoFuture for Put<State> {
+    type Output = Result<Written>;
+    type IntoFuture = BoxFuture<'static, Result<Written>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+/// What is written: the same in every attempt.
+pub(crate) struct Content {
+    pub(crate) kind: Kind,
+    pub(crate) value: Bytes,
+    pub(crate) context: Option<Bytes>,
+    pub(crate) options: WriteOptions,
+}
+
+/// Writes `key` until `deadline`; errors name the operation `op`.
+pub(crate) async fn write(
+    shared: &Shared,
+    op: &'static str,
+    key: &Key,
+    content: Content,
+    deadline: Deadline,
+) -> Result<Written> {
+    if content.value.len() > VALUE_BYTES_MAX {
+        let (size, limit) = (content.value.len() as u64, VALUE_BYTES_MAX as u64);
+        return Err(Error::new(op, subject(key), ErrorKind::TooLarge { size, limit }));
+    }
+    let directory = shared.directory_with(key.bucket(), deadline).await;
+    let stamp = shared.stamper.stamp();
+    let plan = Plan {
+        op,
+        subject: &|| subject(key),
+        bucket: Some(key.bucket()),
+        route: directory.route(key, shared.zone()),
+        deadline,
+        write: Some(stamp.rid),
+        make: &|| {
+            Message::Put(message::Put {
+                key: key.clone(),
+                kind: content.kind,
+                rid: stamp.rid,
+                issued: stamp.issued,
+                context: content.context.clone(),
+                options: content.options,
+                timeout_ms: deadline.server_ms(),
+                value: content.value.clone(),
+            })
+        },
+        accept: |message| match message {
+            Message::PutDone(done) => Ok(done),
+            other => Err(Box::new(other)),
+        },
+    };
+    let done = run(shared, plan).await?;
+    Ok(Written::of(done, stamp.rid, &directory))
+}

@@ -1,0 +1,157 @@
+//! One attempt: a message to one lane, and the future of its reply.
+//!
+//! Waits for the link, then sends, then waits for the reply. Dropping it takes its entry out of
+//! the table, so a cancelled call leaves nothing behind; a late reply is then nobody's.
+
+use crate::net::{Fault, Links};
+use galvani_model::ids::NodeId;
+use galvani_transport::{Class, DownReason, LinkId, SendError};
+use galvani_wire::{Message, encode};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use tokio::sync::oneshot;
+
+/// Makes the message at the moment it is sent, so that it carries the time that is left.
+pub(crate) type Make<'a> = dyn Fn() -> Message + Send + Sync + 'a;
+
+/// A request to one lane.
+pub(crate) struct Request<'a> {
+    links: Arc<Links>,
+    addr: SocketAddr,
+    expect: Option<NodeId>,
+    make: &'a Make<'a>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Waits for the link to be up.
+    Dialing(oneshot::Receiver<Result<(), Fault>>),
+    /// Sent on this link under this id.
+    Sent { link: LinkId, id: u64, reply: oneshot::Receiver<Result<Message, Fault>> },
+    /// Failed before it was sent.
+    Failed(Fault),
+    /// The outcome was given out.
+    Over,
+}
+
+impl<'a> Request<'a> {
+    /// Sends the message to `addr` at once if there is a link, else dials it first. With `expect`,
+    /// no other node gets to see it.
+    pub(crate) fn start(
+        links: &Arc<Links>,
+        addr: SocketAddr,
+        expect: Option<NodeId>,
+        make: &'a Make<'a>,
+    ) -> Request<'a> {
+        let mut request =
+            Request { links: links.clone(), addr, expect, make, stage: Stage::Over };
+        request.stage = request.begin(true);
+        request
+    }
+
+    /// Whether it may have reached the node.
+    pub(crate) fn was_sent(&self) -> bool {
+        match &self.stage {
+            Stage::Sent { .. } => true,
+            Stage::Dialing(_) | Stage::Failed(_) | Stage::Over => false,
+        }
+    }
+
+    fn begin(&self, may_dial: bool) -> Stage {
+        let mut table = self.links.table.lock();
+        if table.closed {
+            return Stage::Failed(Fault::NotDialed(DownReason::ClosedHere));
+        }
+        let known = table.by_addr.get(&self.addr).copied();
+        let (id, link) = match known.and_then(|id| Some((id, table.links.get_mut(&id)?))) {
+            Some((id, link)) if link.peer.is_some() => (id, link),
+            Some((_, link)) => return wait_for(&mut link.waiting),
+            None if may_dial => {
+                return wait_for(&mut self.links.dial(&mut table, self.addr).waiting);
+            }
+            None => return Stage::Failed(Fault::NotDialed(DownReason::ClosedHere)),
+        };
+        if self.expect.is_some_and(|node| link.peer != Some(node.to_bytes())) {
+            return Stage::Failed(Fault::WrongNode);
+        }
+        let request_id = self.links.next_id.fetch_add(1, Ordering::Relaxed);
+        let (waiter, reply) = oneshot::channel();
+        link.pending.insert(request_id, waiter);
+        drop(table);
+        // Encoded outside the lock: a value may be large.
+        let message = (self.make)();
+        let write = |out: &mut _| encode(request_id, false, &message, out);
+        match self.links.transport.send_with(id, Class::Client, write) {
+            Ok(()) => Stage::Sent { link: id, id: request_id, reply },
+            Err(error) => {
+                self.forget(id, request_id);
+                Stage::Failed(match error {
+                    SendError::Closed => Fault::NotDialed(DownReason::ClosedHere),
+                    SendError::Full | SendError::TooLarge { .. } | SendError::ClassNotOpen => {
+                        Fault::NotSent(error)
+                    }
+                })
+            }
+        }
+    }
+
+    fn forget(&self, link: LinkId, id: u64) {
+        if let Some(link) = self.links.table.lock().links.get_mut(&link) {
+            link.pending.remove(&id);
+        }
+    }
+}
+
+fn wait_for(waiting: &mut Vec<oneshot::Sender<Result<(), Fault>>>) -> Stage {
+    let (waiter, up) = oneshot::channel();
+    // Those that gave up leave now and then, so that a dial under way holds little more than it
+    // must, and a burst of requests does not search the list each time.
+    if waiting.len().is_power_of_two() {
+        waiting.retain(|waiter| !waiter.is_closed());
+    }
+    waiting.push(waiter);
+    Stage::Dialing(up)
+}
+
+impl Future for Request<'_> {
+    type Output = Result<Message, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.stage {
+                Stage::Dialing(up) => {
+                    let up = ready!(Pin::new(up).poll(cx));
+                    this.stage = match up {
+                        Ok(Ok(())) => this.begin(false),
+                        Ok(Err(fault)) => Stage::Failed(fault),
+                        Err(_) => Stage::Failed(Fault::NotDialed(DownReason::ClosedHere)),
+                    };
+                }
+                Stage::Sent { reply, .. } => {
+                    let reply = ready!(Pin::new(reply).poll(cx));
+                    this.stage = Stage::Over;
+                    return Poll::Ready(reply.unwrap_or(Err(Fault::Closed)));
+                }
+                Stage::Failed(fault) => {
+                    let fault = fault.clone();
+                    this.stage = Stage::Over;
+                    return Poll::Ready(Err(fault));
+                }
+                Stage::Over => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        if let Stage::Sent { link, id, .. } = self.stage {
+            self.forget(link, id);
+        }
+    }
+}

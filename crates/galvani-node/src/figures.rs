@@ -1,0 +1,63 @@
+//! Figures for `galvani status`: what each lane counted, and what the process costs.
+//!
+//! A lane publishes a copy now and then; nobody waits for a lane to answer. Reading the process's
+//! cost asks the kernel and never fails the request. Next to read: `shared.rs`.
+
+use crate::clock::Clock;
+use crate::config::DurabilityMode;
+use crate::shared::Shared;
+use galvani_model::ids::NodeId;
+use galvani_storage::engine::Engine;
+use galvani_wire::NodeStatus;
+use galvani_wire::view::Counters;
+use rustix::time::{ClockId, clock_gettime};
+
+/// What one lane last published.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LaneFigures {
+    pub(crate) counters: Counters,
+    pub(crate) inflight: u32,
+    pub(crate) peers_up: Vec<NodeId>,
+    pub(crate) peers_down: Vec<NodeId>,
+}
+
+/// The node's status, from every lane's latest figures.
+pub(crate) fn status<E: Engine>(
+    shared: &Shared<E>,
+    clock: &Clock,
+    durability: DurabilityMode,
+) -> NodeStatus {
+    let lanes = shared.figures();
+    let mut counters = Counters::default();
+    for lane in &lanes {
+        counters.add(&lane.counters);
+    }
+    let first = lanes.first().cloned().unwrap_or_default();
+    NodeStatus {
+        node: shared.topology().node,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_s: clock.uptime().as_secs(),
+        lanes: lanes.len() as u16,
+        durability: durability.to_string(),
+        disk_bytes: shared.engine.stats().disk_bytes,
+        memory_bytes: resident_bytes(),
+        cpu_micros: cpu_micros(),
+        inflight: lanes.iter().map(|lane| lane.inflight).sum(),
+        peers_up: first.peers_up,
+        peers_down: first.peers_down,
+        counters,
+    }
+}
+
+fn cpu_micros() -> u64 {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    spent.tv_sec as u64 * 1_000_000 + spent.tv_nsec as u64 / 1000
+}
+
+/// Resident memory by the kernel's own count; 0 where it does not tell.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}

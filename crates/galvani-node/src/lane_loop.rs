@@ -1,0 +1,292 @@
+//! The driver of one lane: drain what arrived, handle each, one commit, release the effects.
+//!
+//! One thread, one endpoint, one current-thread runtime. Frames of a tick leave in one write per
+//! stream; what a tick changed is one batch; an effect never leaves before its batch is as durable
+//! as promised (INV-2). No policy lives here. Next to read: `galvani-protocol/src/lane.rs`.
+
+use crate::clock::Clock;
+use crate::config::DurabilityMode;
+use crate::figures::{self, LaneFigures};
+use crate::links::{Links, Who};
+use crate::shared::{Control, Shared};
+use galvani_model::store::StoreError;
+use galvani_protocol::{Effect, Input, Lane, Now, PeerLane};
+use galvani_storage::NodeStore;
+use galvani_storage::engine::Engine;
+use galvani_transport::{Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdentity, Role};
+use galvani_wire::Message;
+use galvani_wire::codec::{Frame, encode};
+use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::message::Failed;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// How often a lane publishes its figures, in microseconds.
+const PUBLISH_MICROS: u64 = 200_000;
+/// How long a stopping lane finishes what is under way, in microseconds.
+const DRAIN_MICROS: u64 = 5_000_000;
+/// How long a stopping lane waits for its last answers to be taken.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Close code: a frame that is no message of this protocol.
+const MALFORMED: CloseCode = CloseCode::application(0);
+/// Close code: a message that this certificate may not send.
+const NOT_PERMITTED: CloseCode = CloseCode::application(1);
+
+/// One lane with everything it drives.
+pub(crate) struct LaneLoop<E: Engine> {
+    pub(crate) me: PeerLane,
+    pub(crate) lane: Lane,
+    pub(crate) store: NodeStore<E>,
+    pub(crate) endpoint: LaneEndpoint,
+    pub(crate) links: Links,
+    pub(crate) shared: Arc<Shared<E>>,
+    pub(crate) clock: Clock,
+    pub(crate) durability: DurabilityMode,
+    pub(crate) control: UnboundedReceiver<Control>,
+    pub(crate) published_at: u64,
+}
+
+impl<E: Engine> LaneLoop<E> {
+    /// Runs until it is told to stop and nothing is under way, or the drain time is over.
+    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
+        let mut events = Vec::new();
+        let mut stop_by = None;
+        loop {
+            let now = self.clock.now();
+            let redial = self.links.dial_due(&self.endpoint, now.micros);
+            let wake = self.next_wake(redial, stop_by);
+            let sleep = tokio::time::sleep_until(self.clock.at(wake).into());
+            let control = tokio::select! {
+                biased;
+                control = self.control.recv() => control,
+                _ = self.endpoint.recv_batch(&mut events) => None,
+                () = sleep => None,
+            };
+            let now = self.clock.now();
+            match control {
+                Some(Control::Topology(topology)) => {
+                    self.lane.handle(Input::Topology(topology), now, &mut self.store);
+                }
+                Some(Control::Stop) => {
+                    stop_by = Some(now.micros + DRAIN_MICROS);
+                    self.lane.handle(Input::Stop, now, &mut self.store);
+                }
+                None => {}
+            }
+            for event in events.drain(..) {
+                self.on_event(event, now);
+            }
+            self.lane.handle(Input::Wake, now, &mut self.store);
+            self.end_tick(now);
+            self.publish(now);
+            if stop_by.is_some_and(|by| self.lane.inflight() == 0 || now.micros >= by) {
+                break;
+            }
+        }
+        self.endpoint.shutdown(FLUSH).await;
+        self.publish_now(self.clock.now());
+        self.store.commit(true)
+    }
+
+    fn next_wake(&self, redial: Option<u64>, stop_by: Option<u64>) -> u64 {
+        let publish = self.published_at + PUBLISH_MICROS * 5;
+        let others = [self.lane.next_deadline(), redial, stop_by];
+        others.into_iter().flatten().fold(publish, u64::min)
+    }
+
+    fn on_event(&mut self, event: Event, now: Now) {
+        match event {
+            Event::LinkUp { link, peer, .. } => {
+                if let Some(peer) = self.links.on_up(link, peer) {
+                    tracing::info!(event = "peer_up", node = %peer.node, lane = peer.lane.0);
+                    self.lane.handle(Input::PeerUp(peer), now, &mut self.store);
+                }
+            }
+            Event::LinkDown { link, reason, .. } => {
+                if let Some(peer) = self.links.on_down(link, now.micros) {
+                    let lane = peer.lane.0;
+                    tracing::info!(event = "peer_down", node = %peer.node, lane, reason = %reason);
+                    self.lane.handle(Input::PeerDown(peer), now, &mut self.store);
+                }
+            }
+            Event::Frame { link, class, payload } => {
+                let size = payload.len();
+                match Frame::decode(payload) {
+                    Ok(frame) => self.on_frame(link, class, frame, now),
+                    Err(error) => {
+                        tracing::warn!(event = "malformed_frame", size, error = %error);
+                        self.endpoint.close(link, MALFORMED, "malformed frame");
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_frame(&mut self, link: LinkId, class: Class, frame: Frame, now: Now) {
+        let Frame { id, forwarded, message } = frame;
+        let identity = match self.links.who(link) {
+            None => return,
+            Some(Who::Dialed(_)) => {
+                self.lane.handle(Input::Reply { id, message }, now, &mut self.store);
+                return;
+            }
+            Some(Who::Accepted(identity)) => identity,
+        };
+        let from = Links::reply_to(link, class, id);
+        match permission(identity, forwarded, &message) {
+            Permission::Granted => {}
+            Permission::Denied => {
+                let (failure, applied) = (Failure::NotPermitted, AppliedOutcome::No);
+                let failed = Failed { failure, applied, answers: Vec::new() };
+                self.send(link, class, id, false, &Message::Failed(failed));
+                return;
+            }
+            Permission::Hostile => {
+                tracing::warn!(event = "message_not_permitted", kind = message.name());
+                self.endpoint.close(link, NOT_PERMITTED, "not for this certificate");
+                return;
+            }
+        }
+        if message == Message::Status {
+            self.publish_now(now);
+            let status = figures::status(&self.shared, &self.clock, self.durability);
+            self.send(link, class, id, false, &Message::StatusIs(Box::new(status)));
+            return;
+        }
+        self.lane.handle(Input::Request { from, forwarded, message }, now, &mut self.store);
+    }
+
+    /// Commits what the tick staged and lets its effects out. What cannot be sent is told to the
+    /// lane at once, in a further small tick.
+    fn end_tick(&mut self, now: Now) {
+        loop {
+            let committed = self.store.commit(self.lane.wants_fsync());
+            if let Err(error) = &committed {
+                tracing::error!(event = "commit_failed", error = %error);
+            }
+            let effects = self.lane.end_tick(committed);
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                self.release(effect, now);
+            }
+        }
+    }
+
+    fn release(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Ask { to, id, forwarded, message } => {
+                let class = class_of(&message);
+                let link = self.links.to(to);
+                let sent = link.is_some_and(|link| self.send(link, class, id, forwarded, &message));
+                if !sent {
+                    self.lane.handle(Input::Undelivered { id }, now, &mut self.store);
+                }
+            }
+            Effect::Answer { to, op: _, message } => {
+                // Whoever asked may be gone: then nobody needs the answer.
+                if let Some((link, class)) = self.links.answer_to(to) {
+                    self.send(link, class, to.id, false, &message);
+                }
+            }
+            Effect::DefineBucket { name, props } => {
+                let defined = self.shared.define_bucket(name.clone(), props);
+                match defined {
+                    Ok(()) => tracing::info!(event = "bucket_defined", bucket = %name),
+                    Err(error) => {
+                        tracing::error!(event = "bucket_lost", bucket = %name, error = %error)
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        link: LinkId,
+        class: Class,
+        id: u64,
+        forwarded: bool,
+        message: &Message,
+    ) -> bool {
+        let sent = self.endpoint.send_with(link, class, |out| encode(id, forwarded, message, out));
+        if let Err(error) = &sent {
+            tracing::debug!(event = "not_sent", kind = message.name(), error = %error);
+        }
+        sent.is_ok()
+    }
+
+    fn publish(&mut self, now: Now) {
+        if now.micros >= self.published_at + PUBLISH_MICROS {
+            self.publish_now(now);
+        }
+    }
+
+    fn publish_now(&mut self, now: Now) {
+        self.published_at = now.micros;
+        let (peers_up, peers_down) = self.links.nodes();
+        let mut counters = self.lane.counters().clone();
+        counters.quarantined = self.store.quarantined();
+        let inflight = self.lane.inflight() as u32;
+        let figures = LaneFigures { counters, inflight, peers_up, peers_down };
+        self.shared.publish(self.me.lane.0 as usize, figures);
+    }
+}
+
+/// Whether a message may come from whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permission {
+    Granted,
+    /// A client asks for more than its role allows: a typed refusal.
+    Denied,
+    /// No honest program sends this with such a certificate: the link is closed.
+    Hostile,
+}
+
+fn permission(identity: &PeerIdentity, forwarded: bool, message: &Message) -> Permission {
+    let role = match identity {
+        PeerIdentity::Node { .. } => return Permission::Granted,
+        PeerIdentity::Client { role, .. } => *role,
+    };
+    if forwarded {
+        return Permission::Hostile;
+    }
+    let needs = match message {
+        Message::Describe | Message::Status => Role::ReadOnly,
+        Message::Get(_) | Message::List(_) | Message::Explain(_) => Role::ReadOnly,
+        Message::Put(_) => Role::ReadWrite,
+        Message::CreateBucket(_) => Role::Admin,
+        Message::PutDone(_)
+        | Message::GetDone(_)
+        | Message::Failed(_)
+        | Message::Described(_)
+        | Message::Listed(_)
+        | Message::BucketCreated
+        | Message::Explained(_)
+        | Message::StatusIs(_)
+        | Message::Replicate(_)
+        | Message::Replicated(_)
+        | Message::Fetch(_)
+        | Message::Fetched(_)
+        | Message::FetchPage(_)
+        | Message::FetchedPage(_)
+        | Message::DefineBucket(_)
+        | Message::BucketDefined(_)
+        | Message::AskKnown(_)
+        | Message::Known(_) => return Permission::Hostile,
+    };
+    // Roles are ordered from the one that may do everything to the one that may only read.
+    if role <= needs { Permission::Granted } else { Permission::Denied }
+}
+
+/// The stream class a request to a peer travels on.
+fn class_of(message: &Message) -> Class {
+    match message {
+        Message::Replicate(replicate) if replicate.timeout_ms == 0 => Class::Background,
+        Message::AskKnown(_) | Message::DefineBucket(_) => Class::Background,
+        Message::Put(_) | Message::Get(_) | Message::List(_) | Message::Explain(_) => Class::Client,
+        _ => Class::Replication,
+    }
+}

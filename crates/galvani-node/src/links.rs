@@ -1,0 +1,157 @@
+//! Connections of one lane: who is at the other end, and when to dial again.
+//!
+//! A lane dials every other lane of the cluster and keeps those links up; requests to a peer go
+//! out on the dialed link and come back on it. Links that others dialed carry their requests.
+//! It decides nothing about requests. Next to read: `lane_loop.rs`.
+
+use galvani_model::ids::{LaneIndex, NodeId};
+use galvani_model::placement::Layout;
+use galvani_protocol::{PeerLane, ReplyTo};
+use galvani_transport::{Class, LinkId, PeerIdentity, Transport};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+/// First and longest wait before a lost peer is dialed again, in microseconds.
+const REDIAL_MICROS: (u64, u64) = (50_000, 1_000_000);
+
+/// A peer's lane that this lane dials.
+#[derive(Debug)]
+struct Peer {
+    address: SocketAddr,
+    link: Option<LinkId>,
+    up: bool,
+    wait_micros: u64,
+    redial_at: u64,
+}
+
+/// Whoever is at the other end of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// A lane that this lane dialed: its frames are answers.
+    Dialed(PeerLane),
+    /// Someone who dialed this lane: the frames are requests.
+    Accepted(PeerIdentity),
+}
+
+/// Connections of one lane.
+#[derive(Debug)]
+pub(crate) struct Links {
+    peers: BTreeMap<PeerLane, Peer>,
+    who: HashMap<LinkId, Who>,
+    /// Accepted links by the number that `ReplyTo` carries.
+    accepted: HashMap<u64, LinkId>,
+    /// For jitter only.
+    random: u64,
+}
+
+impl Links {
+    /// Every lane of the layout but this one, none of them dialed yet.
+    pub(crate) fn new(layout: &Layout, me: PeerLane, seed: u64) -> Links {
+        let mut peers = BTreeMap::new();
+        for member in layout.members() {
+            for (lane, &address) in member.lanes().iter().enumerate() {
+                let peer = PeerLane { node: member.id(), lane: LaneIndex(lane as u16) };
+                if peer != me {
+                    let wait_micros = REDIAL_MICROS.0;
+                    let new = Peer { address, link: None, up: false, wait_micros, redial_at: 0 };
+                    peers.insert(peer, new);
+                }
+            }
+        }
+        Links { peers, who: HashMap::new(), accepted: HashMap::new(), random: seed | 1 }
+    }
+
+    /// Dials whoever is down and due. Returns when the next one is due.
+    pub(crate) fn dial_due(&mut self, transport: &Transport, now_micros: u64) -> Option<u64> {
+        let mut next = None;
+        for (&lane, peer) in &mut self.peers {
+            if peer.link.is_some() {
+                continue;
+            }
+            if peer.redial_at <= now_micros {
+                let link = transport.dial(peer.address, Some(lane.node.to_bytes()), 0);
+                peer.link = Some(link);
+                self.who.insert(link, Who::Dialed(lane));
+            } else {
+                next = Some(next.map_or(peer.redial_at, |at: u64| at.min(peer.redial_at)));
+            }
+        }
+        next
+    }
+
+    /// A link is up. Returns the peer's lane if this lane dialed it.
+    pub(crate) fn on_up(&mut self, link: LinkId, identity: PeerIdentity) -> Option<PeerLane> {
+        match self.who.get(&link) {
+            Some(&Who::Dialed(lane)) => {
+                let peer = self.peers.get_mut(&lane)?;
+                peer.up = true;
+                peer.wait_micros = REDIAL_MICROS.0;
+                Some(lane)
+            }
+            Some(Who::Accepted(_)) | None => {
+                self.who.insert(link, Who::Accepted(identity));
+                self.accepted.insert(link.number(), link);
+                None
+            }
+        }
+    }
+
+    /// A link is gone. Returns the peer's lane if it was up and this lane had dialed it.
+    pub(crate) fn on_down(&mut self, link: LinkId, now_micros: u64) -> Option<PeerLane> {
+        self.accepted.remove(&link.number());
+        let Some(Who::Dialed(lane)) = self.who.remove(&link) else { return None };
+        let jitter = self.jitter();
+        let peer = self.peers.get_mut(&lane)?;
+        peer.link = None;
+        // Between half of the wait and all of it, so that peers do not dial in step.
+        let wait = peer.wait_micros / 2 + jitter % (peer.wait_micros / 2);
+        peer.redial_at = now_micros + wait;
+        peer.wait_micros = (peer.wait_micros * 2).min(REDIAL_MICROS.1);
+        core::mem::take(&mut peer.up).then_some(lane)
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn who(&self, link: LinkId) -> Option<&Who> {
+        self.who.get(&link)
+    }
+
+    /// The link to a peer's lane, if it is up.
+    pub(crate) fn to(&self, lane: PeerLane) -> Option<LinkId> {
+        self.peers.get(&lane).filter(|peer| peer.up)?.link
+    }
+
+    /// Where an answer goes, if whoever asked is still there.
+    pub(crate) fn answer_to(&self, to: ReplyTo) -> Option<(LinkId, Class)> {
+        let link = *self.accepted.get(&(to.link / CLASSES))?;
+        let class = *Class::ALL.get((to.link % CLASSES) as usize)?;
+        Some((link, class))
+    }
+
+    /// The name under which a request's answer finds its way back.
+    pub(crate) fn reply_to(link: LinkId, class: Class, id: u64) -> ReplyTo {
+        let class = Class::ALL.iter().position(|&other| other == class).unwrap_or(0) as u64;
+        ReplyTo { link: link.number() * CLASSES + class, id }
+    }
+
+    /// Nodes with at least one lane up, and those with none.
+    pub(crate) fn nodes(&self) -> (Vec<NodeId>, Vec<NodeId>) {
+        let mut up: BTreeMap<NodeId, bool> = BTreeMap::new();
+        for (lane, peer) in &self.peers {
+            *up.entry(lane.node).or_default() |= peer.up;
+        }
+        let nodes = |wanted: bool| {
+            up.iter().filter(|(_, up)| **up == wanted).map(|(&node, _)| node).collect()
+        };
+        (nodes(true), nodes(false))
+    }
+
+    fn jitter(&mut self) -> u64 {
+        // xorshift64: spread is all that is asked of it.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+const CLASSES: u64 = Class::COUNT as u64;

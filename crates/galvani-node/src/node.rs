@@ -1,0 +1,327 @@
+//! Starting and stopping a node.
+//!
+//! Start: lock the data directory, open the engine, give each lane its thread, endpoint and store.
+//! Stop: every lane drains and syncs, then the engine is closed, then the clean mark is written,
+//! in that order: a mark is a promise about everything before it. A lane that fails takes the whole
+//! node down without the mark. Next to read: `lane_loop.rs`.
+
+use crate::clock::Clock;
+use crate::cluster_file::{ClusterFile, ClusterFileError};
+use crate::config::{DurabilityMode, NodeConfig};
+use crate::lane_loop::LaneLoop;
+use crate::links::Links;
+use crate::shared::{Control, Shared, load_buckets};
+use galvani_model::ids::LaneIndex;
+use galvani_model::placement::Member;
+use galvani_model::store::StoreError;
+use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
+use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind, UncleanWhy};
+use galvani_storage::engine::{Engine, EngineConfig, EngineError, FjallEngine};
+use galvani_storage::{NodeStore, Opened, StoreConfig};
+use galvani_transport::pki::{Identity, PkiError};
+use galvani_transport::{
+    BindError, Config, KeysError, LaneEndpoint, MtuBound, MtuBoundError, PeerIdentity,
+    TransportKeys,
+};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{self, UnboundedSender};
+
+const MIB: u64 = 1 << 20;
+
+/// Why a node did not start, or did not stop cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The cluster file cannot be used.
+    #[error(transparent)]
+    ClusterFile(#[from] ClusterFileError),
+    /// The layout has no node of this name.
+    #[error("node {name:?} is not in the layout: its nodes are {known}")]
+    NotAMember {
+        /// The configured name.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The identity cannot be read.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The certificate names another node than the layout.
+    #[error("the certificate in {path} is not the one of node {name}")]
+    WrongCertificate {
+        /// The identity directory.
+        path: PathBuf,
+        /// The configured name.
+        name: String,
+    },
+    /// The transport's own keys cannot be read or made.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The data directory cannot be used.
+    #[error("data directory {path}: {source}")]
+    Dir {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: DirError,
+    },
+    /// The engine does not open.
+    #[error("storage in {path}: {source}")]
+    Engine {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: EngineError,
+    },
+    /// Rows that a start needs cannot be read, or the last commit of a stop failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A lane cannot listen.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The datagram size cannot be used.
+    #[error(transparent)]
+    Mtu(#[from] MtuBoundError),
+    /// A thread or runtime could not be made.
+    #[error("lane {lane}: {source}")]
+    Thread {
+        /// Which lane.
+        lane: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A lane ended although nobody stopped it: a bug; what it said is in the log.
+    #[error("lane {lane} stopped by itself; the next start takes new incarnations")]
+    LaneEnded {
+        /// Which lane.
+        lane: u16,
+    },
+}
+
+/// Runs a node on the calling thread and its lanes on their own, until `stop` resolves. `ready` is
+/// called once every lane listens.
+pub fn run(
+    config: NodeConfig,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let node = Node::open(config)?;
+    let (ended, mut on_ended) = mpsc::unbounded_channel();
+    let lanes = node.spawn_lanes(&ended)?;
+    drop(ended);
+    ready();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| NodeError::Thread { lane: 0, source })?;
+    let failed = runtime.block_on(async {
+        tokio::select! {
+            () = stop => None,
+            lane = on_ended.recv() => lane,
+        }
+    });
+    node.stop(lanes, failed)
+}
+
+/// A node whose files are open.
+struct Node {
+    config: NodeConfig,
+    member: Member,
+    identity: Identity,
+    keys: TransportKeys,
+    dir: DataDir,
+    keep_origins: bool,
+    shared: Arc<Shared<FjallEngine>>,
+    clock: Clock,
+}
+
+/// A lane's thread; its result is that of its last commit.
+type LaneThread = JoinHandle<Result<(), StoreError>>;
+
+impl Node {
+    fn open(config: NodeConfig) -> Result<Node, NodeError> {
+        let file = ClusterFile::load(&config.node.cluster)?;
+        let name = config.node.name.clone();
+        let Some(member) = file.layout.member_named(&name).cloned() else {
+            let names: Vec<_> = file.layout.members().iter().map(Member::name).collect();
+            return Err(NodeError::NotAMember { name, known: names.join(", ") });
+        };
+        let identity = Identity::load(&config.node.identity)?;
+        if identity.peer_identity()? != (PeerIdentity::Node { id: member.id().to_bytes() }) {
+            let path = config.node.identity.clone();
+            return Err(NodeError::WrongCertificate { path, name });
+        }
+        let keys = TransportKeys::load_or_create(&config.node.identity)?;
+        let opened = open_dir(&config, &file, &member)?;
+        let keep_origins = may_keep_origins(opened.start, config.node.durability);
+        tracing::info!(event = "node_start", node = %member.name(), start = ?opened.start);
+        let engine = open_engine(&config, &opened)?;
+        let mut buckets = file.buckets();
+        buckets.extend(load_buckets(&engine)?);
+        let topology = Topology {
+            node: member.id(),
+            name: file.name.clone(),
+            layout: file.layout.clone(),
+            buckets,
+            context_key: file.context_key(),
+        };
+        let shared = Shared::new(Arc::new(engine), topology, member.lanes().len());
+        Ok(Node {
+            config,
+            member,
+            identity,
+            keys,
+            dir: opened.dir,
+            keep_origins,
+            shared: Arc::new(shared),
+            clock: Clock::start(),
+        })
+    }
+
+    /// Binds every lane and starts its thread. If one cannot, those that could are stopped.
+    fn spawn_lanes(&self, ended: &UnboundedSender<u16>) -> Result<Vec<LaneThread>, NodeError> {
+        let mut threads = Vec::new();
+        for lane in 0..self.member.lanes().len() as u16 {
+            let spawned = self.prepare_lane(lane).and_then(|(runtime, lane_loop)| {
+                let ended = ended.clone();
+                let body = move || {
+                    // Also when the lane panics: then the node must not go on without it.
+                    let _last_word = LastWord { lane, ended };
+                    runtime.block_on(lane_loop.run())
+                };
+                let named = thread::Builder::new().name(format!("lane-{lane}"));
+                named.spawn(body).map_err(|source| NodeError::Thread { lane, source })
+            });
+            match spawned {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    self.shared.tell_all(&Control::Stop);
+                    for thread in threads {
+                        let _ = thread.join();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(threads)
+    }
+
+    fn prepare_lane(&self, lane: u16) -> Result<(Runtime, LaneLoop<FjallEngine>), NodeError> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| NodeError::Thread { lane, source })?;
+        let address = self.member.lanes()[lane as usize];
+        let mtu_upper_bound = MtuBound::new(self.config.transport.mtu_max)?;
+        let transport = Config { mtu_upper_bound, ..Config::default() };
+        let endpoint = {
+            let _inside = runtime.enter();
+            LaneEndpoint::bind(address, &self.identity, &self.keys, transport)?
+        };
+        let me = PeerLane { node: self.member.id(), lane: LaneIndex(lane) };
+        let lanes = self.member.lanes().len() as u16;
+        let store_config = StoreConfig { lane: me.lane, lanes, keep_origins: self.keep_origins };
+        let Opened { store, kept } = NodeStore::open(self.shared.engine.clone(), store_config)?;
+        let topology = self.shared.topology();
+        let lane_config = LaneConfig {
+            lane: me.lane,
+            limits: self.config.limits.clone(),
+            always_fsync: self.config.node.durability == DurabilityMode::Fsync,
+            boot: rand::random(),
+        };
+        let links = Links::new(&topology.layout, me, rand::random());
+        let (sender, control) = mpsc::unbounded_channel();
+        self.shared.add_control(sender);
+        let lane_loop = LaneLoop {
+            me,
+            lane: Lane::new(lane_config, topology, kept),
+            store,
+            endpoint,
+            links,
+            shared: self.shared.clone(),
+            clock: self.clock,
+            durability: self.config.node.durability,
+            control,
+            published_at: 0,
+        };
+        Ok((runtime, lane_loop))
+    }
+
+    fn stop(self, lanes: Vec<LaneThread>, failed: Option<u16>) -> Result<(), NodeError> {
+        tracing::info!(event = "node_stop", node = %self.member.name());
+        self.shared.tell_all(&Control::Stop);
+        let mut result = match failed {
+            Some(lane) => Err(NodeError::LaneEnded { lane }),
+            None => Ok(()),
+        };
+        for (lane, thread) in lanes.into_iter().enumerate() {
+            let ended = match thread.join() {
+                Ok(committed) => committed.map_err(NodeError::Store),
+                Err(_) => Err(NodeError::LaneEnded { lane: lane as u16 }),
+            };
+            result = result.and(ended);
+        }
+        result?;
+        let Node { dir, shared, .. } = self;
+        let path = dir.engine_path();
+        shared.engine.sync().map_err(|source| NodeError::Engine { path, source })?;
+        drop(shared);
+        let path = dir.path().to_owned();
+        dir.stop_clean().map_err(|source| NodeError::Dir { path, source })
+    }
+}
+
+/// Tells the node that a lane's thread is over, however it ended.
+struct LastWord {
+    lane: u16,
+    ended: UnboundedSender<u16>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.lane);
+    }
+}
+
+fn open_dir(
+    config: &NodeConfig,
+    file: &ClusterFile,
+    member: &Member,
+) -> Result<OpenedDir, NodeError> {
+    let path = &config.node.data;
+    let identity = DirIdentity { cluster: file.layout.cluster(), node: member.id() };
+    let opened = match DataDir::open(path, Some(identity)) {
+        Err(DirError::Empty) => DataDir::create(path, identity),
+        opened => opened,
+    };
+    opened.map_err(|source| NodeError::Dir { path: path.clone(), source })
+}
+
+fn open_engine(config: &NodeConfig, opened: &OpenedDir) -> Result<FjallEngine, NodeError> {
+    let path = opened.dir.engine_path();
+    let engine_config = EngineConfig {
+        reserve_bytes: config.storage.reserve_mib * MIB,
+        cache_bytes: config.storage.cache_mib * MIB,
+        memtable_bytes: config.storage.memtable_mib * MIB,
+        ..EngineConfig::default()
+    };
+    let (engine, report) = FjallEngine::open(&path, engine_config, opened.power)
+        .map_err(|source| NodeError::Engine { path, source })?;
+    if let Some(cut) = report.cut {
+        tracing::warn!(event = "journal_cut", cut = ?cut);
+    }
+    Ok(engine)
+}
+
+/// Whether counters on disk are sure to be all that was ever minted (algorithms 2.2): after a
+/// clean stop, or after a crash when every dot was fsynced before it left. Owners confirm it still.
+fn may_keep_origins(start: StartKind, durability: DurabilityMode) -> bool {
+    match start {
+        StartKind::Clean => true,
+        StartKind::Unclean { why: UncleanWhy::Crashed } => durability == DurabilityMode::Fsync,
+        StartKind::Unclean { why: UncleanWhy::First | UncleanWhy::Copied } => false,
+    }
+}

@@ -1,0 +1,175 @@
+//! Making a cluster: its private CA, its layout, and a directory for each node.
+//!
+//! `galvani dev` and `galvani cluster create` call this once. It never touches a directory that
+//! holds a cluster already, and it never starts anything. Certificates cost the user nothing: they
+//! are made here. Next to read: `cluster_file.rs`, `config.rs`.
+
+use crate::cluster_file::{ClusterFile, ClusterFileError};
+use crate::config::{DurabilityMode, NodeConfig, NodeSection, StorageSection, TransportSection};
+use galvani_model::bucket::{BucketProps, BucketPropsError};
+use galvani_model::ids::{ClusterId, NodeId};
+use galvani_model::limits::Limits;
+use galvani_model::placement::{Layout, LayoutError, Member, MemberError};
+use galvani_model::version::ContextKey;
+use galvani_transport::Role;
+use galvani_transport::pki::{ClusterCa, PkiError};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A cluster to be made.
+#[derive(Clone, Debug)]
+pub struct ClusterSpec {
+    /// Its name, for people.
+    pub name: String,
+    /// Partitions, a power of two, for the cluster's life.
+    pub partitions: u16,
+    /// Copies that the layout is balanced for, and that bucket `default` keeps.
+    pub n: u8,
+    /// Its nodes.
+    pub nodes: Vec<NodeSpec>,
+    /// When a write counts as stored.
+    pub durability: DurabilityMode,
+    /// Largest UDP payload path discovery may settle on, in bytes.
+    pub mtu_max: u16,
+}
+
+/// A node to be made.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// Its name, unique in the cluster.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its share relative to others, 100 for a normal one.
+    pub weight: u32,
+    /// Where each of its lanes listens and is reached.
+    pub lanes: Vec<SocketAddr>,
+}
+
+/// What was made.
+#[derive(Clone, Debug)]
+pub struct Provisioned {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The configuration file of each node, in the order of the spec.
+    pub configs: Vec<PathBuf>,
+    /// The identity of an administrator: `ca.pem`, `cert.pem`, `key.pem`.
+    pub client_identity: PathBuf,
+}
+
+/// Why a cluster was not made. What was written so far is left for inspection.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// The directory holds a cluster already.
+    #[error("{path} exists already")]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A node cannot be one.
+    #[error("node {name}: {source}")]
+    Member {
+        /// Which node.
+        name: String,
+        /// Why.
+        source: MemberError,
+    },
+    /// The nodes cannot make a layout.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The default bucket cannot exist.
+    #[error(transparent)]
+    Bucket(#[from] BucketPropsError),
+    /// Certificates could not be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The cluster file could not be written.
+    #[error(transparent)]
+    ClusterFile(#[from] ClusterFileError),
+    /// A file could not be written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Makes a cluster in `dir`: `cluster.json`, `ca/`, `client/`, and for each node `NAME/` with
+/// `galvani.toml`, `cluster.json` and `identity/`.
+pub fn create(spec: &ClusterSpec, dir: &Path) -> Result<Provisioned, ProvisionError> {
+    let cluster_path = dir.join("cluster.json");
+    if cluster_path.exists() {
+        return Err(ProvisionError::Exists { path: cluster_path });
+    }
+    let default_bucket = BucketProps::with_copies(spec.n);
+    default_bucket.check()?;
+    let cluster = ClusterId(rand::random());
+    let members = spec.nodes.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+    let layout = Arc::new(Layout::compute(cluster, 1, spec.partitions, spec.n, members)?);
+    let context_key = ContextKey(rand::random());
+    let file = ClusterFile::new(&spec.name, default_bucket, &context_key, layout.clone());
+
+    make_dir(dir)?;
+    let ca = ClusterCa::create(&cluster.to_string())?;
+    ca.save(&make_dir(&dir.join("ca"))?)?;
+    let client_identity = make_dir(&dir.join("client"))?;
+    ca.issue_client("admin", Role::Admin)?.save(&client_identity)?;
+    let mut configs = Vec::with_capacity(spec.nodes.len());
+    for node in &spec.nodes {
+        configs.push(create_node(spec, node, &layout, &ca, &file, dir)?);
+    }
+    // Last, so that an interrupted creation is not taken for a cluster.
+    file.save(&cluster_path)?;
+    Ok(Provisioned { cluster, configs, client_identity })
+}
+
+fn create_node(
+    spec: &ClusterSpec,
+    node: &NodeSpec,
+    layout: &Layout,
+    ca: &ClusterCa,
+    file: &ClusterFile,
+    dir: &Path,
+) -> Result<PathBuf, ProvisionError> {
+    let home = make_dir(&dir.join(&node.name))?;
+    let member = layout.member_named(&node.name).expect("the layout was made of these nodes");
+    let addresses: BTreeSet<_> = node.lanes.iter().map(SocketAddr::ip).collect();
+    let addresses: Vec<_> = addresses.into_iter().collect();
+    let identity = ca.issue_node(&member.id().to_string(), &addresses)?;
+    identity.save(&make_dir(&home.join("identity"))?)?;
+    file.save(&home.join("cluster.json"))?;
+    let config = NodeConfig {
+        node: NodeSection {
+            name: node.name.clone(),
+            cluster: "cluster.json".into(),
+            data: "data".into(),
+            identity: "identity".into(),
+            durability: spec.durability,
+        },
+        limits: Limits::default(),
+        storage: StorageSection::default(),
+        transport: TransportSection { mtu_max: spec.mtu_max },
+    };
+    let path = home.join("galvani.toml");
+    let text = toml::to_string(&config).expect("our own configuration encodes to TOML");
+    fs::write(&path, text).map_err(|source| ProvisionError::Io { path: path.clone(), source })?;
+    Ok(path)
+}
+
+fn member(node: &NodeSpec) -> Result<Member, ProvisionError> {
+    let NodeSpec { name, zone, weight, lanes } = node.clone();
+    Member::new(NodeId(rand::random()), name.clone(), zone, weight, lanes)
+        .map_err(|source| ProvisionError::Member { name, source })
+}
+
+fn make_dir(path: &Path) -> Result<PathBuf, ProvisionError> {
+    let io = |source| ProvisionError::Io { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(io)?;
+    Ok(path.to_owned())
+}

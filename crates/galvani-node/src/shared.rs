@@ -1,0 +1,132 @@
+//! What the lanes of one node share: topology, figures, and a way to call each other.
+//!
+//! Lanes share no data path: a lane reads its own copy of the topology and gets a new one as an
+//! input. Buckets are the only thing made while running; they are on disk before anyone hears of
+//! them. Next to read: `lane_loop.rs`.
+
+use crate::figures::LaneFigures;
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::store::StoreError;
+use galvani_protocol::Topology;
+use galvani_storage::engine::{Batch, Durability, Engine, Table};
+use galvani_storage::format::rows;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What another thread tells a lane. Rare, so the channel needs no bound beyond the number of
+/// buckets and one stop.
+#[derive(Clone, Debug)]
+pub(crate) enum Control {
+    /// Buckets or layout have changed.
+    Topology(Arc<Topology>),
+    /// Drain and end.
+    Stop,
+}
+
+/// What the lanes of one node share.
+pub(crate) struct Shared<E> {
+    pub(crate) engine: Arc<E>,
+    topology: Mutex<Arc<Topology>>,
+    controls: Mutex<Vec<UnboundedSender<Control>>>,
+    figures: Vec<Mutex<LaneFigures>>,
+}
+
+/// Meta rows of buckets: this, then the name.
+const BUCKET_PREFIX: &[u8] = b"bucket/";
+
+impl<E: Engine> Shared<E> {
+    pub(crate) fn new(engine: Arc<E>, topology: Topology, lanes: usize) -> Shared<E> {
+        Shared {
+            engine,
+            topology: Mutex::new(Arc::new(topology)),
+            controls: Mutex::new(Vec::new()),
+            figures: (0..lanes).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    pub(crate) fn topology(&self) -> Arc<Topology> {
+        self.topology.lock().clone()
+    }
+
+    pub(crate) fn add_control(&self, control: UnboundedSender<Control>) {
+        self.controls.lock().push(control);
+    }
+
+    /// Tells every lane; a lane that has ended already needs no telling.
+    pub(crate) fn tell_all(&self, control: &Control) {
+        for lane in self.controls.lock().iter() {
+            let _ = lane.send(control.clone());
+        }
+    }
+
+    /// Writes a bucket down, fsynced, and then lets every lane know of it.
+    pub(crate) fn define_bucket(
+        &self,
+        name: BucketName,
+        props: BucketProps,
+    ) -> Result<(), StoreError> {
+        let mut current = self.topology.lock();
+        if current.buckets.contains_key(&name) {
+            return Ok(());
+        }
+        let key = bucket_key(&name);
+        let mut batch = Batch::new();
+        batch.put_with(Table::Meta, &key, |out| rows::put(&key, &props, out));
+        self.engine
+            .commit(&batch, Durability::Fsync)
+            .map_err(|error| StoreError::Failed { what: error.to_string() })?;
+        let mut next = Topology::clone(&current);
+        next.buckets.insert(name, props);
+        *current = Arc::new(next);
+        let topology = current.clone();
+        drop(current);
+        self.tell_all(&Control::Topology(topology));
+        Ok(())
+    }
+
+    pub(crate) fn publish(&self, lane: usize, figures: LaneFigures) {
+        *self.figures[lane].lock() = figures;
+    }
+
+    /// Every lane's latest figures.
+    pub(crate) fn figures(&self) -> Vec<LaneFigures> {
+        self.figures.iter().map(|figures| figures.lock().clone()).collect()
+    }
+}
+
+/// The buckets that were made while this node ran before.
+pub(crate) fn load_buckets<E: Engine>(
+    engine: &E,
+) -> Result<BTreeMap<BucketName, BucketProps>, StoreError> {
+    let mut buckets = BTreeMap::new();
+    let mut damaged = None;
+    let mut take = |key: &[u8], row: &[u8]| {
+        let Some(name) = key.strip_prefix(BUCKET_PREFIX) else { return ControlFlow::Break(()) };
+        let name = core::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+        match (name, rows::get(key, row)) {
+            (Some(name), Ok(props)) => {
+                buckets.insert(name, props);
+                ControlFlow::Continue(())
+            }
+            (_, bad) => {
+                let why = bad.err().map_or("a bad name".to_owned(), |error| error.to_string());
+                damaged = Some(why);
+                ControlFlow::Break(())
+            }
+        }
+    };
+    engine
+        .scan(Table::Meta, BUCKET_PREFIX, None, usize::MAX, &mut take)
+        .map_err(|error| StoreError::Failed { what: error.to_string() })?;
+    match damaged {
+        None => Ok(buckets),
+        Some(why) => Err(StoreError::Corrupt { what: format!("a bucket's row: {why}") }),
+    }
+}
+
+fn bucket_key(name: &BucketName) -> Vec<u8> {
+    [BUCKET_PREFIX, name.as_str().as_bytes()].concat()
+}

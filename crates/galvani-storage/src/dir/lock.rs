@@ -1,0 +1,52 @@
+//! The lock that keeps a second process out of a data directory.
+//!
+//! An advisory lock of the operating system on the file `lock`: it ends with its process, however
+//! that ends. The file holds the holder's process number, for people.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use super::{DirError, DirStep};
+
+#[derive(Debug)]
+pub(super) struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Takes the lock of the directory `dir`, or says who holds it.
+    pub(super) fn take(dir: &Path) -> Result<DirLock, DirError> {
+        let failed = |error: &std::io::Error| DirError::io(DirStep::Lock, error);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join(LOCK_FILE))
+            .map_err(|error| failed(&error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let read = file.take(LOCK_BYTES_MAX).read_to_string(&mut text);
+                let pid = read.ok().and_then(|_| text.trim().parse().ok());
+                return Err(DirError::Locked { pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+        note_holder(&mut file).map_err(|error| failed(&error))?;
+        Ok(DirLock { _file: file })
+    }
+}
+
+fn note_holder(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    writeln!(file, "{}", std::process::id())
+}
+
+const LOCK_FILE: &str = "lock";
+
+/// More than any process number takes.
+const LOCK_BYTES_MAX: u64 = 32;
