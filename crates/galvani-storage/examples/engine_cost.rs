@@ -6,7 +6,8 @@
 //! files per byte of value, and the time of hot reads.
 //!
 //! `cargo run --release -p galvani-storage --example engine_cost -- ENGINE [OPERATIONS] [KEYS]`
-//! with ENGINE one of `fjall`, `fjall-fsync`, `redb`, `redb-fsync`, `memory`.
+//! with ENGINE one of `fjall`, `fjall-fsync`, `redb`, `redb-fsync`, `memory`,
+//! or `none`, which keeps nothing and so shows what the measuring itself costs.
 
 use std::error::Error;
 use std::path::Path;
@@ -43,6 +44,21 @@ impl<E: Engine> Candidate for Ours<E> {
 
     fn commit(&self, batch: &Batch) -> Result<(), Failure> {
         Ok(self.engine.commit(batch, self.durability)?)
+    }
+}
+
+/// Keeps nothing.
+struct Nothing;
+
+impl Candidate for Nothing {
+    fn get(&self, _: Table, key: &[u8]) -> Result<Option<usize>, Failure> {
+        std::hint::black_box(key);
+        Ok(None)
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), Failure> {
+        std::hint::black_box(batch);
+        Ok(())
     }
 }
 
@@ -216,6 +232,7 @@ fn main() -> Result<(), Failure> {
             Box::new(Ours { engine, durability })
         }
         "memory" => Box::new(Ours { engine: MemoryEngine::new(), durability }),
+        "none" => Box::new(Nothing),
         "redb" => {
             let durability = match durability {
                 Durability::Os => redb::Durability::None,

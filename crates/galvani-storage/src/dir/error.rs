@@ -28,7 +28,7 @@ pub enum DirError {
     #[error("a data directory is here already")]
     Exists,
     /// Another process uses it: stop that one first.
-    #[error("in use by process {}", pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()))]
+    #[error("in use by process {}", pid.map_or("unknown".into(), |pid| pid.to_string()))]
     Locked {
         /// The process that wrote its number into the lock file, if it did.
         pid: Option<u32>,

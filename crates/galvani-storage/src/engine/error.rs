@@ -28,7 +28,7 @@ pub enum EngineError {
     /// The file system is full, or has less free than the reserve.
     ///
     /// Not `in_doubt`: nothing was written, the same batch may be tried later. `in_doubt`: the
-    /// write itself hit the end of the disk; the engine is read-only until [`super::Engine::reopen`].
+    /// write itself met the end of the disk; read-only until [`super::Engine::reopen`].
     #[error("storage is full: {free_bytes} bytes free, {reserve_bytes} kept back")]
     Full {
         /// Bytes free when last asked.

@@ -1,8 +1,8 @@
 //! The engine: ordered tables of bytes, changed only by whole batches.
 //!
 //! [`Engine`] is the contract, [`FjallEngine`] keeps it on disk, [`MemoryEngine`] keeps it in
-//! memory with crashes and faults the caller orders. An engine never knows what a row means, never retries
-//! a failed write and never changes anything outside [`Engine::commit`].
+//! memory with crashes and faults the caller orders. An engine never knows what a row means, never
+//! retries a failed write and never changes anything outside [`Engine::commit`].
 //! Next to read: `batch.rs`, `error.rs`, then `fjall/mod.rs`.
 
 mod batch;

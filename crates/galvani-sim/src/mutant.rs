@@ -1,0 +1,85 @@
+//! Planted bugs: each takes one guard away, outside the code under test.
+//!
+//! A mutant lives in what the simulator puts around the lanes: the engine, the store, the driver,
+//! the network, the client. A suite of oracles that does not catch a mutant within a stated number of
+//! seeds asserts nothing about that guard. Next to read: `tests/mutants.rs`.
+
+use core::fmt;
+use core::str::FromStr;
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// A planted bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mutant {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl Mutant {
+            /// Every mutant.
+            pub const ALL: &[Mutant] = &[$(Mutant::$variant),*];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Mutant::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// The store forgets which logical writes it knows: the alias rule is off.
+    ForgetsRequests = "forgets-requests",
+    /// After a crash or a restored disk origins are used again, and nobody is asked.
+    KeepsOrigins = "keeps-origins",
+    /// A commit is lost and reported as done.
+    LosesCommits = "loses-commits",
+    /// Effects leave before the commit, and the machine may die in between.
+    EffectsFirst = "effects-first",
+    /// Nothing is ever fsynced.
+    NeverFsyncs = "never-fsyncs",
+    /// A batch is written in two halves, and the machine may die in between.
+    TornBatches = "torn-batches",
+    /// What a read has seen is told as a plain version vector: holes are claimed.
+    PlainContexts = "plain-contexts",
+    /// A replica's ack is counted for another replica too.
+    DuplicateAcks = "duplicate-acks",
+    /// A replica tells of one sibling only, and that it has seen them all.
+    OneSibling = "one-sibling",
+    /// A client's retry is a new logical write.
+    NewWritePerRetry = "new-write-per-retry",
+    /// A write in doubt is answered as never stored.
+    SaysNo = "says-no",
+    /// The digest is not kept up.
+    StaleDigest = "stale-digest",
+    /// Every bucket is treated as last-writer-wins.
+    LastWriterWins = "last-writer-wins",
+    /// Records lose what they replace on their way.
+    DropsPast = "drops-past",
+    /// Read repairs are never sent.
+    DropsRepairs = "drops-repairs",
+    /// A write is sent to no other owner, and acked as if it were.
+    AcksForOthers = "acks-for-others",
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a text is not a mutant's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not a mutant")]
+pub struct UnknownMutant {
+    /// The text that was refused.
+    pub name: String,
+}
+
+impl FromStr for Mutant {
+    type Err = UnknownMutant;
+    fn from_str(name: &str) -> Result<Mutant, UnknownMutant> {
+        let found = Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name);
+        found.ok_or_else(|| UnknownMutant { name: name.chars().take(40).collect() })
+    }
+}

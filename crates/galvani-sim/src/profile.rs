@@ -1,0 +1,228 @@
+//! What a seed draws before anything happens: sizes, quorums, network, faults.
+//!
+//! Swarm testing: every fault class is on or off per seed, because a class that is always on hides
+//! what another one would show. Small clusters, few keys, many orders. Next to read: `world.rs`.
+//! Source: Groce et al. 2012, "Swarm Testing".
+
+use crate::rng::Rng;
+use core::fmt;
+use galvani_model::bucket::{BucketName, BucketProps, ConflictPolicy};
+use galvani_model::limits::Limits;
+use galvani_model::request::Quorum;
+
+/// How messages travel between lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regime {
+    /// As over a connection: in order and reliable while it lives; a broken one loses what was on
+    /// its way and says so.
+    Stream,
+    /// Single messages get lost, doubled and reordered, and nobody is told.
+    Datagram,
+}
+
+/// The fault classes of a seed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Links between nodes are cut, one way or both, and healed.
+    pub cut: bool,
+    /// A node stops for a while and goes on.
+    pub pause: bool,
+    /// A process dies; every committed batch stays.
+    pub crash: bool,
+    /// A process dies between a tick's commit and its effects.
+    pub crash_mid_tick: bool,
+    /// A machine loses power: a prefix of its unsynced batches stays.
+    pub power: bool,
+    /// A node comes back without its data.
+    pub wipe: bool,
+    /// A node comes back with an older copy of its data.
+    pub restore: bool,
+    /// A node is stopped cleanly and started again.
+    pub clean_stop: bool,
+    /// A disk is full for a while.
+    pub disk_full: bool,
+    /// Commits fail; of some the batch is there afterwards.
+    pub failed_commits: bool,
+    /// Wall clocks jump.
+    pub clock_jumps: bool,
+}
+
+/// A bucket of a seed.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    /// Its name.
+    pub name: BucketName,
+    /// Its properties.
+    pub props: BucketProps,
+    /// Whether it is made while the run goes on.
+    pub late: bool,
+}
+
+/// Everything a seed draws before anything happens.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Nodes.
+    pub nodes: usize,
+    /// Lanes of each node.
+    pub lanes: u16,
+    /// Partitions of the layout.
+    pub partitions: u16,
+    /// Buckets, the default one first.
+    pub buckets: Vec<Bucket>,
+    /// Whether every commit is fsynced.
+    pub always_fsync: bool,
+    /// Bounds of every lane.
+    pub limits: Limits,
+    /// How messages travel.
+    pub regime: Regime,
+    /// Longest usual delay of a message, in microseconds.
+    pub delay_max: u64,
+    /// Messages of a thousand that take far longer.
+    pub slow: u64,
+    /// Messages of a thousand that are lost (datagrams only).
+    pub loss: u64,
+    /// Messages of a thousand that are doubled (datagrams only).
+    pub duplicates: u64,
+    /// Whether messages are encoded and decoded on their way.
+    pub codec: bool,
+    /// Which faults happen.
+    pub faults: Faults,
+    /// Usual time between faults, in microseconds.
+    pub fault_pace: u64,
+    /// Clients.
+    pub clients: usize,
+    /// Keys, over all buckets.
+    pub keys: usize,
+    /// Operations all clients start.
+    pub operations: usize,
+    /// Longest pause of a client between operations, in microseconds.
+    pub think_max: u64,
+    /// How long faults and clients go on at most, in microseconds.
+    pub run_micros: u64,
+}
+
+impl Profile {
+    /// What `seed` draws.
+    pub fn draw(seed: u64) -> Profile {
+        let mut rng = Rng::new(seed, LABEL);
+        let nodes = rng.between(3, 6) as usize;
+        let stream = rng.chance(600);
+        let buckets = draw_buckets(&mut rng, nodes);
+        let mut limits = Limits::default();
+        if rng.chance(100) {
+            limits.inflight = rng.between(2, 6) as usize;
+        }
+        if rng.chance(200) {
+            limits.siblings_max = rng.between(2, 6) as usize;
+        }
+        let quiet = rng.chance(100);
+        let faults = if quiet { Faults::default() } else { draw_faults(&mut rng) };
+        Profile {
+            nodes,
+            lanes: rng.pick(&[1, 1, 2]),
+            partitions: rng.pick(&[1, 2, 4, 8, 16]),
+            buckets,
+            always_fsync: rng.chance(350),
+            limits,
+            regime: if stream { Regime::Stream } else { Regime::Datagram },
+            delay_max: rng.pick(&[500, 2_000, 10_000, 50_000]),
+            slow: if rng.chance(400) { rng.between(5, 100) } else { 0 },
+            loss: if stream || quiet { 0 } else { rng.pick(&[0, 10, 50, 200]) },
+            duplicates: if stream || quiet { 0 } else { rng.pick(&[0, 20, 200]) },
+            codec: rng.chance(300),
+            faults,
+            fault_pace: rng.pick(&[60_000, 200_000, 400_000, 1_500_000]),
+            clients: rng.between(4, 8) as usize,
+            keys: rng.between(3, 12) as usize,
+            operations: rng.between(120, 320) as usize,
+            think_max: rng.pick(&[5_000, 40_000, 200_000]),
+            run_micros: 20_000_000,
+        }
+    }
+
+    /// A quiet cluster for scripts: short fixed delays, no fault, no client of its own.
+    pub fn quiet(nodes: usize, n: u8) -> Profile {
+        let default = Bucket {
+            name: BucketName::default_bucket(),
+            props: BucketProps::with_copies(n),
+            late: false,
+        };
+        Profile {
+            nodes,
+            lanes: 1,
+            partitions: 4,
+            buckets: vec![default],
+            always_fsync: false,
+            limits: Limits::default(),
+            regime: Regime::Stream,
+            delay_max: 1_000,
+            slow: 0,
+            loss: 0,
+            duplicates: 0,
+            codec: true,
+            faults: Faults::default(),
+            fault_pace: 1_000_000,
+            clients: 0,
+            keys: 0,
+            operations: 0,
+            think_max: 0,
+            run_micros: 0,
+        }
+    }
+}
+
+fn draw_faults(rng: &mut Rng) -> Faults {
+    Faults {
+        cut: rng.chance(600),
+        pause: rng.chance(400),
+        crash: rng.chance(500),
+        crash_mid_tick: rng.chance(300),
+        power: rng.chance(400),
+        wipe: rng.chance(200),
+        restore: rng.chance(200),
+        clean_stop: rng.chance(400),
+        disk_full: rng.chance(250),
+        failed_commits: rng.chance(300),
+        clock_jumps: rng.chance(300),
+    }
+}
+
+fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
+    let mut draw = |name: BucketName, policy, late| {
+        let n = if rng.chance(700) { 3 } else { rng.between(1, nodes.min(5) as u64) as u8 };
+        let mut props = BucketProps::with_copies(n);
+        props.policy = policy;
+        if rng.chance(300) {
+            props.r = Quorum::Exactly(rng.between(1, u64::from(n)) as u8);
+            props.w = Quorum::Exactly(rng.between(1, u64::from(n)) as u8);
+        }
+        Bucket { name, props, late }
+    };
+    let name = |text: &str| text.parse().expect("literal bucket names are valid");
+    let mut buckets =
+        vec![draw(BucketName::default_bucket(), ConflictPolicy::Siblings, false)];
+    let (second, late) = (draw(name("other"), ConflictPolicy::Siblings, false), name("late"));
+    let lww = draw(name("lww"), ConflictPolicy::Lww, false);
+    let late = draw(late, ConflictPolicy::Siblings, true);
+    for (bucket, chance) in [(second, 400), (lww, 400), (late, 300)] {
+        if rng.chance(chance) {
+            buckets.push(bucket);
+        }
+    }
+    buckets
+}
+
+const LABEL: u64 = 1;
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} nodes x {} lanes, Q={}", self.nodes, self.lanes, self.partitions)?;
+        for Bucket { name, props, .. } in &self.buckets {
+            write!(f, ", {name} n={} r={} w={}", props.n, props.r, props.w)?;
+        }
+        let mode = if self.always_fsync { "fsync" } else { "os" };
+        write!(f, "; {mode}, {:?}, delay {} us", self.regime, self.delay_max)?;
+        write!(f, ", loss {} dup {} of 1000", self.loss, self.duplicates)?;
+        write!(f, "; {:?}", self.faults)
+    }
+}

@@ -1,0 +1,127 @@
+//! The store under a lane: the real one, watched.
+//!
+//! Every change a tick stages is noted and checked on its way (a version may only vanish for a
+//! reason), and the lies of a mutant are told here. Next to read: `drive.rs`.
+
+use crate::disk::Disk;
+use crate::mutant::Mutant;
+use crate::oracles::vanish;
+use galvani_model::bucket::{BucketName, ConflictPolicy};
+use galvani_model::ids::{Shard, WriteId};
+use galvani_model::key::Key;
+use galvani_model::store::{Change, Listed, ReplicaState, RequestEntry, Store, StoreError};
+use galvani_model::version::{Dot, Object, Record};
+use galvani_storage::NodeStore;
+use galvani_storage::engine::FailKind;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Policies by bucket: what the oracles judge by.
+pub(crate) type Policies = Arc<BTreeMap<BucketName, ConflictPolicy>>;
+
+/// A change of the tick under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Staged {
+    pub(crate) shard: Shard,
+    pub(crate) record: Record,
+    pub(crate) minted: bool,
+}
+
+/// The real store, watched.
+pub(crate) struct SimStore {
+    inner: NodeStore<Disk>,
+    policies: Policies,
+    mutant: Option<Mutant>,
+    staged: Vec<Staged>,
+    vanished: Vec<String>,
+    commits: u64,
+}
+
+impl SimStore {
+    pub(crate) fn new(inner: NodeStore<Disk>, policies: Policies, mutant: Option<Mutant>) -> Self {
+        let (staged, vanished) = (Vec::new(), Vec::new());
+        SimStore { inner, policies, mutant, staged, vanished, commits: 0 }
+    }
+
+    /// Commits the tick as the real driver does.
+    pub(crate) fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
+        self.commits += 1;
+        let fsync = fsync && self.mutant != Some(Mutant::NeverFsyncs);
+        let lost = self.mutant == Some(Mutant::LosesCommits)
+            && !self.staged.is_empty()
+            && self.commits.is_multiple_of(5);
+        if lost {
+            self.inner.engine().memory().fail_next_commits([FailKind::IoLost]);
+            return self.inner.commit(fsync).or(Ok(()));
+        }
+        self.inner.commit(fsync)
+    }
+
+    /// What the tick staged, and versions that vanished in it without a reason.
+    pub(crate) fn take_tick(&mut self) -> (Vec<Staged>, Vec<String>) {
+        (core::mem::take(&mut self.staged), core::mem::take(&mut self.vanished))
+    }
+
+    /// The real store.
+    pub(crate) fn inner(&mut self) -> &mut NodeStore<Disk> {
+        &mut self.inner
+    }
+}
+
+impl Store for SimStore {
+    fn object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
+        self.inner.object(shard, key)
+    }
+
+    fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
+        self.inner.record(shard, dot)
+    }
+
+    fn request(
+        &mut self,
+        shard: Shard,
+        write: WriteId,
+    ) -> Result<Option<RequestEntry>, StoreError> {
+        match self.mutant {
+            Some(Mutant::ForgetsRequests) => Ok(None),
+            _ => self.inner.request(shard, write),
+        }
+    }
+
+    fn replica(&mut self, shard: Shard) -> Result<&ReplicaState, StoreError> {
+        self.inner.replica(shard)
+    }
+
+    fn stage(&mut self, mut change: Change) -> Result<(), StoreError> {
+        let before = self.inner.object(change.shard, &change.record.head.key)?;
+        let policy = self.policies.get(change.record.head.key.bucket()).copied();
+        if let Some(why) = vanish::check(&before, &change, policy.unwrap_or_default()) {
+            self.vanished.push(why);
+        }
+        if self.mutant == Some(Mutant::StaleDigest) {
+            change.digest = self.inner.replica(change.shard)?.digest;
+        }
+        let minted = change.own.is_some();
+        let (shard, record) = (change.shard, change.record.clone());
+        self.staged.push(Staged { shard, record, minted });
+        self.inner.stage(change)
+    }
+
+    fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError> {
+        match self.mutant {
+            Some(Mutant::KeepsOrigins) => Ok(()),
+            _ => self.inner.forget_origin(shard),
+        }
+    }
+
+    fn list(
+        &mut self,
+        shard: Shard,
+        bucket: &BucketName,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(shard, bucket, prefix, after, limit)
+    }
+}
