@@ -14,7 +14,7 @@ fn broken(schedules: u64, setup: Setup) -> Vec<(u64, Broken)> {
     (0..schedules).filter_map(|seed| run(seed, setup).map(|broken| (seed, broken))).collect()
 }
 
-const SCHEDULES: u64 = 800;
+const SCHEDULES: u64 = 500;
 
 fn assert_sound(setup: Setup) {
     let broken = broken(SCHEDULES, setup);
@@ -60,12 +60,30 @@ fn plain_version_vectors_lose_updates() {
 }
 
 #[test]
+fn tombstones_collected_by_proof_keep_everything_deleted() {
+    assert_sound(Setup { collect: true, ..Setup::default() });
+    assert_sound(Setup { collect: true, retries: true, ..Setup::default() });
+}
+
+#[test]
 fn without_asking_the_clock_late_copies_come_back() {
     // The request index would hide it for as long as it remembers, which is not for ever.
-    let guards = Guards { apply_asks_clock: false, alias_rule: false, ..Guards::default() };
-    assert_caught(guards, Setup::default());
     let forgetful = Guards { alias_rule: false, ..Guards::default() };
-    assert_sound(Setup { guards: forgetful, ..Setup::default() });
+    let base = Setup { collect: true, ..Setup::default() };
+    assert_sound(Setup { guards: forgetful, ..base });
+    assert_caught(Guards { apply_asks_clock: false, ..forgetful }, base);
+}
+
+#[test]
+fn tombstones_collected_before_all_they_replaced_is_everywhere_resurrect() {
+    let guards = Guards { collect_asks_past: false, ..Guards::default() };
+    assert_caught(guards, Setup { collect: true, ..Setup::default() });
+}
+
+#[test]
+fn tombstones_collected_at_once_resurrect() {
+    let guards = Guards { collect_asks_all: false, ..Guards::default() };
+    assert_caught(guards, Setup { collect: true, ..Setup::default() });
 }
 
 #[test]

@@ -10,7 +10,8 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Origin, RequestId, WriteId};
 use galvani_model::key::Key;
 use galvani_model::version::{
-    Digest, Dot, DotSet, Kind, Object, PartitionClock, Range, RecordHead, object_digest, value_hash,
+    Digest, Dot, DotSet, Kind, Object, PartitionClock, Range, RecordHead, Version, object_digest,
+    value_hash,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,10 @@ pub(crate) struct Guards {
     pub(crate) new_incarnation: bool,
     /// The date of a write is a function of the request.
     pub(crate) date_by_request: bool,
+    /// A tombstone is collected only when every replica has taken in all that it replaced.
+    pub(crate) collect_asks_past: bool,
+    /// ... and the tombstone itself.
+    pub(crate) collect_asks_all: bool,
 }
 
 impl Default for Guards {
@@ -47,6 +52,8 @@ impl Default for Guards {
             coordinator_knows_request: true,
             new_incarnation: true,
             date_by_request: true,
+            collect_asks_past: true,
+            collect_asks_all: true,
         }
     }
 }
@@ -57,6 +64,7 @@ pub(crate) struct Setup {
     pub(crate) policy: ConflictPolicy,
     pub(crate) retries: bool,
     pub(crate) rollback: bool,
+    pub(crate) collect: bool,
     pub(crate) guards: Guards,
 }
 
@@ -209,7 +217,8 @@ impl World {
             30..60 => self.write(),
             60..90 if !self.net.is_empty() => self.deliver(),
             60..95 => self.exchange(),
-            _ if self.setup.rollback => self.power_cut(),
+            95..98 if self.setup.rollback => self.power_cut(),
+            _ if self.setup.collect => self.collect(),
             _ => self.exchange(),
         }
     }
@@ -331,6 +340,29 @@ impl World {
         }
     }
 
+    /// Drops tombstones that every replica is known to be done with.
+    fn collect(&mut self) {
+        let clocks: Vec<PartitionClock> =
+            self.replicas.iter().map(|replica| replica.clock.clone()).collect();
+        let guards = self.setup.guards;
+        let everywhere = |version: &Version| {
+            clocks.iter().all(|clock| {
+                version.dots.iter().all(|&dot| clock.contains(dot))
+                    && (!guards.collect_asks_past || clock.covers(&version.past))
+            })
+        };
+        for replica in &mut self.replicas {
+            for (key, object) in &mut replica.objects {
+                let before = object_digest(key, object);
+                let kept = object.versions().iter().filter(|version| {
+                    version.kind == Kind::Put || (guards.collect_asks_all && !everywhere(version))
+                });
+                *object = Object::from_versions(kept.cloned().collect(), self.setup.policy);
+                replica.digest.replace(before, object_digest(key, object));
+            }
+        }
+    }
+
     fn power_cut(&mut self) {
         let at = self.rng.below(REPLICAS);
         let back = 1 + self.rng.next() % 2;
@@ -358,12 +390,16 @@ impl World {
                 }
             }
         }
+        // An alias of a tombstone may hold back its collection on one replica for a while.
+        if self.setup.collect {
+            self.collect();
+        }
     }
 
     fn judge(&self) -> Option<Broken> {
         let first = &self.replicas[0];
         for replica in &self.replicas {
-            for (index, key) in first.objects.keys().enumerate() {
+            for (index, key) in replica.objects.keys().enumerate() {
                 if replica.object(key).dots() != first.object(key).dots() {
                     return Some(Broken::Diverged { key: index });
                 }
@@ -396,7 +432,8 @@ impl World {
             let held = !write.holders.is_empty();
             let live = alive.contains(&id);
             let outdone = self.setup.policy == ConflictPolicy::Lww && self.is_outdone(id);
-            if held && !live && !replaced.contains(&id) && !outdone {
+            let gone = self.setup.collect && write.kind == Kind::Delete;
+            if held && !live && !replaced.contains(&id) && !outdone && !gone {
                 return Some(Broken::Lost { write: id });
             }
             if live && replaced.contains(&id) && self.replacer_is_held(id) {
