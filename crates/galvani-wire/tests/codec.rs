@@ -1,0 +1,319 @@
+//! Every message comes back from its bytes; hostile bytes give errors, never panics.
+
+use bytes::{Bytes, BytesMut};
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{ClusterId, NodeId, Origin, Partition, RequestId, Shard};
+use galvani_model::key::Key;
+use galvani_model::placement::{Layout, Member};
+use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::version::{Dot, DotSet, Kind, RecordHead, Version, value_hash};
+use galvani_wire::codec::{DecodeError, Frame, encode};
+use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
+use galvani_wire::message::{
+    AskKnown, CreateBucket, Explain, Explained, Failed, Fetch, FetchPage, Get, GetDone, Held,
+    HeldPage, Known, List, Message, Page, Put, PutDone, ReplicaView, Replicate, Replicated,
+    Sibling,
+};
+use galvani_wire::view::{ClusterView, Counters, NodeStatus};
+use proptest::collection::vec;
+use proptest::prelude::{any, prop_assert, proptest};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn dot(counter: u64) -> Dot {
+    Dot::new(Origin(77), counter)
+}
+
+fn key() -> Key {
+    Key::new(bucket(), &b"cart/42"[..]).expect("a key")
+}
+
+fn bucket() -> BucketName {
+    "default".parse().expect("a name")
+}
+
+fn head(value: &[u8]) -> RecordHead {
+    RecordHead {
+        dot: dot(3),
+        key: key(),
+        past: DotSet::from_iter([dot(1), dot(7)]),
+        hlc: Hlc(99),
+        rid: RequestId(5),
+        author: NodeId(1),
+        kind: Kind::Put,
+        value_len: value.len() as u32,
+        value_hash: value_hash(Kind::Put, value),
+    }
+}
+
+fn answers() -> Vec<Answer> {
+    let outcomes = [
+        Outcome::Stored,
+        Outcome::StoredDurably,
+        Outcome::Answered,
+        Outcome::Pending,
+        Outcome::Unreachable,
+        Outcome::Refused(ReplicaError::Damaged),
+    ];
+    outcomes.map(|outcome| Answer { node: NodeId(2), outcome, micros: 7 }).to_vec()
+}
+
+fn view() -> ClusterView {
+    let member = |id: u128, port: u16| {
+        let address = format!("127.0.0.1:{port}").parse().expect("an address");
+        Member::new(NodeId(id), format!("n{id}"), "a", 100, vec![address]).expect("a member")
+    };
+    let members = vec![member(1, 7070), member(2, 7080), member(3, 7090)];
+    let layout = Layout::compute(ClusterId(9), 1, 8, 3, members).expect("a layout");
+    ClusterView {
+        cluster: ClusterId(9),
+        name: "dev".into(),
+        node: NodeId(1),
+        layout: Arc::new(layout),
+        buckets: BTreeMap::from([(bucket(), BucketProps::with_copies(3))]),
+    }
+}
+
+fn client_messages() -> Vec<Message> {
+    let value = Bytes::from_static(b"milk\neggs");
+    let options = WriteOptions {
+        n: Some(3),
+        w: Some(Quorum::Exactly(2)),
+        pw: Some(Quorum::All),
+        dw: Some(Quorum::Majority),
+        strict: true,
+    };
+    let read = ReadOptions { n: None, r: Some(Quorum::One), pr: None, strict: false };
+    let sibling = Sibling {
+        dot: dot(1),
+        kind: Kind::Put,
+        hlc: Hlc(4),
+        author: NodeId(3),
+        value_len: value.len() as u32,
+        value: value.clone(),
+    };
+    let tombstone =
+        Sibling { kind: Kind::Delete, value_len: 0, value: Bytes::new(), ..sibling.clone() };
+    let shard = Shard { partition: Partition(5), n: 3 };
+    let replicas = vec![
+        ReplicaView {
+            node: NodeId(1),
+            versions: Ok(vec![Version::of(&head(&value))]),
+            seen: DotSet::from_iter([dot(1)]),
+        },
+        ReplicaView { node: NodeId(2), versions: Err(answers().remove(4)), seen: DotSet::new() },
+    ];
+    vec![
+        Message::Put(Put {
+            key: key(),
+            kind: Kind::Put,
+            rid: RequestId(8),
+            issued: Hlc(3),
+            context: Some(Bytes::from_static(b"token")),
+            options,
+            timeout_ms: 2000,
+            value: value.clone(),
+        }),
+        Message::PutDone(PutDone {
+            dot: dot(1),
+            context: Bytes::from_static(b"c"),
+            siblings: 2,
+            answers: answers(),
+        }),
+        Message::Get(Get { key: key(), options: read, timeout_ms: 1 }),
+        Message::GetDone(GetDone {
+            siblings: vec![sibling.clone(), tombstone, sibling],
+            context: Bytes::new(),
+            answers: answers(),
+        }),
+        Message::Failed(Failed {
+            failure: Failure::QuorumNotMet { what: QuorumKind::W, need: 2, got: 1, n: 3 },
+            applied: AppliedOutcome::Maybe { acks: 1 },
+            answers: answers(),
+        }),
+        Message::Describe,
+        Message::Described(Box::new(view())),
+        Message::List(List {
+            bucket: bucket(),
+            partition: Partition(3),
+            prefix: Bytes::from_static(b"a"),
+            after: Some(Bytes::from_static(b"ab")),
+            limit: 10,
+            options: read,
+            timeout_ms: 5,
+        }),
+        Message::Listed(Page {
+            keys: vec![(Bytes::from_static(b"k"), 1)],
+            next_after: Some(Bytes::from_static(b"k")),
+        }),
+        Message::CreateBucket(CreateBucket {
+            name: bucket(),
+            props: BucketProps::with_copies(5),
+            timeout_ms: 9,
+        }),
+        Message::BucketCreated,
+        Message::Explain(Explain { key: key(), timeout_ms: 3 }),
+        Message::Explained(Explained {
+            hash: 1,
+            shard,
+            preference: vec![NodeId(1), NodeId(2)],
+            replicas,
+        }),
+        Message::Status,
+        Message::StatusIs(Box::new(NodeStatus {
+            node: NodeId(1),
+            version: "0.1.0".into(),
+            pid: 3,
+            uptime_s: 4,
+            lanes: 1,
+            durability: "os".into(),
+            disk_bytes: 1,
+            memory_bytes: 2,
+            cpu_micros: 3,
+            inflight: 0,
+            peers_up: vec![NodeId(2)],
+            peers_down: vec![],
+            counters: Counters { puts: 3, ..Counters::default() },
+        })),
+    ]
+}
+
+fn peer_messages() -> Vec<Message> {
+    let value = Bytes::from_static(b"milk\neggs");
+    let shard = Shard { partition: Partition(5), n: 3 };
+    let held = Held {
+        versions: vec![Version::of(&head(&value))],
+        seen: DotSet::from_iter([dot(3)]),
+        heads: vec![head(&value), head(&value)],
+        values: vec![value.clone(), value.clone()],
+    };
+    vec![
+        Message::Replicate(Replicate {
+            shard,
+            head: head(&value),
+            fsync: true,
+            timeout_ms: 10,
+            value,
+        }),
+        Message::Replicated(Replicated { result: Ok(true) }),
+        Message::Replicated(Replicated { result: Err(ReplicaError::DiskFull) }),
+        Message::Fetch(Fetch {
+            shard,
+            key: key(),
+            records: true,
+            have: vec![dot(1), dot(2)],
+            timeout_ms: 5,
+        }),
+        Message::Fetched(Ok(held)),
+        Message::Fetched(Err(ReplicaError::NotOwner)),
+        Message::FetchPage(FetchPage {
+            shard,
+            bucket: bucket(),
+            prefix: Bytes::new(),
+            after: None,
+            limit: 3,
+        }),
+        Message::FetchedPage(Ok(HeldPage {
+            keys: vec![(Bytes::from_static(b"k"), vec![Version::of(&head(b""))])],
+        })),
+        Message::DefineBucket(CreateBucket {
+            name: bucket(),
+            props: BucketProps::with_copies(1),
+            timeout_ms: 1,
+        }),
+        Message::BucketDefined(Err(Failure::BucketExists)),
+        Message::AskKnown(AskKnown { origins: vec![(shard, Origin(4))] }),
+        Message::Known(Known { counters: vec![0, 9] }),
+    ]
+}
+
+fn bytes_of(id: u64, forwarded: bool, message: &Message) -> Bytes {
+    let mut out = BytesMut::new();
+    encode(id, forwarded, message, &mut out);
+    out.freeze()
+}
+
+#[test]
+fn every_message_comes_back() {
+    for message in client_messages().into_iter().chain(peer_messages()) {
+        for forwarded in [false, true] {
+            let frame = Frame { id: 42, forwarded, message: message.clone() };
+            let decoded = Frame::decode(bytes_of(42, forwarded, &message));
+            assert_eq!(decoded, Ok(frame), "{}", message.name());
+        }
+    }
+}
+
+#[test]
+fn kinds_are_distinct() {
+    let mut kinds = BTreeMap::new();
+    for message in client_messages().iter().chain(&peer_messages()) {
+        let name = kinds.insert(message.kind(), message.name());
+        assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
+    }
+    assert_eq!(kinds.len(), 25);
+}
+
+#[test]
+fn a_cut_frame_is_refused_at_every_length() {
+    for message in client_messages().into_iter().chain(peer_messages()) {
+        let whole = bytes_of(1, false, &message);
+        for cut in 0..whole.len() {
+            // A put's value is the rest of its frame: only QUIC's own framing bounds it.
+            let shorter_value = matches!(message, Message::Put(_)) && cut > whole.len() - 10;
+            let decoded = Frame::decode(whole.slice(..cut));
+            assert!(decoded.is_err() || shorter_value, "{} cut at {cut}", message.name());
+        }
+    }
+}
+
+#[test]
+fn values_share_the_frames_memory() {
+    let message = &client_messages()[0];
+    let frame = bytes_of(1, false, message);
+    let Ok(Frame { message: Message::Put(put), .. }) = Frame::decode(frame.clone()) else {
+        panic!("a put comes back as a put");
+    };
+    assert!(frame.as_ptr_range().contains(&put.value.as_ptr()), "the value was copied");
+}
+
+#[test]
+fn an_announced_header_is_bounded() {
+    let mut frame = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    frame.extend_from_slice(&u32::MAX.to_le_bytes());
+    let error = Frame::decode(frame.into()).expect_err("4 GiB of header");
+    assert_eq!(error, DecodeError::HeaderTooLong { bytes: u32::MAX as usize });
+}
+
+#[test]
+fn a_key_out_of_bounds_is_refused() {
+    let long = Key::new(bucket(), vec![b'x'; 1024]).expect("the longest key");
+    let message = Message::Get(Get { key: long, options: ReadOptions::default(), timeout_ms: 1 });
+    let mut bytes = bytes_of(1, false, &message).to_vec();
+    // One byte more, in the key's own length and in the header's: bin16, 1025 bytes.
+    let at = bytes.windows(3).position(|w| w == [0xc5, 0x04, 0x00]).expect("the key's length");
+    bytes[at + 2] = 1;
+    bytes.insert(at + 3, b'x');
+    let header = u32::from_le_bytes(bytes[10..14].try_into().expect("four bytes")) + 1;
+    bytes[10..14].copy_from_slice(&header.to_le_bytes());
+    assert!(matches!(Frame::decode(bytes.into()), Err(DecodeError::Key(_))));
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+        let _ = Frame::decode(bytes.into());
+    }
+
+    #[test]
+    fn altered_frames_never_panic(pick in any::<usize>(), at in any::<usize>(), byte in any::<u8>()) {
+        let messages: Vec<Message> = client_messages().into_iter().chain(peer_messages()).collect();
+        let mut bytes = bytes_of(1, false, &messages[pick % messages.len()]).to_vec();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        if let Ok(frame) = Frame::decode(bytes.into()) {
+            prop_assert!(frame.message.kind() > 0);
+        }
+    }
+}
