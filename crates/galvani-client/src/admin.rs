@@ -146,6 +146,7 @@ impl crate::Bucket {
             route: directory.route(&key, shared.zone()),
             deadline,
             write: None,
+            changes: false,
             make: &|| {
                 let timeout_ms = deadline.server_ms();
                 Message::Explain(message::Explain { key: key.clone(), timeout_ms })
@@ -194,6 +195,7 @@ async fn create_at(
         route,
         deadline,
         write: None,
+        changes: true,
         make: &|| {
             Message::CreateBucket(CreateBucket {
                 name: name.clone(),
@@ -222,6 +224,7 @@ async fn report(
         route: directory.only(member),
         deadline,
         write: None,
+        changes: false,
         make: &|| Message::Status,
         accept: |message| match message {
             Message::StatusIs(status) => Ok(*status),

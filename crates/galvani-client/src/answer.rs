@@ -106,10 +106,9 @@ impl Written {
     pub(crate) fn of(done: PutDone, request_id: RequestId, directory: &Directory) -> Written {
         let stored = |answer: &&Answer| match answer.outcome {
             Outcome::Stored | Outcome::StoredDurably => true,
-            Outcome::Answered
-            | Outcome::Pending
-            | Outcome::Unreachable
-            | Outcome::Refused(_) => false,
+            Outcome::Answered | Outcome::Pending | Outcome::Unreachable | Outcome::Refused(_) => {
+                false
+            }
         };
         let acks = done.answers.iter().filter(stored).count();
         Written {

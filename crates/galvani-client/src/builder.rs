@@ -255,9 +255,11 @@ async fn describe_any(
         match found {
             Ok(addresses) if addresses.is_empty() => failures.push(format!("{host} (no address)")),
             Ok(addresses) => {
-                tries.extend(addresses.into_iter().map(|addr| {
-                    Box::pin(describe(links, host.clone(), addr, deadline))
-                }));
+                tries.extend(
+                    addresses
+                        .into_iter()
+                        .map(|addr| Box::pin(describe(links, host.clone(), addr, deadline))),
+                );
             }
             Err(why) => failures.push(format!("{host} ({why})")),
         }

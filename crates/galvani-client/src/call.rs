@@ -74,6 +74,8 @@ pub(crate) struct Plan<'a, T> {
     pub(crate) deadline: Deadline,
     /// The id all attempts of a write share; `None` for what is no write.
     pub(crate) write: Option<RequestId>,
+    /// Whether it changes anything, so that an unknown end is a doubt.
+    pub(crate) changes: bool,
     pub(crate) make: &'a Make<'a>,
     /// The reply that is wanted; anything else is handed back.
     pub(crate) accept: fn(Message) -> Result<T, Box<Message>>,
@@ -281,16 +283,21 @@ impl<'a, T> Call<'a, T> {
             for flight in &self.flights {
                 self.shared.net.links.note_silence(flight.target.addr);
             }
-            if self.plan.route.len() > 1 && self.take_retry() {
+            // As long as nobody was asked, asking another is not a retry.
+            let unasked = self.flights.iter().all(|flight| !flight.request.was_sent());
+            let untried = self.tried.contains(&0);
+            if (unasked && untried) || (self.tried.len() > 1 && self.take_retry()) {
                 self.launch();
             }
         }
     }
 
-    /// Another attempt, if there is one to spend: after a jittered pause, at least `least`.
+    /// Another attempt, if there is one to spend and time for it: after a jittered pause, at
+    /// least `least`.
     fn retry_after(&mut self, least: Duration) {
-        if self.launch_at.is_none() && self.take_retry() {
-            self.launch_at = Some(Instant::now() + least + pause(self.retries - 1));
+        let at = Instant::now() + least + pause(self.retries);
+        if self.launch_at.is_none() && at < self.plan.deadline.at && self.take_retry() {
+            self.launch_at = Some(at);
         }
     }
 
@@ -338,7 +345,9 @@ impl<'a, T> Call<'a, T> {
                 kind_of(&failed, self.plan.bucket, after, &directory)
             }
             Some(Cause::Nonsense { what }) => ErrorKind::Protocol { what },
-            Some(Cause::Fault { node, fault }) if silent.is_empty() => self.kind_of_fault(&node, &fault),
+            Some(Cause::Fault { node, fault }) if silent.is_empty() => {
+                self.kind_of_fault(&node, &fault)
+            }
             Some(Cause::Fault { .. }) | None => {
                 let lost = self.attempts.iter().rev().skip(silent.len()).rev();
                 let lost = lost.map(|one| format!("{} {}", one.node, one.outcome));
@@ -346,9 +355,9 @@ impl<'a, T> Call<'a, T> {
                 ErrorKind::Timeout { after, detail }
             }
         };
-        let applied = match self.plan.write {
-            Some(_) => self.fate.applied(),
-            None => Applied::No,
+        let applied = match self.plan.changes {
+            true => self.fate.applied(),
+            false => Applied::No,
         };
         let trace = Trace { request_id: self.plan.write, attempts: self.attempts, answers };
         Error::new(self.plan.op, (self.plan.subject)(), kind)

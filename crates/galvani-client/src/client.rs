@@ -4,6 +4,7 @@
 //! the view of the cluster fresh and ends with the last handle. Next to read: `bucket.rs`, which
 //! makes the requests, and `call.rs`, which runs them.
 
+use crate::Sibling;
 use crate::bucket::Bucket;
 use crate::builder::{Builder, Settings};
 use crate::call::{Deadline, Plan, run};
@@ -17,7 +18,6 @@ use crate::retry::Budget;
 use crate::stamp::Stamper;
 use crate::update::{Merge, Update};
 use crate::view::{Value, View};
-use crate::Sibling;
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_wire::{ClusterView, Message};
@@ -67,7 +67,12 @@ impl Client {
         Builder::default()
     }
 
-    pub(crate) fn start(net: Net, settings: Settings, stale: Arc<Notify>, view: ClusterView) -> Client {
+    pub(crate) fn start(
+        net: Net,
+        settings: Settings,
+        stale: Arc<Notify>,
+        view: ClusterView,
+    ) -> Client {
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
             net,
             settings,
@@ -168,6 +173,7 @@ impl Shared {
             route,
             deadline,
             write: None,
+            changes: false,
             make: &|| Message::Describe,
             accept: |message| match message {
                 Message::Described(view) => Ok(view),

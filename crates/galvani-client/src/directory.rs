@@ -99,8 +99,7 @@ impl Directory {
 
     /// Whether `other` is of the same cluster and not older.
     pub(crate) fn may_become(&self, other: &ClusterView) -> bool {
-        other.cluster == self.view.cluster
-            && other.layout.version() >= self.view.layout.version()
+        other.cluster == self.view.cluster && other.layout.version() >= self.view.layout.version()
     }
 }
 

@@ -17,12 +17,13 @@ use std::time::Duration;
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What became of a write that failed. For reads always `No`.
+/// What became of a change (a write, a new bucket) that failed. For reads always `No`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// It was never stored and never will be seen.
     No,
-    /// It may be stored and may spread. Repeating the same call is safe.
+    /// It may be stored and may spread. Repeating the call loses nothing; repeated under the same
+    /// context (or as an `update`) it also leaves no second value for good.
     Maybe {
         /// Replicas known to hold it; there may be more.
         acks: u8,
@@ -168,7 +169,12 @@ impl std::error::Error for Error {}
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Too few replicas answered. For writes see [`Error::applied`]. May succeed later.
-    #[error("{what}={need} not reached, {got} of {n} {} in {}{}", verb(.what), Span(*.after), Tail(.detail))]
+    #[error(
+        "{what}={need} not reached, {got} of {n} {} in {}{}",
+        verb(.what),
+        Span(*.after),
+        Tail(.detail)
+    )]
     Quorum {
         /// Which number was not reached.
         what: QuorumKind,

@@ -88,9 +88,7 @@ pub(crate) fn kind_of(
         }
         Failure::BucketExists => ErrorKind::BucketExists,
         Failure::BucketRefused { why } => ErrorKind::BucketRefused { why: why.clone() },
-        &Failure::BucketHome { node } => {
-            ErrorKind::BucketHome { node: directory.name_of(node) }
-        }
+        &Failure::BucketHome { node } => ErrorKind::BucketHome { node: directory.name_of(node) },
         &Failure::ValueTooLarge { size, limit } => ErrorKind::TooLarge { size, limit },
         Failure::ContextForged => ErrorKind::ContextForged,
         Failure::ContextOtherKey => ErrorKind::ContextOtherKey,

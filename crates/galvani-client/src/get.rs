@@ -93,6 +93,7 @@ pub(crate) async fn read(
         route: directory.route(key, shared.zone()),
         deadline,
         write: None,
+        changes: false,
         make: &|| {
             let timeout_ms = deadline.server_ms();
             Message::Get(message::Get { key: key.clone(), options, timeout_ms })

@@ -5,13 +5,14 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<()> {
-//! let db = Client::builder().seed("galvani://127.0.0.1:7070").identity_dir("me").connect().await?;
+//! let seed = "galvani://127.0.0.1:7070"; // one is enough
+//! let db = Client::builder().seed(seed).identity_dir("me").connect().await?;
 //!
-//! db.put("greeting", "hello").blind().w(2).send().await?;           // first write of the key
-//! let read = db.get("greeting").r(Quorum::Majority).await?;         // nothing is sent before .await
-//! assert_eq!(read.one()?.as_deref(), Some(&b"hello"[..]));          // or read.siblings
-//! db.put("greeting", "hi").after(&read).send().await?;              // replaces what was read
-//! db.update("seen", |all| match all.len() {                         // read, merge, write
+//! db.put("greeting", "hello").blind().w(2).send().await?; // first write of the key
+//! let read = db.get("greeting").r(Quorum::Majority).await?; // nothing is sent before .await
+//! assert_eq!(read.one()?.as_deref(), Some(&b"hello"[..])); // or read.siblings
+//! db.put("greeting", "hi").after(&read).send().await?; // replaces what was read
+//! db.update("seen", |all| match all.len() { // read, merge, write
 //!     0 => Merge::Put("yes".into()),
 //!     _ => Merge::Keep,
 //! }).await?;

@@ -150,10 +150,8 @@ impl List {
             if !page.keys.is_empty() {
                 let keys = page.keys.into_iter();
                 // Copied: all keys of a page share one large buffer.
-                let keys = keys.map(|(key, values)| ListedKey {
-                    key: Bytes::copy_from_slice(&key),
-                    values,
-                });
+                let keys = keys
+                    .map(|(key, values)| ListedKey { key: Bytes::copy_from_slice(&key), values });
                 return Ok(Some(Page { partition, keys: keys.collect() }));
             }
         }
@@ -185,6 +183,7 @@ impl List {
                     route: directory.route_partition(list.partition, &list.bucket, shared.zone()),
                     deadline,
                     write: None,
+                    changes: false,
                     make: &|| {
                         let timeout_ms = deadline.server_ms();
                         Message::List(message::List { timeout_ms, ..list.clone() })
@@ -205,7 +204,10 @@ impl List {
 impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let left = self.todo.as_ref().map(VecDeque::len);
-        f.debug_struct("List").field("bucket", &self.bucket).field("partitions_left", &left).finish()
+        f.debug_struct("List")
+            .field("bucket", &self.bucket)
+            .field("partitions_left", &left)
+            .finish()
     }
 }
 

@@ -9,8 +9,8 @@
 use crate::retry::jittered;
 use galvani_transport::pki::Identity;
 use galvani_transport::{
-    BindError, CloseCode, Config, DownReason, Event, LaneEndpoint, LinkId, PeerIdentity,
-    SendError, Transport, TransportKeys,
+    BindError, CloseCode, Config, DownReason, Event, LaneEndpoint, LinkId, PeerIdentity, SendError,
+    Transport, TransportKeys,
 };
 use galvani_wire::{Frame, Message};
 use parking_lot::Mutex;
@@ -92,9 +92,9 @@ impl Fault {
     pub(crate) fn is_distrust(&self) -> bool {
         match self {
             Fault::NotDialed(reason) | Fault::Lost(reason) => match reason {
-                DownReason::TlsFailed { .. }
-                | DownReason::WrongAlpn
-                | DownReason::BadIdentity => true,
+                DownReason::TlsFailed { .. } | DownReason::WrongAlpn | DownReason::BadIdentity => {
+                    true
+                }
                 DownReason::ClosedByPeer { code } => *code == CloseCode::BAD_IDENTITY,
                 DownReason::ConnectTimeout
                 | DownReason::Unreachable { .. }
@@ -174,16 +174,18 @@ impl Links {
     /// background, by whoever asks first, and is good again once that link is up.
     pub(crate) fn standing(&self, addr: SocketAddr) -> Standing {
         let mut table = self.table.lock();
-        let Some(trouble) = table.troubles.get(&addr) else {
+        let Some(&trouble) = table.troubles.get(&addr) else {
             return Standing::Good;
         };
-        if Instant::now() < trouble.until || table.closed {
+        let now = Instant::now();
+        if now < trouble.until || table.closed {
             return Standing::Suspect;
         }
         match table.by_addr.get(&addr).and_then(|id| table.links.get(id)) {
-            // Up, but it was silent: one request may try whether it still is.
+            // Up, but it was silent: this one request tries whether it still is.
             Some(link) if link.peer.is_some() => {
-                table.troubles.remove(&addr);
+                let until = trouble.avoid_until(now);
+                table.troubles.insert(addr, Trouble { until, ..trouble });
                 Standing::Good
             }
             Some(_) => Standing::Suspect,
@@ -197,13 +199,6 @@ impl Links {
     /// Remembers that a request to `addr` has had no answer for long.
     pub(crate) fn note_silence(&self, addr: SocketAddr) {
         self.table.lock().note_trouble(addr);
-    }
-
-    /// Addresses that are linked now.
-    pub(crate) fn is_up(&self, addr: SocketAddr) -> bool {
-        let table = self.table.lock();
-        let link = table.by_addr.get(&addr).and_then(|id| table.links.get(id));
-        link.is_some_and(|link| link.peer.is_some())
     }
 
     /// Starts a link. Under the table's lock, so that its events find the entry.
@@ -292,8 +287,14 @@ impl Table {
         self.troubles.retain(|_, trouble| now < trouble.until + FORGET_AFTER);
         let trouble = self.troubles.entry(addr).or_insert(Trouble { failures: 0, until: now });
         trouble.failures += 1;
-        let bound = AVOID_FIRST.saturating_mul(1 << trouble.failures.min(8)).min(AVOID_MAX);
-        trouble.until = now + jittered(bound / 2, bound);
+        trouble.until = trouble.avoid_until(now);
+    }
+}
+
+impl Trouble {
+    fn avoid_until(&self, now: Instant) -> Instant {
+        let bound = AVOID_FIRST.saturating_mul(1 << self.failures.min(8)).min(AVOID_MAX);
+        now + jittered(bound / 2, bound)
     }
 }
 

@@ -170,9 +170,8 @@ impl<State> Put<State> {
         };
         let key = self.key?;
         let shared = &self.client.shared;
-        let deadline = shared
-            .deadline(op, self.timeout)
-            .map_err(|error| error.within(op, subject(&key)))?;
+        let deadline =
+            shared.deadline(op, self.timeout).map_err(|error| error.within(op, subject(&key)))?;
         let content = Content {
             kind: self.kind,
             value: self.value,
@@ -221,6 +220,7 @@ pub(crate) async fn write(
         route: directory.route(key, shared.zone()),
         deadline,
         write: Some(stamp.rid),
+        changes: true,
         make: &|| {
             Message::Put(message::Put {
                 key: key.clone(),

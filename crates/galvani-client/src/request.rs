@@ -47,8 +47,7 @@ impl<'a> Request<'a> {
         expect: Option<NodeId>,
         make: &'a Make<'a>,
     ) -> Request<'a> {
-        let mut request =
-            Request { links: links.clone(), addr, expect, make, stage: Stage::Over };
+        let mut request = Request { links: links.clone(), addr, expect, make, stage: Stage::Over };
         request.stage = request.begin(true);
         request
     }
@@ -153,5 +152,68 @@ impl Drop for Request<'_> {
         if let Stage::Sent { link, id, .. } = self.stage {
             self.forget(link, id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Request;
+    use crate::net::Net;
+    use galvani_transport::pki::ClusterCa;
+    use galvani_transport::{Config, Event, LaneEndpoint, Role, TransportKeys};
+    use galvani_wire::Message;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use tokio::sync::Notify;
+
+    #[tokio::test]
+    async fn a_dropped_request_leaves_nothing_behind() {
+        let ca = ClusterCa::create("c0ffee").expect("made");
+        let node = ca.issue_node(&format!("{:032x}", 1), &[]).expect("issued");
+        let keys = TransportKeys::generate().expect("randomness");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = LaneEndpoint::bind(any, &node, &keys, Config::loopback()).expect("bound");
+        let addr = server.local_addr();
+        let client = ca.issue_client("test", Role::Admin).expect("issued");
+        let stale = Arc::new(Notify::new());
+        let net = Net::start(any, &client, Config::loopback(), stale).expect("bound");
+
+        let mut request = Request::start(&net.links, addr, None, &|| Message::Status);
+        let mut events = Vec::new();
+        let arrived = |events: &[Event]| {
+            events.iter().any(|event| match event {
+                Event::Frame { .. } => true,
+                Event::LinkUp { .. } | Event::LinkDown { .. } => false,
+            })
+        };
+        while !arrived(&events) {
+            tokio::select! {
+                _ = &mut request => panic!("nobody replies"),
+                _ = server.recv_batch(&mut events) => {}
+            }
+        }
+        let pending = || {
+            let table = net.links.table.lock();
+            table.links.values().map(|link| link.pending.len()).sum::<usize>()
+        };
+        assert!(request.was_sent());
+        assert_eq!(pending(), 1);
+        drop(request);
+        assert_eq!(pending(), 0);
+    }
+
+    #[tokio::test]
+    async fn closing_fails_what_waits() {
+        let ca = ClusterCa::create("c0ffee").expect("made");
+        let client = ca.issue_client("test", Role::Admin).expect("issued");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let stale = Arc::new(Notify::new());
+        let net = Net::start(any, &client, Config::loopback(), stale).expect("bound");
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+        let request = Request::start(&net.links, nobody, None, &|| Message::Status);
+        let (outcome, ()) = tokio::join!(request, net.close());
+        assert!(!outcome.expect_err("closed").was_sent());
+        let later = Request::start(&net.links, nobody, None, &|| Message::Status).await;
+        assert!(!later.expect_err("closed").was_sent());
     }
 }

@@ -81,8 +81,9 @@ impl Fate {
     }
 }
 
-/// Thousandths of a retry in the bucket when full, and at the start: ten retries.
-const RESERVE: u32 = 10 * ONE;
+/// Thousandths of a retry in the bucket when full, and at the start: a hundred retries, so that
+/// what one busy client has under way at a node survives that node's death.
+const RESERVE: u32 = 100 * ONE;
 const ONE: u32 = 1_000;
 /// What a call earns: a tenth of a retry.
 const PER_CALL: u32 = ONE / 10;
@@ -99,7 +100,7 @@ mod tests {
     fn retries_are_a_tenth_of_the_calls_and_a_reserve() {
         let budget = Budget::new();
         let reserve = std::iter::repeat_with(|| budget.spend()).take_while(|&taken| taken).count();
-        assert_eq!(reserve, 10);
+        assert_eq!(reserve, 100);
         let mut retries = 0;
         for _ in 0..1_000 {
             budget.earn();
@@ -111,8 +112,8 @@ mod tests {
     #[test]
     fn quiet_times_do_not_pile_up_retries() {
         let budget = Budget::new();
-        (0..100_000).for_each(|_| budget.earn());
-        assert_eq!((0..100).filter(|_| budget.spend()).count(), 10);
+        (0..10_000).for_each(|_| budget.earn());
+        assert_eq!((0..1_000).filter(|_| budget.spend()).count(), 100);
     }
 
     #[test]

@@ -148,9 +148,8 @@ pub(crate) async fn update(
     const OP: &str = "update";
     let shared = &client.shared;
     let told = |error: Error, stored: Applied| error.within(OP, subject(key)).after_write(stored);
-    let deadline = shared
-        .deadline(OP, choices.timeout)
-        .map_err(|error| told(error, Applied::No))?;
+    let deadline =
+        shared.deadline(OP, choices.timeout).map_err(|error| told(error, Applied::No))?;
     let mut stored = Applied::No;
     for round in 0..ROUNDS_MAX {
         let seen = read(shared, OP, key, choices.read, deadline).await;

@@ -152,7 +152,11 @@ impl<T: Value> View<T> {
         };
         let Written { .. } = update(self.bucket.client(), &key, self.choices, merge).await?;
         latest.into_inner().ok_or_else(|| {
-            Error::new("update", subject(&key), ErrorKind::Protocol { what: "no round was run".to_owned() })
+            Error::new(
+                "update",
+                subject(&key),
+                ErrorKind::Protocol { what: "no round was run".to_owned() },
+            )
         })
     }
 

@@ -10,6 +10,7 @@ pub mod config;
 mod figures;
 mod lane_loop;
 mod links;
+pub mod local;
 mod node;
 pub mod provision;
 mod shared;

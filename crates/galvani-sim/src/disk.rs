@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use galvani_storage::engine::{
-    Batch, Durability, Engine, EngineError, EngineStats, MemoryEngine, Op, Table,
+    Batch, Durability, Engine, EngineError, EngineStats, MemoryEngine, Op, Table, Visit,
 };
-use std::ops::ControlFlow;
 
 /// The memory engine as a node's store sees it.
 #[derive(Clone)]
@@ -36,7 +35,7 @@ impl Engine for Disk {
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
         self.memory.scan(table, start, end, limit, visit)
     }

@@ -1,1 +1,35 @@
 //! A whole cluster in one thread, from one seed.
+//!
+//! Real lanes (`galvani-protocol`) over the real store (`galvani-storage`) on a disk in memory, in a
+//! world with virtual time, a faulty network, faulty machines and clients that remember. Oracles look
+//! on, white-box, at every step. Nothing here has a clock, a thread or randomness of its own: the
+//! seed decides everything. Read `profile.rs`, `world.rs`, `drive.rs`, then `oracles/`.
+
+mod client;
+mod disk;
+mod drive;
+mod faults;
+mod hear;
+mod history;
+mod ledger;
+mod mutant;
+mod net;
+mod node;
+mod oracles;
+mod packet;
+mod profile;
+mod queue;
+mod quiet;
+mod report;
+mod rng;
+mod run;
+mod store;
+mod tamper;
+mod trace;
+mod world;
+
+pub use mutant::{Mutant, UnknownMutant};
+pub use profile::{Bucket, Faults, Profile, Regime};
+pub use report::{Coverage, Outcome, Violation};
+pub use rng::Rng;
+pub use run::{RunOptions, run_seed};

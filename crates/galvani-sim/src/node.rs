@@ -10,7 +10,8 @@ use crate::store::{Policies, SimStore};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::limits::Limits;
-use galvani_model::version::{Dot, PartitionClock};
+use galvani_model::key::Key;
+use galvani_model::version::{Dot, Object, PartitionClock};
 use galvani_protocol::{Input, Lane, LaneConfig, Topology};
 use galvani_storage::engine::{Engine, MemoryEngine, Table};
 use galvani_storage::format::{keys, rows};
@@ -47,6 +48,7 @@ pub(crate) struct Node {
     pub(crate) boot: u64,
     /// Whether the last stop was clean and nothing happened to the disk since.
     pub(crate) clean: bool,
+    pub(crate) doubt: bool, // TEMP
     /// Milliseconds its wall clock is ahead of the world's.
     pub(crate) wall_ahead_ms: i64,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
@@ -57,6 +59,8 @@ pub(crate) struct Node {
     pub(crate) dies_mid_tick: bool,
     /// When it last was paused, stopped or started: calls older than this may stay unanswered.
     pub(crate) disturbed_at: u64,
+    /// When its disk last lost anything that was committed.
+    pub(crate) lost_data_at: Option<u64>,
 }
 
 /// What a start needs to know of the world.
@@ -82,12 +86,14 @@ impl Node {
             life: Life::Down,
             boot: 0,
             clean: false,
+            doubt: false, // TEMP
             wall_ahead_ms: 0,
             buckets,
             unsynced: BTreeSet::new(),
             backup: None,
             dies_mid_tick: false,
             disturbed_at: 0,
+            lost_data_at: None,
         }
     }
 
@@ -96,6 +102,7 @@ impl Node {
         assert_eq!(self.life, Life::Down, "only a node that is down starts");
         let careless = boot.mutant == Some(Mutant::KeepsOrigins);
         let keep_origins = self.clean || careless;
+        self.doubt |= !keep_origins && self.boot > 0; // TEMP
         self.boot += 1;
         self.clean = false;
         self.dies_mid_tick = false;
@@ -151,6 +158,16 @@ impl Node {
     /// The partition clock of a shard as the disk has it.
     pub(crate) fn clock_on_disk(&self, shard: Shard) -> PartitionClock {
         self.state_on_disk(shard).clock
+    }
+
+    /// A key as the disk has it.
+    pub(crate) fn object_on_disk(&self, shard: Shard, key: &Key) -> Object {
+        let row_key = keys::object(shard, key);
+        match self.disk.get(Table::Objects, &row_key) {
+            Ok(Some(row)) => rows::get(&row_key, &row).expect("no damage is ordered on this disk"),
+            Ok(None) => Object::absent(),
+            Err(error) => panic!("no damage is ordered on this disk, yet: {error}"),
+        }
     }
 
     /// Whether the log of the disk has a record.

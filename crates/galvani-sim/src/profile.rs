@@ -41,8 +41,10 @@ pub struct Faults {
     pub clean_stop: bool,
     /// A disk is full for a while.
     pub disk_full: bool,
-    /// Commits fail; of some the batch is there afterwards.
+    /// Commits fail and leave nothing.
     pub failed_commits: bool,
+    /// Commits fail, and yet the batch is there afterwards.
+    pub doubtful_commits: bool,
     /// Wall clocks jump.
     pub clock_jumps: bool,
 }
@@ -183,6 +185,7 @@ fn draw_faults(rng: &mut Rng) -> Faults {
         clean_stop: rng.chance(400),
         disk_full: rng.chance(250),
         failed_commits: rng.chance(300),
+        doubtful_commits: rng.chance(0),
         clock_jumps: rng.chance(300),
     }
 }

@@ -5,20 +5,18 @@
 
 use std::collections::VecDeque;
 
-/// Lines kept for a report.
-const LINES_MAX: usize = 100;
-
 /// The trace of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     hash: u64,
     events: u64,
-    keep: bool,
+    /// How many of the last lines are kept.
+    keep: usize,
     lines: VecDeque<String>,
 }
 
 impl Trace {
-    pub(crate) fn new(keep: bool) -> Trace {
+    pub(crate) fn new(keep: usize) -> Trace {
         Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0, keep, lines: VecDeque::new() }
     }
 
@@ -29,8 +27,8 @@ impl Trace {
         for &number in numbers {
             self.mix(number);
         }
-        if self.keep {
-            if self.lines.len() == LINES_MAX {
+        if self.keep > 0 {
+            if self.lines.len() == self.keep {
                 self.lines.pop_front();
             }
             let line = format!("{:>10}.{:03} ms  {}", micros / 1000, micros % 1000, text());

@@ -19,7 +19,7 @@ use quinn::{ClientConfig, Endpoint, TokioRuntime};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::counters::{LiveCounters, count};
 use crate::inbox::Inbox;
@@ -114,7 +114,9 @@ impl LaneEndpoint {
         let close_by = deadline.max(Instant::now() + CLOSE_GRACE);
         let _ = timeout_at(close_by, shared.removed_all()).await;
         shared.endpoint.close(CloseCode::SHUTDOWN.varint(), b"shutdown");
-        let _ = timeout_at(close_by, shared.endpoint.wait_idle()).await;
+        // Idle means that QUIC's closing period is over, several probe timeouts later; all that is
+        // needed is that the closing packets have left.
+        let _ = timeout(CLOSE_GRACE, shared.endpoint.wait_idle()).await;
         shared.inbox.close();
         drained
     }

@@ -1,2 +1,24 @@
-//! The `galvani` binary.
-fn main() {}
+//! The `galvani` binary: server, command line, local cluster and load generator in one.
+//!
+//! A command is parsed by `args/`, done by `commands/` (or `dev/`), and ends with one of the codes
+//! of `exit.rs`. Failures are blocks made in `report/`. It reaches clusters only through
+//! `galvani-client`, and runs nodes only through `galvani-node`. Read `commands/mod.rs` next.
+
+mod args;
+mod commands;
+mod connect;
+mod context;
+mod dev;
+mod exit;
+mod output;
+mod record;
+mod report;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Wrong usage, --help and --version end here, with codes 2, 0 and 0.
+    let cli = args::Cli::parse();
+    commands::run(cli).into()
+}

@@ -11,7 +11,7 @@ use super::{DirError, DirStep};
 
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: File,
+    file: File,
 }
 
 impl DirLock {
@@ -36,7 +36,17 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }
         note_holder(&mut file).map_err(|error| failed(&error))?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
+    }
+}
+
+impl Drop for DirLock {
+    /// Unlocks by name: a child process that is just being started holds the same open file for
+    /// a moment, and closing ours would leave the lock with it.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the data directory could not be unlocked");
+        }
     }
 }
 

@@ -14,6 +14,8 @@ pub enum IoStep {
     Open,
     /// Reading a row.
     Read,
+    /// Making room for a batch, before any of it was written.
+    Flush,
     /// Writing a batch.
     Commit,
     /// Forcing batches to the disk.
@@ -86,7 +88,7 @@ impl EngineError {
             EngineError::Full { in_doubt, .. } => *in_doubt,
             EngineError::Io { step, .. } => match step {
                 IoStep::Commit | IoStep::Sync => true,
-                IoStep::Open | IoStep::Read | IoStep::FreeSpace => false,
+                IoStep::Open | IoStep::Read | IoStep::Flush | IoStep::FreeSpace => false,
             },
             EngineError::Corrupt { .. }
             | EngineError::ReadOnly

@@ -5,8 +5,8 @@
 //! tail stays in a buffer of the process; `Buffer` writes that to the file, which survives
 //! SIGKILL: every commit here does so. `SyncData` adds `fdatasync` **under the same mutex**, which
 //! would make lanes sync one after the other: `group_sync.rs` lets them share one. Opening cuts the
-//! journal where an entry does not parse: `journal.rs` looks first. A commit that waits for a
-//! worker that has died waits for ever: `room.rs` waits instead.
+//! journal where an entry does not parse: `journal.rs` looks first. Its way of sealing memtables
+//! can lock up its own workers, and a commit that waits for them waits for ever: see `room.rs`.
 //! Next to read: `options.rs`, `journal.rs`.
 
 mod errors;
@@ -26,13 +26,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::{Batch, Durability, Engine, EngineError, EngineStats, IoStep, Op, Table, Visit};
 use errors::translate;
 use group_sync::GroupSync;
 pub use journal::{JournalCut, PowerHistory};
 pub use options::EngineConfig;
+use room::NoRoom;
 pub use room::STALL_MAX;
 use space::SpaceGuard;
 
@@ -62,6 +63,8 @@ struct Shared {
 }
 
 struct Open {
+    /// Held while a memtable is sealed.
+    sealing: Mutex<()>,
     tables: [Keyspace; Table::COUNT],
     database: Database,
 }
@@ -126,10 +129,9 @@ impl FjallEngine {
             self.shared.refused_full.fetch_add(1, Ordering::Relaxed);
             return Err(error);
         }
-        room::wait_for_room(open, batch).inspect_err(|error| {
-            if matches!(error, EngineError::ReadOnly) {
-                self.shared.read_only.store(true, Ordering::Release);
-            }
+        room::make_room(open, &self.shared.config, batch).map_err(|why| match why {
+            NoRoom::Failed(error) => self.stop_writes(IoStep::Flush, &error),
+            NoRoom::Stalled(error) => error,
         })?;
         let mut rows = OwnedWriteBatch::with_capacity(open.database.clone(), batch.len())
             .durability(Some(PersistMode::Buffer));
@@ -170,13 +172,13 @@ impl Open {
         let database = options::database(path, config).map_err(failed)?;
         let mut tables = Vec::with_capacity(Table::COUNT);
         for table in Table::ALL {
-            let options = || options::keyspace(table, config);
+            let options = || options::keyspace(table);
             tables.push(database.keyspace(table.name(), options).map_err(failed)?);
         }
         let Ok(tables) = tables.try_into() else {
             unreachable!("one keyspace was opened for each table");
         };
-        Ok((Open { tables, database }, OpenReport { cut }))
+        Ok((Open { sealing: Mutex::new(()), tables, database }, OpenReport { cut }))
     }
 }
 

@@ -54,11 +54,11 @@ pub(super) fn database(path: &Path, config: &EngineConfig) -> fjall::Result<Data
         .open()
 }
 
-pub(super) fn keyspace(table: Table, config: &EngineConfig) -> KeyspaceCreateOptions {
-    let memtable_bytes = config.memtable_bytes.max(MEMTABLE_BYTES_MIN);
+pub(super) fn keyspace(table: Table) -> KeyspaceCreateOptions {
     let options = KeyspaceCreateOptions::default()
         .data_block_compression_policy(CompressionPolicy::disabled())
-        .max_memtable_size(memtable_bytes / memtable_share(table));
+        // `room.rs` seals memtables, long before the engine would.
+        .max_memtable_size(u64::MAX);
     match table {
         // Looked up before every write, found or not: filters on all levels (the default).
         Table::Objects | Table::RequestIds => options.compaction_strategy(leveled(32 * MIB)),
@@ -77,6 +77,11 @@ pub(super) fn keyspace(table: Table, config: &EngineConfig) -> KeyspaceCreateOpt
             options.expect_point_read_hits(true).compaction_strategy(leveled(8 * MIB))
         }
     }
+}
+
+/// How many bytes of new rows `table` keeps in memory before they are flushed.
+pub(super) fn memtable_bytes(table: Table, config: &EngineConfig) -> u64 {
+    config.memtable_bytes.max(MEMTABLE_BYTES_MIN) / memtable_share(table)
 }
 
 fn leveled(table_bytes: u64) -> Arc<Leveled> {

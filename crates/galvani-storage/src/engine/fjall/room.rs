@@ -1,8 +1,10 @@
-//! Waiting until the engine has room for a batch, without waiting for ever.
+//! Making room for a batch in memory, and waiting for it without waiting for ever.
 //!
-//! fjall's own commit waits in a loop while flushes or compactions are behind, and does not see
-//! that the worker it waits for has died. So a commit waits here first, a little earlier, with an
-//! eye on the poison flag and the clock; fjall's own limits are then not reached.
+//! Two things in fjall 3.1 must not be reached. Its commit asks the workers to seal a full
+//! memtable by a message per commit until it is done; that can fill the queue, and a worker that
+//! then has to queue the flush waits for itself: flushing stops and memory grows without bound.
+//! So memtables are sealed here, by the committing thread. And its commit waits in a loop while
+//! flushes are behind, without seeing that a worker has died: so the wait is here too, earlier.
 //! Next to read: `mod.rs`.
 
 use std::time::{Duration, Instant};
@@ -10,32 +12,61 @@ use std::time::{Duration, Instant};
 use fjall::{AbstractTree, Keyspace, PersistMode};
 
 use super::Open;
-use crate::engine::{Batch, EngineError, Op};
+use super::options::{EngineConfig, memtable_bytes};
+use crate::engine::{Batch, EngineError, Op, Table};
 
 /// How long a commit waits for background work before it gives up with nothing written.
 pub const STALL_MAX: Duration = Duration::from_secs(5);
 
-/// Returns once every table that `batch` writes has room.
-pub(super) fn wait_for_room(open: &Open, batch: &Batch) -> Result<(), EngineError> {
-    let mut touched = [false; crate::engine::Table::COUNT];
+/// Why there is no room.
+pub(super) enum NoRoom {
+    /// The engine failed before, or a worker did.
+    Failed(fjall::Error),
+    /// The workers did not catch up in time.
+    Stalled(EngineError),
+}
+
+/// Returns once every table that `batch` writes has room, with full memtables sealed.
+pub(super) fn make_room(open: &Open, config: &EngineConfig, batch: &Batch) -> Result<(), NoRoom> {
+    let mut touched = [false; Table::COUNT];
     for op in batch.iter() {
         match op {
             Op::Put { table, .. } | Op::Delete { table, .. } => touched[table.index()] = true,
         }
     }
-    let tables = || open.tables.iter().zip(touched).filter_map(|(tree, hit)| hit.then_some(tree));
-    if tables().all(has_room) {
+    for table in Table::ALL.into_iter().filter(|table| touched[table.index()]) {
+        let tree = &open.tables[table.index()];
+        wait_for_workers(open, tree)?;
+        seal_if_full(open, tree, memtable_bytes(table, config))?;
+    }
+    Ok(())
+}
+
+fn seal_if_full(open: &Open, tree: &Keyspace, bytes_max: u64) -> Result<(), NoRoom> {
+    let is_full = || tree.tree.active_memtable().size() >= bytes_max;
+    if !is_full() {
+        return Ok(());
+    }
+    // Lanes meet here: the second finds a new memtable and must not seal that too.
+    let _one_at_a_time = open.sealing.lock();
+    if is_full() {
+        tree.rotate_memtable().map_err(NoRoom::Failed)?;
+    }
+    Ok(())
+}
+
+fn wait_for_workers(open: &Open, tree: &Keyspace) -> Result<(), NoRoom> {
+    if has_room(tree) {
         return Ok(());
     }
     let began = Instant::now();
-    while !tables().all(has_room) {
+    while !has_room(tree) {
         // With nothing buffered this only asks whether a worker failed.
-        if open.database.persist(PersistMode::Buffer).is_err() {
-            return Err(EngineError::ReadOnly);
-        }
+        open.database.persist(PersistMode::Buffer).map_err(NoRoom::Failed)?;
         let waited = began.elapsed();
         if waited >= STALL_MAX {
-            return Err(EngineError::Stalled { waited_ms: waited.as_millis() as u64 });
+            let waited_ms = waited.as_millis() as u64;
+            return Err(NoRoom::Stalled(EngineError::Stalled { waited_ms }));
         }
         std::thread::sleep(POLL);
     }

@@ -1,0 +1,364 @@
+//! The driver of a lane, as the node's lane loop has it: drain, handle, one commit, effects.
+//!
+//! What was committed goes into the ledger before any effect leaves. Messages are looked at on
+//! their way out, and changed where a mutant says so. Next to read: `oracles/`.
+
+use crate::history::CallEnd;
+use crate::ledger::Entry;
+use crate::mutant::Mutant;
+use crate::net::Fate;
+use crate::oracles::{ack, dense};
+use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
+use crate::store::Staged;
+use crate::tamper;
+use crate::world::{World, at};
+use bytes::BytesMut;
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_protocol::{Effect, Input, PeerLane, ReplyTo};
+use galvani_wire::{Frame, Message, encode};
+
+/// Inputs a lane takes in one tick.
+const INPUTS_PER_TICK: usize = 64;
+
+impl World {
+    /// One tick of one lane.
+    pub(crate) fn tick(&mut self, to: LaneAt, boot: u64) {
+        let node = &self.nodes[to.node];
+        if node.boot != boot || !node.is_awake() {
+            return;
+        }
+        let now = self.now_of(to.node);
+        let slot = &mut self.nodes[to.node].lanes[to.lane];
+        if slot.tick_at.is_none_or(|due| due > self.now) {
+            return;
+        }
+        slot.tick_at = None;
+        let count = slot.inbox.len().min(INPUTS_PER_TICK);
+        for _ in 0..count {
+            let input = slot.inbox.pop_front().expect("counted above");
+            slot.lane.handle(input, now, &mut slot.store);
+        }
+        if slot.lane.next_deadline().is_some_and(|due| due <= now.micros) {
+            slot.lane.handle(Input::Wake, now, &mut slot.store);
+        }
+        let effects = if self.mutant == Some(Mutant::EffectsFirst) {
+            // The effects leave whatever becomes of the commit, and the machine may die before it.
+            let dies = self.dice.faults.chance(30);
+            let slot = &mut self.nodes[to.node].lanes[to.lane];
+            let effects = slot.lane.end_tick(Ok(()));
+            if dies {
+                self.release(to, effects);
+                self.crash(to.node, "crash between effects and commit");
+                return;
+            }
+            let _ = self.commit(to, None);
+            effects
+        } else {
+            let fsync = self.nodes[to.node].lanes[to.lane].lane.wants_fsync();
+            let committed = self.commit(to, Some(fsync));
+            if self.nodes[to.node].dies_mid_tick && committed.is_ok() {
+                self.coverage.add("fault.crash_mid_tick", 1);
+                self.crash(to.node, "crash between commit and effects");
+                return;
+            }
+            self.nodes[to.node].lanes[to.lane].lane.end_tick(committed)
+        };
+        let numbers = [5, to.node as u64, to.lane as u64, count as u64, effects.len() as u64];
+        let shown = effects.len();
+        self.trace.note(self.now, &numbers, || {
+            format!("{} handles {count} inputs, {shown} effects", at(to))
+        });
+        self.release(to, effects);
+        self.next_tick(to);
+    }
+
+    fn next_tick(&mut self, to: LaneAt) {
+        let Some(slot) = self.nodes[to.node].lanes.get(to.lane) else { return };
+        if !slot.inbox.is_empty() {
+            self.schedule_tick(to, self.now + 1);
+        } else if let Some(due) = slot.lane.next_deadline() {
+            // Lanes count from one second before the world does.
+            let due = due.saturating_sub(1_000_000).max(self.now + 1);
+            self.schedule_tick(to, due);
+        }
+    }
+
+    /// Commits what the tick staged and notes what is on the disk now.
+    fn commit(
+        &mut self,
+        to: LaneAt,
+        fsync: Option<bool>,
+    ) -> Result<(), galvani_model::store::StoreError> {
+        let node = &mut self.nodes[to.node];
+        let slot = &mut node.lanes[to.lane];
+        let (staged, vanished) = slot.store.take_tick();
+        let committed = slot.store.commit(fsync.unwrap_or(self.profile.always_fsync));
+        if let Some(why) = vanished.into_iter().next() {
+            self.violate("vanish", format!("{}: {why}", at(to)));
+        }
+        match &committed {
+            Ok(()) => self.note_committed(to, &staged),
+            Err(error) => {
+                self.coverage.add("disk.commit_failed", 1);
+                let text = error.to_string();
+                self.trace.note(self.now, &[6], || format!("{} commit failed: {text}", at(to)));
+                // In doubt means that the disk may have it all the same.
+                let kept: Vec<Staged> = staged
+                    .into_iter()
+                    .filter(|s| self.nodes[to.node].has_record(s.shard, s.record.head.dot))
+                    .collect();
+                if !kept.is_empty() {
+                    self.coverage.add("disk.failed_commit_kept", 1);
+                    self.note_committed(to, &kept);
+                }
+            }
+        }
+        let node = &mut self.nodes[to.node];
+        if node.disk.memory().unsynced() == 0 {
+            node.unsynced.clear();
+        }
+        committed
+    }
+
+    fn note_committed(&mut self, to: LaneAt, staged: &[Staged]) {
+        for change in staged {
+            let head = &change.record.head;
+            let dot = head.dot;
+            self.nodes[to.node].unsynced.insert((change.shard, dot));
+            let Some(&key) = self.key_index.get(&head.key) else {
+                self.violate("invention", format!("{dot} is of {}, no key of the run", head.key));
+                return;
+            };
+            let write = self.history.by_rid.get(&head.rid).copied();
+            self.trace.mix(head.dot.counter ^ head.dot.origin.0 as u64);
+            let entry = Entry { shard: change.shard, record: change.record.clone(), write };
+            match self.ledger.note(key, entry) {
+                Ok(false) => {}
+                Ok(true) => self.note_first(dot, write),
+                Err(why) => self.violate("one_dot_one_record", why),
+            }
+            if change.minted
+                && let Some(why) = dense::check(&self.nodes[to.node], change.shard)
+            {
+                self.violate("dense_own_counter", format!("{}: {why}", at(to)));
+            }
+        }
+    }
+
+    fn note_first(&mut self, dot: galvani_model::version::Dot, write: Option<usize>) {
+        self.coverage.add("records", 1);
+        let Some(number) = write else {
+            self.violate("invention", format!("{dot} has a request id that no client chose"));
+            return;
+        };
+        let write = &mut self.history.writes[number];
+        write.dots.insert(dot);
+        if write.dots.len() == 2 {
+            self.coverage.add("writes.with_aliases", 1);
+        }
+        if write.impossible || self.history.is_denied(number) {
+            let details = format!("write {number} was answered \"never stored\", yet {dot} is");
+            self.violate("denied_stays_absent", details);
+        }
+    }
+
+    /// Lets effects out.
+    fn release(&mut self, from: LaneAt, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Ask { to, id, forwarded, message } => {
+                    self.ask(from, to, id, forwarded, message);
+                }
+                Effect::Answer { to, op: _, message } => self.answer(from, to, message),
+                Effect::DefineBucket { name, props } => self.define_bucket(from.node, name, props),
+            }
+        }
+    }
+
+    fn ask(&mut self, from: LaneAt, to: PeerLane, id: u64, forwarded: bool, message: Message) {
+        let (Some(&node), lane) = (self.by_id.get(&to.node), usize::from(to.lane.0)) else {
+            self.violate("routing", format!("{} asks a node that is no member", at(from)));
+            return;
+        };
+        let conn = ConnId { asker: from, server: LaneAt { node, lane } };
+        let asker_boot = self.nodes[from.node].boot;
+        let epoch = self.net.conn(conn).epoch;
+        if !self.net.conn(conn).up {
+            self.coverage.add("net.undelivered", 1);
+            self.push_input(from, Input::Undelivered { id });
+            return;
+        }
+        if let Message::Replicate(replicate) = &message {
+            self.coverage.add(if id < 8 { "repairs.sent" } else { "replicates.sent" }, 1);
+            self.check_in_flight(&replicate.head, from);
+        }
+        let Some(message) = tamper::ask(self.mutant, id, message) else {
+            return;
+        };
+        if let Some(reply) = tamper::instead(self.mutant, id, &message) {
+            self.push_input(from, Input::Reply { id, message: reply });
+            return;
+        }
+        let ask = AskRef { conn, epoch, asker_boot, id };
+        self.note_message(from, conn.server, &message);
+        let message = self.through_codec(id, forwarded, message);
+        // A client's request sent on runs once: connections never repeat it.
+        let fate = self.net.fate(conn, true, !forwarded, self.now, &mut self.dice.net);
+        self.dispatch(fate, conn, Packet::Ask { ask, forwarded, message });
+    }
+
+    fn answer(&mut self, from: LaneAt, to: ReplyTo, message: Message) {
+        let Some(route) = self.routes.remove(&to.link) else {
+            let what = format!("{} answers twice with {}", at(from), message.name());
+            self.violate("answered_once", what);
+            return;
+        };
+        if let Message::PutDone(done) = &message {
+            let found = ack::check(self, done);
+            if let Err(why) = found {
+                self.violate("durable_at_ack", why);
+            }
+        }
+        let message = tamper::answer(self.mutant, message);
+        match route {
+            Route::Nobody => {}
+            Route::Client(call) => {
+                let message = self.through_codec(to.id, false, message);
+                let wait = self.dice.net.between(20, self.profile.delay_max);
+                self.queue.push(self.now + wait, Event::Arrive(Packet::Answer { call, message }));
+            }
+            Route::Peer(ask) => {
+                self.note_message(from, ask.conn.asker, &message);
+                let message = self.through_codec(to.id, false, message);
+                let state = self.net.conn(ask.conn);
+                if self.net.is_stream() && (!state.up || state.epoch != ask.epoch) {
+                    return;
+                }
+                if let Some(id) = tamper::second_ack(self.mutant, ask.id, &message) {
+                    let message = message.clone();
+                    let ask = AskRef { id, ..ask };
+                    self.queue.push(self.now + 1, Event::Arrive(Packet::Reply { ask, message }));
+                }
+                let fate = self.net.fate(ask.conn, false, true, self.now, &mut self.dice.net);
+                self.dispatch(fate, ask.conn, Packet::Reply { ask, message });
+            }
+        }
+    }
+
+    fn dispatch(&mut self, fate: Fate, conn: ConnId, packet: Packet) {
+        match fate {
+            Fate::Held => {
+                self.coverage.add("net.held", 1);
+                self.net.hold(conn, packet);
+            }
+            Fate::Arrives(times) => {
+                match times.len() {
+                    0 => self.coverage.add("net.lost", 1),
+                    1 => {}
+                    _ => self.coverage.add("net.doubled", 1),
+                }
+                for micros in times {
+                    self.queue.push(micros, Event::Arrive(packet.clone()));
+                }
+            }
+        }
+    }
+
+    /// Sends what a cut held back.
+    pub(crate) fn send_held(&mut self) {
+        for packet in self.net.release() {
+            let (conn, to_server) = match &packet {
+                Packet::Ask { ask, .. } => (ask.conn, true),
+                Packet::Reply { ask, .. } => (ask.conn, false),
+                Packet::Request { .. } | Packet::Answer { .. } => continue,
+            };
+            let fate = self.net.fate(conn, to_server, false, self.now, &mut self.dice.net);
+            self.dispatch(fate, conn, packet);
+        }
+    }
+
+    /// A message from a peer reaches a lane.
+    pub(crate) fn take_ask(&mut self, ask: AskRef, forwarded: bool, message: Message) {
+        let from = self.route(Route::Peer(ask));
+        self.push_input(ask.conn.server, Input::Request { from, forwarded, message });
+    }
+
+    /// A new place for an answer to go.
+    pub(crate) fn route(&mut self, route: Route) -> ReplyTo {
+        self.last_route += 1;
+        self.routes.insert(self.last_route, route);
+        ReplyTo { link: self.last_route, id: self.last_route }
+    }
+
+    pub(crate) fn peer_lane(&self, to: LaneAt) -> PeerLane {
+        let lane = galvani_model::ids::LaneIndex(to.lane as u16);
+        PeerLane { node: self.nodes[to.node].id, lane }
+    }
+
+    fn define_bucket(&mut self, node: usize, name: BucketName, props: BucketProps) {
+        self.nodes[node].buckets.entry(name).or_insert(props);
+        let topology = self.topology_of(node);
+        let now = self.now_of(node);
+        for slot in &mut self.nodes[node].lanes {
+            slot.lane.handle(Input::Topology(topology.clone()), now, &mut slot.store);
+        }
+    }
+
+    fn check_in_flight(&mut self, head: &galvani_model::version::RecordHead, from: LaneAt) {
+        let known = self.ledger.entry(head.dot).map(|entry| entry.record.head == *head);
+        let effects_first = self.mutant == Some(Mutant::EffectsFirst);
+        match known {
+            Some(true) => {}
+            Some(false) => {
+                let what = format!("{} sends another record as {}", at(from), head.dot);
+                self.violate("one_dot_one_record", what);
+            }
+            None if effects_first => {}
+            None => {
+                let what = format!("{} sends {}, which no node has committed", at(from), head.dot);
+                self.violate("commit_before_send", what);
+            }
+        }
+    }
+
+    fn note_message(&mut self, from: LaneAt, to: LaneAt, message: &Message) {
+        let numbers = [7, u64::from(message.kind()), from.node as u64, to.node as u64];
+        self.trace.note(self.now, &numbers, || {
+            let mut text = format!("{message:?}");
+            text.truncate(text.floor_char_boundary(220));
+            format!("{} -> {}: {text}", at(from), at(to))
+        });
+    }
+
+    /// Encodes and decodes a message, in seeds that draw it so.
+    pub(crate) fn through_codec(&mut self, id: u64, forwarded: bool, message: Message) -> Message {
+        if !self.profile.codec {
+            return message;
+        }
+        let mut bytes = BytesMut::new();
+        encode(id, forwarded, &message, &mut bytes);
+        self.coverage.add("codec.frames", 1);
+        match Frame::decode(bytes.freeze()) {
+            Ok(frame) if frame.message == message && frame.id == id => frame.message,
+            Ok(frame) => {
+                self.violate("codec", format!("{message:?} came out as {:?}", frame.message));
+                message
+            }
+            Err(error) => {
+                self.violate("codec", format!("{message:?}: {error}"));
+                message
+            }
+        }
+    }
+
+    /// How a call ended, for coverage.
+    pub(crate) fn count_end(&mut self, end: CallEnd) {
+        let name = match end {
+            CallEnd::Silence => "writes.silence",
+            CallEnd::Done => "writes.acked",
+            CallEnd::No => "writes.answered_no",
+            CallEnd::Maybe => "writes.answered_maybe",
+        };
+        self.coverage.add(name, 1);
+    }
+}

@@ -1,0 +1,336 @@
+//! The nemesis: which fault hits whom, when, and for how long.
+//!
+//! Only what it did to a disk may be subtracted from what the oracles demand, so every loss is
+//! weighed by what is really gone afterwards (`disk_changed`). Next to read: `quiet.rs`.
+
+use crate::node::Life;
+use crate::packet::Event;
+use crate::world::World;
+use galvani_protocol::Input;
+use galvani_storage::engine::{CrashKeep, Engine, FailKind, MemoryEngine};
+use std::collections::BTreeSet;
+
+/// A fault the nemesis may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Cut,
+    Isolate,
+    Pause,
+    Crash,
+    CrashMidTick,
+    Power,
+    Wipe,
+    Backup,
+    Restore,
+    CleanStop,
+    DiskFull,
+    FailedCommit,
+    DoubtfulCommit,
+    ClockJump,
+}
+
+impl World {
+    /// The next fault, and when the one after it comes.
+    pub(crate) fn nemesis(&mut self) {
+        if self.calm {
+            return;
+        }
+        let choices = self.fault_choices();
+        if !choices.is_empty() {
+            let fault = self.dice.faults.pick(&choices);
+            self.inflict(fault);
+        }
+        let pace = self.profile.fault_pace;
+        let wait = self.dice.faults.between(pace / 4, pace * 2);
+        self.queue.push(self.now + wait, Event::Nemesis);
+    }
+
+    fn fault_choices(&self) -> Vec<Fault> {
+        let on = self.profile.faults;
+        let all = [
+            (on.cut, Fault::Cut),
+            (on.cut, Fault::Isolate),
+            (on.pause, Fault::Pause),
+            (on.crash, Fault::Crash),
+            (on.crash_mid_tick, Fault::CrashMidTick),
+            (on.power, Fault::Power),
+            (on.wipe, Fault::Wipe),
+            (on.restore, Fault::Backup),
+            (on.restore, Fault::Restore),
+            (on.clean_stop, Fault::CleanStop),
+            (on.disk_full, Fault::DiskFull),
+            (on.failed_commits, Fault::FailedCommit),
+            (on.doubtful_commits, Fault::DoubtfulCommit),
+            (on.clock_jumps, Fault::ClockJump),
+        ];
+        all.into_iter().filter(|(on, _)| *on).map(|(_, fault)| fault).collect()
+    }
+
+    fn inflict(&mut self, fault: Fault) {
+        let up = self.nodes_that(Life::Up);
+        if up.is_empty() {
+            return;
+        }
+        let node = self.dice.faults.pick(&up);
+        match fault {
+            Fault::Cut => self.cut_some(),
+            Fault::Isolate => self.isolate(node),
+            Fault::Pause => self.pause(node),
+            Fault::Crash => {
+                self.crash(node, "fault.crash");
+                self.start_later(node);
+            }
+            Fault::CrashMidTick => self.nodes[node].dies_mid_tick = true,
+            Fault::Power => {
+                self.lose_power(node);
+                self.start_later(node);
+            }
+            Fault::Wipe => {
+                self.crash(node, "fault.wipe");
+                self.put_back(node, &MemoryEngine::new());
+                self.start_later(node);
+            }
+            Fault::Backup => {
+                self.coverage.add("fault.backup", 1);
+                self.nodes[node].backup = Some(self.nodes[node].disk.memory().snapshot());
+            }
+            Fault::Restore => {
+                if let Some(copy) = self.nodes[node].backup.take() {
+                    self.crash(node, "fault.restore");
+                    self.put_back(node, &copy);
+                    self.start_later(node);
+                }
+            }
+            Fault::CleanStop => self.stop(node),
+            Fault::DiskFull => {
+                self.coverage.add("fault.disk_full", 1);
+                self.nodes[node].disk.memory().set_full(true);
+                let wait = self.dice.faults.between(10_000, 800_000);
+                self.queue.push(self.now + wait, Event::DiskFree { node });
+            }
+            Fault::FailedCommit => {
+                self.coverage.add("fault.failed_commit", 1);
+                let kind = self.dice.faults.pick(&[FailKind::Full, FailKind::IoLost]);
+                self.nodes[node].disk.memory().fail_next_commits([kind]);
+            }
+            Fault::DoubtfulCommit => {
+                self.coverage.add("fault.doubtful_commit", 1);
+                self.nodes[node].disk.memory().fail_next_commits([FailKind::IoKept]);
+            }
+            Fault::ClockJump => {
+                self.coverage.add("fault.clock_jump", 1);
+                let jumps = [-3_600_000, -60_000, -1_000, 1_000, 60_000, 3_600_000, 0];
+                self.nodes[node].wall_ahead_ms = self.dice.faults.pick(&jumps);
+            }
+        }
+    }
+
+    fn start_later(&mut self, node: usize) {
+        let wait = self.dice.faults.pick(&[2_000, 100_000, 600_000, 2_000_000]);
+        let wait = self.dice.faults.between(1, wait);
+        self.queue.push(self.now + wait, Event::Start { node });
+    }
+
+    /// Ends a node's process; every committed batch stays.
+    pub(crate) fn crash(&mut self, node: usize, why: &'static str) {
+        let now = self.now;
+        self.coverage.add(if why.starts_with("fault.") { why } else { "fault.crash" }, 1);
+        self.trace.note(now, &[8, node as u64], || format!("node {node}: {why}"));
+        self.nodes[node].end();
+        self.nodes[node].disturbed_at = now;
+        self.nodes[node].disk.memory().crash(CrashKeep::Committed);
+        self.break_connections(node);
+        if why.starts_with("crash between") {
+            self.start_later(node);
+        }
+    }
+
+    /// The node's machine loses power: some of what was not synced is gone.
+    pub(crate) fn lose_power(&mut self, node: usize) {
+        self.crash(node, "fault.power");
+        let unsynced = self.nodes[node].disk.memory().unsynced();
+        let kept = self.dice.faults.below(unsynced as u64 + 1) as usize;
+        self.nodes[node].disk.memory().crash(CrashKeep::Synced { unsynced: kept });
+        self.nodes[node].unsynced.clear();
+        if kept < unsynced {
+            self.coverage.add("fault.power_lost_batches", (unsynced - kept) as u64);
+            self.disk_changed(node);
+        }
+    }
+
+    /// A node that is down gets other contents of its disk.
+    pub(crate) fn put_back(&mut self, node: usize, copy: &MemoryEngine) {
+        self.nodes[node].disk.memory().restore(copy);
+        self.nodes[node].unsynced.clear();
+        self.nodes[node].clean = false;
+        self.disk_changed(node);
+    }
+
+    /// Takes a node off the holders of every acked write that its disk has lost.
+    fn disk_changed(&mut self, node: usize) {
+        self.nodes[node].lost_data_at = Some(self.now);
+        for write in &mut self.history.writes {
+            if write.holders.contains(&node) {
+                let shard = self.keys[write.key].shard;
+                let clock = self.nodes[node].clock_on_disk(shard);
+                if !write.dots.iter().any(|&dot| clock.contains(dot)) {
+                    write.holders.remove(&node);
+                }
+            }
+        }
+    }
+
+    fn break_connections(&mut self, node: usize) {
+        for conn in self.net.ids() {
+            if !self.net.conn(conn).up {
+                continue;
+            }
+            if conn.asker.node == node {
+                self.net.orphan(conn);
+            } else if conn.server.node == node {
+                let epoch = self.net.conn(conn).epoch;
+                let wait = self.dice.net.between(1_000, 600_000);
+                self.queue.push(self.now + wait, Event::Detect { conn, epoch });
+            }
+        }
+    }
+
+    /// The node stops taking requests, finishes what is under way, syncs and ends.
+    pub(crate) fn stop(&mut self, node: usize) {
+        self.coverage.add("fault.clean_stop", 1);
+        self.trace.note(self.now, &[9, node as u64], || format!("node {node} is asked to stop"));
+        self.nodes[node].life = Life::Stopping;
+        self.nodes[node].disturbed_at = self.now;
+        for lane in 0..self.nodes[node].lanes.len() {
+            self.push_input(crate::packet::LaneAt { node, lane }, Input::Stop);
+        }
+        let (boot, until) = (self.nodes[node].boot, self.now + 2_500_000);
+        self.queue.push(self.now + 5_000, Event::Stopped { node, boot, until });
+    }
+
+    /// Ends a stopping node as soon as its operations are over, or when its time is up.
+    pub(crate) fn stopped(&mut self, node: usize, boot: u64, until: u64) {
+        let stopping = &self.nodes[node];
+        if stopping.boot != boot || stopping.life != Life::Stopping {
+            return;
+        }
+        let idle = |slot: &crate::node::LaneSlot| slot.inbox.is_empty() && slot.lane.inflight() == 0;
+        if self.now < until && !stopping.lanes.iter().all(idle) {
+            self.queue.push(self.now + 5_000, Event::Stopped { node, boot, until });
+            return;
+        }
+        let synced = stopping.disk.sync().is_ok();
+        self.trace.note(self.now, &[10, node as u64], || format!("node {node} has stopped"));
+        let stopping = &mut self.nodes[node];
+        stopping.end();
+        stopping.disturbed_at = self.now;
+        if synced {
+            stopping.unsynced.clear();
+        }
+        stopping.clean = synced && !stopping.doubt; // TEMP
+        stopping.disk.memory().crash(CrashKeep::Committed);
+        self.break_connections(node);
+        if self.profile.clients > 0 {
+            self.start_later(node);
+        }
+    }
+
+    /// The node does nothing for a while; what arrives waits.
+    fn pause(&mut self, node: usize) {
+        self.coverage.add("fault.pause", 1);
+        self.trace.note(self.now, &[11, node as u64], || format!("node {node} is paused"));
+        self.nodes[node].life = Life::Paused;
+        self.nodes[node].disturbed_at = self.now;
+        let longest = self.dice.faults.pick(&[50_000, 500_000, 3_000_000]);
+        let wait = self.dice.faults.between(1_000, longest);
+        let boot = self.nodes[node].boot;
+        self.queue.push(self.now + wait, Event::Resume { node, boot });
+        for conn in self.net.ids() {
+            if conn.server.node == node && conn.asker.node != node && self.net.conn(conn).up {
+                let epoch = self.net.conn(conn).epoch;
+                let wait = self.dice.net.between(300_000, 2_000_000);
+                self.queue.push(self.now + wait, Event::Detect { conn, epoch });
+            }
+        }
+    }
+
+    /// A paused node goes on.
+    pub(crate) fn resume(&mut self, node: usize, boot: u64) {
+        if self.nodes[node].boot != boot || self.nodes[node].life != Life::Paused {
+            return;
+        }
+        self.trace.note(self.now, &[12, node as u64], || format!("node {node} goes on"));
+        self.nodes[node].life = Life::Up;
+        self.nodes[node].disturbed_at = self.now;
+        for lane in 0..self.nodes[node].lanes.len() {
+            self.nodes[node].lanes[lane].tick_at = None;
+            self.schedule_tick(crate::packet::LaneAt { node, lane }, self.now + 1);
+        }
+    }
+
+    fn cut_some(&mut self) {
+        let count = self.nodes.len();
+        let from = self.dice.faults.index(count);
+        let to = (from + 1 + self.dice.faults.index(count - 1)) % count;
+        let mut pairs = vec![(from, to)];
+        if self.dice.faults.chance(500) {
+            pairs.push((to, from));
+        }
+        self.coverage.add("fault.cut", 1);
+        self.cut(pairs);
+    }
+
+    fn isolate(&mut self, node: usize) {
+        // One side of a split: the node alone, or with others.
+        let mut side = BTreeSet::from([node]);
+        for other in 0..self.nodes.len() {
+            if self.dice.faults.chance(250) {
+                side.insert(other);
+            }
+        }
+        let one_way = self.dice.faults.chance(250);
+        let mut pairs = Vec::new();
+        for &inside in &side {
+            for outside in (0..self.nodes.len()).filter(|node| !side.contains(node)) {
+                pairs.push((inside, outside));
+                if !one_way {
+                    pairs.push((outside, inside));
+                }
+            }
+        }
+        self.coverage.add("fault.split", 1);
+        self.cut(pairs);
+    }
+
+    fn cut(&mut self, pairs: Vec<(usize, usize)>) {
+        let longest = self.dice.faults.pick(&[100_000, 1_000_000, 4_000_000]);
+        let wait = self.dice.faults.between(10_000, longest);
+        self.cut_links(&pairs);
+        self.queue.push(self.now + wait, Event::Heal { pairs });
+    }
+
+    /// Messages of these ordered pairs no longer get through; connections find out later.
+    pub(crate) fn cut_links(&mut self, pairs: &[(usize, usize)]) {
+        self.trace.note(self.now, &[13, pairs.len() as u64], || format!("cut {pairs:?}"));
+        for &(from, to) in pairs {
+            self.net.cut(from, to);
+            for conn in self.net.between(&BTreeSet::from([from, to])) {
+                let epoch = self.net.conn(conn).epoch;
+                let wait = self.dice.net.between(200_000, 1_500_000);
+                self.queue.push(self.now + wait, Event::Detect { conn, epoch });
+            }
+        }
+    }
+
+    /// Messages of these ordered pairs get through again.
+    pub(crate) fn heal(&mut self, pairs: &[(usize, usize)]) {
+        if self.calm {
+            return;
+        }
+        self.trace.note(self.now, &[14, pairs.len() as u64], || format!("heal {pairs:?}"));
+        for &(from, to) in pairs {
+            self.net.heal(from, to);
+        }
+        self.send_held();
+    }
+}

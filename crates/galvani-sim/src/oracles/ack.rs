@@ -1,0 +1,58 @@
+//! At the instant of an ack at least W distinct owners hold the write, as durably as promised.
+//!
+//! Asked when the coordinator lets the ack go, of the disks themselves. Owners whose disk or machine
+//! failed since the write was first sent are subtracted, because their acks may have been honest.
+
+use crate::world::World;
+use galvani_wire::message::PutDone;
+use std::collections::BTreeSet;
+
+/// Checks an ack that leaves its coordinator, and notes who holds the write.
+pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
+    let Some(number) = world.ledger.entry(done.dot).and_then(|entry| entry.write) else {
+        return Err(format!("{} is acked, yet no node committed it", done.dot));
+    };
+    let write = &world.history.writes[number];
+    let info = &world.keys[write.key];
+    let options = write.options;
+    let n = options.n.unwrap_or(info.props.n);
+    // A default above a narrowed n means all of it.
+    let w = options.w.map_or_else(|| info.props.w.resolve(n).unwrap_or(n), |w| w.resolve(n).unwrap_or(0));
+    let pw = options.pw.and_then(|pw| pw.resolve(n)).unwrap_or(0);
+    let dw = options.dw.and_then(|dw| dw.resolve(n)).unwrap_or(0);
+    let w = w.max(pw);
+    let counted = &info.owners[..usize::from(n)];
+    let since = write.calls.first().map_or(world.now, |&call| world.history.calls[call].started);
+    let (mut holding, mut durable, mut excused) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for &node in counted {
+        let clock = world.nodes[node].clock_on_disk(info.shard);
+        let held = write.dots.iter().filter(|&&dot| clock.contains(dot));
+        let held: BTreeSet<_> = held.copied().collect();
+        if held.is_empty() {
+            excused += u8::from(world.nodes[node].lost_data_at >= Some(since));
+            continue;
+        }
+        holding.insert(node);
+        let unsynced = &world.nodes[node].unsynced;
+        if held.iter().any(|&dot| !unsynced.contains(&(info.shard, dot))) {
+            durable.insert(node);
+        }
+    }
+    let all: Vec<usize> = info.owners.iter().copied().filter(|&node| {
+        let clock = world.nodes[node].clock_on_disk(info.shard);
+        write.dots.iter().any(|&dot| clock.contains(dot))
+    }).collect();
+    let need_durable = if world.profile.always_fsync { w.max(dw) } else { dw };
+    let what = format!("write {number} ({}) w={w} dw={dw} of n={n}", done.dot);
+    let (held, synced) = (holding.len() as u8, durable.len() as u8);
+    if world.history.writes[number].acked_at.is_none() {
+        world.history.writes[number].holders.extend(all);
+    }
+    if held + excused < w {
+        return Err(format!("{what}: acked, held by {holding:?} only"));
+    }
+    if synced + excused < need_durable {
+        return Err(format!("{what}: acked, synced on {durable:?} only, held by {holding:?}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! A context names only what its reader saw or what was replaced for it, and nothing more.
+//!
+//! A write that a context covers although its reader neither got it nor got something that
+//! replaced it would be deleted unseen by the next write. Source: algorithms 2.3, INV-5.
+
+use crate::ledger::covers_any;
+use crate::oracles::reads::Seen;
+use crate::world::{World, context_key};
+use galvani_model::version::{Context, DotSet};
+use galvani_wire::message::PutDone;
+
+/// Checks the context of a read.
+pub(crate) fn after_read(world: &World, read: usize, seen: &Seen) -> Result<(), String> {
+    let key = world.history.reads[read].key;
+    let is_lww = world.keys[key].is_lww();
+    for &dot in world.ledger.dots_of(key) {
+        let entry = world.ledger.entry(dot).expect("listed by the ledger itself");
+        let Some(write) = entry.write else { continue };
+        if !seen.context.contains(dot) || seen.writes.contains_key(&write) {
+            continue;
+        }
+        let dots = &world.history.writes[write].dots;
+        let in_context = |by| seen.context.contains(by);
+        let replaced = world.ledger.replaced_by(key, Some(write), dots, &in_context).is_some();
+        let outranked = is_lww && seen.hlc_max >= entry.record.head.hlc;
+        if !replaced && !outranked {
+            return Err(format!(
+                "read {read}: the context covers {dot} (write {write}), which was neither shown \
+                 nor replaced by anything it covers"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the context of a write's answer: the write and its own past, exactly.
+pub(crate) fn after_write(world: &World, write: usize, done: &PutDone) -> Result<(), String> {
+    let asked = &world.history.writes[write];
+    let key = &world.keys[asked.key].key;
+    let context = Context::open(&done.context, key, &context_key())
+        .map_err(|error| format!("the context of write {write} does not open: {error}"))?;
+    let mut exact: DotSet = asked.past.clone();
+    exact.insert(done.dot);
+    if context.seen != exact {
+        return Err(format!("write {write}: context {} instead of {exact}", context.seen));
+    }
+    if !asked.dots.contains(&done.dot) || !covers_any(&context.seen, &asked.dots) {
+        return Err(format!("write {write} is answered with the dot of another: {}", done.dot));
+    }
+    Ok(())
+}

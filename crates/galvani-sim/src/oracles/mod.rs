@@ -1,0 +1,17 @@
+//! The oracles: what must hold, each in a file of its own, asked at the instant it can break.
+//!
+//! A check looks and says what is wrong; it changes nothing. What the seed itself destroyed (disks
+//! wiped, put back or cut short) is subtracted by what is really gone, never by rule of thumb.
+
+pub(crate) mod ack;
+pub(crate) mod answered;
+pub(crate) mod claims;
+pub(crate) mod dense;
+pub(crate) mod denied;
+pub(crate) mod digest;
+pub(crate) mod kept;
+pub(crate) mod list;
+pub(crate) mod overlap;
+pub(crate) mod reads;
+pub(crate) mod same;
+pub(crate) mod vanish;

@@ -1,0 +1,40 @@
+//! Where the replicas a read asks must meet those that hold a write, it shows that write or what
+//! replaced it.
+//!
+//! Holders are counted white-box: owners that held the write when it was first acked and have not
+//! lost it since. With r + w > n and no lost disk that is the usual promise of overlap.
+
+use crate::ledger::covers_any;
+use crate::oracles::reads::Seen;
+use crate::world::World;
+
+/// Checks an answered read.
+pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), String> {
+    let asked = &world.history.reads[read];
+    let info = &world.keys[asked.key];
+    let n = asked.options.n.unwrap_or(info.props.n);
+    let default = info.props.r.resolve(n).unwrap_or(n);
+    let r = asked.options.r.and_then(|r| r.resolve(n)).unwrap_or(default);
+    let replicas = &info.owners[..usize::from(n)];
+    for (number, write) in world.history.writes.iter().enumerate() {
+        let before = write.acked_at.is_some_and(|acked| acked <= asked.started);
+        if write.key != asked.key || !before {
+            continue;
+        }
+        let holders = replicas.iter().filter(|node| write.holders.contains(node)).count();
+        if holders + usize::from(r) <= usize::from(n) {
+            continue;
+        }
+        let covered = covers_any(&seen.context, &write.dots);
+        let hlc = write.dots.first().and_then(|&dot| world.ledger.entry(dot));
+        let outranked =
+            info.is_lww() && hlc.is_some_and(|entry| seen.hlc_max >= entry.record.head.hlc);
+        if !covered && !outranked {
+            return Err(format!(
+                "read {read} (r={r} of {n}) missed write {number}, held by {:?}",
+                write.holders
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! The end of a run: faults and clients stop, and the cluster must come to rest and agree.
+//!
+//! First read repair alone (two rounds of reads that ask all replicas), then an exchange of the
+//! logs as anti-entropy does it, each within bounded virtual time and each followed by checks.
+//! Next to read: `oracles/same.rs`, `oracles/kept.rs`.
+
+use crate::node::Life;
+use crate::oracles::{digest, kept, same};
+use crate::packet::{LaneAt, Route};
+use crate::world::World;
+use galvani_model::ids::Shard;
+use galvani_model::request::{Quorum, ReadOptions};
+use galvani_model::store::Store;
+use galvani_protocol::Input;
+use galvani_storage::engine::CrashKeep;
+use galvani_wire::Message;
+use galvani_wire::message::Replicate;
+use std::collections::BTreeSet;
+
+/// Virtual time in which a cluster without faults must be idle, in microseconds.
+const REST_MICROS: u64 = 60_000_000;
+
+impl World {
+    /// Ends all faults and demands rest, agreement, and every acked write.
+    pub(crate) fn finish(&mut self) {
+        self.calm_down();
+        self.come_to_rest("after the faults");
+        self.check_replicas();
+        self.finish_buckets();
+        for round in 0..2 {
+            self.read_all(round);
+            self.come_to_rest("after a round of reads");
+        }
+        self.check_agreement(false);
+        self.exchange_logs();
+        self.come_to_rest("after the exchange of logs");
+        self.check_replicas();
+        self.check_agreement(true);
+        if self.violation.is_none() {
+            for write in 0..self.history.writes.len() {
+                if let Err(why) = kept::check(self, write) {
+                    self.violate("no_acked_write_lost", why);
+                }
+            }
+        }
+        self.read_all(2);
+        self.come_to_rest("after the last reads");
+    }
+
+    /// Faults end: links heal, disks have space, every node runs.
+    pub(crate) fn calm_down(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        self.calm = true;
+        self.trace.note(self.now, &[17], || "faults end".into());
+        self.net.calm();
+        self.send_held();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.memory().set_full(false);
+            // No change of contents: it forgets the failures that were ordered and not yet met.
+            self.nodes[node].disk.memory().crash(CrashKeep::Committed);
+            self.nodes[node].dies_mid_tick = false;
+            let boot = self.nodes[node].boot;
+            self.resume(node, boot);
+            if self.nodes[node].life == Life::Stopping {
+                // Let it stop; it is started below or by its own event.
+                self.stopped(node, boot, self.now);
+            }
+            if self.nodes[node].is_down() {
+                self.start_node(node);
+            }
+        }
+    }
+
+    /// Runs until nothing is left to happen, within bounded virtual time.
+    pub(crate) fn come_to_rest(&mut self, when: &str) {
+        if self.violation.is_some() {
+            return;
+        }
+        let idle = self.drain(self.now + REST_MICROS);
+        if self.violation.is_some() {
+            return;
+        }
+        if !idle {
+            self.violate("comes_to_rest", format!("events go on and on {when}"));
+        }
+        for node in 0..self.nodes.len() {
+            for (lane, slot) in self.nodes[node].lanes.iter().enumerate() {
+                let left = slot.lane.inflight();
+                if left > 0 {
+                    let what = format!("n{node}.{lane} has {left} operations left {when}");
+                    self.violate("no_operation_leaks", what);
+                    return;
+                }
+            }
+        }
+        let waiting = self.history.calls.iter().position(|call| call.end.is_none());
+        if let Some(call) = waiting {
+            self.violate("answered_in_time", format!("call {call} is open {when}"));
+        }
+    }
+
+    /// Finishes buckets that were made on some nodes only, by making them again.
+    fn finish_buckets(&mut self) {
+        for bucket in 0..self.profile.buckets.len() {
+            let name = &self.profile.buckets[bucket].name;
+            let knowing = self.nodes.iter().filter(|node| node.buckets.contains_key(name)).count();
+            if (1..self.nodes.len()).contains(&knowing) && self.violation.is_none() {
+                self.coverage.add("buckets.half_made", 1);
+                self.ask_for_bucket(bucket);
+                self.come_to_rest("after a bucket was finished");
+                let name = &self.profile.buckets[bucket].name;
+                if !self.nodes.iter().all(|node| node.buckets.contains_key(name)) {
+                    self.violate("convergence", format!("bucket {name} stays half made"));
+                }
+            }
+        }
+    }
+
+    /// White-box checks of every replica at rest.
+    fn check_replicas(&mut self) {
+        for shard in self.shards() {
+            if self.violation.is_some() {
+                return;
+            }
+            if let Err(why) = digest::equal_clocks(self, shard) {
+                self.violate("equal_clock_equal_digest", why);
+            }
+            let owners: Vec<usize> =
+                self.layout.owners(shard).iter().map(|id| self.by_id[id]).collect();
+            for node in owners {
+                if let Err(why) = digest::adds_up(self, node, shard) {
+                    self.violate("rows_add_up", why);
+                }
+            }
+        }
+    }
+
+    fn check_agreement(&mut self, exact: bool) {
+        if self.violation.is_some() {
+            return;
+        }
+        for key in 0..self.keys.len() {
+            if let Err(why) = same::check(self, key, exact) {
+                self.violate("convergence", why);
+                return;
+            }
+        }
+        if !exact {
+            return;
+        }
+        for shard in self.shards() {
+            let owners = self.layout.owners(shard);
+            let clocks: Vec<_> = owners
+                .iter()
+                .map(|id| self.nodes[self.by_id[id]].clock_on_disk(shard))
+                .collect();
+            if clocks.windows(2).any(|pair| pair[0] != pair[1]) {
+                self.violate("convergence", format!("{shard}: clocks differ: {clocks:?}"));
+            }
+        }
+    }
+
+    /// The shards that hold a key of the run.
+    fn shards(&self) -> BTreeSet<Shard> {
+        self.keys.iter().map(|info| info.shard).collect()
+    }
+
+    /// Reads every key that its bucket's nodes know, asking all replicas, through one owner.
+    fn read_all(&mut self, round: usize) {
+        if self.violation.is_some() {
+            return;
+        }
+        let options = ReadOptions { r: Some(Quorum::All), ..ReadOptions::default() };
+        for key in 0..self.keys.len() {
+            let owners = &self.keys[key].owners;
+            let node = owners[round % owners.len()];
+            let bucket = self.keys[key].key.bucket().clone();
+            let known = |node: &usize| self.nodes[*node].buckets.contains_key(&bucket);
+            if !self.keys[key].owners.iter().all(known) {
+                continue;
+            }
+            let to = self.lane_of(node, key);
+            let before = self.now;
+            let read = self.read(None, key, options, 5_000, to, false, round >= 2);
+            // One after the other: lanes with a small limit refuse what comes at once.
+            self.come_to_rest("after a read of all replicas");
+            if self.violation.is_some() {
+                return;
+            }
+            if !self.history.reads[read].answered {
+                let ms = (self.now - before) / 1000;
+                let what = format!("read {read} of all replicas failed after {ms} ms at rest");
+                self.violate("convergence", what);
+                return;
+            }
+        }
+    }
+
+    /// Sends every owner the records it lacks, as anti-entropy does, in random order.
+    fn exchange_logs(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        let mut sent = Vec::new();
+        for shard in self.shards() {
+            let owners: Vec<usize> =
+                self.layout.owners(shard).iter().map(|id| self.by_id[id]).collect();
+            let clocks: Vec<_> =
+                owners.iter().map(|&node| self.nodes[node].clock_on_disk(shard)).collect();
+            for (from, &donor) in owners.iter().enumerate() {
+                for (to, &receiver) in owners.iter().enumerate() {
+                    for range in clocks[to].missing_from(&clocks[from]) {
+                        for counter in range.first..=range.last {
+                            let dot = galvani_model::version::Dot::new(range.origin, counter);
+                            sent.push((shard, donor, receiver, dot));
+                        }
+                    }
+                }
+            }
+        }
+        self.dice.nodes.shuffle(&mut sent);
+        self.coverage.add("exchange.records", sent.len() as u64);
+        for (shard, donor, receiver, dot) in sent {
+            let lane = usize::from(shard.partition.0 % self.profile.lanes);
+            let store = self.nodes[donor].lanes[lane].store.inner();
+            match store.record(shard, dot) {
+                Ok(Some(record)) => {
+                    let (head, value) = (record.head, record.value);
+                    let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
+                    let from = self.route(Route::Nobody);
+                    let message = Message::Replicate(replicate);
+                    let to = LaneAt { node: receiver, lane };
+                    self.push_input(to, Input::Request { from, forwarded: false, message });
+                }
+                Ok(None) | Err(_) => {
+                    let what = format!("node {donor} has {dot} in its clock and no record of it");
+                    self.violate("rows_add_up", what);
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What mutants do to messages on their way. Without a mutant everything passes untouched.
+
+use crate::mutant::Mutant;
+use galvani_model::version::DotSet;
+use galvani_wire::Message;
+use galvani_wire::failure::AppliedOutcome;
+use galvani_wire::message::Replicated;
+
+/// Asks below this id are answered to nobody: repairs.
+const FIRST_OPERATION_ASK: u64 = 8;
+
+/// An ask as it leaves, or `None` if it never does.
+pub(crate) fn ask(mutant: Option<Mutant>, id: u64, mut message: Message) -> Option<Message> {
+    if let Message::Replicate(replicate) = &mut message {
+        if mutant == Some(Mutant::DropsRepairs) && id < FIRST_OPERATION_ASK {
+            return None;
+        }
+        if mutant == Some(Mutant::DropsPast) {
+            replicate.head.past = DotSet::new();
+        }
+    }
+    Some(message)
+}
+
+/// The answer that is made up instead of sending an ask.
+pub(crate) fn instead(mutant: Option<Mutant>, id: u64, message: &Message) -> Option<Message> {
+    let lie = mutant == Some(Mutant::AcksForOthers) && id >= FIRST_OPERATION_ASK;
+    match message {
+        Message::Replicate(_) if lie => {
+            Some(Message::Replicated(Replicated { result: Ok(false) }))
+        }
+        _ => None,
+    }
+}
+
+/// An answer as it leaves.
+pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
+    match (mutant, message) {
+        (Some(Mutant::PlainContexts), Message::Fetched(Ok(mut held))) => {
+            held.seen = without_holes(&held.seen);
+            Message::Fetched(Ok(held))
+        }
+        (Some(Mutant::OneSibling), Message::Fetched(Ok(mut held))) if held.versions.len() > 1 => {
+            held.versions.truncate(1);
+            let live = held.versions[0].dots.clone();
+            let rows = held.heads.into_iter().zip(held.values);
+            let kept = rows.filter(|(head, _)| live.contains(&head.dot));
+            (held.heads, held.values) = kept.unzip();
+            Message::Fetched(Ok(held))
+        }
+        (Some(Mutant::SaysNo), Message::Failed(mut failed)) => {
+            failed.applied = AppliedOutcome::No;
+            Message::Failed(failed)
+        }
+        (_, message) => message,
+    }
+}
+
+/// The ask of another replica that this ack is counted for as well.
+pub(crate) fn second_ack(mutant: Option<Mutant>, id: u64, message: &Message) -> Option<u64> {
+    let ack = matches!(message, Message::Replicated(Replicated { result: Ok(_) }));
+    (mutant == Some(Mutant::DuplicateAcks) && ack && id >= FIRST_OPERATION_ASK)
+        .then_some(if id % 8 == 0 { id + 1 } else { id - 1 })
+}
+
+/// A plain version vector: everything up to the highest counter of each origin.
+fn without_holes(seen: &DotSet) -> DotSet {
+    let mut plain = DotSet::new();
+    for (origin, _, _) in seen.iter() {
+        plain.insert_through(origin, seen.max_counter(origin));
+    }
+    plain
+}

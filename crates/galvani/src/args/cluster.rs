@@ -1,0 +1,185 @@
+//! Arguments of server, cluster, ctx, completions and help.
+
+use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use galvani_model::limits::{LANES_MAX, PARTITIONS_DEFAULT};
+use galvani_model::placement::{WEIGHT_MAX, WEIGHT_NORMAL};
+use galvani_node::config::DurabilityMode;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Arguments of `server`.
+#[derive(Debug, Args)]
+#[command(before_help = "  galvani server --config galvani.toml\n  \
+                         galvani server --config galvani.toml --check-config\n  \
+                         GALVANI_LOG=debug galvani server --config galvani.toml")]
+pub(crate) struct Server {
+    /// The node's configuration file.
+    #[arg(long, value_name = "FILE", env = "GALVANI_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Check the file, print what it means, and stop.
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    /// Leave the session of the terminal; used by `galvani dev`.
+    #[arg(long, hide = true)]
+    pub(crate) own_session: bool,
+    /// What to log: error, warn, info, debug, trace, or a filter such as galvani_node=debug.
+    #[arg(long, value_name = "FILTER", env = "GALVANI_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+/// What to do with clusters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Make certificates, layout and a directory for each node, to be copied to its host.
+    Create(Create),
+}
+
+/// Arguments of `cluster create`.
+#[derive(Debug, Args)]
+#[command(before_help = "  galvani cluster create --name prod --dir prod \\\n      \
+                         --node n1=10.0.0.5:7070,zone=a --node n2=10.0.0.6:7070,zone=b \\\n      \
+                         --node n3=10.0.0.7:7070,zone=c")]
+#[command(after_help = "Then copy DIR/NAME to each host and run `galvani server --config \
+                        NAME/galvani.toml` there. DIR/ca holds the key that signs certificates: \
+                        keep it off the nodes.")]
+pub(crate) struct Create {
+    /// The cluster's name.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Where to write; must not hold a cluster.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A node: NAME=IP:PORT[,zone=Z][,lanes=L][,weight=W]. Lane i listens on PORT + i.
+    #[arg(long = "node", value_name = "NODE", required = true)]
+    pub(crate) nodes: Vec<NodeArg>,
+    /// Copies of each key in bucket default.
+    #[arg(short, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub(crate) n: u8,
+    /// Partitions, a power of two, for the cluster's life.
+    #[arg(long, value_name = "Q", default_value_t = PARTITIONS_DEFAULT)]
+    pub(crate) partitions: u16,
+    /// When a write counts as stored by a node.
+    #[arg(long, value_name = "MODE", default_value = "os")]
+    pub(crate) durability: Durability,
+    /// Do not make this cluster the selected context.
+    #[arg(long)]
+    pub(crate) no_context: bool,
+}
+
+/// When a write counts as stored by a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// When the operating system has it: survives SIGKILL.
+    Os,
+    /// When the disk has it: survives power loss.
+    Fsync,
+}
+
+impl From<Durability> for DurabilityMode {
+    fn from(durability: Durability) -> DurabilityMode {
+        match durability {
+            Durability::Os => DurabilityMode::Os,
+            Durability::Fsync => DurabilityMode::Fsync,
+        }
+    }
+}
+
+/// A node as `--node` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeArg {
+    pub(crate) name: String,
+    pub(crate) first_lane: SocketAddr,
+    pub(crate) zone: String,
+    pub(crate) lanes: u16,
+    pub(crate) weight: u32,
+}
+
+impl NodeArg {
+    /// Where each lane listens.
+    pub(crate) fn lanes(&self) -> Vec<SocketAddr> {
+        let at = |lane| SocketAddr::new(self.first_lane.ip(), self.first_lane.port() + lane);
+        (0..self.lanes).map(at).collect()
+    }
+}
+
+impl FromStr for NodeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NodeArg, String> {
+        let (name, rest) = text.split_once('=').ok_or("say NAME=IP:PORT[,zone=Z][,lanes=L]")?;
+        let mut parts = rest.split(',');
+        let address = parts.next().unwrap_or_default();
+        let first_lane: SocketAddr =
+            address.parse().map_err(|_| format!("{address:?} is not IP:PORT"))?;
+        let mut node = NodeArg {
+            name: name.to_owned(),
+            first_lane,
+            zone: "default".to_owned(),
+            lanes: 1,
+            weight: WEIGHT_NORMAL,
+        };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("zone", zone)) => node.zone = zone.to_owned(),
+                Some(("lanes", lanes)) => {
+                    let number = lanes.parse().ok().filter(|lanes| (1..=LANES_MAX).contains(lanes));
+                    node.lanes = number.ok_or_else(|| format!("lanes is 1 to {LANES_MAX}"))?;
+                }
+                Some(("weight", weight)) => {
+                    let number = weight.parse().ok().filter(|w| (1..=WEIGHT_MAX).contains(w));
+                    node.weight = number.ok_or_else(|| format!("weight is 1 to {WEIGHT_MAX}"))?;
+                }
+                Some(_) | None => return Err(format!("{part:?} is not zone=, lanes= or weight=")),
+            }
+        }
+        match first_lane.port().checked_add(node.lanes - 1) {
+            Some(_) if first_lane.port() != 0 => Ok(node),
+            Some(_) | None => Err(format!("{address:?} has no room for {} lanes", node.lanes)),
+        }
+    }
+}
+
+/// What to do with contexts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ctx {
+    /// The clusters this machine knows; * is the selected one.
+    Ls,
+    /// Select a cluster.
+    Use {
+        /// Its context's name.
+        name: String,
+    },
+    /// Add a cluster: its servers and the identity to use.
+    Add {
+        /// A name for it.
+        name: String,
+        /// Servers, HOST:PORT each.
+        #[arg(long = "seed", value_name = "ADDR", required = true, value_delimiter = ',')]
+        seeds: Vec<String>,
+        /// Directory with ca.pem, cert.pem and key.pem.
+        #[arg(long = "with", value_name = "DIR")]
+        identity_dir: PathBuf,
+    },
+    /// Forget a cluster; nothing in it changes.
+    Rm {
+        /// Its context's name.
+        name: String,
+    },
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// For which shell.
+    pub(crate) shell: Shell,
+}
+
+/// Arguments of `help`.
+#[derive(Debug, Args)]
+pub(crate) struct Help {
+    /// quorums, exit-codes, errors, or a command.
+    pub(crate) topic: Vec<String>,
+}

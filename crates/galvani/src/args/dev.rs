@@ -1,0 +1,138 @@
+//! Arguments of `dev`.
+
+use crate::args::cluster::Durability;
+use clap::{Args, Subcommand};
+use galvani_model::limits::LANES_MAX;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Arguments of `dev`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani dev -d                three nodes in the background; data is kept\n  \
+                   galvani dev kill n3           a real SIGKILL\n  \
+                   galvani dev start n3          back, with its data and its port",
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Dev {
+    #[command(subcommand)]
+    pub(crate) command: Option<DevCommand>,
+    #[command(flatten)]
+    pub(crate) up: Up,
+}
+
+/// Which local cluster.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Which {
+    /// The cluster's name, and its context's. [default: dev]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where its files are. [default: the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Arguments of `dev` itself: make the cluster if there is none, start it.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Nodes of a new cluster. [default: 3]
+    #[arg(short, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) n: Option<u8>,
+    /// Go to the background when it is ready.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Zones of a new cluster's nodes, in turn. [default: a,b,c,..]
+    #[arg(long, value_name = "ZONES", value_delimiter = ',')]
+    pub(crate) zones: Vec<String>,
+    /// Remove the data when the cluster stops.
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// First UDP port of a new cluster, or auto: any free ones. [default: 7070]
+    #[arg(long, value_name = "BASE|auto")]
+    pub(crate) ports: Option<Ports>,
+    /// Lanes of each node of a new cluster. [default: cores / nodes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=LANES_MAX as i64))]
+    pub(crate) lanes: Option<u16>,
+    /// When a write counts as stored by a node of a new cluster. [default: os]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) durability: Option<Durability>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+/// Where nodes listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// Any free ones.
+    Auto,
+    /// From here on, in steps.
+    From(u16),
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ports, String> {
+        match text {
+            "auto" => Ok(Ports::Auto),
+            _ => match text.parse() {
+                Ok(base @ 1..) => Ok(Ports::From(base)),
+                Ok(0) | Err(_) => Err(format!("{text:?} is not a port or auto")),
+            },
+        }
+    }
+}
+
+/// What to do with a local cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevCommand {
+    /// Which processes run.
+    Status(Which),
+    /// Stop all nodes gracefully; data and ports stay.
+    Stop(OneOrAll),
+    /// Start all nodes that do not run, or one.
+    Start(OneOrAll),
+    /// Print a node's log.
+    Logs {
+        /// Go on printing what is added.
+        #[arg(short, long)]
+        follow: bool,
+        /// Last lines to print.
+        #[arg(long, value_name = "N", default_value_t = 200)]
+        tail: usize,
+        #[command(flatten)]
+        one: One,
+    },
+    /// SIGKILL a node.
+    Kill(One),
+    /// SIGSTOP a node: it keeps its connections and answers nobody.
+    Pause(One),
+    /// SIGCONT a node.
+    Resume(One),
+    /// Kill all nodes and remove their data.
+    Destroy {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// A node of a local cluster.
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// The node's name.
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+/// A node of a local cluster, or all.
+#[derive(Debug, Args)]
+pub(crate) struct OneOrAll {
+    /// The node's name. [default: all]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}

@@ -1,0 +1,108 @@
+//! Parsers of single values: what a text on the command line may be.
+//!
+//! Each returns a valid value or a sentence for clap to show.
+
+use bytes::Bytes;
+use galvani_model::bucket::BucketName;
+use galvani_model::limits::{KEY_BYTES_MAX, TIMEOUT_MS_MAX};
+use galvani_model::request::Quorum;
+use std::ffi::OsString;
+use std::num::NonZeroU64;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+/// `one`, `majority`, `all` or 1 to 7.
+pub(crate) fn quorum(text: &str) -> Result<Quorum, String> {
+    text.parse().map_err(|error: galvani_model::request::ParseQuorumError| error.to_string())
+}
+
+/// A bucket's name.
+pub(crate) fn bucket(text: &str) -> Result<BucketName, String> {
+    text.parse().map_err(|error: galvani_model::bucket::BucketNameError| error.to_string())
+}
+
+/// A key: any bytes, at least one.
+pub(crate) fn key(text: OsString) -> Result<Bytes, String> {
+    match text.as_bytes().len() {
+        0 => Err("a key has at least one byte".to_owned()),
+        1..=KEY_BYTES_MAX => Ok(text.into_vec().into()),
+        bytes => Err(format!("the key has {bytes} bytes, the limit is {KEY_BYTES_MAX}")),
+    }
+}
+
+/// The beginning of keys: any bytes, none is all keys.
+pub(crate) fn prefix(text: OsString) -> Result<Bytes, String> {
+    match text.as_bytes().len() {
+        0..=KEY_BYTES_MAX => Ok(text.into_vec().into()),
+        bytes => Err(format!("the prefix has {bytes} bytes, the limit is {KEY_BYTES_MAX}")),
+    }
+}
+
+/// A duration such as `500ms`, `2s`, `1m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a time such as 500ms, 2s"))
+}
+
+/// A request's time: 1 ms to 60 s.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let max = Duration::from_millis(u64::from(TIMEOUT_MS_MAX));
+    match time >= Duration::from_millis(1) && time <= max {
+        true => Ok(time),
+        false => Err(format!("{text} is not between 1ms and 60s")),
+    }
+}
+
+/// A number of bytes: `1000`, `4KiB`, `1MiB`, `1MB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    scaled(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("kB", 1000), ("MB", 1_000_000), ("B", 1)])
+}
+
+/// A count: `1000`, `10k`, `1M`.
+pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
+    let number = scaled(text, &[("k", 1000), ("M", 1_000_000)])?;
+    NonZeroU64::new(number).ok_or_else(|| "must be at least 1".to_owned())
+}
+
+fn scaled(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
+    let wrong = || {
+        let units: Vec<_> = units.iter().map(|(unit, _)| *unit).collect();
+        format!("{text:?} is not a number with, or without, one of {}", units.join(" "))
+    };
+    let (digits, scale) = units
+        .iter()
+        .find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, *scale)))
+        .unwrap_or((text, 1));
+    let number: u64 = digits.trim_end().parse().map_err(|_| wrong())?;
+    number.checked_mul(scale).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{count, key, size, timeout};
+    use galvani_model::limits::KEY_BYTES_MAX;
+    use std::time::Duration;
+
+    #[test]
+    fn sizes_and_counts_have_units() {
+        assert_eq!(size("1024"), Ok(1024));
+        assert_eq!(size("4KiB"), Ok(4096));
+        assert_eq!(size("1MB"), Ok(1_000_000));
+        assert_eq!(count("10k").map(u64::from), Ok(10_000));
+        for text in ["", "x", "-1", "1.5MiB", "99999999999999999999", "18446744073709551615k"] {
+            assert!(size(text).is_err() && count(text).is_err(), "{text}");
+        }
+        assert!(count("0").is_err());
+    }
+
+    #[test]
+    fn times_and_keys_are_bounded() {
+        assert_eq!(timeout("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["0s", "61s", "soon", ""] {
+            assert!(timeout(text).is_err(), "{text}");
+        }
+        assert!(key("".into()).is_err());
+        assert!(key("k".repeat(KEY_BYTES_MAX).into()).is_ok());
+        assert!(key("k".repeat(KEY_BYTES_MAX + 1).into()).is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! `cluster create`: certificates, layout and a directory for each node, for real hosts.
+
+use crate::args::cluster::{Cluster, Create, NodeArg};
+use crate::commands::Done;
+use crate::connect::App;
+use crate::context::{Context, check_name};
+use crate::exit::Exit;
+use crate::report::{Report, json};
+use galvani_node::provision::{ClusterSpec, NodeSpec, ProvisionError, Provisioned, create};
+use serde_json::Value;
+use std::path::absolute;
+
+/// Does what is asked with clusters.
+pub(crate) fn run(app: &App, args: Cluster) -> Done {
+    let Cluster::Create(args) = args;
+    check_name(&args.name)?;
+    let made = create(&spec(&args), &args.dir).map_err(|error| refused(&args, &error))?;
+    if !args.no_context {
+        let seeds = args.nodes.iter().map(|node| node.first_lane.to_string()).collect();
+        let identity = absolute(&made.client_identity).unwrap_or(made.client_identity.clone());
+        app.state.save(&args.name, &Context::new(seeds, identity, None))?;
+        app.state.select(&args.name)?;
+    }
+    tell(app, &args, &made)?;
+    Ok(Exit::Done)
+}
+
+fn spec(args: &Create) -> ClusterSpec {
+    let node = |node: &NodeArg| NodeSpec {
+        name: node.name.clone(),
+        zone: node.zone.clone(),
+        weight: node.weight,
+        lanes: node.lanes(),
+    };
+    ClusterSpec {
+        name: args.name.clone(),
+        partitions: args.partitions,
+        n: args.n,
+        nodes: args.nodes.iter().map(node).collect(),
+        durability: args.durability.into(),
+        mtu_max: MTU_ETHERNET,
+    }
+}
+
+fn tell(app: &App, args: &Create, made: &Provisioned) -> Result<(), Report> {
+    if app.out.is_json() {
+        let mut map = json::object("galvani.cluster_create/1");
+        map.insert("name".to_owned(), args.name.as_str().into());
+        map.insert("cluster".to_owned(), made.cluster.to_string().into());
+        let configs = made.configs.iter().map(|path| Value::from(path.display().to_string()));
+        map.insert("configs".to_owned(), configs.collect());
+        let identity = made.client_identity.display().to_string();
+        map.insert("client_identity".to_owned(), identity.into());
+        return app.out.json(map);
+    }
+    let dir = args.dir.display();
+    app.out.line(&format!(
+        "ok  cluster {}  {} nodes  n={}  in {dir}",
+        args.name,
+        args.nodes.len(),
+        args.n
+    ))?;
+    for (node, config) in args.nodes.iter().zip(&made.configs) {
+        let (name, at, zone) = (&node.name, node.first_lane, &node.zone);
+        app.out.line(&format!("  {name}  {at}  zone {zone}  {}", config.display()))?;
+    }
+    app.out.say(&format!(
+        "  next  copy {dir}/NAME to its host, and there:  galvani server --config NAME/galvani.toml\n  \
+         keep  {dir}/ca (it signs certificates) off the nodes"
+    ));
+    if !args.no_context {
+        app.out.say(&format!("  context {} selected", args.name));
+    }
+    Ok(())
+}
+
+/// A cluster that was not made.
+fn refused(args: &Create, error: &ProvisionError) -> Report {
+    let report = Report::new(Exit::Refused, format!("cluster create: {error}"));
+    match error {
+        ProvisionError::Exists { .. } => report
+            .why("a cluster is never made over another one")
+            .next("try", format!("galvani cluster create --dir {}-2 ..", args.dir.display())),
+        ProvisionError::Member { .. } | ProvisionError::Layout(_) | ProvisionError::Bucket(_) => {
+            report.why("nothing was made").next("see", "galvani cluster create --help")
+        }
+        ProvisionError::Pki(_) | ProvisionError::ClusterFile(_) | ProvisionError::Io { .. } => {
+            report.why(format!("what was made so far is in {}", args.dir.display()))
+        }
+    }
+}
+
+/// Largest UDP payload on Ethernet, with IPv6.
+const MTU_ETHERNET: u16 = 1452;
