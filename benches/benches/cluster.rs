@@ -1,8 +1,7 @@
 //! One put and one get at a time through three nodes in this process: latency, not throughput.
 //! `galvani bench` measures throughput and the cost of whole processes.
-#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use galvani_benches::cluster;
 use galvani_node::local::LocalSpec;
 use tokio::runtime::Builder;
@@ -26,5 +25,8 @@ fn puts_and_gets(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, puts_and_gets);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    puts_and_gets(&mut criterion);
+    criterion.final_summary();
+}

@@ -1,7 +1,6 @@
 //! A tick's batch through the store, beside the bare engine writing the same values.
-#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput};
 use galvani_benches::record;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{LaneIndex, Partition, Shard};
@@ -71,5 +70,8 @@ fn stage(store: &mut impl Store, shard: Shard, record: galvani_model::version::R
     store.stage(Change { shard, record, object, request, own: None, digest }).expect("staged");
 }
 
-criterion_group!(benches, storage);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    storage(&mut criterion);
+    criterion.final_summary();
+}

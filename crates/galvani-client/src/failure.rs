@@ -44,7 +44,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
             | ReplicaError::StorageFailed
             | ReplicaError::Expired
             | ReplicaError::Overloaded => AGAIN,
-            ReplicaError::Malformed => FINAL,
+            ReplicaError::Malformed | ReplicaError::AnswerTooLarge => FINAL,
         },
         Failure::UnknownBucket => FINAL_BUT_STALE,
         Failure::QuorumImpossible { .. }

@@ -25,9 +25,10 @@ pub const PARTITIONS_DEFAULT: u16 = 256;
 pub const NODES_MAX: usize = 1024;
 /// Most lanes of one node.
 pub const LANES_MAX: u16 = 64;
-/// Longest context token in bytes: about 600 origins of one key; a key never meets that many.
-pub const CONTEXT_BYTES_MAX: usize = 16 << 10;
-/// Siblings of one key from which reads and writes carry a warning (Riak's field-tested figure).
+/// Longest context token in bytes: over 3000 origins of one key. A key meets a new origin only when
+/// one of its owners takes a new incarnation.
+pub const CONTEXT_BYTES_MAX: usize = 64 << 10;
+/// Siblings of one key from which clients warn (Riak's field-tested figure).
 pub const SIBLINGS_WARN: usize = 25;
 /// Siblings of one key from which a write that would add one more is refused.
 pub const SIBLINGS_MAX: usize = 100;
@@ -47,14 +48,12 @@ pub const LIST_PAGE_MAX: usize = 1000;
 pub struct Limits {
     /// Client requests one lane works on at once; more are refused as overloaded. Default 4096.
     pub inflight: usize,
-    /// Siblings from which answers carry a warning. Default [`SIBLINGS_WARN`].
-    pub siblings_warn: usize,
     /// Siblings from which a write that adds one is refused. Default [`SIBLINGS_MAX`].
     pub siblings_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { inflight: 4096, siblings_warn: SIBLINGS_WARN, siblings_max: SIBLINGS_MAX }
+        Limits { inflight: 4096, siblings_max: SIBLINGS_MAX }
     }
 }

@@ -23,9 +23,16 @@ pub enum StoreError {
         /// Which row, for people.
         what: String,
     },
-    /// The engine failed; it takes no further writes until the node restarts.
+    /// The engine failed; nothing of this step was written.
     #[error("storage failed: {what}")]
     Failed {
+        /// What the engine said.
+        what: String,
+    },
+    /// The engine failed while it wrote: the tick is whole or absent on disk, and nobody knows
+    /// which until it is read again.
+    #[error("storage failed and the last write is in doubt: {what}")]
+    InDoubt {
         /// What the engine said.
         what: String,
     },

@@ -13,10 +13,12 @@ use galvani_model::store::StoreError;
 use galvani_protocol::{Effect, Input, Lane, Now, PeerLane};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::Engine;
-use galvani_transport::{Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdentity, Role};
+use galvani_transport::{
+    Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdentity, Role, SendError,
+};
 use galvani_wire::Message;
 use galvani_wire::codec::{Frame, encode};
-use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
 use galvani_wire::message::Failed;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,7 +141,7 @@ impl<E: Engine> LaneLoop<E> {
             Permission::Denied => {
                 let (failure, applied) = (Failure::NotPermitted, AppliedOutcome::No);
                 let failed = Failed { failure, applied, answers: Vec::new() };
-                self.send(link, class, id, false, &Message::Failed(failed));
+                let _ = self.send(link, class, id, false, &Message::Failed(failed));
                 return;
             }
             Permission::Hostile => {
@@ -151,7 +153,8 @@ impl<E: Engine> LaneLoop<E> {
         if message == Message::Status {
             self.publish_now(now);
             let status = figures::status(&self.shared, &self.clock, self.durability);
-            self.send(link, class, id, false, &Message::StatusIs(Box::new(status)));
+            let status = Message::StatusIs(Box::new(status));
+            let _ = self.send(link, class, id, false, &status);
             return;
         }
         self.lane.handle(Input::Request { from, forwarded, message }, now, &mut self.store);
@@ -161,7 +164,8 @@ impl<E: Engine> LaneLoop<E> {
     /// lane at once, in a further small tick.
     fn end_tick(&mut self, now: Now) {
         loop {
-            let committed = self.store.commit(self.lane.wants_fsync());
+            let fsync = self.lane.wants_fsync(self.store.has_staged());
+            let committed = self.store.commit(fsync);
             if let Err(error) = &committed {
                 tracing::error!(event = "commit_failed", error = %error);
             }
@@ -169,34 +173,45 @@ impl<E: Engine> LaneLoop<E> {
             if effects.is_empty() {
                 return;
             }
+            let mut lost_bucket = None;
             for effect in effects {
-                self.release(effect, now);
+                match &lost_bucket {
+                    None => self.release(effect, now, &mut lost_bucket),
+                    Some(why) => {
+                        let effect = without_bucket(effect, why);
+                        self.release(effect, now, &mut None);
+                    }
+                }
             }
         }
     }
 
-    fn release(&mut self, effect: Effect, now: Now) {
+    fn release(&mut self, effect: Effect, now: Now, lost_bucket: &mut Option<String>) {
         match effect {
             Effect::Ask { to, id, forwarded, message } => {
                 let class = class_of(&message);
                 let link = self.links.to(to);
-                let sent = link.is_some_and(|link| self.send(link, class, id, forwarded, &message));
-                if !sent {
+                let sent = link.map(|link| self.send(link, class, id, forwarded, &message));
+                if sent != Some(Ok(())) {
                     self.lane.handle(Input::Undelivered { id }, now, &mut self.store);
                 }
             }
             Effect::Answer { to, op: _, message } => {
                 // Whoever asked may be gone: then nobody needs the answer.
-                if let Some((link, class)) = self.links.answer_to(to) {
-                    self.send(link, class, to.id, false, &message);
+                let Some((link, class)) = self.links.answer_to(to) else { return };
+                if let Err(SendError::TooLarge { .. }) =
+                    self.send(link, class, to.id, false, &message)
+                {
+                    // The refusal fits; if even that cannot be sent, the asker's deadline speaks.
+                    let _ = self.send(link, class, to.id, false, &too_large(message));
                 }
             }
             Effect::DefineBucket { name, props } => {
-                let defined = self.shared.define_bucket(name.clone(), props);
-                match defined {
+                match self.shared.define_bucket(name.clone(), props) {
                     Ok(()) => tracing::info!(event = "bucket_defined", bucket = %name),
                     Err(error) => {
-                        tracing::error!(event = "bucket_lost", bucket = %name, error = %error)
+                        tracing::error!(event = "bucket_lost", bucket = %name, error = %error);
+                        *lost_bucket = Some(error.to_string());
                     }
                 }
             }
@@ -210,12 +225,12 @@ impl<E: Engine> LaneLoop<E> {
         id: u64,
         forwarded: bool,
         message: &Message,
-    ) -> bool {
+    ) -> Result<(), SendError> {
         let sent = self.endpoint.send_with(link, class, |out| encode(id, forwarded, message, out));
         if let Err(error) = &sent {
             tracing::debug!(event = "not_sent", kind = message.name(), error = %error);
         }
-        sent.is_ok()
+        sent
     }
 
     fn publish(&mut self, now: Now) {
@@ -279,6 +294,35 @@ fn permission(identity: &PeerIdentity, forwarded: bool, message: &Message) -> Pe
     };
     // Roles are ordered from the one that may do everything to the one that may only read.
     if role <= needs { Permission::Granted } else { Permission::Denied }
+}
+
+/// What is sent in place of an answer that does not fit in a frame.
+fn too_large(message: Message) -> Message {
+    match message {
+        Message::Fetched(_) => Message::Fetched(Err(ReplicaError::AnswerTooLarge)),
+        Message::FetchedPage(_) => Message::FetchedPage(Err(ReplicaError::AnswerTooLarge)),
+        _ => {
+            let failure = Failure::Coordinator(ReplicaError::AnswerTooLarge);
+            let applied = AppliedOutcome::No;
+            Message::Failed(Failed { failure, applied, answers: Vec::new() })
+        }
+    }
+}
+
+/// An effect of a tick whose bucket could not be written down: nobody may be told that it exists.
+fn without_bucket(effect: Effect, why: &str) -> Effect {
+    let failure = Failure::BucketRefused { why: why.to_owned() };
+    match effect {
+        Effect::Answer { to, op, message: Message::BucketDefined(_) } => {
+            Effect::Answer { to, op, message: Message::BucketDefined(Err(failure)) }
+        }
+        Effect::Answer { to, op, message: Message::BucketCreated } => {
+            let applied = AppliedOutcome::No;
+            let failed = Failed { failure, applied, answers: Vec::new() };
+            Effect::Answer { to, op, message: Message::Failed(failed) }
+        }
+        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => effect,
+    }
 }
 
 /// The stream class a request to a peer travels on.

@@ -15,7 +15,7 @@ use galvani_model::ids::LaneIndex;
 use galvani_model::placement::Member;
 use galvani_model::store::StoreError;
 use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
-use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind, UncleanWhy};
+use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind};
 use galvani_storage::engine::{Engine, EngineConfig, EngineError, FjallEngine};
 use galvani_storage::{NodeStore, Opened, StoreConfig};
 use galvani_transport::pki::{Identity, PkiError};
@@ -156,9 +156,14 @@ impl Node {
         }
         let keys = TransportKeys::load_or_create(&config.node.identity)?;
         let opened = open_dir(&config, &file, &member)?;
-        let keep_origins = may_keep_origins(opened.start, config.node.durability);
+        // Only a clean stop proves that the counters on disk are all that was ever minted
+        // (algorithms 2.2); the other owners confirm it all the same.
+        let keep_origins = opened.start == StartKind::Clean;
         tracing::info!(event = "node_start", node = %member.name(), start = ?opened.start);
         let engine = open_engine(&config, &opened)?;
+        // What an earlier run left to the operating system may be acked as durable from now on.
+        let path = opened.dir.engine_path();
+        engine.sync().map_err(|source| NodeError::Engine { path, source })?;
         let mut buckets = file.buckets();
         buckets.extend(load_buckets(&engine)?);
         let topology = Topology {
@@ -314,14 +319,4 @@ fn open_engine(config: &NodeConfig, opened: &OpenedDir) -> Result<FjallEngine, N
         tracing::warn!(event = "journal_cut", cut = ?cut);
     }
     Ok(engine)
-}
-
-/// Whether counters on disk are sure to be all that was ever minted (algorithms 2.2): after a
-/// clean stop, or after a crash when every dot was fsynced before it left. Owners confirm it still.
-fn may_keep_origins(start: StartKind, durability: DurabilityMode) -> bool {
-    match start {
-        StartKind::Clean => true,
-        StartKind::Unclean { why: UncleanWhy::Crashed } => durability == DurabilityMode::Fsync,
-        StartKind::Unclean { why: UncleanWhy::First | UncleanWhy::Copied } => false,
-    }
 }

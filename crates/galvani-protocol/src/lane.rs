@@ -104,9 +104,10 @@ impl Lane {
         self.on_time(now, store);
     }
 
-    /// Whether the tick's commit must be fsynced.
-    pub fn wants_fsync(&self) -> bool {
-        self.fsync || self.config.always_fsync
+    /// Whether the tick's commit must be fsynced, and everything before it with it. `staged` says
+    /// whether there is anything to commit: where every commit is fsynced, an empty one is nothing.
+    pub fn wants_fsync(&self, staged: bool) -> bool {
+        if self.config.always_fsync { staged } else { self.fsync }
     }
 
     /// Ends the tick: the effects that may go out now that its commit succeeded, or what is left
@@ -118,7 +119,7 @@ impl Lane {
         let effects = core::mem::take(&mut self.effects);
         match committed {
             Ok(()) => effects,
-            Err(error) => self.unsay(effects, &started, &as_replica_error(&error)),
+            Err(error) => self.unsay(effects, &started, &error),
         }
     }
 
@@ -267,17 +268,24 @@ impl Lane {
         &mut self,
         effects: Vec<Effect>,
         started: &[(u64, ReplyTo)],
-        error: &ReplicaError,
+        error: &StoreError,
     ) -> Vec<Effect> {
+        let applied = match error {
+            StoreError::InDoubt { .. } => AppliedOutcome::Maybe { acks: 0 },
+            StoreError::Full | StoreError::Corrupt { .. } | StoreError::Failed { .. } => {
+                AppliedOutcome::No
+            }
+        };
+        let error = as_replica_error(error);
         let fresh: BTreeSet<u64> = started.iter().map(|(op, _)| *op).collect();
         for op in &fresh {
             self.table.take(*op);
         }
         let mut kept: Vec<Effect> =
-            effects.into_iter().filter_map(|effect| unsay_one(effect, &fresh, error)).collect();
+            effects.into_iter().filter_map(|effect| unsay_one(effect, &fresh, &error)).collect();
         kept.extend(started.iter().map(|&(op, to)| {
             let failure = Failure::Coordinator(error.clone());
-            let failed = Failed { failure, applied: AppliedOutcome::No, answers: Vec::new() };
+            let failed = Failed { failure, applied, answers: Vec::new() };
             Effect::Answer { to, op, message: Message::Failed(failed) }
         }));
         kept
@@ -296,11 +304,15 @@ fn unsay_one(effect: Effect, fresh: &BTreeSet<u64>, error: &ReplicaError) -> Opt
                 Message::Replicated(_) => Message::Replicated(Replicated { result: Err(error) }),
                 Message::Fetched(_) => Message::Fetched(Err(error)),
                 Message::FetchedPage(_) => Message::FetchedPage(Err(error)),
+                Message::BucketDefined(_) => {
+                    Message::BucketDefined(Err(Failure::Coordinator(error)))
+                }
                 other => other,
             };
             Some(Effect::Answer { to, op, message })
         }
-        Effect::Ask { .. } | Effect::DefineBucket { .. } => Some(effect),
+        Effect::DefineBucket { .. } => None,
+        Effect::Ask { .. } => Some(effect),
     }
 }
 

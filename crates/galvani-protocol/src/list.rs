@@ -10,10 +10,10 @@ use crate::refuse;
 use crate::replica;
 use bytes::Bytes;
 use galvani_model::bucket::ConflictPolicy;
-use galvani_model::ids::Shard;
+use galvani_model::ids::{Origin, Shard};
 use galvani_model::limits::LIST_PAGE_MAX;
 use galvani_model::quorum::{QuorumTracker, Verdict};
-use galvani_model::store::StoreError;
+use galvani_model::store::{Listed, StoreError};
 use galvani_model::version::{DotSet, Kind, Object, ReadJoin, Version};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
@@ -145,7 +145,7 @@ impl ListOp {
     }
 
     fn take_in(&mut self, page: HeldPage) {
-        if page.keys.len() >= self.limit as usize
+        if page.more
             && let Some((last, _)) = page.keys.last()
         {
             let bound = self.told_up_to.take().map_or(last.clone(), |b| b.min(last.clone()));
@@ -187,13 +187,29 @@ fn values(join: &ReadJoin, policy: ConflictPolicy) -> u32 {
     object.versions().iter().filter(|version| version.kind == Kind::Put).count() as u32
 }
 
-/// This replica's page.
+/// This replica's page: as many keys as were asked for, or as fit in a frame's header.
 pub(crate) fn own_page(ctx: &mut Ctx<'_>, fetch: &FetchPage) -> Result<HeldPage, StoreError> {
     let limit = fetch.limit.clamp(1, LIST_PAGE_MAX as u16) as usize;
     let after = fetch.after.as_deref();
     let listed = ctx.store.list(fetch.shard, &fetch.bucket, &fetch.prefix, after, limit)?;
-    let row = |listed: galvani_model::store::Listed| -> (Bytes, Vec<Version>) {
-        (listed.key.bytes().clone(), listed.object.versions().to_vec())
-    };
-    Ok(HeldPage { keys: listed.into_iter().map(row).collect() })
+    let mut more = listed.len() >= limit;
+    let (mut keys, mut bytes) = (Vec::with_capacity(listed.len()), 0);
+    for Listed { key, object } in listed {
+        bytes += key.bytes().len() + object.versions().iter().map(size).sum::<usize>();
+        if bytes > PAGE_BYTES_MAX && !keys.is_empty() {
+            more = true;
+            break;
+        }
+        keys.push((key.bytes().clone(), object.versions().to_vec()));
+    }
+    Ok(HeldPage { keys, more })
+}
+
+/// Bytes of keys and versions in one page, so that its header stays far below its bound.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// About how many bytes a version takes in a message.
+fn size(version: &Version) -> usize {
+    let dots = |(_, _, cloud): (Origin, u64, &[u64])| 32 + cloud.len() * 9;
+    100 + version.dots.len() * 32 + version.past.iter().map(dots).sum::<usize>()
 }

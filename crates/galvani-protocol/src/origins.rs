@@ -55,11 +55,15 @@ impl Origins {
         store: &mut dyn Store,
         shard: Shard,
     ) -> Result<OwnOrigin, StoreError> {
-        let kept = store.replica(shard)?.own;
-        let unconfirmed = self.unconfirmed.remove(&shard).is_some();
-        Ok(match kept {
-            Some(own) if !unconfirmed => OwnOrigin { origin: own.origin, counter: own.counter + 1 },
-            Some(_) | None => OwnOrigin { origin: self.incarnate(shard), counter: 1 },
+        if self.unconfirmed.contains_key(&shard) {
+            // Forgotten before it is replaced: should this write fail, the next one must not find
+            // the old origin as if it had been confirmed.
+            store.forget_origin(shard)?;
+            self.unconfirmed.remove(&shard);
+        }
+        Ok(match store.replica(shard)?.own {
+            Some(own) => OwnOrigin { origin: own.origin, counter: own.counter + 1 },
+            None => OwnOrigin { origin: self.incarnate(shard), counter: 1 },
         })
     }
 

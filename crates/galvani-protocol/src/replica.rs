@@ -119,6 +119,6 @@ pub(crate) fn as_replica_error(error: &StoreError) -> ReplicaError {
     match error {
         StoreError::Full => ReplicaError::DiskFull,
         StoreError::Corrupt { .. } => ReplicaError::Damaged,
-        StoreError::Failed { .. } => ReplicaError::StorageFailed,
+        StoreError::Failed { .. } | StoreError::InDoubt { .. } => ReplicaError::StorageFailed,
     }
 }

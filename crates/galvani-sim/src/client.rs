@@ -157,8 +157,10 @@ impl World {
         let dice = &mut self.dice.clients;
         let narrowed = dice.chance(100).then(|| dice.between(1, u64::from(n)) as u8);
         let of = u64::from(narrowed.unwrap_or(n));
-        let mut some = |chance| dice.chance(chance).then(|| Quorum::Exactly(dice.between(1, of) as u8));
-        let options = WriteOptions { n: narrowed, w: some(400), pw: some(80), dw: some(150), strict: false };
+        let mut some =
+            |chance| dice.chance(chance).then(|| Quorum::Exactly(dice.between(1, of) as u8));
+        let options =
+            WriteOptions { n: narrowed, w: some(400), pw: some(80), dw: some(150), strict: false };
         let timeout_ms = dice.pick(&[100, 400, 1_500]);
         let impossible = false;
         let new = NewWrite { key, kind, context, value: None, options, timeout_ms, impossible };
@@ -172,7 +174,8 @@ impl World {
         let number = self.history.writes.len();
         let rid = RequestId(self.dice.clients.bits128());
         let who = &mut self.clients[client];
-        let wall_ms = (1_790_000_000_000 + self.now / 1000).saturating_add_signed(who.wall_ahead_ms);
+        let wall_ms =
+            (1_790_000_000_000 + self.now / 1000).saturating_add_signed(who.wall_ahead_ms);
         let issued = who.last_hlc.tick(Hlc::default(), wall_ms);
         who.last_hlc = issued;
         let NewWrite { key, kind, context, value, options, timeout_ms, impossible } = new;
@@ -233,7 +236,7 @@ impl World {
     /// After a call of a write that was not answered as done: perhaps once more, elsewhere.
     pub(crate) fn maybe_retry(&mut self, client: usize, number: usize) -> bool {
         let tries = self.history.writes[number].calls.len();
-        if self.calm || tries >= TRIES_MAX || !self.dice.clients.chance(700) {
+        if self.calm || self.by_script() || tries >= TRIES_MAX || !self.dice.clients.chance(700) {
             return false;
         }
         self.coverage.add("writes.retried", 1);
@@ -352,8 +355,7 @@ impl World {
             (_, _) => context = Some(Bytes::from_static(b"no context at all")),
         }
         let (kind, timeout_ms) = (Kind::Put, 400);
-        let new =
-            NewWrite { key, kind, context, value, options, timeout_ms, impossible: true };
+        let new = NewWrite { key, kind, context, value, options, timeout_ms, impossible: true };
         let number = self.new_write(client, new);
         let to = self.random_coordinator(key);
         self.send_write(Some(client), number, to);

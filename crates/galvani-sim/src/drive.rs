@@ -54,7 +54,8 @@ impl World {
             let _ = self.commit(to, None);
             effects
         } else {
-            let fsync = self.nodes[to.node].lanes[to.lane].lane.wants_fsync();
+            let slot = &mut self.nodes[to.node].lanes[to.lane];
+            let fsync = slot.lane.wants_fsync(slot.store.inner().has_staged());
             let committed = self.commit(to, Some(fsync));
             if self.nodes[to.node].dies_mid_tick && committed.is_ok() {
                 self.coverage.add("fault.crash_mid_tick", 1);
@@ -92,7 +93,8 @@ impl World {
         let node = &mut self.nodes[to.node];
         let slot = &mut node.lanes[to.lane];
         let (staged, vanished) = slot.store.take_tick();
-        let committed = slot.store.commit(fsync.unwrap_or(self.profile.always_fsync));
+        let committed =
+            slot.store.commit(fsync.unwrap_or(self.profile.always_fsync), !staged.is_empty());
         if let Some(why) = vanished.into_iter().next() {
             self.violate("vanish", format!("{}: {why}", at(to)));
         }

@@ -214,7 +214,8 @@ impl World {
         if stopping.boot != boot || stopping.life != Life::Stopping {
             return;
         }
-        let idle = |slot: &crate::node::LaneSlot| slot.inbox.is_empty() && slot.lane.inflight() == 0;
+        let idle =
+            |slot: &crate::node::LaneSlot| slot.inbox.is_empty() && slot.lane.inflight() == 0;
         if self.now < until && !stopping.lanes.iter().all(idle) {
             self.queue.push(self.now + 5_000, Event::Stopped { node, boot, until });
             return;
@@ -227,7 +228,7 @@ impl World {
         if synced {
             stopping.unsynced.clear();
         }
-        stopping.clean = synced && !stopping.doubt; // TEMP
+        stopping.clean = synced;
         stopping.disk.memory().crash(CrashKeep::Committed);
         self.break_connections(node);
         if self.profile.clients > 0 {

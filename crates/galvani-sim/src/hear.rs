@@ -17,7 +17,7 @@ impl World {
             text.truncate(text.floor_char_boundary(220));
             format!("call {call} hears {text}")
         });
-        if self.profile.clients == 0 {
+        if self.by_script() {
             self.answers.insert(call, message.clone());
         }
         // A client that gave up still learns whether a write is certain: late answers count.
@@ -106,7 +106,7 @@ impl World {
         }
         let key = self.history.writes[write].key;
         if let (false, Some(client)) = (late, self.history.calls[call].client) {
-            if self.dice.clients.chance(400) {
+            if !self.by_script() && self.dice.clients.chance(400) {
                 self.clients[client].keep_context(key, done.context.clone());
             }
             self.after_answer(client);

@@ -9,14 +9,14 @@ use crate::rng::Rng;
 use crate::store::{Policies, SimStore};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{LaneIndex, NodeId, Shard};
-use galvani_model::limits::Limits;
 use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_model::store::ReplicaState;
 use galvani_model::version::{Dot, Object, PartitionClock};
 use galvani_protocol::{Input, Lane, LaneConfig, Topology};
 use galvani_storage::engine::{Engine, MemoryEngine, Table};
 use galvani_storage::format::{keys, rows};
 use galvani_storage::{NodeStore, StoreConfig};
-use galvani_model::store::ReplicaState;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -48,7 +48,6 @@ pub(crate) struct Node {
     pub(crate) boot: u64,
     /// Whether the last stop was clean and nothing happened to the disk since.
     pub(crate) clean: bool,
-    pub(crate) doubt: bool, // TEMP
     /// Milliseconds its wall clock is ahead of the world's.
     pub(crate) wall_ahead_ms: i64,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
@@ -86,7 +85,6 @@ impl Node {
             life: Life::Down,
             boot: 0,
             clean: false,
-            doubt: false, // TEMP
             wall_ahead_ms: 0,
             buckets,
             unsynced: BTreeSet::new(),
@@ -102,7 +100,6 @@ impl Node {
         assert_eq!(self.life, Life::Down, "only a node that is down starts");
         let careless = boot.mutant == Some(Mutant::KeepsOrigins);
         let keep_origins = self.clean || careless;
-        self.doubt |= !keep_origins && self.boot > 0; // TEMP
         self.boot += 1;
         self.clean = false;
         self.dies_mid_tick = false;

@@ -185,7 +185,7 @@ fn draw_faults(rng: &mut Rng) -> Faults {
         clean_stop: rng.chance(400),
         disk_full: rng.chance(250),
         failed_commits: rng.chance(300),
-        doubtful_commits: rng.chance(0),
+        doubtful_commits: rng.chance(150),
         clock_jumps: rng.chance(300),
     }
 }
@@ -202,8 +202,7 @@ fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
         Bucket { name, props, late }
     };
     let name = |text: &str| text.parse().expect("literal bucket names are valid");
-    let mut buckets =
-        vec![draw(BucketName::default_bucket(), ConflictPolicy::Siblings, false)];
+    let mut buckets = vec![draw(BucketName::default_bucket(), ConflictPolicy::Siblings, false)];
     let (second, late) = (draw(name("other"), ConflictPolicy::Siblings, false), name("late"));
     let lww = draw(name("lww"), ConflictPolicy::Lww, false);
     let late = draw(late, ConflictPolicy::Siblings, true);

@@ -17,6 +17,8 @@ use galvani_wire::Message;
 use galvani_wire::message::Replicate;
 use std::collections::BTreeSet;
 
+/// Ticks without work after the last fault: more than a store waits before it tries a disk again.
+const IDLE_TICKS: u64 = 20;
 /// Virtual time in which a cluster without faults must be idle, in microseconds.
 const REST_MICROS: u64 = 60_000_000;
 
@@ -70,6 +72,19 @@ impl World {
             if self.nodes[node].is_down() {
                 self.start_node(node);
             }
+        }
+        self.let_ticks_pass();
+    }
+
+    /// A store that found its disk full asks again only after some ticks; a real node has them.
+    fn let_ticks_pass(&mut self) {
+        for tick in 0..IDLE_TICKS {
+            for node in 0..self.nodes.len() {
+                for lane in 0..self.nodes[node].lanes.len() {
+                    self.push_input(LaneAt { node, lane }, Input::Wake);
+                }
+            }
+            self.run_until(self.now + 1_000 + tick % 2);
         }
     }
 
@@ -152,10 +167,8 @@ impl World {
         }
         for shard in self.shards() {
             let owners = self.layout.owners(shard);
-            let clocks: Vec<_> = owners
-                .iter()
-                .map(|id| self.nodes[self.by_id[id]].clock_on_disk(shard))
-                .collect();
+            let clocks: Vec<_> =
+                owners.iter().map(|id| self.nodes[self.by_id[id]].clock_on_disk(shard)).collect();
             if clocks.windows(2).any(|pair| pair[0] != pair[1]) {
                 self.violate("convergence", format!("{shard}: clocks differ: {clocks:?}"));
             }

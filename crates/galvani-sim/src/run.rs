@@ -72,11 +72,7 @@ impl World {
     }
 
     /// Makes a key known to the oracles.
-    pub(crate) fn add_key(
-        &mut self,
-        key: Key,
-        props: galvani_model::bucket::BucketProps,
-    ) -> usize {
+    pub(crate) fn add_key(&mut self, key: Key, props: galvani_model::bucket::BucketProps) -> usize {
         let shard = self.layout.shard_of(&key, props.n);
         let owners = self.layout.owners(shard).iter().map(|id| self.by_id[id]).collect();
         self.key_index.insert(key.clone(), self.keys.len());

@@ -43,13 +43,12 @@ impl SimStore {
         SimStore { inner, policies, mutant, staged, vanished, commits: 0 }
     }
 
-    /// Commits the tick as the real driver does.
-    pub(crate) fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
+    /// Commits the tick as the real driver does; `changed` says whether it staged anything.
+    pub(crate) fn commit(&mut self, fsync: bool, changed: bool) -> Result<(), StoreError> {
         self.commits += 1;
         let fsync = fsync && self.mutant != Some(Mutant::NeverFsyncs);
-        let lost = self.mutant == Some(Mutant::LosesCommits)
-            && !self.staged.is_empty()
-            && self.commits.is_multiple_of(5);
+        let lost =
+            self.mutant == Some(Mutant::LosesCommits) && changed && self.commits.is_multiple_of(5);
         if lost {
             self.inner.engine().memory().fail_next_commits([FailKind::IoLost]);
             return self.inner.commit(fsync).or(Ok(()));

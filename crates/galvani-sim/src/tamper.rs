@@ -26,9 +26,7 @@ pub(crate) fn ask(mutant: Option<Mutant>, id: u64, mut message: Message) -> Opti
 pub(crate) fn instead(mutant: Option<Mutant>, id: u64, message: &Message) -> Option<Message> {
     let lie = mutant == Some(Mutant::AcksForOthers) && id >= FIRST_OPERATION_ASK;
     match message {
-        Message::Replicate(_) if lie => {
-            Some(Message::Replicated(Replicated { result: Ok(false) }))
-        }
+        Message::Replicate(_) if lie => Some(Message::Replicated(Replicated { result: Ok(false) })),
         _ => None,
     }
 }

@@ -203,16 +203,14 @@ impl World {
         }
         let cut = self.net.is_cut(asker, server) || self.net.is_cut(server, asker);
         if cut || !self.nodes[server].is_awake() || !self.nodes[asker].is_awake() {
-            // Nobody dials for ever into a node that stays down in a script.
-            if !(self.profile.clients == 0 && self.nodes[server].is_down()) {
-                let wait = self.dice.net.between(20_000, 200_000);
-                self.queue.push(self.now + wait, Event::Dial { conn, boot });
-            }
+            let wait = self.dice.net.between(20_000, 200_000);
+            self.queue.push(self.now + wait, Event::Dial { conn, boot });
             return;
         }
         self.net.bring_up(conn);
         let peer = self.peer_lane(conn.server);
-        self.trace.note(self.now, &[2], || format!("{} reaches {}", at(conn.asker), at(conn.server)));
+        self.trace
+            .note(self.now, &[2], || format!("{} reaches {}", at(conn.asker), at(conn.server)));
         self.push_input(conn.asker, Input::PeerUp(peer));
     }
 

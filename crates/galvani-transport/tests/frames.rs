@@ -110,6 +110,7 @@ async fn a_receiver_that_does_not_read_fills_the_sender_and_nothing_else() {
             Ok(()) => (sent, refusals) = (sent + 1, 0),
             Err(SendError::Full) => {
                 refusals += 1;
+                // wait: until it was full a hundred times in a row
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             Err(other) => panic!("{other}"),
@@ -214,6 +215,7 @@ async fn discovery_finds_large_datagrams_on_loopback() {
         // Traffic gives discovery packets to learn from.
         let sent = pair.a.send(pair.a_link, Class::Client, &[&[0; 1_000]]);
         sent.expect("room");
+        // wait: until discovery settled, or the deadline asserted above
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert!(mtu() <= galvani_transport::MTU_LOOPBACK.bytes());

@@ -20,6 +20,7 @@ async fn counted(endpoint: &LaneEndpoint, expected: impl Fn(&Counters) -> bool) 
     let deadline = Instant::now() + PATIENCE;
     while !expected(&endpoint.counters()) {
         assert!(Instant::now() < deadline, "{:?}", endpoint.counters());
+        // wait: until the counter shows it, or the deadline asserted above
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -73,6 +73,9 @@ pub enum ReplicaError {
     /// What it was sent does not hold together.
     #[error("it refused a malformed message")]
     Malformed,
+    /// Its answer does not fit in one frame.
+    #[error("its answer is too large to send")]
+    AnswerTooLarge,
 }
 
 /// What one replica answered.

@@ -250,11 +250,13 @@ pub struct FetchPage {
     pub limit: u16,
 }
 
-/// One replica's page: keys and versions, ascending; shorter than the limit means the end.
+/// One replica's page: keys and versions, ascending.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldPage {
     /// The keys and their live versions.
     pub keys: Vec<(Bytes, Vec<Version>)>,
+    /// Whether there may be more after the last one.
+    pub more: bool,
 }
 
 /// How far each of the sender's own origins got, asked of a peer before they are used again.

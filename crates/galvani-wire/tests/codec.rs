@@ -95,15 +95,6 @@ fn client_messages() -> Vec<Message> {
     };
     let tombstone =
         Sibling { kind: Kind::Delete, value_len: 0, value: Bytes::new(), ..sibling.clone() };
-    let shard = Shard { partition: Partition(5), n: 3 };
-    let replicas = vec![
-        ReplicaView {
-            node: NodeId(1),
-            versions: Ok(vec![Version::of(&head(&value))]),
-            seen: DotSet::from_iter([dot(1)]),
-        },
-        ReplicaView { node: NodeId(2), versions: Err(answers().remove(4)), seen: DotSet::new() },
-    ];
     vec![
         Message::Put(Put {
             key: key(),
@@ -134,6 +125,23 @@ fn client_messages() -> Vec<Message> {
         }),
         Message::Describe,
         Message::Described(Box::new(view())),
+    ]
+}
+
+/// Messages of listings, buckets and tools.
+fn tool_messages() -> Vec<Message> {
+    let value = Bytes::from_static(b"milk\neggs");
+    let read = ReadOptions { n: None, r: Some(Quorum::One), pr: None, strict: false };
+    let shard = Shard { partition: Partition(5), n: 3 };
+    let replicas = vec![
+        ReplicaView {
+            node: NodeId(1),
+            versions: Ok(vec![Version::of(&head(&value))]),
+            seen: DotSet::from_iter([dot(1)]),
+        },
+        ReplicaView { node: NodeId(2), versions: Err(answers().remove(4)), seen: DotSet::new() },
+    ];
+    vec![
         Message::List(List {
             bucket: bucket(),
             partition: Partition(3),
@@ -179,6 +187,13 @@ fn client_messages() -> Vec<Message> {
     ]
 }
 
+fn all_messages() -> Vec<Message> {
+    let mut all = client_messages();
+    all.extend(tool_messages());
+    all.extend(peer_messages());
+    all
+}
+
 fn peer_messages() -> Vec<Message> {
     let value = Bytes::from_static(b"milk\neggs");
     let shard = Shard { partition: Partition(5), n: 3 };
@@ -216,6 +231,7 @@ fn peer_messages() -> Vec<Message> {
         }),
         Message::FetchedPage(Ok(HeldPage {
             keys: vec![(Bytes::from_static(b"k"), vec![Version::of(&head(b""))])],
+            more: true,
         })),
         Message::DefineBucket(CreateBucket {
             name: bucket(),
@@ -236,7 +252,7 @@ fn bytes_of(id: u64, forwarded: bool, message: &Message) -> Bytes {
 
 #[test]
 fn every_message_comes_back() {
-    for message in client_messages().into_iter().chain(peer_messages()) {
+    for message in all_messages() {
         for forwarded in [false, true] {
             let frame = Frame { id: 42, forwarded, message: message.clone() };
             let decoded = Frame::decode(bytes_of(42, forwarded, &message));
@@ -248,7 +264,7 @@ fn every_message_comes_back() {
 #[test]
 fn kinds_are_distinct() {
     let mut kinds = BTreeMap::new();
-    for message in client_messages().iter().chain(&peer_messages()) {
+    for message in &all_messages() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
@@ -257,7 +273,7 @@ fn kinds_are_distinct() {
 
 #[test]
 fn a_cut_frame_is_refused_at_every_length() {
-    for message in client_messages().into_iter().chain(peer_messages()) {
+    for message in all_messages() {
         let whole = bytes_of(1, false, &message);
         for cut in 0..whole.len() {
             // A put's value is the rest of its frame: only QUIC's own framing bounds it.
@@ -308,7 +324,7 @@ proptest! {
 
     #[test]
     fn altered_frames_never_panic(pick in any::<usize>(), at in any::<usize>(), byte in any::<u8>()) {
-        let messages: Vec<Message> = client_messages().into_iter().chain(peer_messages()).collect();
+        let messages: Vec<Message> = all_messages();
         let mut bytes = bytes_of(1, false, &messages[pick % messages.len()]).to_vec();
         let at = at % bytes.len();
         bytes[at] = byte;

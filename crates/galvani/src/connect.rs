@@ -125,7 +125,7 @@ impl App {
 impl Session {
     /// The bucket a command works on.
     pub(crate) fn bucket(&self, bucket: &InBucket) -> Bucket {
-        self.client.bucket(&bucket.bucket)
+        self.client.bucket(bucket.bucket.as_str())
     }
 
     /// n, r and w of a request on `bucket` as numbers: what is asked, else the bucket's. `None`:
@@ -161,11 +161,7 @@ impl Session {
 }
 
 fn connecting() -> Retype {
-    Retype {
-        command: "connect",
-        subject: String::new(),
-        typed: "galvani".to_owned(),
-    }
+    Retype { command: "connect", subject: String::new(), typed: "galvani".to_owned() }
 }
 
 /// Time of one request unless `--timeout` says otherwise.

@@ -44,7 +44,8 @@ pub(crate) struct State {
 impl State {
     /// Where the environment says.
     pub(crate) fn locate() -> Result<State, Report> {
-        let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let var =
+            |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = var("GALVANI_STATE")
             .or_else(|| Some(var("XDG_STATE_HOME")?.join("galvani")))
             .or_else(|| Some(var("HOME")?.join(".local/state/galvani")));

@@ -26,9 +26,7 @@ impl Output {
         let colour = match global.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => {
-                io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-            }
+            Color::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         };
         let Global { output: format, quiet, verbose, .. } = *global;
         Output { format, quiet, verbose, colour }

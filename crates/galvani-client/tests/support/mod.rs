@@ -159,6 +159,7 @@ impl Node {
                     Action::Late(after, reply) => {
                         let transport = self.endpoint.transport();
                         tokio::spawn(async move {
+                            // wait: the scripted delay itself is what the test is about
                             tokio::time::sleep(after).await;
                             let write = |out: &mut _| encode(frame.id, false, &reply, out);
                             let _ = transport.send_with(link, Class::Client, write);

@@ -17,7 +17,9 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     let options = write.options;
     let n = options.n.unwrap_or(info.props.n);
     // A default above a narrowed n means all of it.
-    let w = options.w.map_or_else(|| info.props.w.resolve(n).unwrap_or(n), |w| w.resolve(n).unwrap_or(0));
+    let w = options
+        .w
+        .map_or_else(|| info.props.w.resolve(n).unwrap_or(n), |w| w.resolve(n).unwrap_or(0));
     let pw = options.pw.and_then(|pw| pw.resolve(n)).unwrap_or(0);
     let dw = options.dw.and_then(|dw| dw.resolve(n)).unwrap_or(0);
     let w = w.max(pw);
@@ -38,10 +40,15 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
             durable.insert(node);
         }
     }
-    let all: Vec<usize> = info.owners.iter().copied().filter(|&node| {
-        let clock = world.nodes[node].clock_on_disk(info.shard);
-        write.dots.iter().any(|&dot| clock.contains(dot))
-    }).collect();
+    let all: Vec<usize> = info
+        .owners
+        .iter()
+        .copied()
+        .filter(|&node| {
+            let clock = world.nodes[node].clock_on_disk(info.shard);
+            write.dots.iter().any(|&dot| clock.contains(dot))
+        })
+        .collect();
     let need_durable = if world.profile.always_fsync { w.max(dw) } else { dw };
     let what = format!("write {number} ({}) w={w} dw={dw} of n={n}", done.dot);
     let (held, synced) = (holding.len() as u8, durable.len() as u8);

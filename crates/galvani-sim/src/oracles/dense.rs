@@ -9,7 +9,6 @@ pub(crate) fn check(node: &Node, shard: Shard) -> Option<String> {
     let own = state.own?;
     let dense = state.clock.contiguous_after(own.origin, 0);
     let highest = state.clock.max_counter(own.origin);
-    (dense != own.counter || highest != own.counter).then(|| {
-        format!("{shard}: minted {}, dense up to {dense}, highest {highest}", own.counter)
-    })
+    (dense != own.counter || highest != own.counter)
+        .then(|| format!("{shard}: minted {}, dense up to {dense}, highest {highest}", own.counter))
 }

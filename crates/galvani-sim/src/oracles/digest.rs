@@ -6,9 +6,9 @@ use galvani_model::ids::Shard;
 
 /// Checks every pair of owners of a shard whose nodes are up.
 pub(crate) fn equal_clocks(world: &World, shard: Shard) -> Result<(), String> {
-    let owners: Vec<usize> =
-        world.layout.owners(shard).iter().map(|id| world.by_id[id]).collect();
-    let states: Vec<_> = owners.iter().map(|&node| world.nodes[node].state_on_disk(shard)).collect();
+    let owners: Vec<usize> = world.layout.owners(shard).iter().map(|id| world.by_id[id]).collect();
+    let states: Vec<_> =
+        owners.iter().map(|&node| world.nodes[node].state_on_disk(shard)).collect();
     for one in 0..owners.len() {
         for two in one + 1..owners.len() {
             let same = states[one].clock == states[two].clock;

@@ -14,7 +14,9 @@ pub(crate) fn check(world: &World, number: usize) -> Result<(), String> {
         let clock = world.nodes[node].clock_on_disk(info.shard);
         let Some(&dot) = write.dots.iter().find(|&&dot| clock.contains(dot)) else {
             let holders = &write.holders;
-            return Err(format!("write {number} was acked, {holders:?} hold it, node {node} does not"));
+            return Err(format!(
+                "write {number} was acked, {holders:?} hold it, node {node} does not"
+            ));
         };
         let object = world.nodes[node].object_on_disk(info.shard, &info.key);
         let live = object.versions().iter().any(|v| v.dots.iter().any(|d| write.dots.contains(d)));

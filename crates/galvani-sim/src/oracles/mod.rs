@@ -6,8 +6,8 @@
 pub(crate) mod ack;
 pub(crate) mod answered;
 pub(crate) mod claims;
-pub(crate) mod dense;
 pub(crate) mod denied;
+pub(crate) mod dense;
 pub(crate) mod digest;
 pub(crate) mod kept;
 pub(crate) mod list;

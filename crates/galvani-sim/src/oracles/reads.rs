@@ -76,7 +76,8 @@ fn replaced_by_each_other(
         for (&other, &by) in writes.iter().filter(|(other, _)| **other != write) {
             let past = &world.ledger.entry(by).expect("shown, so known").record.head.past;
             if past.contains(dot) {
-                let what = format!("read {read} shows write {write} beside {other}, which replaced it");
+                let what =
+                    format!("read {read} shows write {write} beside {other}, which replaced it");
                 return Err(("no_false_sibling", what));
             }
             // Replaced by another dot of the same write: known once replicas exchange logs, unless
@@ -88,7 +89,8 @@ fn replaced_by_each_other(
                 world.coverage.add("reads.stale_alias", 1);
                 let kept = replaced.iter().any(|&alias| is_held(world, read, alias));
                 if world.history.reads[read].last && kept {
-                    let what = format!("read {read} shows write {write} again, replaced by {other}");
+                    let what =
+                        format!("read {read} shows write {write} again, replaced by {other}");
                     return Err(("no_resurrection", what));
                 }
             }

@@ -40,11 +40,7 @@ fn versions(object: &Object) -> Vec<(WriteId, &[Dot])> {
 }
 
 /// The writes of an object that nothing any of `all` holds replaces, by whatever dot.
-fn live_writes(
-    world: &World,
-    object: &Object,
-    all: &[(usize, Object)],
-) -> Vec<Option<usize>> {
+fn live_writes(world: &World, object: &Object, all: &[(usize, Object)]) -> Vec<Option<usize>> {
     let pasts = all.iter().flat_map(|(_, object)| object.versions());
     let write_of = |dot| world.ledger.entry(dot).and_then(|entry| entry.write);
     let mut live: Vec<Option<usize>> = object

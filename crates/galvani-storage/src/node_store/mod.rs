@@ -59,7 +59,13 @@ pub struct NodeStore<E> {
     records: BTreeMap<(Shard, Dot), Record>,
     requests: BTreeMap<(Shard, WriteId), RequestEntry>,
     quarantined: u64,
+    /// While the disk is full: commits since it was found so.
+    full_for: Option<u32>,
 }
+
+/// While the disk is full, writes are refused before they are staged, so that reads of the same tick
+/// are not lost with them; every so many commits one tick may try whether there is room again.
+const FULL_PROBE_COMMITS: u32 = 16;
 
 impl<E: Engine> NodeStore<E> {
     /// Opens the store of one lane.
@@ -75,6 +81,7 @@ impl<E: Engine> NodeStore<E> {
             records: BTreeMap::new(),
             requests: BTreeMap::new(),
             quarantined: 0,
+            full_for: None,
         };
         let mut kept = Vec::new();
         for shard in store.shards()? {
@@ -89,7 +96,8 @@ impl<E: Engine> NodeStore<E> {
     /// shards it touched start new incarnations. With `fsync` it returns only when this and all
     /// earlier commits survive power loss, also if nothing is staged.
     pub fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
-        if !fsync && self.batch.is_empty() && self.dirty.is_empty() {
+        self.full_for = self.full_for.map(|commits| commits.saturating_add(1));
+        if !fsync && !self.has_staged() {
             self.forget_tick();
             return Ok(());
         }
@@ -104,15 +112,27 @@ impl<E: Engine> NodeStore<E> {
             Ok(()) => {
                 for shard in core::mem::take(&mut self.dirty) {
                     self.renewed.remove(&shard);
+                    self.full_for = None;
                 }
                 self.forget_tick();
                 Ok(())
             }
             Err(error) => {
+                if matches!(error, EngineError::Full { .. }) {
+                    self.full_for = Some(0);
+                }
                 self.roll_back(&error);
-                Err(store_error(error))
+                Err(match error.is_in_doubt() {
+                    true => StoreError::InDoubt { what: error.to_string() },
+                    false => store_error(error),
+                })
             }
         }
+    }
+
+    /// Whether anything is staged that a commit would write.
+    pub fn has_staged(&self) -> bool {
+        !self.batch.is_empty() || !self.dirty.is_empty()
     }
 
     /// The shards of this lane that hold anything, ascending.
@@ -226,6 +246,9 @@ impl<E: Engine> Store for NodeStore<E> {
     }
 
     fn stage(&mut self, change: Change) -> Result<(), StoreError> {
+        if self.full_for.is_some_and(|commits| commits < FULL_PROBE_COMMITS) {
+            return Err(StoreError::Full);
+        }
         let Change { shard, record, object, request, own, digest } = change;
         self.replica(shard)?;
         let state = self.states.get_mut(&shard).expect("loaded by the line above");

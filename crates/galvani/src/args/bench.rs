@@ -22,9 +22,11 @@ pub(crate) enum Workload {
 #[command(before_help = "  galvani bench put -c 64 --value 1KiB -w 2\n  \
                          galvani bench get -c 64 -r 2 --count 200k\n  \
                          galvani bench mix -c 16 --reads 90 --duration 30s -o json")]
-#[command(after_help = "Closed loop: a worker sends its next request when the last one is answered, \
+#[command(
+    after_help = "Closed loop: a worker sends its next request when the last one is answered, \
                         so tail latencies are optimistic. Keys bench/00000000.. are made if absent \
-                        and stay.")]
+                        and stay."
+)]
 pub(crate) struct Bench {
     /// What to do.
     #[arg(default_value = "mix")]

@@ -74,7 +74,7 @@ pub(crate) struct Copies {
                         see also: galvani help quorums, galvani help exit-codes")]
 pub(crate) struct Put {
     /// The key.
-    #[arg(value_parser = clap::builder::OsStringValueParser::new().try_map(value::key))]
+    #[arg(value_parser = value::key_parser())]
     pub(crate) key: Bytes,
     /// The value: text, - for stdin, or @FILE (@@ for a value that starts with @).
     #[arg(value_name = "VALUE|-|@FILE", required_unless_present = "take")]
@@ -122,7 +122,7 @@ pub(crate) enum SiblingsAs {
                         see also: galvani help quorums, galvani help exit-codes")]
 pub(crate) struct Get {
     /// The key.
-    #[arg(value_parser = clap::builder::OsStringValueParser::new().try_map(value::key))]
+    #[arg(value_parser = value::key_parser())]
     pub(crate) key: Bytes,
     /// Show all siblings, and do not call them an error.
     #[arg(long, value_name = "AS")]
@@ -148,12 +148,12 @@ pub(crate) struct Del {
     #[arg(
         required_unless_present = "prefix",
         conflicts_with = "prefix",
-        value_parser = clap::builder::OsStringValueParser::new().try_map(value::key)
+        value_parser = value::key_parser()
     )]
     pub(crate) keys: Vec<Bytes>,
     /// Delete every key that starts with this.
     #[arg(long, value_name = "PREFIX",
-          value_parser = clap::builder::OsStringValueParser::new().try_map(value::prefix))]
+          value_parser = value::prefix_parser())]
     pub(crate) prefix: Option<Bytes>,
     /// Do not ask.
     #[arg(long)]
@@ -173,16 +173,20 @@ pub(crate) struct Del {
 
 /// Arguments of `update`.
 #[derive(Debug, Args)]
-#[command(before_help = "  galvani update cart/42 -- jq -rs '[.[].value|split(\",\")[]]|unique|join(\",\")'\n  \
+#[command(
+    before_help = "  galvani update cart/42 -- jq -rs '[.[].value|split(\",\")[]]|unique|join(\",\")'\n  \
                          galvani update hits -- sh -c 'jq -rs \"([.[].value|tonumber]|max // 0) + 1\"'\n  \
-                         galvani update k --exact -- cat new.bin")]
-#[command(after_help = "The command gets one JSON line per value on stdin ({\"value\" or \"value_b64\", \
+                         galvani update k --exact -- cat new.bin"
+)]
+#[command(
+    after_help = "The command gets one JSON line per value on stdin ({\"value\" or \"value_b64\", \
                         \"node\", \"written_at\"}; nothing if the key is absent) and prints the \
                         merged value. If it fails, nothing is written. If others wrote at the same \
-                        time, it is run again.")]
+                        time, it is run again."
+)]
 pub(crate) struct Update {
     /// The key.
-    #[arg(value_parser = clap::builder::OsStringValueParser::new().try_map(value::key))]
+    #[arg(value_parser = value::key_parser())]
     pub(crate) key: Bytes,
     /// Keep a newline at the end of what the command prints (else one is taken off).
     #[arg(long)]
@@ -210,7 +214,7 @@ pub(crate) struct Update {
 pub(crate) struct Ls {
     /// Only keys that start with this.
     #[arg(default_value = "", hide_default_value = true,
-          value_parser = clap::builder::OsStringValueParser::new().try_map(value::prefix))]
+          value_parser = value::prefix_parser())]
     pub(crate) prefix: Bytes,
     /// Only keys with siblings.
     #[arg(long)]
@@ -282,7 +286,7 @@ pub(crate) struct Export {
     pub(crate) file: PathBuf,
     /// Only keys that start with this.
     #[arg(long, default_value = "", hide_default_value = true,
-          value_parser = clap::builder::OsStringValueParser::new().try_map(value::prefix))]
+          value_parser = value::prefix_parser())]
     pub(crate) prefix: Bytes,
     /// Records under way at once.
     #[arg(short, long, value_name = "N", default_value = "64",

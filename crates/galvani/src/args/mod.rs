@@ -48,13 +48,7 @@ pub(crate) struct Global {
     #[arg(long = "ctx", global = true, value_name = "NAME", env = "GALVANI_CONTEXT")]
     pub(crate) ctx: Option<String>,
     /// Servers to ask, instead of the context's; one that answers is enough.
-    #[arg(
-        long,
-        global = true,
-        value_name = "ADDR",
-        env = "GALVANI_SERVER",
-        value_delimiter = ','
-    )]
+    #[arg(long, global = true, value_name = "ADDR", env = "GALVANI_SERVER", value_delimiter = ',')]
     pub(crate) server: Vec<String>,
     /// Directory with ca.pem, cert.pem and key.pem, instead of the context's.
     #[arg(long, global = true, value_name = "DIR", env = "GALVANI_IDENTITY")]

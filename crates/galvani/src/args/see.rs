@@ -28,7 +28,7 @@ pub(crate) struct Status {
                          galvani explain cart/42 -o json")]
 pub(crate) struct Explain {
     /// The key.
-    #[arg(value_parser = clap::builder::OsStringValueParser::new().try_map(value::key))]
+    #[arg(value_parser = value::key_parser())]
     pub(crate) key: Bytes,
     #[command(flatten)]
     pub(crate) bucket: InBucket,

@@ -82,7 +82,8 @@ fn what_makes_no_sense_is_a_usage_error() {
 
 #[test]
 fn dev_starts_or_commands() {
-    let Command::Dev(dev) = parse("galvani dev -d -n 5 --ports auto --zones a,b").expect("ok").command
+    let Command::Dev(dev) =
+        parse("galvani dev -d -n 5 --ports auto --zones a,b").expect("ok").command
     else {
         panic!("dev")
     };
@@ -103,7 +104,8 @@ fn nodes_of_real_hosts_have_lanes_on_ports_in_a_row() {
     assert_eq!((node.zone.as_str(), node.weight), ("eu-1a", 50));
     let v6: NodeArg = "n2=[fd00::2]:7070".parse().expect("valid");
     assert_eq!(v6.lanes().len(), 1);
-    for text in ["n1", "n1=", "n1=a:1", "n1=1.2.3.4:0", "n1=1.2.3.4:65535,lanes=2", "n1=1.2.3.4:1,x=1"]
+    for text in
+        ["n1", "n1=", "n1=a:1", "n1=1.2.3.4:0", "n1=1.2.3.4:65535,lanes=2", "n1=1.2.3.4:1,x=1"]
     {
         assert!(text.parse::<NodeArg>().is_err(), "{text}");
     }

@@ -3,6 +3,7 @@
 //! Each returns a valid value or a sentence for clap to show.
 
 use bytes::Bytes;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use galvani_model::bucket::BucketName;
 use galvani_model::limits::{KEY_BYTES_MAX, TIMEOUT_MS_MAX};
 use galvani_model::request::Quorum;
@@ -36,6 +37,16 @@ pub(crate) fn prefix(text: OsString) -> Result<Bytes, String> {
         0..=KEY_BYTES_MAX => Ok(text.into_vec().into()),
         bytes => Err(format!("the prefix has {bytes} bytes, the limit is {KEY_BYTES_MAX}")),
     }
+}
+
+/// [`key`] for clap.
+pub(crate) fn key_parser() -> impl TypedValueParser<Value = Bytes> {
+    OsStringValueParser::new().try_map(key)
+}
+
+/// [`prefix`] for clap.
+pub(crate) fn prefix_parser() -> impl TypedValueParser<Value = Bytes> {
+    OsStringValueParser::new().try_map(prefix)
 }
 
 /// A duration such as `500ms`, `2s`, `1m`.

@@ -22,8 +22,8 @@ pub(crate) fn run(app: &App, args: Ctx) -> Done {
             if !identity_dir.join("cert.pem").is_file() {
                 return Err(mistakes::no_identity(Some(&identity_dir)));
             }
-            let identity = absolute(&identity_dir)
-                .map_err(|error| mistakes::file(&identity_dir, &error))?;
+            let identity =
+                absolute(&identity_dir).map_err(|error| mistakes::file(&identity_dir, &error))?;
             app.state.save(&name, &Context::new(seeds, identity, None))?;
             app.state.select(&name)?;
             app.out.say(&format!("context {name} selected"));

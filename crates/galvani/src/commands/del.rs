@@ -139,7 +139,8 @@ fn confirmed(prefix: &[u8]) -> Result<bool, Report> {
     let mut err = io::stderr().lock();
     let asked = write!(err, "delete every key that starts with {:?}? [y/N] ", shown(prefix));
     let mut answer = String::new();
-    let told = asked.and_then(|()| err.flush()).and_then(|()| io::stdin().lock().read_line(&mut answer));
+    let told =
+        asked.and_then(|()| err.flush()).and_then(|()| io::stdin().lock().read_line(&mut answer));
     Ok(told.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 

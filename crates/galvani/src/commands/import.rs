@@ -15,7 +15,6 @@ use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json, mistakes};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use galvani_client::Context;
 use galvani_model::limits::{KEY_BYTES_MAX, SIBLINGS_MAX, VALUE_BYTES_MAX};
 use indicatif::ProgressBar;
 use std::fs::File;
@@ -135,7 +134,7 @@ async fn one(session: &Session, args: &Import, line: &Line) -> Outcome {
         let put = bucket.put(record.key.clone(), Bytes::clone(value));
         // The first value replaces what was read; the others are to stand beside it.
         let put = match context.take() {
-            Some(seen) => put.after::<Context>(seen),
+            Some(seen) => put.after(&seen),
             None => put.blind(),
         };
         if let Err(error) = options::write(put, args.copies, args.write).send().await {
@@ -160,11 +159,7 @@ fn tell_failure(app: &App, bar: &ProgressBar, line: &Line, report: &Report, fail
     }
 }
 
-fn keep(
-    line: &Line,
-    failures: Option<&mut BufWriter<File>>,
-    args: &Import,
-) -> Result<(), Report> {
+fn keep(line: &Line, failures: Option<&mut BufWriter<File>>, args: &Import) -> Result<(), Report> {
     let (Some(file), Some(path)) = (failures, &args.failed) else { return Ok(()) };
     let wrote = file.write_all(&line.bytes).and_then(|()| file.write_all(b"\n"));
     wrote.map_err(|error| mistakes::file(path, &error))

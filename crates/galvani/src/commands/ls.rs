@@ -17,11 +17,8 @@ use serde_json::{Map, Value};
 /// Lists the keys.
 pub(crate) async fn run(app: &App, args: Ls) -> Done {
     let session = app.connect().await?;
-    let retype = Retype {
-        command: "ls",
-        subject: shown(&args.prefix),
-        typed: "galvani ls".to_owned(),
-    };
+    let retype =
+        Retype { command: "ls", subject: shown(&args.prefix), typed: "galvani ls".to_owned() };
     let mut list = session.bucket(&args.bucket).list(args.prefix.clone());
     if args.strict {
         list = list.strict();

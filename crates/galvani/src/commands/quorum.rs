@@ -24,7 +24,9 @@ pub(crate) fn run(args: Quorum, out: Output) -> Done {
     }
     if !promise.overlap {
         let r = n + 1 - w;
-        out.line(&format!("  overlap needs r + w > n: try  galvani quorum explain -n {n} -r {r} -w {w}"))?;
+        out.line(&format!(
+            "  overlap needs r + w > n: try  galvani quorum explain -n {n} -r {r} -w {w}"
+        ))?;
     }
     Ok(Exit::Done)
 }

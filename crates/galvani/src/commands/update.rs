@@ -47,9 +47,12 @@ pub(crate) async fn run(app: &App, args: Update) -> Done {
         return Ok(Exit::Done);
     }
     let place = mistakes::place(args.bucket.bucket.as_str(), &args.key);
-    Err(Report::new(Exit::Siblings, format!("update {place}: still siblings after {ROUNDS_MAX} rounds"))
-        .why("the key is written faster than it can be merged; nothing is lost")
-        .next("see", format!("galvani get {place} --siblings table")))
+    Err(Report::new(
+        Exit::Siblings,
+        format!("update {place}: still siblings after {ROUNDS_MAX} rounds"),
+    )
+    .why("the key is written faster than it can be merged; nothing is lost")
+    .next("see", format!("galvani get {place} --siblings table")))
 }
 
 /// What the command prints for the values read.

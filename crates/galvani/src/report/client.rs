@@ -156,7 +156,9 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
             ("see", "galvani bucket list".to_owned()),
             ("make", format!("galvani bucket create {bucket}")),
         ]),
-        ErrorKind::BucketExists => report.next("see", format!("galvani bucket show {}", retype.subject)),
+        ErrorKind::BucketExists => {
+            report.next("see", format!("galvani bucket show {}", retype.subject))
+        }
         ErrorKind::ContextForged | ErrorKind::ContextOtherKey | ErrorKind::ContextMalformed => {
             report.next_line(vec![
                 ("read again", format!("galvani get {} --context-out F", retype.subject)),

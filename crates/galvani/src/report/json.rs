@@ -47,10 +47,7 @@ mod tests {
         put_bytes(&mut map, "value", "milk ☕".as_bytes());
         put_bytes(&mut map, "other", &[0xff, 0]);
         let text = serde_json::to_string(&map).expect("plain JSON");
-        assert_eq!(
-            text,
-            r#"{"other_b64":"/wA=","schema":"galvani.get/1","value":"milk ☕"}"#
-        );
+        assert_eq!(text, r#"{"other_b64":"/wA=","schema":"galvani.get/1","value":"milk ☕"}"#);
     }
 
     #[test]

@@ -86,9 +86,8 @@ pub(crate) fn siblings(read: &Read, shown: &str, place: &str) -> Report {
 
 fn siblings_block(all: &[&Sibling], shown: &str, place: &str) -> Report {
     let head = format!("{shown} has {} siblings (concurrent writes); printed none", all.len());
-    let mut report = Report::new(Exit::Siblings, head)
-        .field("kind", "conflict")
-        .field("siblings", all.len());
+    let mut report =
+        Report::new(Exit::Siblings, head).field("kind", "conflict").field("siblings", all.len());
     let line = |(index, one): (usize, &&Sibling)| {
         let value = one.value.as_deref().unwrap_or_default();
         format!("#{}  {}  by {}  {}", index + 1, quoted(value), one.node, clock(one.written_at))
@@ -220,11 +219,8 @@ mod tests {
 
     #[test]
     fn no_cluster_says_how_to_get_one() {
-        let stopped = no_server(
-            "127.0.0.1:7070 (udp, no answer in 1 s)",
-            Some("dev"),
-            LocalCluster::Stopped,
-        );
+        let stopped =
+            no_server("127.0.0.1:7070 (udp, no answer in 1 s)", Some("dev"), LocalCluster::Stopped);
         assert_eq!(stopped.exit.code(), 8);
         assert_eq!(
             stopped.to_string(),

@@ -33,13 +33,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Report {
-        Report {
-            exit,
-            what: what.into(),
-            why: Vec::new(),
-            next: Vec::new(),
-            fields: Map::new(),
-        }
+        Report { exit, what: what.into(), why: Vec::new(), next: Vec::new(), fields: Map::new() }
     }
 
     /// Something that should not happen.

@@ -76,8 +76,7 @@ fn owners_known_down_refuse_a_strict_write() {
 
 #[test]
 fn a_quorum_above_n_is_refused() {
-    let kind =
-        ErrorKind::QuorumTooLarge { what: QuorumKind::W, asked: Quorum::Exactly(5), n: 3 };
+    let kind = ErrorKind::QuorumTooLarge { what: QuorumKind::W, asked: Quorum::Exactly(5), n: 3 };
     let (code, text) = written(&kind, Applied::No, &[]);
     assert_eq!(code, 5);
     assert_eq!(
@@ -174,8 +173,12 @@ fn exit_codes_follow_what_became_of_the_write() {
 fn scripts_get_fields() {
     let kind = quorum(QuorumKind::W, 3, 1);
     let answers = [answer("n1", Outcome::Stored, 640), answer("n3", Outcome::Unreachable, 0)];
-    let failure =
-        Failure { kind: &kind, applied: Applied::Maybe { acks: 1 }, answers: &answers, write: true };
+    let failure = Failure {
+        kind: &kind,
+        applied: Applied::Maybe { acks: 1 },
+        answers: &answers,
+        write: true,
+    };
     let json = block(&failure, &put()).to_json("put");
     assert_eq!(json["schema"], "galvani.error/1");
     assert_eq!(json["exit"], 6);

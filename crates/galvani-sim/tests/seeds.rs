@@ -1,0 +1,87 @@
+//! Whole clusters from seeds: no oracle is broken, rare states are met, and the same seed goes the
+//! same way twice.
+
+use galvani_sim::{Coverage, RunOptions, run_seed};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Seeds of one test run; tens of thousands are run by hand (`cargo xtask sim`).
+const SEEDS: u64 = 300;
+
+/// States that a run of all seeds must have met, or the swarm no longer makes them.
+const PROBES: &[&str] = &[
+    "buckets.half_made",
+    "codec.frames",
+    "converged.stale_alias_left",
+    "disk.commit_failed",
+    "exchange.records",
+    "failed.context_forged",
+    "failed.context_other_key",
+    "failed.overloaded",
+    "failed.quorum_not_met",
+    "failed.replicas_down",
+    "failed.too_many_siblings",
+    "fault.backup",
+    "fault.clean_stop",
+    "fault.clock_jump",
+    "fault.crash",
+    "fault.crash_mid_tick",
+    "fault.cut",
+    "fault.disk_full",
+    "fault.pause",
+    "fault.power_lost_batches",
+    "fault.restore",
+    "fault.split",
+    "fault.wipe",
+    "lane.lww_discarded",
+    "lane.repairs_sent",
+    "lane.retries_recognised",
+    "net.doubled",
+    "net.lost",
+    "net.peer_down",
+    "reads.stale_alias",
+    "siblings.read",
+    "writes.answered_maybe",
+    "writes.with_aliases",
+];
+
+#[test]
+fn no_seed_breaks_an_oracle_and_every_rare_state_is_met() {
+    let (next, all) = (AtomicU64::new(1), Mutex::new((Coverage::default(), Vec::new())));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > SEEDS {
+                        return;
+                    }
+                    let outcome = run_seed(seed, RunOptions::default());
+                    let mut all = all.lock().expect("no holder panics");
+                    all.0.merge(&outcome.coverage);
+                    if let Some(violation) = outcome.violation {
+                        all.1.push(format!(
+                            "seed {seed}: {violation}\n  replay: cargo xtask sim --from {seed} \
+                             --seeds 1 --verbose"
+                        ));
+                    }
+                }
+            });
+        }
+    });
+    let (coverage, failed) = all.into_inner().expect("no holder panics");
+    assert!(failed.is_empty(), "{} of {SEEDS} seeds:\n{}", failed.len(), failed.join("\n"));
+    let missed: Vec<&&str> = PROBES.iter().filter(|name| coverage.count(name) == 0).collect();
+    assert!(missed.is_empty(), "never met: {missed:?}\n{coverage}");
+}
+
+#[test]
+fn the_same_seed_goes_the_same_way_twice() {
+    for seed in 1..=20 {
+        let once = run_seed(seed, RunOptions::default());
+        let again = run_seed(seed, RunOptions { keep_lines: 10, ..RunOptions::default() });
+        assert_eq!(once.trace_hash, again.trace_hash, "seed {seed}");
+        assert_eq!(once.coverage, again.coverage, "seed {seed}");
+        assert_eq!(once.violation, again.violation, "seed {seed}");
+    }
+}

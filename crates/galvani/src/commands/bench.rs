@@ -1,0 +1,175 @@
+//! `bench`: a closed loop of workers against a cluster, measured with HDR histograms.
+//!
+//! Phases: prepare (every key has a value and its context is known), warm up, measure. The CPU the
+//! node processes spent comes from their own status before and after. Closed loop: tail latencies
+//! are optimistic, and the report says so. Next to read: `bench/worker.rs`, `bench/summary.rs`.
+
+mod summary;
+mod worker;
+
+use crate::args::bench::{Bench, Workload};
+use crate::commands::{Done, options};
+use crate::connect::{App, Session};
+use crate::exit::Exit;
+use crate::report::text::count;
+use crate::report::{Report, client};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use galvani_client::{Context, NodeId};
+use galvani_model::limits::VALUE_BYTES_MAX;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use summary::{Cpu, Summary};
+use worker::{Key, Plan, Tally, Worker};
+
+/// Runs the bench.
+pub(crate) async fn run(app: &App, args: Bench) -> Done {
+    check(&args)?;
+    let session = app.connect().await?;
+    let value = Bytes::from(pattern(args.value as usize));
+    app.out.say(&format!("prepare  {}", count(args.keys.get(), "key")));
+    let keys = prepare(&session, &args, &value).await?;
+    let mut workers = share_out(&session, &args, &value, keys);
+    if !args.warmup.is_zero() {
+        app.out.say(&format!("warm up  {}", humantime::format_duration(args.warmup)));
+        let plan = Plan::until(Instant::now() + args.warmup);
+        drop(drive(&mut workers, &plan).await);
+    }
+    app.out.say("measure");
+    let before = cpu_of(&session).await;
+    let began = Instant::now();
+    let plan = match args.count {
+        Some(count) => Plan::of_count(count.get()),
+        None => Plan::until(began + args.duration.unwrap_or(DURATION)),
+    };
+    let tally = drive(&mut workers, &plan).await;
+    let took = began.elapsed();
+    let cpu = Cpu::between(&before, &cpu_of(&session).await);
+    let summary = Summary { args: &args, tally, took, cpu };
+    match app.out.is_json() {
+        true => app.out.json(summary.document())?,
+        false => app.out.line(&summary.page())?,
+    }
+    Ok(if summary.tally.failed() == 0 { Exit::Done } else { Exit::Unexpected })
+}
+
+fn check(args: &Bench) -> Result<(), Report> {
+    let wrong =
+        |what: String| Err(Report::new(Exit::Usage, what).next("see", "galvani bench --help"));
+    if args.value > VALUE_BYTES_MAX as u64 {
+        return wrong(format!(
+            "--value {} is over the largest value, {VALUE_BYTES_MAX}",
+            args.value
+        ));
+    }
+    if args.keys.get() < u64::from(args.concurrency) {
+        let (keys, workers) = (args.keys, args.concurrency);
+        return wrong(format!(
+            "--keys {keys} is less than the {workers} workers: each has its own"
+        ));
+    }
+    if args.keys.get() > KEYS_MAX {
+        return wrong(format!("--keys {} is over {KEYS_MAX}", args.keys));
+    }
+    Ok(())
+}
+
+/// Gives every key a value of the right size, and learns its context.
+async fn prepare(session: &Session, args: &Bench, value: &Bytes) -> Result<Vec<Key>, Report> {
+    let mut keys = Vec::with_capacity(args.keys.get() as usize);
+    let mut made = stream::iter(0..args.keys.get())
+        .map(|index| async move {
+            let name = Bytes::from(format!("bench/{index:08}"));
+            let context = one(session, args, &name, value).await?;
+            Ok::<Key, Report>(Key { name, context: Some(context) })
+        })
+        .buffer_unordered(PREPARE_AT_ONCE);
+    while let Some(key) = made.next().await {
+        keys.push(key?);
+    }
+    Ok(keys)
+}
+
+async fn one(
+    session: &Session,
+    args: &Bench,
+    name: &Bytes,
+    value: &Bytes,
+) -> Result<Context, Report> {
+    let retype = options::retype("bench", &args.bucket.bucket, name, "");
+    let bucket = session.bucket(&args.bucket);
+    let get = options::read(bucket.get(name.clone()), args.copies, args.read);
+    let read = get.await.map_err(|error| client::report(&error, &retype))?;
+    let mut values = read.values();
+    let ready =
+        values.next().is_some_and(|one| one.len() == value.len()) && values.next().is_none();
+    drop(values);
+    if ready {
+        return Ok(read.context);
+    }
+    let put = bucket.put(name.clone(), value.clone()).after(&read);
+    let put = options::write(put, args.copies, args.write);
+    let written = put.send().await.map_err(|error| client::report(&error, &retype))?;
+    Ok(written.context)
+}
+
+/// Workers with keys of their own: no two write the same key.
+fn share_out(session: &Session, args: &Bench, value: &Bytes, keys: Vec<Key>) -> Vec<Worker> {
+    let reads = match args.workload {
+        Workload::Put => 0,
+        Workload::Get => 100,
+        Workload::Mix => args.reads,
+    };
+    let mut shares: Vec<Vec<Key>> = (0..args.concurrency).map(|_| Vec::new()).collect();
+    let workers = shares.len();
+    for (index, key) in keys.into_iter().enumerate() {
+        shares[index % workers].push(key);
+    }
+    let worker = |(seed, keys): (usize, Vec<Key>)| Worker {
+        bucket: session.bucket(&args.bucket),
+        copies: args.copies,
+        read: args.read,
+        write: args.write,
+        value: value.clone(),
+        reads,
+        keys,
+        state: (seed as u64 + 1).wrapping_mul(SEED_STEP),
+    };
+    shares.into_iter().enumerate().map(worker).collect()
+}
+
+/// Runs all workers to the end of the plan.
+async fn drive(workers: &mut [Worker], plan: &Plan) -> Tally {
+    let mut running: stream::FuturesUnordered<_> =
+        workers.iter_mut().map(|worker| worker.run(plan)).collect();
+    let mut all = Tally::new();
+    while let Some(tally) = running.next().await {
+        all.add(&tally);
+    }
+    all
+}
+
+/// CPU time of each node's process so far, by node and process.
+async fn cpu_of(session: &Session) -> BTreeMap<(NodeId, u32), u64> {
+    let reports = session.client.status().await;
+    let answered = reports.into_iter().filter_map(|report| Some((report.id, report.status.ok()?)));
+    answered.map(|(id, status)| ((id, status.pid), status.cpu_micros)).collect()
+}
+
+/// Bytes that do not compress to nothing, the same for every run.
+fn pattern(length: usize) -> Vec<u8> {
+    let mut state = SEED_STEP;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&worker::next_random(&mut state).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+const DURATION: Duration = Duration::from_secs(10);
+const PREPARE_AT_ONCE: usize = 64;
+/// Each key costs its name and a context, about 200 bytes.
+const KEYS_MAX: u64 = 10_000_000;
+/// The golden ratio in 64 bits, as SplitMix64 steps.
+const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;

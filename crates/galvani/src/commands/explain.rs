@@ -1,0 +1,151 @@
+//! `explain KEY`: where a key lives and what each owner holds of it.
+
+use crate::args::see::Explain;
+use crate::commands::{Done, options};
+use crate::connect::App;
+use crate::exit::Exit;
+use crate::report::text::{Size, count};
+use crate::report::{client, json};
+use galvani_client::{ClusterView, Dot, Explanation, ReplicaState, Version};
+use galvani_model::version::Kind;
+use serde_json::{Map, Value, json as value};
+use std::collections::BTreeSet;
+
+/// Explains the key.
+pub(crate) async fn run(app: &App, args: Explain) -> Done {
+    let session = app.connect().await?;
+    let retype = options::retype("explain", &args.bucket.bucket, &args.key, "");
+    let asked = session.bucket(&args.bucket).explain(args.key.clone()).await;
+    let explanation = asked.map_err(|error| client::report(&error, &retype))?;
+    let view = session.client.cluster();
+    if app.out.is_json() {
+        let mut map = document(&view, &explanation);
+        json::put_bytes(&mut map, "key", &args.key);
+        map.insert("bucket".to_owned(), args.bucket.bucket.as_str().into());
+        app.out.json(map)?;
+    } else {
+        app.out.line(&page(&view, &explanation))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn page(view: &ClusterView, explanation: &Explanation) -> String {
+    let name = |node: &String| with_zone(view, node);
+    let owners: Vec<String> = explanation.owners.iter().map(name).collect();
+    let fallbacks: Vec<String> = explanation.fallbacks.iter().map(name).collect();
+    let fallbacks = match fallbacks.is_empty() {
+        true => "none".to_owned(),
+        false => fallbacks.join(" "),
+    };
+    let mut page = format!(
+        "hash {:016x}  partition {}  owners {}  fallbacks {fallbacks}",
+        explanation.hash,
+        explanation.shard.partition.0,
+        owners.join(" ")
+    );
+    let all = all_dots(explanation);
+    for replica in &explanation.replicas {
+        page.push_str("\n  ");
+        page.push_str(&replica_line(view, replica, &all));
+    }
+    page
+}
+
+fn replica_line(view: &ClusterView, replica: &ReplicaState, all: &BTreeSet<Dot>) -> String {
+    let node = &replica.node;
+    let versions = match &replica.versions {
+        Ok(versions) => versions,
+        Err(answer) => return answer.to_string(),
+    };
+    let values = versions.iter().filter(|version| is_value(version)).count();
+    let mut line = match (values, versions.len()) {
+        (0, 0) => format!("{node}  absent"),
+        (0, tombstones) => format!("{node}  deleted ({})", count(tombstones as u64, "tombstone")),
+        (values, _) => format!("{node}  {}", count(values as u64, "value")),
+    };
+    for version in versions.iter().filter(|version| is_value(version)) {
+        let author = member_name(view, version);
+        let (dot, size) = (first_dot(version), Size(u64::from(version.value_len)));
+        line.push_str(&format!("  [{dot} by {author}, {size}]"));
+    }
+    let missing = missing(replica, versions, all);
+    if !missing.is_empty() {
+        line.push_str(&format!("  MISSING {} (a read repairs it)", missing.join(" ")));
+    }
+    line
+}
+
+/// Dots of live versions elsewhere that this replica has not seen.
+fn missing(replica: &ReplicaState, versions: &[Version], all: &BTreeSet<Dot>) -> Vec<String> {
+    let mine: BTreeSet<Dot> = versions.iter().flat_map(|one| one.dots.iter().copied()).collect();
+    all.iter()
+        .filter(|dot| !mine.contains(dot) && !replica.seen.contains(**dot))
+        .map(|dot| short(*dot))
+        .collect()
+}
+
+fn all_dots(explanation: &Explanation) -> BTreeSet<Dot> {
+    let versions = explanation.replicas.iter().filter_map(|replica| replica.versions.as_ref().ok());
+    versions.flatten().filter_map(|version| version.dots.first().copied()).collect()
+}
+
+fn is_value(version: &Version) -> bool {
+    match version.kind {
+        Kind::Put => true,
+        Kind::Delete => false,
+    }
+}
+
+fn first_dot(version: &Version) -> String {
+    version.dots.first().map_or_else(|| "?".to_owned(), |dot| short(*dot))
+}
+
+/// Enough of a dot for people: the start of its origin, and its counter.
+fn short(dot: Dot) -> String {
+    format!("{}:{}", &dot.origin.short()[..6], dot.counter)
+}
+
+fn with_zone(view: &ClusterView, node: &String) -> String {
+    match view.layout.member_named(node) {
+        Some(member) => format!("{node}({})", member.zone()),
+        None => node.clone(),
+    }
+}
+
+fn member_name(view: &ClusterView, version: &Version) -> String {
+    let member = view.layout.member(version.author);
+    member.map_or_else(|| version.author.short(), |member| member.name().to_owned())
+}
+
+fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value> {
+    let all = all_dots(explanation);
+    let mut map = json::object("galvani.explain/1");
+    map.insert("hash".to_owned(), format!("{:016x}", explanation.hash).into());
+    map.insert("partition".to_owned(), explanation.shard.partition.0.into());
+    map.insert("n".to_owned(), explanation.shard.n.into());
+    map.insert("owners".to_owned(), explanation.owners.clone().into());
+    map.insert("fallbacks".to_owned(), explanation.fallbacks.clone().into());
+    let replica = |replica: &ReplicaState| match &replica.versions {
+        Err(answer) => value!({ "node": replica.node, "error": answer.to_string() }),
+        Ok(versions) => value!({
+            "node": replica.node,
+            "values": versions.iter().filter(|version| is_value(version)).count(),
+            "versions": versions.iter().map(|one| version_json(view, one)).collect::<Vec<_>>(),
+            "missing": missing(replica, versions, &all),
+        }),
+    };
+    map.insert("replicas".to_owned(), explanation.replicas.iter().map(replica).collect());
+    map
+}
+
+fn version_json(view: &ClusterView, version: &Version) -> Value {
+    let dots: Vec<String> =
+        version.dots.iter().map(|dot| format!("{}:{}", dot.origin, dot.counter)).collect();
+    value!({
+        "dots": dots,
+        "deleted": !is_value(version),
+        "node": member_name(view, version),
+        "bytes": version.value_len,
+        "value_hash": format!("{:016x}", version.value_hash),
+    })
+}

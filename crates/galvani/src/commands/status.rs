@@ -1,0 +1,242 @@
+//! `status`: how the nodes are, and what the cluster can still lose.
+//!
+//! Every node has a second to answer; one that does not is listed as such. What can be lost is
+//! counted on the layout: for each partition, owners that answer against what r and w need.
+
+use crate::args::see::Status;
+use crate::commands::Done;
+use crate::connect::{App, Session};
+use crate::exit::Exit;
+use crate::report::text::{Age, Size, count, grouped};
+use crate::report::{Report, json};
+use galvani_client::{BucketName, ClusterView, NodeId, NodeReport, Partition, Shard};
+use serde_json::{Map, Value, json as value};
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal};
+
+/// Shows it, once or again and again.
+pub(crate) async fn run(app: &App, args: Status) -> Done {
+    let session = app.connect().await?;
+    loop {
+        show(app, &session, args.watch).await?;
+        if !args.watch {
+            return Ok(Exit::Done);
+        }
+        tokio::time::sleep(args.every).await;
+    }
+}
+
+async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
+    let reports = session.client.status().await;
+    let view = session.client.cluster();
+    let safety = Safety::of(&view, &reports);
+    if app.out.is_json() {
+        return app.out.json(document(&view, &reports, &safety));
+    }
+    if again && io::stdout().is_terminal() {
+        app.out.bytes(b"\x1b[H\x1b[2J")?;
+    }
+    app.out.line(&page(&view, &reports, &safety))
+}
+
+/// What bucket `default` can still bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Safety {
+    n: u8,
+    r: u8,
+    w: u8,
+    /// Partitions with all owners up, with some down but r and w met, and with too few.
+    whole: usize,
+    degraded: usize,
+    lost: usize,
+    /// Owners that may still go in the worst partition; negative: that many are missing.
+    spare: i32,
+}
+
+impl Safety {
+    fn of(view: &ClusterView, reports: &[NodeReport]) -> Safety {
+        let up = reports.iter().filter(|report| report.status.is_ok()).map(|report| report.id);
+        let up: BTreeSet<NodeId> = up.collect();
+        let props = view.buckets.get(&BucketName::default_bucket());
+        let n = props.map_or(view.layout.n(), |props| props.n);
+        let majority = n / 2 + 1;
+        let number = |asked: Option<u8>| asked.unwrap_or(majority);
+        let r = number(props.and_then(|props| props.r.resolve(n)));
+        let w = number(props.and_then(|props| props.w.resolve(n)));
+        let mut safety = Safety { n, r, w, whole: 0, degraded: 0, lost: 0, spare: i32::from(n) };
+        for partition in (0..view.layout.partitions()).map(Partition) {
+            let owners = view.layout.owners(Shard { partition, n });
+            let alive = owners.iter().filter(|owner| up.contains(owner)).count();
+            let spare = alive as i32 - i32::from(r.max(w));
+            safety.spare = safety.spare.min(spare);
+            match (alive == owners.len(), spare < 0) {
+                (true, false) => safety.whole += 1,
+                (false, false) => safety.degraded += 1,
+                (_, true) => safety.lost += 1,
+            }
+        }
+        safety
+    }
+
+    fn words(&self) -> String {
+        let Safety { r, w, whole, degraded, lost, .. } = *self;
+        match self.spare {
+            ..0 => {
+                let percent = lost * 100 / (whole + degraded + lost).max(1);
+                format!("r={r} w={w} fails now for {percent} % of partitions")
+            }
+            0 => format!("NOTHING more at r={r} w={w}"),
+            spare => format!("any {} at r={r} w={w}", count(spare as u64, "node")),
+        }
+    }
+}
+
+fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
+    let zones: BTreeSet<&str> = reports.iter().map(|report| report.zone.as_str()).collect();
+    let Safety { n, whole, degraded, lost, .. } = *safety;
+    let partitions = view.layout.partitions();
+    let mut table = crate::output::table(&[
+        "node",
+        "zone",
+        "state",
+        "owns",
+        "puts",
+        "gets",
+        "errors",
+        "in flight",
+        "disk",
+        "memory",
+        "peers down",
+        "version",
+    ]);
+    for report in reports {
+        table.add_row(row(view, report, n));
+    }
+    format!(
+        "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
+         can lose     {}\n\
+         partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
+         lost\n{}",
+        view.name,
+        count(reports.len() as u64, "node"),
+        count(zones.len() as u64, "zone"),
+        view.layout.version(),
+        safety.words(),
+        crate::output::trimmed(&table),
+    )
+}
+
+fn row(view: &ClusterView, report: &NodeReport, n: u8) -> Vec<String> {
+    let owned = view.layout.owned(report.id, n).count() as f64;
+    let all = f64::from(view.layout.partitions()) * f64::from(n);
+    let mut cells = vec![report.name.clone(), report.zone.clone()];
+    let owns = format!("{:.1} %", owned * 100.0 / all.max(1.0));
+    match &report.status {
+        Ok(status) => {
+            let counters = &status.counters;
+            let down: Vec<String> = status.peers_down.iter().map(|id| name(view, *id)).collect();
+            cells.extend([
+                format!("up {}", Age(status.uptime_s)),
+                owns,
+                grouped(counters.puts),
+                grouped(counters.gets),
+                grouped(counters.quorum_failures),
+                status.inflight.to_string(),
+                Size(status.disk_bytes).to_string(),
+                Size(status.memory_bytes).to_string(),
+                if down.is_empty() { "-".to_owned() } else { down.join(" ") },
+                status.version.clone(),
+            ]);
+        }
+        Err(_) => {
+            cells.extend(["NO ANSWER".to_owned(), owns]);
+            cells.extend(std::iter::repeat_n("-".to_owned(), 8));
+        }
+    }
+    cells
+}
+
+fn name(view: &ClusterView, id: NodeId) -> String {
+    view.layout.member(id).map_or_else(|| id.short(), |member| member.name().to_owned())
+}
+
+fn document(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> Map<String, Value> {
+    let mut map = json::object("galvani.status/1");
+    map.insert("cluster".to_owned(), view.name.as_str().into());
+    map.insert("cluster_id".to_owned(), view.cluster.to_string().into());
+    map.insert("layout_version".to_owned(), view.layout.version().into());
+    let Safety { n, r, w, whole, degraded, lost, spare } = *safety;
+    map.insert("quorum".to_owned(), value!({ "n": n, "r": r, "w": w }));
+    map.insert("can_lose_nodes".to_owned(), spare.max(0).into());
+    let partitions = value!({
+        "all": view.layout.partitions(),
+        "all_owners_up": whole,
+        "degraded": degraded,
+        "quorum_lost": lost,
+    });
+    map.insert("partitions".to_owned(), partitions);
+    map.insert("nodes".to_owned(), reports.iter().map(|report| node_json(view, report)).collect());
+    map
+}
+
+fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
+    let mut node = value!({
+        "name": report.name,
+        "id": report.id.to_string(),
+        "zone": report.zone,
+        "up": report.status.is_ok(),
+    });
+    let more = match &report.status {
+        Err(error) => value!({ "error": error.to_string() }),
+        Ok(status) => {
+            let names =
+                |ids: &[NodeId]| -> Vec<String> { ids.iter().map(|id| name(view, *id)).collect() };
+            let counters = &status.counters;
+            value!({
+                "version": status.version,
+                "pid": status.pid,
+                "uptime_s": status.uptime_s,
+                "lanes": status.lanes,
+                "durability": status.durability,
+                "disk_bytes": status.disk_bytes,
+                "memory_bytes": status.memory_bytes,
+                "cpu_micros": status.cpu_micros,
+                "inflight": status.inflight,
+                "peers_up": names(&status.peers_up),
+                "peers_down": names(&status.peers_down),
+                "counters": {
+                    "puts": counters.puts,
+                    "gets": counters.gets,
+                    "replicated": counters.replicated,
+                    "duplicates": counters.duplicates,
+                    "quorum_failures": counters.quorum_failures,
+                    "refused": counters.refused,
+                    "repairs_sent": counters.repairs_sent,
+                    "retries_recognised": counters.retries_recognised,
+                    "lww_discarded": counters.lww_discarded,
+                    "incarnations": counters.incarnations,
+                    "quarantined": counters.quarantined,
+                },
+            })
+        }
+    };
+    if let (Value::Object(node), Value::Object(more)) = (&mut node, more) {
+        node.extend(more);
+    }
+    node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Safety;
+
+    #[test]
+    fn what_can_be_lost_is_said_in_words() {
+        let safety = |spare, whole, degraded, lost| {
+            Safety { n: 3, r: 2, w: 2, whole, degraded, lost, spare }.words()
+        };
+        assert_eq!(safety(1, 256, 0, 0), "any 1 node at r=2 w=2");
+        assert_eq!(safety(0, 128, 128, 0), "NOTHING more at r=2 w=2");
+        assert_eq!(safety(-1, 0, 128, 128), "r=2 w=2 fails now for 50 % of partitions");
+    }
+}

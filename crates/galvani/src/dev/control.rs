@@ -1,0 +1,206 @@
+//! The verbs of a local cluster: status, stop, start, logs, kill, pause, resume, destroy.
+//!
+//! Without `--name` or `--dir` they mean the context's cluster if it is a local one, else `dev`.
+
+use crate::args::dev::{DevCommand, OneOrAll, Which};
+use crate::commands::{Done, block_on};
+use crate::connect::App;
+use crate::context::io_report;
+use crate::dev::files::{DevNode, Local};
+use crate::dev::process::{self, ProcessState, log_tail};
+use crate::dev::up::{DEFAULT_NAME, absolute, start};
+use crate::dev::{ready, show};
+use crate::exit::Exit;
+use crate::report::Report;
+use crate::report::text::Span;
+use rustix::process::Signal;
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Does what is asked.
+pub(crate) fn run(app: &App, command: DevCommand) -> Done {
+    match command {
+        DevCommand::Status(which) => show::status(app, &find(app, &which)?)?,
+        DevCommand::Stop(which) => stop(app, &which)?,
+        DevCommand::Start(which) => begin(app, &which)?,
+        DevCommand::Logs { follow, tail, one } => {
+            let local = find(app, &one.which)?;
+            let index = local.index_of(&one.node)?;
+            logs(app, &local, &local.memory.nodes[index], follow, tail)?;
+        }
+        DevCommand::Kill(one) => {
+            let local = find(app, &one.which)?;
+            let node = &local.memory.nodes[local.index_of(&one.node)?];
+            match local.state(node) {
+                ProcessState::Down => app.out.say(&format!("{} is down already", node.name)),
+                ProcessState::Up | ProcessState::Paused => {
+                    process::kill(&local, std::slice::from_ref(node))?;
+                    let name = &node.name;
+                    app.out
+                        .say(&format!("{name} killed (SIGKILL)  back: galvani dev start {name}"));
+                }
+            }
+        }
+        DevCommand::Pause(one) => {
+            let local = find(app, &one.which)?;
+            signal(app, &local, &one.node, Signal::STOP, ProcessState::Paused)?;
+        }
+        DevCommand::Resume(one) => {
+            let local = find(app, &one.which)?;
+            signal(app, &local, &one.node, Signal::CONT, ProcessState::Up)?;
+        }
+        DevCommand::Destroy { yes, which } => return destroy(app, &which, yes),
+    }
+    Ok(Exit::Done)
+}
+
+/// The cluster that is meant.
+fn find(app: &App, which: &Which) -> Result<Local, Report> {
+    let dir = directory(app, which)?;
+    Local::load(&dir)?.ok_or_else(|| {
+        Report::new(Exit::NoServer, format!("no local cluster in {}", dir.display()))
+            .next("try", "galvani dev -d")
+    })
+}
+
+fn directory(app: &App, which: &Which) -> Result<PathBuf, Report> {
+    if let Some(dir) = &which.dir {
+        return Ok(absolute(dir.clone()));
+    }
+    let name = match &which.name {
+        Some(name) => Some(name.clone()),
+        None => app.context_name()?,
+    };
+    let context = match &name {
+        Some(name) => app.state.context(name)?,
+        None => None,
+    };
+    Ok(match (context.and_then(|context| context.dev_dir), &which.name) {
+        (Some(dir), _) => dir,
+        (None, Some(name)) => app.state.dev_dir(name),
+        (None, None) => app.state.dev_dir(DEFAULT_NAME),
+    })
+}
+
+fn chosen(local: &Local, which: &OneOrAll) -> Result<Vec<usize>, Report> {
+    match &which.node {
+        Some(name) => Ok(vec![local.index_of(name)?]),
+        None => Ok((0..local.memory.nodes.len()).collect()),
+    }
+}
+
+fn stop(app: &App, which: &OneOrAll) -> Result<(), Report> {
+    let local = find(app, &which.which)?;
+    let _lock = Local::lock(&local.dir)?;
+    let nodes = chosen(&local, which)?.into_iter().map(|index| local.memory.nodes[index].clone());
+    let nodes: Vec<DevNode> = nodes.collect();
+    let late = process::stop(&local, &nodes)?;
+    if !late.is_empty() {
+        app.out.note(&format!("{} did not stop in time and was killed", late.join(" ")));
+    }
+    let name = &local.memory.name;
+    if local.memory.ephemeral && which.node.is_none() {
+        local.remove()?;
+        app.state.remove(name)?;
+        app.out.say(&format!("cluster {name} stopped, data removed"));
+        return Ok(());
+    }
+    match &which.node {
+        Some(node) => app.out.say(&format!("{node} stopped  back: galvani dev start {node}")),
+        None => app
+            .out
+            .say(&format!("cluster {name} stopped, data and ports stay  back: galvani dev start")),
+    }
+    Ok(())
+}
+
+fn begin(app: &App, which: &OneOrAll) -> Result<(), Report> {
+    let mut local = find(app, &which.which)?;
+    let _lock = Local::lock(&local.dir)?;
+    let indexes = chosen(&local, which)?;
+    let mut children = start(&mut local, &indexes)?;
+    let took = block_on(ready::wait(app, &local, &mut children))?;
+    local.select(app)?;
+    match (&which.node, children.is_empty()) {
+        (Some(node), true) => app.out.say(&format!("{node} runs already")),
+        (Some(node), false) => app.out.say(&format!("{node} is up, ready in {}", Span(took))),
+        (None, _) => show::ready(app, &local, took)?,
+    }
+    Ok(())
+}
+
+fn signal(
+    app: &App,
+    local: &Local,
+    name: &str,
+    what: Signal,
+    then: ProcessState,
+) -> Result<(), Report> {
+    let node = &local.memory.nodes[local.index_of(name)?];
+    match process::signal(local, node, what)? {
+        true => app.out.say(&match then {
+            ProcessState::Paused => format!("{name} paused  go on: galvani dev resume {name}"),
+            ProcessState::Up | ProcessState::Down => format!("{name} goes on"),
+        }),
+        false => {
+            return Err(Report::new(Exit::Refused, format!("{name} does not run"))
+                .next("try", format!("galvani dev start {name}")));
+        }
+    }
+    Ok(())
+}
+
+fn destroy(app: &App, which: &Which, yes: bool) -> Done {
+    let local = find(app, which)?;
+    if !yes && io::stdin().is_terminal() && !confirmed(&local) {
+        return Ok(Exit::Refused);
+    }
+    let lock = Local::lock(&local.dir)?;
+    process::kill(&local, &local.memory.nodes)?;
+    local.remove()?;
+    drop(lock);
+    let name = &local.memory.name;
+    let mine = app.state.context(name)?.and_then(|context| context.dev_dir);
+    if mine.as_deref() == Some(local.dir.as_path()) {
+        app.state.remove(name)?;
+    }
+    app.out.say(&format!("cluster {name} destroyed: processes, data and context are gone"));
+    Ok(Exit::Done)
+}
+
+fn confirmed(local: &Local) -> bool {
+    let mut err = io::stderr().lock();
+    let asked = write!(err, "remove cluster {} and all its data? [y/N] ", local.memory.name);
+    let mut answer = String::new();
+    let read = asked.and_then(|()| err.flush());
+    let read = read.and_then(|()| io::stdin().lock().read_line(&mut answer));
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+fn logs(app: &App, local: &Local, node: &DevNode, follow: bool, tail: usize) -> Result<(), Report> {
+    let path = local.log(node);
+    let error = |error: io::Error| io_report(&path, &error);
+    let mut file = File::open(&path).map_err(error)?;
+    // What is added from here on is for --follow.
+    let mut at = file.seek(SeekFrom::End(0)).map_err(error)?;
+    for line in log_tail(&path, tail) {
+        app.out.line(&line)?;
+    }
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        std::thread::sleep(FOLLOW);
+        file.seek(SeekFrom::Start(at)).map_err(error)?;
+        let mut added = Vec::new();
+        let read = Read::by_ref(&mut file).take(FOLLOW_BYTES).read_to_end(&mut added);
+        at += read.map_err(error)? as u64;
+        app.out.bytes(&added)?;
+    }
+}
+
+const FOLLOW: Duration = Duration::from_millis(200);
+/// Read at once while following: a flood is printed piece by piece.
+const FOLLOW_BYTES: u64 = 1 << 20;

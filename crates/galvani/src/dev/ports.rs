@@ -1,0 +1,162 @@
+//! UDP ports on loopback: choosing them once, and naming who has taken one.
+
+use crate::args::dev::Ports;
+use crate::exit::Exit;
+use crate::report::{Report, mistakes};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
+
+/// First port unless `--ports` says otherwise.
+pub(crate) const BASE: u16 = 7070;
+/// Nodes are this many ports apart, or more if they have more lanes.
+const STEP: u16 = 10;
+
+/// The lanes of each node.
+pub(crate) fn choose(ports: Ports, nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
+    match ports {
+        Ports::Auto => any_free(nodes, lanes),
+        Ports::From(base) => from(base, nodes, lanes),
+    }
+}
+
+fn from(base: u16, nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
+    let step = lanes.div_ceil(STEP).max(1) * STEP;
+    let at = |node: u8, lane: u16| {
+        let offset = u16::from(node).checked_mul(step)?.checked_add(lane)?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, base.checked_add(offset)?)))
+    };
+    let one = |node: u8| (0..lanes).map(|lane| at(node, lane)).collect::<Option<Vec<_>>>();
+    let all: Option<Vec<_>> = (0..nodes).map(one).collect();
+    all.ok_or_else(|| {
+        let what = format!("--ports {base}: {nodes} nodes in steps of {step} go past port 65535");
+        Report::new(Exit::Usage, what).next("try", "galvani dev --ports auto")
+    })
+}
+
+fn any_free(nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
+    // All are held until all are chosen, so that none is chosen twice.
+    let mut held = Vec::new();
+    let mut all = Vec::new();
+    for _ in 0..nodes {
+        let mut one = Vec::new();
+        for _ in 0..lanes {
+            let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+            let bound = bound.and_then(|socket| Ok((socket.local_addr()?, socket)));
+            let (addr, socket) = bound.map_err(|error| no_port(&error))?;
+            one.push(addr);
+            held.push(socket);
+        }
+        all.push(one);
+    }
+    Ok(all)
+}
+
+/// An error unless every address is free.
+pub(crate) fn check<'a>(lanes: impl Iterator<Item = &'a SocketAddr>) -> Result<(), Report> {
+    for addr in lanes {
+        match UdpSocket::bind(addr) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(mistakes::port_taken(addr.port(), owner(addr.port())));
+            }
+            Err(error) => return Err(no_port(&error)),
+        }
+    }
+    Ok(())
+}
+
+fn no_port(error: &io::Error) -> Report {
+    Report::unexpected(format!("no udp port on loopback: {error}"))
+}
+
+/// Which process has a UDP port: its id and command line, as far as /proc tells.
+fn owner(port: u16) -> Option<(u32, String)> {
+    let tables = ["/proc/net/udp", "/proc/net/udp6"];
+    let inode = tables.iter().find_map(|path| inode_of(&fs::read_to_string(path).ok()?, port))?;
+    let wanted = format!("socket:[{inode}]");
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        let has = |file: fs::DirEntry| {
+            fs::read_link(file.path())
+                .is_ok_and(|to| to.as_os_str().as_bytes() == wanted.as_bytes())
+        };
+        if files.flatten().any(has) {
+            return Some((pid, command_of(pid)));
+        }
+    }
+    None
+}
+
+/// The inode of the socket bound to `port`, from the text of /proc/net/udp.
+fn inode_of(table: &str, port: u16) -> Option<u64> {
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, bound) = fields.get(1)?.rsplit_once(':')?;
+        let same = u16::from_str_radix(bound, 16).ok()? == port;
+        same.then(|| fields.get(9)?.parse().ok()).flatten()
+    })
+}
+
+fn command_of(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<String> = line
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let text = words.join(" ");
+    crate::report::text::printable(text.trim_end().as_bytes(), COMMAND_CHARS_SHOWN)
+}
+
+const COMMAND_CHARS_SHOWN: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::{check, choose, inode_of};
+    use crate::args::dev::Ports;
+    use std::collections::BTreeSet;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn ports_are_stable_and_apart() {
+        let ports = |nodes, lanes| -> Vec<Vec<u16>> {
+            let all = choose(Ports::From(7070), nodes, lanes).expect("room");
+            all.iter().map(|one| one.iter().map(|addr| addr.port()).collect()).collect()
+        };
+        assert_eq!(ports(3, 2), [[7070, 7071], [7080, 7081], [7090, 7091]]);
+        assert_eq!(ports(2, 11)[1][0], 7090);
+        assert_eq!(choose(Ports::From(65530), 2, 1).expect_err("no room").exit.code(), 2);
+    }
+
+    #[test]
+    fn automatic_ports_are_all_different() {
+        let all = choose(Ports::Auto, 5, 3).expect("free ports");
+        let different: BTreeSet<_> = all.iter().flatten().collect();
+        assert_eq!(different.len(), 15);
+    }
+
+    #[test]
+    fn a_taken_port_is_told_with_its_owner() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let addr = socket.local_addr().expect("bound");
+        let report = check([addr].iter()).expect_err("taken");
+        let (port, pid) = (addr.port(), std::process::id());
+        let told = report.to_string();
+        assert!(told.starts_with(&format!("error  udp {port} is used by pid {pid} (")), "{told}");
+        drop(socket);
+    }
+
+    #[test]
+    fn sockets_are_found_in_the_kernels_table() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   \
+                     uid  timeout inode ref pointer drops\n  \
+                     515: 0100007F:1B9E 00000000:0000 07 00000000:00000000 00:00000000 00000000     \
+                     0        0 41201 2 0000000000000000 0\n";
+        assert_eq!(inode_of(table, 7070), Some(41201));
+        assert_eq!(inode_of(table, 7071), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! Waiting until a local cluster answers: every node that was started, and a quorum.
+//!
+//! Ready means that each of those nodes says it is connected to the others and that a write and a
+//! read with majorities have been answered through the client. There is a deadline, and what is
+//! waited for has a name.
+
+use crate::connect::App;
+use crate::dev::files::{DevNode, Local};
+use crate::dev::process::{ProcessState, log_tail};
+use crate::exit::Exit;
+use crate::report::Report;
+use galvani_client::{Client, NodeReport, Quorum};
+use std::collections::BTreeSet;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// Waits; how long it took.
+pub(crate) async fn wait(
+    app: &App,
+    local: &Local,
+    children: &mut [(String, Child)],
+) -> Result<Duration, Report> {
+    let began = Instant::now();
+    let mut told = false;
+    let mut client = None;
+    loop {
+        if let Some(report) = died(local, children) {
+            return Err(report);
+        }
+        let missing = match step(local, &mut client).await {
+            Ok(()) => return Ok(began.elapsed()),
+            Err(missing) => missing,
+        };
+        if began.elapsed() >= DEADLINE {
+            let what = format!("cluster {} is not ready after 30 s", local.memory.name);
+            return Err(Report::new(Exit::NoServer, what)
+                .why(format!("waited for {missing}"))
+                .next_line(vec![
+                    ("see", "galvani dev status".to_owned()),
+                    ("or", "galvani dev logs NODE".to_owned()),
+                ]));
+        }
+        if !told && began.elapsed() >= TELL_AFTER {
+            app.out.say(&format!("waiting for {missing}"));
+            told = true;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// A child that ended is not waited for: its log says why.
+fn died(local: &Local, children: &mut [(String, Child)]) -> Option<Report> {
+    children.iter_mut().find_map(|(name, child)| {
+        let status = child.try_wait().ok().flatten()?;
+        let node = local.memory.nodes.iter().find(|node| node.name == *name)?;
+        let mut report = Report::unexpected(format!("{name} ended at its start: {status}"));
+        for line in log_tail(&local.log(node), LOG_LINES) {
+            report = report.why(line);
+        }
+        Some(report.next("see", format!("galvani dev logs {name}")))
+    })
+}
+
+/// One try; what is missing.
+async fn step(local: &Local, client: &mut Option<Client>) -> Result<(), String> {
+    let running: Vec<&DevNode> =
+        local.memory.nodes.iter().filter(|node| local.state(node) == ProcessState::Up).collect();
+    let connected = match client {
+        Some(client) => client,
+        None => client.insert(connect(local).await?),
+    };
+    let reports = connected.status().await;
+    nodes_meet(&running, &reports)?;
+    let majority = usize::from(local.memory.n) / 2 + 1;
+    let away = local.memory.nodes.len() - running.len();
+    if usize::from(local.memory.n).saturating_sub(away) >= majority {
+        quorum_answers(connected).await?;
+    }
+    Ok(())
+}
+
+async fn connect(local: &Local) -> Result<Client, String> {
+    Client::builder()
+        .seed(format!("galvani://{}", local.seeds().join(",")))
+        .identity_dir(local.dir.join("client"))
+        .connect_timeout(CONNECT_TIME)
+        .timeout(REQUEST_TIME)
+        .connect()
+        .await
+        .map_err(|error| format!("an answer: {error}"))
+}
+
+/// Whether every running node answers and is connected to every other running one.
+fn nodes_meet(running: &[&DevNode], reports: &[NodeReport]) -> Result<(), String> {
+    let expected: BTreeSet<_> = reports
+        .iter()
+        .filter(|report| running.iter().any(|node| node.name == report.name))
+        .map(|report| report.id)
+        .collect();
+    for node in running {
+        let Some(report) = reports.iter().find(|report| report.name == node.name) else {
+            return Err(format!("{} to be known", node.name));
+        };
+        let status = report.status.as_ref().map_err(|_| format!("{} to answer", node.name))?;
+        let met: BTreeSet<_> = status.peers_up.iter().copied().chain([report.id]).collect();
+        if let Some(id) = expected.difference(&met).next() {
+            let name = reports.iter().find(|other| other.id == *id).map_or("?", |one| &one.name);
+            return Err(format!("{} to reach {name}", node.name));
+        }
+    }
+    Ok(())
+}
+
+/// A write and a read with majorities. The write is a tombstone: no listing shows it.
+async fn quorum_answers(client: &Client) -> Result<(), String> {
+    let tell = |what: &'static str| move |error| format!("a {what}: {error}");
+    let read = client.get(READY_KEY).r(Quorum::Majority).await.map_err(tell("quorum read"))?;
+    let write = client.delete(READY_KEY).after(&read).w(Quorum::Majority).send();
+    write.await.map_err(tell("quorum write"))?;
+    client.get(READY_KEY).r(Quorum::Majority).await.map_err(tell("quorum read"))?;
+    Ok(())
+}
+
+const READY_KEY: &str = "galvani/ready";
+const DEADLINE: Duration = Duration::from_secs(30);
+const TELL_AFTER: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(25);
+/// Short, so that a node that ends at its start is noticed soon.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+const REQUEST_TIME: Duration = Duration::from_secs(2);
+/// Lines of the log of a node that ended at its start.
+const LOG_LINES: usize = 5;

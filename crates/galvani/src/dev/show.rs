@@ -1,0 +1,106 @@
+//! A local cluster on the screen.
+
+use crate::connect::App;
+use crate::dev::files::{DevNode, Local};
+use crate::dev::process::ProcessState;
+use crate::report::text::Span;
+use crate::report::{Report, json};
+use serde_json::{Value, json as value};
+use std::path::Path;
+use std::time::Duration;
+
+/// What `dev` says when the cluster is ready.
+pub(crate) fn ready(app: &App, local: &Local, took: Duration) -> Result<(), Report> {
+    if app.out.is_json() {
+        let mut map = document(local);
+        map.insert("ready_ms".to_owned(), json::millis(took));
+        return app.out.json(map);
+    }
+    if app.out.quiet {
+        return Ok(());
+    }
+    let name = &local.memory.name;
+    let last = local.memory.nodes.last().map_or("n1", |node| node.name.as_str());
+    app.out.line(&page(local))?;
+    app.out.line(&format!(
+        "ready in {}, context {name} selected\n  \
+         try    galvani put greeting hello -w 2  &&  galvani get greeting -r 2\n  \
+         break  galvani dev kill {last}              (a real SIGKILL)\n  \
+         stop   galvani dev stop                 ({})",
+        Span(took),
+        if local.memory.ephemeral { "the data goes" } else { "data stays" }
+    ))
+}
+
+/// What `dev status` says.
+pub(crate) fn status(app: &App, local: &Local) -> Result<(), Report> {
+    match app.out.is_json() {
+        true => app.out.json(document(local)),
+        false => app.out.line(&page(local)),
+    }
+}
+
+fn page(local: &Local) -> String {
+    let memory = &local.memory;
+    let kept = if memory.ephemeral { "until it stops" } else { "kept" };
+    let mut page = format!(
+        "galvani {}  cluster {}  {} nodes  n={}  data {} ({kept})",
+        env!("CARGO_PKG_VERSION"),
+        memory.name,
+        memory.nodes.len(),
+        memory.n,
+        with_tilde(&local.dir)
+    );
+    for node in &memory.nodes {
+        page.push_str("\n  ");
+        page.push_str(&line(local, node));
+    }
+    page
+}
+
+fn line(local: &Local, node: &DevNode) -> String {
+    let state = local.state(node);
+    let at = match node.lanes.as_slice() {
+        [] => "nowhere".to_owned(),
+        [one] => one.to_string(),
+        [first, rest @ ..] => format!("{first} ({} lanes)", rest.len() + 1),
+    };
+    let pid = match (state, node.pid) {
+        (ProcessState::Up | ProcessState::Paused, Some(pid)) => format!("pid {pid}  "),
+        (ProcessState::Down, _) | (_, None) => String::new(),
+    };
+    format!("{}  quic {at}  zone {}  {pid}{}", node.name, node.zone, state.word())
+}
+
+fn document(local: &Local) -> serde_json::Map<String, Value> {
+    let memory = &local.memory;
+    let mut map = json::object("galvani.dev/1");
+    map.insert("cluster".to_owned(), memory.name.as_str().into());
+    map.insert("dir".to_owned(), local.dir.display().to_string().into());
+    map.insert("identity".to_owned(), local.dir.join("client").display().to_string().into());
+    map.insert("n".to_owned(), memory.n.into());
+    map.insert("ephemeral".to_owned(), memory.ephemeral.into());
+    let node = |node: &DevNode| {
+        let state = local.state(node);
+        let pid = node.pid.filter(|_| state != ProcessState::Down);
+        value!({
+            "name": node.name,
+            "zone": node.zone,
+            "lanes": node.lanes,
+            "pid": pid,
+            "state": state.word(),
+            "log": local.log(node).display().to_string(),
+        })
+    };
+    map.insert("nodes".to_owned(), memory.nodes.iter().map(node).collect());
+    map
+}
+
+/// A path as people type it.
+fn with_tilde(path: &Path) -> String {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    match home.and_then(|home| path.strip_prefix(home).ok().map(Path::to_owned)) {
+        Some(rest) => format!("~/{}", rest.display()),
+        None => path.display().to_string(),
+    }
+}
