@@ -285,7 +285,7 @@ impl World {
         let boot = self.nodes[node].boot;
         let wait = self.dice.net.between(20, self.profile.delay_max);
         let packet = Packet::Request { to, boot, call, message };
-        self.queue.push(self.now + wait, Event::Arrive(packet));
+        self.queue.push(self.now + wait, Event::Arrive(Box::new(packet)));
         let patience = u64::from(timeout_ms) * 1000 + SLACK_MICROS + 2 * self.profile.delay_max;
         self.queue.push(self.now + patience, Event::Patience { call });
         call

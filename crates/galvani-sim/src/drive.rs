@@ -227,7 +227,10 @@ impl World {
             Route::Client(call) => {
                 let message = self.through_codec(to.id, false, message);
                 let wait = self.dice.net.between(20, self.profile.delay_max);
-                self.queue.push(self.now + wait, Event::Arrive(Packet::Answer { call, message }));
+                self.queue.push(
+                    self.now + wait,
+                    Event::Arrive(Box::new(Packet::Answer { call, message })),
+                );
             }
             Route::Peer(ask) => {
                 self.note_message(from, ask.conn.asker, &message);
@@ -239,7 +242,10 @@ impl World {
                 if let Some(id) = tamper::second_ack(self.mutant, ask.id, &message) {
                     let message = message.clone();
                     let ask = AskRef { id, ..ask };
-                    self.queue.push(self.now + 1, Event::Arrive(Packet::Reply { ask, message }));
+                    self.queue.push(
+                        self.now + 1,
+                        Event::Arrive(Box::new(Packet::Reply { ask, message })),
+                    );
                 }
                 let fate = self.net.fate(ask.conn, false, true, self.now, &mut self.dice.net);
                 self.dispatch(fate, ask.conn, Packet::Reply { ask, message });
@@ -260,7 +266,7 @@ impl World {
                     _ => self.coverage.add("net.doubled", 1),
                 }
                 for micros in times {
-                    self.queue.push(micros, Event::Arrive(packet.clone()));
+                    self.queue.push(micros, Event::Arrive(Box::new(packet.clone())));
                 }
             }
         }

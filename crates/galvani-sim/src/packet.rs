@@ -53,7 +53,7 @@ pub(crate) enum Event {
     /// A lane works on what has arrived.
     Tick { at: LaneAt, boot: u64 },
     /// A message arrives.
-    Arrive(Packet),
+    Arrive(Box<Packet>),
     /// A lane notices that a connection is dead, if it still is.
     Detect { conn: ConnId, epoch: u64 },
     /// A lane tries to connect.

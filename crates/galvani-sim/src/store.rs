@@ -102,8 +102,10 @@ impl Store for SimStore {
         }
         let minted = change.own.is_some();
         let (shard, record) = (change.shard, change.record.clone());
+        // A store that knows its disk is full refuses here, and nothing is staged.
+        self.inner.stage(change)?;
         self.staged.push(Staged { shard, record, minted });
-        self.inner.stage(change)
+        Ok(())
     }
 
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError> {

@@ -58,7 +58,7 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
 pub(crate) fn second_ack(mutant: Option<Mutant>, id: u64, message: &Message) -> Option<u64> {
     let ack = matches!(message, Message::Replicated(Replicated { result: Ok(_) }));
     (mutant == Some(Mutant::DuplicateAcks) && ack && id >= FIRST_OPERATION_ASK)
-        .then_some(if id % 8 == 0 { id + 1 } else { id - 1 })
+        .then_some(if id.is_multiple_of(FIRST_OPERATION_ASK) { id + 1 } else { id - 1 })
 }
 
 /// A plain version vector: everything up to the highest counter of each origin.

@@ -130,7 +130,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Tick { at, boot } => self.tick(at, boot),
-            Event::Arrive(packet) => self.arrive(packet),
+            Event::Arrive(packet) => self.arrive(*packet),
             Event::Detect { conn, epoch } => self.detect(conn, epoch),
             Event::Dial { conn, boot } => self.dial(conn, boot),
             Event::ClientNext { client } => self.client_next(client),

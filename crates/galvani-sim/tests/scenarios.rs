@@ -4,6 +4,8 @@
 //! `UPDATE=1 cargo test -p galvani-sim --test scenarios` writes what is said now into the files:
 //! read the difference before you keep it.
 
+#![allow(clippy::disallowed_methods)] // A runner reads its scenarios from files.
+
 use galvani_sim::Script;
 use std::fs;
 use std::path::{Path, PathBuf};

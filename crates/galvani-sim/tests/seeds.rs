@@ -2,8 +2,6 @@
 //! same way twice.
 
 use galvani_sim::{Coverage, RunOptions, run_seed};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds of one test run; tens of thousands are run by hand (`cargo xtask sim`).
 const SEEDS: u64 = 300;
@@ -47,29 +45,16 @@ const PROBES: &[&str] = &[
 
 #[test]
 fn no_seed_breaks_an_oracle_and_every_rare_state_is_met() {
-    let (next, all) = (AtomicU64::new(1), Mutex::new((Coverage::default(), Vec::new())));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > SEEDS {
-                        return;
-                    }
-                    let outcome = run_seed(seed, RunOptions::default());
-                    let mut all = all.lock().expect("no holder panics");
-                    all.0.merge(&outcome.coverage);
-                    if let Some(violation) = outcome.violation {
-                        all.1.push(format!(
-                            "seed {seed}: {violation}\n  replay: cargo xtask sim --from {seed} \
-                             --seeds 1 --verbose"
-                        ));
-                    }
-                }
-            });
+    let (mut coverage, mut failed) = (Coverage::default(), Vec::new());
+    for seed in 1..=SEEDS {
+        let outcome = run_seed(seed, RunOptions::default());
+        coverage.merge(&outcome.coverage);
+        if let Some(violation) = outcome.violation {
+            failed.push(format!(
+                "seed {seed}: {violation}\n  replay: cargo xtask sim --from {seed} --seeds 1 --verbose"
+            ));
         }
-    });
-    let (coverage, failed) = all.into_inner().expect("no holder panics");
+    }
     assert!(failed.is_empty(), "{} of {SEEDS} seeds:\n{}", failed.len(), failed.join("\n"));
     let missed: Vec<&&str> = PROBES.iter().filter(|name| coverage.count(name) == 0).collect();
     assert!(missed.is_empty(), "never met: {missed:?}\n{coverage}");

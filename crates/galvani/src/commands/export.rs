@@ -5,11 +5,13 @@
 
 use crate::args::data::Export;
 use crate::commands::del::worse;
+use crate::commands::patience::{next_page, patient};
 use crate::commands::progress::bar;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::record::Record;
+use crate::report::client::Retype;
 use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json, mistakes};
 use bytes::Bytes;
@@ -26,7 +28,11 @@ pub(crate) async fn run(app: &App, args: Export) -> Done {
     let mut target = Target::create(&args.file)?;
     let began = Instant::now();
     let bar = bar(&app.out, None, "export");
-    let retype = options::retype("export", &args.bucket.bucket, &args.prefix, "");
+    let retype = Retype {
+        command: "export",
+        subject: args.file.display().to_string(),
+        typed: format!("galvani export {}", args.file.display()),
+    };
     let mut list = session.bucket(&args.bucket).list(args.prefix.clone());
     if let Some(r) = args.read.r {
         list = list.r(r);
@@ -36,7 +42,7 @@ pub(crate) async fn run(app: &App, args: Export) -> Done {
     }
     let (mut records, mut failed, mut worst) = (0u64, 0u64, Exit::Done);
     while let Some(page) =
-        list.next_page().await.map_err(|error| client::report(&error, &retype))?
+        next_page(&mut list).await.map_err(|error| client::report(&error, &retype))?
     {
         let keys = page.keys.into_iter().map(|listed| listed.key);
         let (session, args) = (&session, &args);
@@ -67,12 +73,16 @@ pub(crate) async fn run(app: &App, args: Export) -> Done {
 }
 
 async fn one(session: &Session, args: &Export, key: Bytes) -> Result<Option<Record>, Report> {
-    let get = session.bucket(&args.bucket).get(key.clone());
-    let mut get = options::read(get, args.copies, args.read);
-    if args.copies.strict {
-        get = get.strict();
-    }
-    let read = get.await.map_err(|error| {
+    let read = patient(|_| async {
+        let get = session.bucket(&args.bucket).get(key.clone());
+        let mut get = options::read(get, args.copies, args.read);
+        if args.copies.strict {
+            get = get.strict();
+        }
+        get.await
+    })
+    .await
+    .map_err(|error| {
         let retype = options::retype("export", &args.bucket.bucket, &key, "");
         client::report(&error, &retype)
     })?;
@@ -161,6 +171,6 @@ impl Target {
     }
 }
 
-/// Time of one request of an export: long enough to sit out the loss of a node.
-const TIMEOUT: Duration = Duration::from_secs(15);
-const RETRIES: u8 = 10;
+/// Time of one request of an export: long enough for the client to turn to another node.
+const TIMEOUT: Duration = Duration::from_secs(4);
+const RETRIES: u8 = 4;

@@ -6,6 +6,7 @@
 
 use crate::args::data::Import;
 use crate::commands::del::worse;
+use crate::commands::patience::patient;
 use crate::commands::progress::bar;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
@@ -15,6 +16,7 @@ use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json, mistakes};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use galvani_client::Error;
 use galvani_model::limits::{KEY_BYTES_MAX, SIBLINGS_MAX, VALUE_BYTES_MAX};
 use indicatif::ProgressBar;
 use std::fs::File;
@@ -32,7 +34,6 @@ struct Line {
 enum Outcome {
     Written,
     Same,
-    /// `None`: the line is no record, or could not be read.
     Failed(Report),
 }
 
@@ -116,19 +117,29 @@ async fn one(session: &Session, args: &Import, line: &Line) -> Outcome {
         Ok(record) => record,
         Err(error) => return Outcome::Failed(malformed(line, &error)),
     };
-    let bucket = session.bucket(&args.bucket);
-    let fail = |error| {
+    let stored = patient(|tries| store(session, args, &record, tries > 0)).await;
+    stored.unwrap_or_else(|error| {
         let retype = options::retype("import", &args.bucket.bucket, &record.key, "");
         Outcome::Failed(client::report(&error, &retype))
-    };
+    })
+}
+
+/// One try. Another one reads first in any case: the one before may have left something.
+async fn store(
+    session: &Session,
+    args: &Import,
+    record: &Record,
+    again: bool,
+) -> Result<Outcome, Error> {
+    let bucket = session.bucket(&args.bucket);
     let mut context = None;
-    if !args.blind {
+    if again || !args.blind {
         let get = options::read(bucket.get(record.key.clone()), args.copies, args.read);
-        match get.await {
-            Ok(read) if record.has_exactly(read.values()) => return Outcome::Same,
-            Ok(read) => context = Some(read.context),
-            Err(error) => return fail(error),
+        let read = get.await?;
+        if record.has_exactly(read.values()) {
+            return Ok(if again { Outcome::Written } else { Outcome::Same });
         }
+        context = Some(read.context);
     }
     for value in &record.values {
         let put = bucket.put(record.key.clone(), Bytes::clone(value));
@@ -137,11 +148,9 @@ async fn one(session: &Session, args: &Import, line: &Line) -> Outcome {
             Some(seen) => put.after(&seen),
             None => put.blind(),
         };
-        if let Err(error) = options::write(put, args.copies, args.write).send().await {
-            return fail(error);
-        }
+        options::write(put, args.copies, args.write).send().await?;
     }
-    Outcome::Written
+    Ok(Outcome::Written)
 }
 
 fn malformed(line: &Line, error: &RecordError) -> Report {
@@ -261,9 +270,9 @@ fn create(path: &Path) -> Result<BufWriter<File>, Report> {
     File::create(path).map(BufWriter::new).map_err(|error| mistakes::file(path, &error))
 }
 
-/// Time of one request of an import: long enough to sit out the loss of a node.
-const TIMEOUT: Duration = Duration::from_secs(15);
-const RETRIES: u8 = 10;
+/// Time of one request of an import: long enough for the client to turn to another node.
+const TIMEOUT: Duration = Duration::from_secs(4);
+const RETRIES: u8 = 4;
 /// Failures told one by one; all go to `--failed`.
 const FAILURES_TOLD: u64 = 20;
 /// Longest line: every byte of a key with the most and largest values, escaped as `\u0000`.

@@ -15,6 +15,7 @@ mod help;
 mod import;
 mod ls;
 mod options;
+mod patience;
 mod progress;
 mod put;
 mod quorum;

@@ -66,10 +66,13 @@ async fn read(session: &Session, args: &Put, retype: &Retype) -> Result<Read, Re
     let get = session.bucket(&args.bucket).get(args.key.clone());
     let get = options::read(get, args.copies, args.read);
     get.await.map_err(|error| {
-        let way = format!("{} --blind", retype.typed);
-        client::report(&error, retype)
-            .why("put reads first, to replace what is there")
-            .next("or", way)
+        let report = client::report(&error, retype);
+        match error.is_retryable() {
+            true => report
+                .why("put reads first, to replace what is there")
+                .next("or", format!("{} --blind", retype.typed)),
+            false => report,
+        }
     })
 }
 

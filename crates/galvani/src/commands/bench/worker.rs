@@ -57,6 +57,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new() -> Tally {
+        // Grows as needed, to minutes: a latency is never cut.
         let histogram = || Histogram::new(3).expect("3 digits are within 0..=5");
         Tally { gets: histogram(), puts: histogram(), errors: BTreeMap::new() }
     }
@@ -160,8 +161,8 @@ impl Worker {
 }
 
 fn record(histogram: &mut Histogram<u64>, took: Duration) {
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-    histogram.saturating_record(micros);
+    let micros = took.as_micros().clamp(1, LATENCY_MICROS_MAX) as u64;
+    histogram.record(micros).expect("a histogram that resizes takes any value");
 }
 
 /// SplitMix64: good enough to pick keys, the same for every run.
@@ -173,6 +174,8 @@ pub(crate) fn next_random(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// No request may take longer than a minute; an hour is more than enough.
+const LATENCY_MICROS_MAX: u128 = 3_600_000_000;
 /// Kinds of failures told apart.
 const ERRORS_MAX: usize = 32;
 
