@@ -9,6 +9,7 @@ use crate::config::DurabilityMode;
 use crate::figures::{self, LaneFigures};
 use crate::links::{Links, Who};
 use crate::shared::{Control, Shared};
+use galvani_model::limits::REQUEST_ID_RETENTION_MS;
 use galvani_model::store::StoreError;
 use galvani_protocol::{Effect, Input, Lane, Now, PeerLane};
 use galvani_storage::NodeStore;
@@ -26,6 +27,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// How often a lane publishes its figures, in microseconds.
 const PUBLISH_MICROS: u64 = 200_000;
+/// Request rows one sweep looks at: five sweeps a second see a million rows in half an hour, at
+/// a cost far below that of one request.
+const SWEEP_ROWS: usize = 100;
 /// How long a stopping lane finishes what is under way, in microseconds.
 const DRAIN_MICROS: u64 = 5_000_000;
 /// How long a stopping lane waits for its last answers to be taken.
@@ -235,7 +239,16 @@ impl<E: Engine> LaneLoop<E> {
 
     fn publish(&mut self, now: Now) {
         if now.micros >= self.published_at + PUBLISH_MICROS {
+            self.sweep(now);
             self.publish_now(now);
+        }
+    }
+
+    /// Stages the removal of request rows past their retention; the next tick commits it.
+    fn sweep(&mut self, now: Now) {
+        let before_ms = now.unix_ms.saturating_sub(REQUEST_ID_RETENTION_MS);
+        if let Err(error) = self.store.sweep_requests(before_ms, SWEEP_ROWS) {
+            tracing::warn!(event = "sweep_failed", error = %error);
         }
     }
 

@@ -1,4 +1,7 @@
 //! What clients make of answers: every one goes before the oracles, then the client goes on.
+//!
+//! It judges nothing itself. A late answer is still heard: it may make certain what was in doubt.
+//! Next to read: `oracles/`.
 
 use crate::history::{CallEnd, Purpose};
 use crate::oracles::{answered, claims, denied, list, overlap, reads};

@@ -1,4 +1,7 @@
-//! One seed from its first instant to its verdict.
+//! One seed from its first instant to its verdict: populate, let clients and faults go on, finish.
+//!
+//! The only place that turns a panic of the code under test into a violation. Next to read:
+//! `quiet.rs`, which ends a run.
 
 use crate::client::Client;
 use crate::history::KeyInfo;

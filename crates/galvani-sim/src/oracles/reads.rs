@@ -1,4 +1,7 @@
 //! What a read shows was written to that key, is not denied, stands once, and its context covers it.
+//!
+//! Also: nothing shown replaces anything else shown. What a read misses is asked in `overlap.rs`,
+//! what its context claims in `claims.rs`.
 
 use crate::world::{World, context_key};
 use galvani_model::hlc::Hlc;

@@ -233,6 +233,12 @@ impl Script {
                 world.nodes[node].backup = Some(world.nodes[node].disk.memory().snapshot());
             }
             "wipe" | "restore" => self.change_disk(words, node)?,
+            "ticks" => {
+                for _ in 0..words.number::<u32>(1)?.min(1_000) {
+                    world.push_input(LaneAt { node, lane: 0 }, galvani_protocol::Input::Wake);
+                    world.run_until(world.now + 1_000);
+                }
+            }
             "full" => world.nodes[node].disk.memory().set_full(true),
             "free" => world.nodes[node].disk.memory().set_full(false),
             verb => return Err(format!("what is {verb}?")),

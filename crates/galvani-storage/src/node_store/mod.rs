@@ -7,6 +7,7 @@
 //! Next to read: `state.rs`, `../format/`.
 
 mod state;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,8 @@ pub struct NodeStore<E> {
     quarantined: u64,
     /// While the disk is full: commits since it was found so.
     full_for: Option<u32>,
+    /// Where the sweep of request rows goes on.
+    sweep_from: Vec<u8>,
 }
 
 /// While the disk is full, writes are refused before they are staged, so that reads of the same tick
@@ -82,6 +85,7 @@ impl<E: Engine> NodeStore<E> {
             requests: BTreeMap::new(),
             quarantined: 0,
             full_for: None,
+            sweep_from: vec![0],
         };
         let mut kept = Vec::new();
         for shard in store.shards()? {

@@ -1,1 +1,214 @@
+//! The store over the memory engine: overlay, commit, roll-back, recovery, damage, listings.
 
+use super::{NodeStore, StoreConfig};
+use crate::engine::{Corruption, CrashKeep, FailKind, MemoryEngine, Table};
+use crate::format::keys;
+use bytes::Bytes;
+use galvani_model::bucket::ConflictPolicy;
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
+use galvani_model::key::Key;
+use galvani_model::store::{Change, OwnOrigin, RequestEntry, Store, StoreError};
+use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, object_digest, value_hash};
+use std::sync::Arc;
+
+const SHARD: Shard = Shard { partition: Partition(4), n: 3 };
+const ORIGIN: Origin = Origin(99);
+
+fn open(engine: &Arc<MemoryEngine>, keep_origins: bool) -> NodeStore<MemoryEngine> {
+    let config = StoreConfig { lane: LaneIndex(0), lanes: 2, keep_origins };
+    NodeStore::open(engine.clone(), config).expect("readable").store
+}
+
+fn key(name: &str) -> Key {
+    Key::new("default".parse().expect("a name"), name.to_owned()).expect("a key")
+}
+
+fn record(counter: u64, name: &str) -> Record {
+    let value = Bytes::from(format!("value {counter}"));
+    let head = RecordHead {
+        dot: Dot::new(ORIGIN, counter),
+        key: key(name),
+        past: DotSet::new(),
+        hlc: Hlc(counter),
+        rid: RequestId(u128::from(counter)),
+        author: NodeId(1),
+        kind: Kind::Put,
+        value_len: value.len() as u32,
+        value_hash: value_hash(Kind::Put, &value),
+    };
+    Record { head, value }
+}
+
+/// Stages `record` as the vnode's own write.
+fn stage(store: &mut NodeStore<MemoryEngine>, record: &Record) -> Result<(), StoreError> {
+    let mut object = store.object(SHARD, &record.head.key)?;
+    let before = object_digest(&record.head.key, &object);
+    object.apply(&record.head, false, ConflictPolicy::Siblings);
+    let mut digest = store.replica(SHARD)?.digest;
+    digest.replace(before, object_digest(&record.head.key, &object));
+    let own = Some(OwnOrigin { origin: ORIGIN, counter: record.head.dot.counter });
+    let request = Some(RequestEntry { dot: record.head.dot, at_ms: record.head.dot.counter });
+    store.stage(Change { shard: SHARD, record: record.clone(), object, request, own, digest })
+}
+
+#[test]
+fn a_tick_sees_what_it_staged_and_the_disk_has_it_after_the_commit() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    assert_eq!(store.object(SHARD, &key("a")).expect("readable").versions().len(), 1);
+    assert!(open(&engine, true).object(SHARD, &key("a")).expect("readable").is_absent());
+    store.commit(false).expect("room");
+    let mut again = open(&engine, true);
+    assert_eq!(again.object(SHARD, &key("a")).expect("readable").versions().len(), 1);
+    assert_eq!(again.record(SHARD, Dot::new(ORIGIN, 1)).expect("readable"), Some(record(1, "a")));
+    assert_eq!(again.replica(SHARD), store.replica(SHARD));
+}
+
+#[test]
+fn the_state_is_what_log_arrivals_and_objects_add_up_to() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for counter in 1..=20 {
+        stage(&mut store, &record(counter, ["a", "b", "c"][counter as usize % 3])).expect("staged");
+        if counter % 4 == 0 {
+            store.commit(false).expect("room");
+        }
+    }
+    let mut expected = store.replica(SHARD).expect("loaded").clone();
+    expected.own = None;
+    assert_eq!(store.derive_state(SHARD), Ok(expected.clone()));
+    engine.corrupt(Table::Clocks, &keys::shard(SHARD), Corruption::FlipBit(9));
+    let mut again = open(&engine, true);
+    assert_eq!(again.replica(SHARD), Ok(&expected), "derived, without the doubtful origin");
+    assert!(again.quarantined() >= 1);
+}
+
+#[test]
+fn a_failed_commit_leaves_nothing_and_takes_a_new_incarnation() {
+    for fail in [FailKind::IoKept, FailKind::IoLost] {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut store = open(&engine, true);
+        stage(&mut store, &record(1, "a")).expect("staged");
+        store.commit(false).expect("room");
+        engine.fail_next_commits([fail]);
+        stage(&mut store, &record(2, "a")).expect("staged");
+        let error = store.commit(false).expect_err("it was told to fail");
+        assert!(matches!(error, StoreError::InDoubt { .. }), "{error}");
+        let state = store.replica(SHARD).expect("readable").clone();
+        assert_eq!(state.own, None, "{fail:?}");
+        let kept = store.record(SHARD, Dot::new(ORIGIN, 2)).expect("readable").is_some();
+        assert_eq!(state.clock.contains(Dot::new(ORIGIN, 2)), kept, "clock and log agree");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(false).expect("room");
+    engine.set_full(true);
+    stage(&mut store, &record(2, "a")).expect("nobody knows yet");
+    assert_eq!(store.commit(false), Err(StoreError::Full));
+    assert_eq!(stage(&mut store, &record(2, "a")), Err(StoreError::Full));
+    assert_eq!(store.object(SHARD, &key("a")).expect("reads go on").versions().len(), 1);
+    store.commit(false).expect("nothing staged, nothing refused");
+    engine.set_full(false);
+    // One of the next commits tries again.
+    let recovered = (0..100).any(|_| {
+        let staged = stage(&mut store, &record(2, "b")).is_ok();
+        store.commit(false).expect("room") == () && staged
+    });
+    assert!(recovered);
+    assert_eq!(store.object(SHARD, &key("b")).expect("readable").versions().len(), 1);
+}
+
+#[test]
+fn origins_are_kept_only_where_they_may_be() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(true).expect("room");
+    let own = OwnOrigin { origin: ORIGIN, counter: 1 };
+    assert_eq!(open(&engine, true).replica(SHARD).expect("readable").own, Some(own));
+    assert_eq!(open(&engine, false).replica(SHARD).expect("readable").own, None);
+}
+
+#[test]
+fn a_power_cut_keeps_whole_ticks() {
+    for unsynced in 0..=3 {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut store = open(&engine, true);
+        for counter in 1..=3 {
+            stage(&mut store, &record(counter, "a")).expect("staged");
+            store.commit(false).expect("room");
+        }
+        engine.crash(CrashKeep::Synced { unsynced });
+        let mut again = open(&engine, false);
+        let mut expected = again.replica(SHARD).expect("readable").clone();
+        assert_eq!(expected.clock.len(), unsynced as u64);
+        expected.own = None;
+        assert_eq!(again.derive_state(SHARD), Ok(expected));
+    }
+}
+
+#[test]
+fn a_damaged_object_is_never_served() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(false).expect("room");
+    let row = keys::object(SHARD, &key("a"));
+    engine.corrupt(Table::Objects, &row, Corruption::FlipBit(30));
+    let error = store.object(SHARD, &key("a")).expect_err("damaged");
+    assert!(matches!(error, StoreError::Corrupt { .. }));
+    assert_eq!(store.quarantined(), 1);
+    assert!(store.object(SHARD, &key("b")).expect("others are fine").is_absent());
+}
+
+#[test]
+fn a_listing_joins_what_is_staged_with_what_is_stored() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for (counter, name) in ["ab", "aa", "b", "ac"].into_iter().enumerate() {
+        stage(&mut store, &record(counter as u64 + 1, name)).expect("staged");
+        if counter == 1 {
+            store.commit(false).expect("room");
+        }
+    }
+    let bucket = "default".parse().expect("a name");
+    let mut names = |prefix: &str, after: Option<&str>, limit| -> Vec<String> {
+        let after = after.map(str::as_bytes);
+        let listed = store.list(SHARD, &bucket, prefix.as_bytes(), after, limit).expect("readable");
+        let name = |key: &Key| String::from_utf8_lossy(key.bytes()).into_owned();
+        listed.iter().map(|listed| name(&listed.key)).collect()
+    };
+    assert_eq!(names("", None, 10), ["aa", "ab", "ac", "b"]);
+    assert_eq!(names("a", None, 2), ["aa", "ab"]);
+    assert_eq!(names("a", Some("aa"), 10), ["ab", "ac"]);
+    assert_eq!(names("c", None, 10), Vec::<String>::new());
+}
+
+#[test]
+fn a_sweep_forgets_old_requests_only() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for counter in 1..=10 {
+        stage(&mut store, &record(counter, "a")).expect("staged");
+    }
+    store.commit(false).expect("room");
+    let swept: usize = (0..8)
+        .map(|_| {
+            let swept = store.sweep_requests(6, 3).expect("readable");
+            store.commit(false).expect("room");
+            swept
+        })
+        .sum();
+    assert_eq!(swept, 5, "those taken in at 1..=5");
+    for counter in 1..=10 {
+        let known = store.request(SHARD, record(counter, "a").head.write_id()).expect("readable");
+        assert_eq!(known.is_some(), counter >= 6);
+    }
+}

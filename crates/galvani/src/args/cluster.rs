@@ -51,13 +51,13 @@ pub(crate) struct Create {
     /// Where to write; must not hold a cluster.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// A node: NAME=IP:PORT[,zone=Z][,lanes=L][,weight=W]. Lane i listens on PORT + i.
+    /// A node: `NAME=IP:PORT[,zone=Z][,lanes=L][,weight=W]`. Lane i listens on PORT + i.
     #[arg(long = "node", value_name = "NODE", required = true)]
     pub(crate) nodes: Vec<NodeArg>,
-    /// Copies of each key in bucket default.
-    #[arg(short, value_name = "N", default_value_t = 3,
+    /// Copies of each key in bucket default. [default: 3, or the number of nodes if less]
+    #[arg(short, value_name = "N",
           value_parser = clap::value_parser!(u8).range(1..=7))]
-    pub(crate) n: u8,
+    pub(crate) n: Option<u8>,
     /// Partitions, a power of two, for the cluster's life.
     #[arg(long, value_name = "Q", default_value_t = PARTITIONS_DEFAULT)]
     pub(crate) partitions: u16,

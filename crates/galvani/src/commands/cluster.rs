@@ -35,11 +35,15 @@ fn spec(args: &Create) -> ClusterSpec {
     ClusterSpec {
         name: args.name.clone(),
         partitions: args.partitions,
-        n: args.n,
+        n: copies(args),
         nodes: args.nodes.iter().map(node).collect(),
         durability: args.durability.into(),
         mtu_max: MTU_ETHERNET,
     }
+}
+
+fn copies(args: &Create) -> u8 {
+    args.n.unwrap_or_else(|| u8::try_from(args.nodes.len()).unwrap_or(COPIES).min(COPIES))
 }
 
 fn tell(app: &App, args: &Create, made: &Provisioned) -> Result<(), Report> {
@@ -58,7 +62,7 @@ fn tell(app: &App, args: &Create, made: &Provisioned) -> Result<(), Report> {
         "ok  cluster {}  {} nodes  n={}  in {dir}",
         args.name,
         args.nodes.len(),
-        args.n
+        copies(args)
     ))?;
     for (node, config) in args.nodes.iter().zip(&made.configs) {
         let (name, at, zone) = (&node.name, node.first_lane, &node.zone);
@@ -90,5 +94,7 @@ fn refused(args: &Create, error: &ProvisionError) -> Report {
     }
 }
 
+/// Copies of each key, if there are as many nodes.
+const COPIES: u8 = 3;
 /// Largest UDP payload on Ethernet, with IPv6.
 const MTU_ETHERNET: u16 = 1452;

@@ -166,13 +166,14 @@ fn destroy(app: &App, which: &Which, yes: bool) -> Done {
     if mine.as_deref() == Some(local.dir.as_path()) {
         app.state.remove(name)?;
     }
-    app.out.say(&format!("cluster {name} destroyed: processes, data and context are gone"));
+    app.out.say(&format!("cluster {name} in {} destroyed", local.dir.display()));
     Ok(Exit::Done)
 }
 
 fn confirmed(local: &Local) -> bool {
     let mut err = io::stderr().lock();
-    let asked = write!(err, "remove cluster {} and all its data? [y/N] ", local.memory.name);
+    let asked =
+        write!(err, "remove cluster {} in {}? [y/N] ", local.memory.name, local.dir.display());
     let mut answer = String::new();
     let read = asked.and_then(|()| err.flush());
     let read = read.and_then(|()| io::stdin().lock().read_line(&mut answer));

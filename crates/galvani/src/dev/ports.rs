@@ -53,13 +53,16 @@ fn any_free(nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
     Ok(all)
 }
 
-/// An error unless every address is free.
-pub(crate) fn check<'a>(lanes: impl Iterator<Item = &'a SocketAddr>) -> Result<(), Report> {
+/// An error unless every address is free; a `new` cluster may still choose others.
+pub(crate) fn check<'a>(
+    lanes: impl Iterator<Item = &'a SocketAddr>,
+    new: bool,
+) -> Result<(), Report> {
     for addr in lanes {
         match UdpSocket::bind(addr) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(mistakes::port_taken(addr.port(), owner(addr.port())));
+                return Err(mistakes::port_taken(addr.port(), owner(addr.port()), new));
             }
             Err(error) => return Err(no_port(&error)),
         }
@@ -143,7 +146,7 @@ mod tests {
     fn a_taken_port_is_told_with_its_owner() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let addr = socket.local_addr().expect("bound");
-        let report = check([addr].iter()).expect_err("taken");
+        let report = check([addr].iter(), true).expect_err("taken");
         let (port, pid) = (addr.port(), std::process::id());
         let told = report.to_string();
         assert!(told.starts_with(&format!("error  udp {port} is used by pid {pid} (")), "{told}");

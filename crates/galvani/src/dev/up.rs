@@ -67,7 +67,7 @@ pub(crate) fn start(local: &mut Local, indexes: &[usize]) -> Result<Vec<(String,
         .copied()
         .filter(|&index| local.state(&local.memory.nodes[index]) == ProcessState::Down)
         .collect();
-    ports::check(down.iter().flat_map(|&index| &local.memory.nodes[index].lanes))?;
+    ports::check(down.iter().flat_map(|&index| &local.memory.nodes[index].lanes), false)?;
     let mut children = Vec::new();
     for index in down {
         let node = &local.memory.nodes[index];
@@ -98,7 +98,7 @@ fn make(args: &Up, dir: PathBuf, name: String) -> Result<Local, Report> {
     let lanes =
         args.lanes.unwrap_or_else(|| u16::try_from(cores / usize::from(count)).unwrap_or(1).max(1));
     let lanes = ports::choose(args.ports.unwrap_or(Ports::From(ports::BASE)), count, lanes)?;
-    ports::check(lanes.iter().flatten())?;
+    ports::check(lanes.iter().flatten(), true)?;
     let nodes: Vec<DevNode> = lanes
         .into_iter()
         .enumerate()

@@ -154,15 +154,23 @@ pub(crate) fn kept_as_sibling(now: u32, place: &str) -> String {
     )
 }
 
-/// A UDP port of the local cluster is taken.
-pub(crate) fn port_taken(port: u16, owner: Option<(u32, String)>) -> Report {
+/// A UDP port of the local cluster is taken. Only a `new` cluster may still choose others.
+pub(crate) fn port_taken(port: u16, owner: Option<(u32, String)>, new: bool) -> Report {
+    let pid = owner.as_ref().map(|(pid, _)| *pid);
     let what = match owner {
         Some((pid, command)) => format!("udp {port} is used by pid {pid} ({command})"),
         None => format!("udp {port} is used by another process"),
     };
-    Report::new(Exit::Refused, what)
-        .why("nothing was started")
-        .next("try", "galvani dev --ports auto")
+    let report = Report::new(Exit::Refused, what).why("nothing was started");
+    match (new, pid) {
+        (true, _) => report.next("try", "galvani dev --ports auto"),
+        (false, Some(pid)) => report
+            .why("a cluster keeps the ports it was made with")
+            .next("free it", format!("kill {pid}")),
+        (false, None) => report
+            .why("a cluster keeps the ports it was made with")
+            .next("see", format!("ss -ulpn 'sport = {port}'")),
+    }
 }
 
 /// A value file or stdin is larger than any bucket allows.
@@ -235,7 +243,7 @@ mod tests {
     #[test]
     fn a_taken_port_names_its_owner() {
         let owner = Some((3112, "galvani server, cluster old".to_owned()));
-        let report = port_taken(7070, owner);
+        let report = port_taken(7070, owner, true);
         assert_eq!(
             report.to_string(),
             "error  udp 7070 is used by pid 3112 (galvani server, cluster old)\n       \

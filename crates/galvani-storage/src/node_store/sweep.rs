@@ -1,0 +1,50 @@
+//! Forgetting logical writes whose retries need not be recognised any more.
+//!
+//! Request rows would otherwise grow with every write for ever. A sweep looks at a bounded number
+//! of rows, goes on where the last one stopped, and stages deletes for the tick's commit. It touches
+//! nothing else: dots are remembered by the clock, for ever. Next to read: `mod.rs`.
+
+use super::{NodeStore, store_error};
+use crate::engine::{Engine, Table};
+use crate::format::{keys, rows};
+use galvani_model::ids::LaneIndex;
+use galvani_model::store::{RequestEntry, StoreError};
+use std::ops::ControlFlow;
+
+impl<E: Engine> NodeStore<E> {
+    /// Looks at up to `limit` request rows and stages the removal of those taken in before
+    /// `before_ms` (milliseconds since 1970). Returns how many those are. A row that does not
+    /// decode is removed too: it can recognise nothing.
+    pub fn sweep_requests(&mut self, before_ms: u64, limit: usize) -> Result<usize, StoreError> {
+        let mut old = Vec::new();
+        let (mut seen, mut last) = (0, None);
+        let config = self.config;
+        let mut look = |key: &[u8], row: &[u8]| {
+            seen += 1;
+            last = Some(key.to_vec());
+            let mine = keys::shard_of(key)
+                .is_some_and(|shard| LaneIndex::of(shard.partition, config.lanes) == config.lane);
+            let expired =
+                rows::get::<RequestEntry>(key, row).map_or(true, |entry| entry.at_ms < before_ms);
+            if mine && expired {
+                old.push(key.to_vec());
+            }
+            ControlFlow::Continue(())
+        };
+        self.engine
+            .scan(Table::RequestIds, &self.sweep_from, None, limit, &mut look)
+            .map_err(store_error)?;
+        self.sweep_from = match last {
+            Some(mut last) if seen >= limit => {
+                last.push(0);
+                last
+            }
+            // The end of the table: from its start again.
+            Some(_) | None => vec![0],
+        };
+        for key in &old {
+            self.batch.delete(Table::RequestIds, key);
+        }
+        Ok(old.len())
+    }
+}
