@@ -7,7 +7,7 @@
 //! Next to read: `replica.rs`. Source: DeCandia et al. 2007, sections 4.4-4.5.
 
 use crate::effect::ReplyTo;
-use crate::ops::{Asked, Ctx, Heard, NOBODY, Step, shortfall, tracker};
+use crate::ops::{Asked, Ctx, Heard, LINGER_MICROS, NOBODY, Step, shortfall, tracker};
 use crate::refuse::{self, ReadQuorum};
 use crate::replica;
 use crate::topology::Owners;
@@ -40,7 +40,8 @@ pub(crate) struct GetOp {
     records: BTreeMap<Dot, Record>,
     /// What each replica that answered has seen of the key.
     seen: Vec<(NodeId, DotSet)>,
-    /// When the client stops waiting, in the lane's microseconds.
+    /// When the client stops waiting, or late replicas are no longer listened to, in the lane's
+    /// microseconds.
     pub(crate) deadline: u64,
 }
 
@@ -150,6 +151,11 @@ impl GetOp {
         self.progress(ctx)
     }
 
+    /// Whether its client has its answer: then it only listens to late replicas.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
     /// The replicas it asked.
     pub(crate) fn asked(&self) -> &Asked {
         &self.asked
@@ -224,6 +230,7 @@ impl GetOp {
 
     fn answer_met(&mut self, ctx: &mut Ctx<'_>) {
         self.answered = true;
+        self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         ctx.counters.gets += 1;
         let object = self.join.object(self.policy);
         let context = Context { seen: self.join.seen().clone(), hlc: self.join.hlc() };
@@ -253,6 +260,7 @@ impl GetOp {
 
     fn answer_lost(&mut self, ctx: &mut Ctx<'_>) {
         self.answered = true;
+        self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         let (requirement, need, got) = shortfall(&self.tracker);
         let what = match requirement {
             Requirement::Primaries => QuorumKind::Pr,

@@ -128,9 +128,9 @@ impl Lane {
         self.table.next_deadline()
     }
 
-    /// Operations under way.
+    /// Operations that somebody waits for.
     pub fn inflight(&self) -> usize {
-        self.table.len()
+        self.table.waiting()
     }
 
     /// Figures since the lane was made.
@@ -162,7 +162,7 @@ impl Lane {
         if from_client {
             let op = self.table.next_id();
             self.started.push((op, from));
-            let full = self.table.len() >= self.config.limits.inflight;
+            let full = self.table.waiting() >= self.config.limits.inflight;
             let started = self.with(now, store, |ctx, stopping| {
                 let refusal = if stopping {
                     Some(Failure::Stopping)
@@ -228,18 +228,25 @@ impl Lane {
     }
 
     fn on_time(&mut self, now: Now, store: &mut dyn Store) {
-        while let Some((op, mut late)) = self.table.take_due(now.micros) {
-            let step = self.with(now, store, |ctx, _| match &mut late {
-                Op::Put(put, _) => put.on_deadline(ctx),
-                Op::Get(get, _) => get.on_deadline(ctx),
-                Op::List(list, _) => list.on_deadline(ctx),
-                Op::Explain(explain, _) => explain.on_deadline(ctx),
-                Op::Forward(forward, _) => forward.on_deadline(ctx),
-                Op::Bucket(bucket) => bucket.on_deadline(ctx),
-                Op::Known(_) => Step::Done,
-            });
-            debug_assert_eq!(step, Step::Done, "operation {op} outlived its deadline");
+        let lingering = self.config.limits.inflight.saturating_mul(LINGERING_PER_INFLIGHT);
+        while let Some((op, late)) =
+            self.table.take_due(now.micros).or_else(|| self.table.take_lingering_above(lingering))
+        {
+            self.give_up(op, late, now, store);
         }
+    }
+
+    fn give_up(&mut self, op: u64, mut late: Op, now: Now, store: &mut dyn Store) {
+        let step = self.with(now, store, |ctx, _| match &mut late {
+            Op::Put(put, _) => put.on_deadline(ctx),
+            Op::Get(get, _) => get.on_deadline(ctx),
+            Op::List(list, _) => list.on_deadline(ctx),
+            Op::Explain(explain, _) => explain.on_deadline(ctx),
+            Op::Forward(forward, _) => forward.on_deadline(ctx),
+            Op::Bucket(bucket) => bucket.on_deadline(ctx),
+            Op::Known(_) => Step::Done,
+        });
+        debug_assert_eq!(step, Step::Done, "operation {op} outlived its deadline");
     }
 
     /// Lends the lane's pieces to one operation.
@@ -463,6 +470,9 @@ fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
         }
     }
 }
+
+/// Answered operations that may listen to late replicas, per operation that may be waited for.
+const LINGERING_PER_INFLIGHT: usize = 4;
 
 /// When a client refused for overload should come again: a few service times of a full table.
 const OVERLOAD_RETRY_MS: u32 = 50;

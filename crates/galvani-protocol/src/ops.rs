@@ -34,6 +34,10 @@ pub(crate) fn of_ask_id(id: u64) -> (u64, usize) {
 /// The operation number of asks whose answers nobody waits for.
 pub(crate) const NOBODY: u64 = 0;
 
+/// How long an answered operation listens to late replicas, in microseconds: long enough for any
+/// that is alive, short enough that a dead one costs little memory.
+pub(crate) const LINGER_MICROS: u64 = 500_000;
+
 /// What became of one ask.
 #[derive(Clone, Debug)]
 #[expect(

@@ -6,7 +6,7 @@
 //! Next to read: `replica.rs`, `refuse.rs`. Source: DeCandia et al. 2007, section 4.5.
 
 use crate::effect::ReplyTo;
-use crate::ops::{Asked, Ctx, Heard, Step, shortfall, tracker};
+use crate::ops::{Asked, Ctx, Heard, LINGER_MICROS, Step, shortfall, tracker};
 use crate::refuse::{self, WriteQuorum};
 use crate::replica::{self, Taken};
 use crate::topology::Owners;
@@ -32,7 +32,8 @@ pub(crate) struct PutOp {
     dot: Dot,
     context: bytes::Bytes,
     siblings: u32,
-    /// When the client stops waiting, in the lane's microseconds.
+    /// When the client stops waiting, or late replicas are no longer listened to, in the lane's
+    /// microseconds.
     pub(crate) deadline: u64,
 }
 
@@ -137,6 +138,11 @@ impl PutOp {
         self.progress(ctx)
     }
 
+    /// Whether its client has its answer: then it only listens to late replicas.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
     /// The replicas it asked.
     pub(crate) fn asked(&self) -> &Asked {
         &self.asked
@@ -178,6 +184,7 @@ impl PutOp {
 
     fn answer_met(&mut self, ctx: &mut Ctx<'_>) {
         self.answered = true;
+        self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         ctx.counters.puts += 1;
         let done = PutDone {
             dot: self.dot,
@@ -190,6 +197,7 @@ impl PutOp {
 
     fn answer_lost(&mut self, ctx: &mut Ctx<'_>) {
         self.answered = true;
+        self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         let (requirement, need, got) = shortfall(&self.tracker);
         let what = match requirement {
             Requirement::Places => QuorumKind::W,

@@ -1,6 +1,7 @@
 //! Operations under way, by number, with their deadlines.
 //!
-//! Bounded by `Limits::inflight`, which the lane asks before it starts one. Next to read: `lane.rs`.
+//! Those that somebody waits for are bounded by `Limits::inflight`, which the lane asks before it
+//! starts one; those that only listen to late replicas by a multiple of it. Next to read: `lane.rs`.
 
 use crate::buckets::BucketOp;
 use crate::effect::PeerLane;
@@ -40,6 +41,16 @@ impl Op {
         }
     }
 
+    /// Whether somebody still waits for it.
+    fn is_waited_for(&self) -> bool {
+        match self {
+            Op::Put(op, _) => !op.is_answered(),
+            Op::Get(op, _) => !op.is_answered(),
+            Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
+            Op::Known(_) => false,
+        }
+    }
+
     /// The index of its ask that waits for `peer`, if one does.
     fn waits_for(&self, peer: PeerLane, topology: &Topology) -> Option<usize> {
         let of = |asked: &Asked, shard: &Shard| {
@@ -65,11 +76,13 @@ pub(crate) struct OpTable {
     ops: BTreeMap<u64, Op>,
     deadlines: BTreeSet<(u64, u64)>,
     last: u64,
+    /// Operations that somebody waits for.
+    waiting: usize,
 }
 
 impl OpTable {
     pub(crate) fn new() -> OpTable {
-        OpTable { ops: BTreeMap::new(), deadlines: BTreeSet::new(), last: 0 }
+        OpTable { ops: BTreeMap::new(), deadlines: BTreeSet::new(), last: 0, waiting: 0 }
     }
 
     /// A number no operation of this lane has had.
@@ -80,12 +93,14 @@ impl OpTable {
 
     pub(crate) fn insert(&mut self, id: u64, op: Op) {
         self.deadlines.insert((op.deadline(), id));
+        self.waiting += usize::from(op.is_waited_for());
         self.ops.insert(id, op);
     }
 
     pub(crate) fn take(&mut self, id: u64) -> Option<Op> {
         let op = self.ops.remove(&id)?;
         self.deadlines.remove(&(op.deadline(), id));
+        self.waiting -= usize::from(op.is_waited_for());
         Some(op)
     }
 
@@ -102,8 +117,20 @@ impl OpTable {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.ops.len()
+    /// Operations that somebody waits for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// An answered operation to give up when there are more than `most` of them: the one that
+    /// would be given up first anyway.
+    pub(crate) fn take_lingering_above(&mut self, most: usize) -> Option<(u64, Op)> {
+        if self.ops.len() - self.waiting <= most {
+            return None;
+        }
+        let lingers = |&&(_, id): &&(u64, u64)| !self.ops[&id].is_waited_for();
+        let id = self.deadlines.iter().find(lingers).map(|&(_, id)| id)?;
+        self.take(id).map(|op| (id, op))
     }
 
     /// The ids of all asks that wait for `peer`.

@@ -34,7 +34,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::EffectsFirst | Mutant::NeverFsyncs => &["durable_at_ack"],
         Mutant::DuplicateAcks | Mutant::AcksForOthers => &["durable_at_ack"],
         Mutant::TornBatches => &["rows_add_up", "one_dot_one_record", "no_panic"],
-        Mutant::PlainContexts => &["causality", "convergence", "read_your_quorum"],
+        Mutant::PlainContexts => &["causality", "read_your_quorum"],
         Mutant::OneSibling => &["causality"],
         Mutant::NewWritePerRetry => &["no_false_sibling", "causality"],
         Mutant::SaysNo => &["denied_stays_absent"],

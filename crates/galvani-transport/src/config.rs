@@ -48,10 +48,10 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a stranger may take to prove who it is and open its first stream. Default 5 s.
     pub handshake_timeout: Duration,
-    /// Silence after which a link is lost. Default 10 s. The library's 30 s leaves requests
+    /// Silence after which a link is lost. Default 5 s. The library's 30 s leaves requests
     /// hanging on a dead peer for half a minute.
     pub idle_timeout: Duration,
-    /// How often an otherwise silent link is exercised. Default 2 s; well below `idle_timeout`,
+    /// How often an otherwise silent link is exercised. Default 1 s; well below `idle_timeout`,
     /// so that several losses in a row do not end a link.
     pub keep_alive: Duration,
     /// Most time between two reads of one unfinished frame before the link is closed. Default 10 s.
@@ -96,8 +96,8 @@ impl Default for Config {
             retry_above: 32,
             connect_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(1),
             frame_gap_max: Duration::from_secs(10),
             stream_window: 1 << 20,
             send_window: 4 << 20,

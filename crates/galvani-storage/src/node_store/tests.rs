@@ -119,7 +119,7 @@ fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
     // One of the next commits tries again.
     let recovered = (0..100).any(|_| {
         let staged = stage(&mut store, &record(2, "b")).is_ok();
-        store.commit(false).expect("room") == () && staged
+        store.commit(false).is_ok() && staged
     });
     assert!(recovered);
     assert_eq!(store.object(SHARD, &key("b")).expect("readable").versions().len(), 1);
