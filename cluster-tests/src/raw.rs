@@ -1,0 +1,93 @@
+//! Peers that speak QUIC and do not keep to the protocol.
+//!
+//! Plain streams over a good TLS handshake, with any certificate and any protocol name, and
+//! datagrams that are no QUIC at all. What comes back is how the node ended it.
+
+use galvani_transport::pki::Identity;
+use galvani_transport::{Class, CloseCode, NODE_SERVER_NAME};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+/// Connects with the certificate of `identity`, trusting the authority `ca_pem`, under the
+/// protocol name `alpn`.
+pub async fn connect(
+    identity: &Identity,
+    ca_pem: &str,
+    server: SocketAddr,
+    alpn: &[u8],
+) -> Result<Connection, ConnectionError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(ca_pem)).expect("a root certificate");
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate(&identity.cert_pem)], key(identity))
+        .expect("key and certificate fit");
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let config = QuicClientConfig::try_from(tls).expect("the provider has QUIC's cipher suites");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let endpoint = Endpoint::client(any).expect("a port");
+    let config = quinn::ClientConfig::new(Arc::new(config));
+    endpoint.connect_with(config, server, NODE_SERVER_NAME).expect("a valid address").await
+}
+
+/// Opens a stream whose first byte names `class`.
+pub async fn open(connection: &Connection, class: Class) -> (SendStream, RecvStream) {
+    let (mut send, recv) = connection.open_bi().await.expect("streams are allowed");
+    send.write_all(&[class.wire_id()]).await.expect("one byte fits");
+    (send, recv)
+}
+
+/// A frame: its length, then `payload`.
+pub fn frame(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a small frame");
+    [&length.to_le_bytes(), payload].concat()
+}
+
+/// Waits until the node closes the connection; the code it gave.
+pub async fn close_code(connection: &Connection) -> CloseCode {
+    let closed = tokio::time::timeout(crate::wait::PATIENCE, connection.closed()).await;
+    match closed.expect("the node closes what does not keep to the protocol") {
+        ConnectionError::ApplicationClosed(close) => {
+            let number = u32::try_from(close.error_code.into_inner()).expect("codes are small");
+            CloseCode::from_number(number)
+        }
+        other => panic!("not closed by the node: {other:?}"),
+    }
+}
+
+/// Sends `count` datagrams of random bytes, some of which begin like QUIC packets.
+pub fn send_garbage(server: SocketAddr, count: usize, seed: u64) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut bytes = [0_u8; 1_500];
+    for index in 0..count {
+        let length = rng.random_range(1..bytes.len());
+        rng.fill_bytes(&mut bytes[..length]);
+        if index % 2 == 0 && length > 6 {
+            // A long header of QUIC version 1, type initial; what follows is noise.
+            bytes[0] = 0xc0 | (bytes[0] & 0x0f);
+            bytes[1..5].copy_from_slice(&1_u32.to_be_bytes());
+            bytes[5] %= 21;
+        }
+        // A full socket buffer drops some: garbage that is lost is no worse.
+        let _ = socket.send_to(&bytes[..length], server);
+    }
+}
+
+fn certificate(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
+}
+
+fn key(identity: &Identity) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).expect("a key")
+}

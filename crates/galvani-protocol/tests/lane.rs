@@ -1,0 +1,294 @@
+//! One lane by hand: what it answers, asks and takes back, one input at a time.
+//!
+//! Whole clusters under faults are the simulator's; these pin down single steps.
+
+use bytes::Bytes;
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{ClusterId, LaneIndex, NodeId, RequestId, Shard};
+use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_model::placement::{Layout, Member};
+use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::store::StoreError;
+use galvani_model::version::{ContextKey, Kind};
+use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
+use galvani_storage::engine::{FailKind, MemoryEngine};
+use galvani_storage::{NodeStore, StoreConfig};
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
+use galvani_wire::message::{Failed, Get, Put, Replicated};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const NODES: usize = 4;
+
+struct Bench {
+    lane: Lane,
+    store: NodeStore<MemoryEngine>,
+    engine: Arc<MemoryEngine>,
+    topology: Arc<Topology>,
+    now: Now,
+    requests: u64,
+}
+
+fn key(name: &str) -> Key {
+    Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key")
+}
+
+impl Bench {
+    /// Node 1 of four, three copies, all peers up.
+    fn new(limits: Limits) -> Bench {
+        let members = (1..=NODES as u16).map(|id| {
+            let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
+            Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address])
+        });
+        let members: Vec<Member> = members.collect::<Result<_, _>>().expect("members");
+        let layout = Layout::compute(ClusterId(5), 1, 16, 3, members).expect("a layout");
+        let topology = Arc::new(Topology {
+            node: NodeId(1),
+            name: "test".into(),
+            layout: Arc::new(layout),
+            buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
+            context_key: ContextKey([1; 16]),
+        });
+        let engine = Arc::new(MemoryEngine::new());
+        let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
+        let store = NodeStore::open(engine.clone(), config).expect("empty").store;
+        let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 7 };
+        let lane = Lane::new(config, topology.clone(), []);
+        let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
+        let mut bench = Bench { lane, store, engine, topology, now, requests: 0 };
+        for node in 2..=NODES as u128 {
+            bench.handle(Input::PeerUp(peer(NodeId(node))));
+        }
+        bench.tick();
+        bench
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.lane.handle(input, self.now, &mut self.store);
+    }
+
+    fn request(&mut self, forwarded: bool, message: Message) -> ReplyTo {
+        self.requests += 1;
+        let from = ReplyTo { link: 1, id: self.requests };
+        self.handle(Input::Request { from, forwarded, message });
+        from
+    }
+
+    /// Commits and gives out the effects, as the driver does.
+    fn tick(&mut self) -> Vec<Effect> {
+        let fsync = self.lane.wants_fsync(self.store.has_staged());
+        let committed = self.store.commit(fsync);
+        self.lane.end_tick(committed)
+    }
+
+    /// A key this node owns, or one it does not.
+    fn key(&self, owned: bool) -> Key {
+        let mut keys = (0..).map(|number| key(&format!("key-{number}")));
+        let fits = |key: &Key| self.topology.layout.is_owner(NodeId(1), self.shard(key)) == owned;
+        keys.find(fits).expect("some key fits")
+    }
+
+    fn shard(&self, key: &Key) -> Shard {
+        self.topology.layout.shard_of(key, 3)
+    }
+}
+
+fn peer(node: NodeId) -> PeerLane {
+    PeerLane { node, lane: LaneIndex(0) }
+}
+
+fn put(key: Key, rid: u128, w: u8) -> Message {
+    Message::Put(Put {
+        key,
+        kind: Kind::Put,
+        rid: RequestId(rid),
+        issued: Hlc::from_unix_ms(1_000_000),
+        context: None,
+        options: WriteOptions { w: Some(Quorum::Exactly(w)), ..WriteOptions::default() },
+        timeout_ms: 2000,
+        value: Bytes::from_static(b"v"),
+    })
+}
+
+fn get(key: Key, r: u8) -> Message {
+    let options = ReadOptions { r: Some(Quorum::Exactly(r)), ..ReadOptions::default() };
+    Message::Get(Get { key, options, timeout_ms: 2000 })
+}
+
+fn answers(effects: &[Effect]) -> Vec<&Message> {
+    let answer = |effect| match effect {
+        &Effect::Answer { ref message, .. } => Some(message),
+        &Effect::Ask { .. } | &Effect::DefineBucket { .. } => None,
+    };
+    effects.iter().filter_map(answer).collect()
+}
+
+fn asks(effects: &[Effect]) -> Vec<(PeerLane, u64)> {
+    let ask = |effect: &Effect| match effect {
+        Effect::Ask { to, id, .. } => Some((*to, *id)),
+        Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+    };
+    effects.iter().filter_map(ask).collect()
+}
+
+fn failure(effects: &[Effect]) -> (Failure, AppliedOutcome) {
+    match answers(effects)[..] {
+        [Message::Failed(Failed { failure, applied, .. })] => (failure.clone(), *applied),
+        ref other => panic!("one failure expected, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_write_is_answered_when_w_distinct_owners_have_it() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    bench.request(false, put(key, 1, 3));
+    let effects = bench.tick();
+    let asked = asks(&effects);
+    assert_eq!(asked.len(), 2, "the other owners are asked");
+    assert!(answers(&effects).is_empty());
+    let stored = || Message::Replicated(Replicated { result: Ok(false) });
+    bench.handle(Input::Reply { id: asked[0].1, message: stored() });
+    bench.handle(Input::Reply { id: asked[0].1, message: stored() });
+    assert!(answers(&bench.tick()).is_empty(), "the same replica twice is still one");
+    bench.handle(Input::Reply { id: asked[1].1, message: stored() });
+    assert!(matches!(answers(&bench.tick())[..], [Message::PutDone(_)]));
+}
+
+#[test]
+fn what_cannot_be_reached_is_refused_before_it_is_written() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let owners = bench.topology.owners(bench.shard(&key));
+    let away = *owners.iter().find(|&&node| node != NodeId(1)).expect("three owners");
+    bench.handle(Input::PeerDown(peer(away)));
+    bench.request(false, put(key.clone(), 1, 3));
+    let expected = Failure::ReplicasDown { what: QuorumKind::W, need: 3, up: 2, n: 3 };
+    let effects = bench.tick();
+    assert_eq!(failure(&effects), (expected, AppliedOutcome::No));
+    assert!(asks(&effects).is_empty());
+    bench.request(false, get(key, 1));
+    let Some(Message::GetDone(done)) = answers(&bench.tick()).first().cloned().cloned() else {
+        panic!("r=1 is this node alone");
+    };
+    assert_eq!(done.siblings, []);
+}
+
+#[test]
+fn a_replica_that_goes_away_decides_the_write_at_once() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    bench.request(false, put(key, 1, 3));
+    let asked = asks(&bench.tick());
+    bench.handle(Input::PeerDown(asked[0].0));
+    let expected = Failure::QuorumNotMet { what: QuorumKind::W, need: 3, got: 1, n: 3 };
+    assert_eq!(failure(&bench.tick()), (expected, AppliedOutcome::Maybe { acks: 1 }));
+}
+
+#[test]
+fn a_failed_commit_takes_back_what_the_tick_began() {
+    for (fail, applied) in [
+        (FailKind::Full, AppliedOutcome::No),
+        (FailKind::IoLost, AppliedOutcome::Maybe { acks: 0 }),
+        (FailKind::IoKept, AppliedOutcome::Maybe { acks: 0 }),
+    ] {
+        let mut bench = Bench::new(Limits::default());
+        let key = bench.key(true);
+        bench.engine.fail_next_commits([fail]);
+        bench.request(false, put(key.clone(), 1, 1));
+        let effects = bench.tick();
+        let (failure, said) = failure(&effects);
+        assert!(matches!(failure, Failure::Coordinator(_)), "{failure:?}");
+        assert_eq!(said, applied, "{fail:?}");
+        assert!(asks(&effects).is_empty(), "no dot of a failed tick leaves");
+        assert_eq!(bench.lane.inflight(), 0);
+        if applied == AppliedOutcome::No {
+            bench.request(false, get(key, 1));
+            let effects = bench.tick();
+            assert!(
+                matches!(answers(&effects)[..], [Message::GetDone(d)] if d.siblings.is_empty())
+            );
+        }
+    }
+}
+
+#[test]
+fn a_replicas_ack_becomes_an_error_when_the_commit_fails() {
+    let mut coordinator = Bench::new(Limits::default());
+    let key = coordinator.key(true);
+    coordinator.request(false, put(key, 1, 1));
+    let replicate = coordinator.tick().into_iter().find_map(|effect| match effect {
+        Effect::Ask { message, .. } => Some(message),
+        Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+    });
+    let mut replica = Bench::new(Limits::default());
+    replica.request(true, replicate.expect("the others are asked"));
+    let effects = replica.lane.end_tick(Err(StoreError::Full));
+    let refused = Replicated { result: Err(ReplicaError::DiskFull) };
+    assert_eq!(answers(&effects), [&Message::Replicated(refused)]);
+}
+
+#[test]
+fn answered_writes_that_wait_for_a_silent_replica_do_not_fill_the_lane() {
+    let limits = Limits { inflight: 4, ..Limits::default() };
+    let mut bench = Bench::new(limits);
+    let key = bench.key(true);
+    for rid in 1..=100 {
+        bench.request(false, put(key.clone(), rid, 1));
+        let effects = bench.tick();
+        let done = answers(&effects);
+        let full = rid > 90 && matches!(done[..], [Message::Failed(_)]);
+        assert!(matches!(done[..], [Message::PutDone(_)]) || full, "write {rid}: {done:?}");
+    }
+    assert_eq!(bench.lane.inflight(), 0);
+    bench.now.micros += 1_000_000;
+    bench.handle(Input::Wake);
+    assert_eq!(bench.lane.next_deadline(), None, "nobody is listened to for ever");
+}
+
+#[test]
+fn more_than_the_lane_takes_on_is_refused_and_comes_again() {
+    let limits = Limits { inflight: 2, ..Limits::default() };
+    let mut bench = Bench::new(limits);
+    let key = bench.key(true);
+    for rid in 1..=2 {
+        bench.request(false, put(key.clone(), rid, 3));
+        bench.tick();
+    }
+    bench.request(false, put(key, 3, 3));
+    let (failure, applied) = failure(&bench.tick());
+    assert!(matches!(failure, Failure::Overloaded { .. }));
+    assert_eq!(applied, AppliedOutcome::No);
+}
+
+#[test]
+fn a_request_is_sent_on_to_an_owner_once() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(false);
+    bench.request(false, put(key.clone(), 1, 2));
+    let asked = asks(&bench.tick());
+    assert_eq!(asked.len(), 1);
+    assert!(bench.topology.owners(bench.shard(&key)).contains(&asked[0].0.node));
+    bench.request(true, put(key, 2, 2));
+    let expected = Failure::Coordinator(ReplicaError::NotOwner);
+    assert_eq!(failure(&bench.tick()), (expected, AppliedOutcome::No));
+}
+
+#[test]
+fn a_retry_is_the_same_write() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let mut dots = Vec::new();
+    for _ in 0..2 {
+        bench.request(false, put(key.clone(), 1, 1));
+        for message in answers(&bench.tick()) {
+            let Message::PutDone(done) = message else { panic!("{message:?}") };
+            dots.push((done.dot, done.siblings));
+        }
+    }
+    assert_eq!(dots[0], dots[1]);
+    assert_eq!(bench.lane.counters().retries_recognised, 1);
+}
