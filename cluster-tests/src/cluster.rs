@@ -235,7 +235,8 @@ impl Cluster {
                 self.block_on(client.explain(key.to_owned())).map_err(|error| error.to_string())?;
             let dots = |replica: &galvani_client::ReplicaState| {
                 let versions = replica.versions.as_ref().map_err(ToString::to_string)?;
-                let mut dots: Vec<_> = versions.iter().map(|version| version.dots.clone()).collect();
+                let mut dots: Vec<_> =
+                    versions.iter().map(|version| version.dots.clone()).collect();
                 dots.sort();
                 Ok::<_, String>(dots)
             };

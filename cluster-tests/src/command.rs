@@ -67,7 +67,9 @@ impl Ran {
         let error = self.stderr.lines().position(|line| line.starts_with("error  "));
         let head = error.unwrap_or_else(|| panic!("no error line: {self}"));
         let rest: Vec<&str> = self.stderr.lines().skip(head + 1).collect();
-        let why = rest.iter().any(|line| line.starts_with("       "));
+        // The cause stands behind what failed, or on lines of its own.
+        let head = self.stderr.lines().nth(head).unwrap_or_default();
+        let why = head.contains(": ") || rest.iter().any(|line| line.starts_with("       "));
         let next = rest.iter().any(|line| is_next(line));
         assert!(why, "no line says why: {self}");
         assert!(next, "no line says what to type next: {self}");

@@ -109,9 +109,9 @@ impl History {
             if write.fate != Fate::Acked {
                 continue;
             }
-            let stands = numbers.iter().any(|seen| {
-                *seen == number || of_key[*seen as usize].replaces.contains(&number)
-            });
+            let stands = numbers
+                .iter()
+                .any(|seen| *seen == number || of_key[*seen as usize].replaces.contains(&number));
             if !stands {
                 return Err(violation(Some(number), What::Lost));
             }
@@ -159,9 +159,9 @@ pub fn any_seed() -> u64 {
 /// The value of a write: says which one it is, then bytes that follow from it, up to 600.
 fn value_of(seed: u64, key: &str, number: u64) -> Bytes {
     let mut value = format!("{number} {key} ").into_bytes();
-    let hash = key.bytes().fold(seed, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = key
+        .bytes()
+        .fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     let mut rng = StdRng::seed_from_u64(hash ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let length = rng.random_range(0..600);
     value.extend((0..length).map(|_| rng.random::<u8>()));

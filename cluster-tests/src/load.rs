@@ -96,7 +96,10 @@ impl Load {
             sum.failures.extend(one.failures);
         }
         sum.failures.sort();
-        println!("{} acked, {} never, {} in doubt, slowest {:?}", sum.acked, sum.never, sum.maybe, sum.slowest);
+        println!(
+            "{} acked, {} never, {} in doubt, slowest {:?}",
+            sum.acked, sum.never, sum.maybe, sum.slowest
+        );
         sum
     }
 }

@@ -20,7 +20,8 @@ impl SmallDisk {
     pub fn mount(at: &Path, mib: u64) -> Option<SmallDisk> {
         fs::create_dir_all(at).expect("the mount point can be made");
         let size = format!("size={mib}m");
-        let ran = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+        let ran =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
         let why = match ran {
             Ok(output) if output.status.success() => return Some(SmallDisk { at: at.to_owned() }),
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -92,7 +92,7 @@ impl<E: Engine> LaneLoop<E> {
         }
         self.endpoint.shutdown(FLUSH).await;
         self.publish_now(self.clock.now());
-        self.store.commit(true)
+        self.store.close()
     }
 
     fn next_wake(&self, redial: Option<u64>, stop_by: Option<u64>) -> u64 {
@@ -240,6 +240,7 @@ impl<E: Engine> LaneLoop<E> {
     fn publish(&mut self, now: Now) {
         if now.micros >= self.published_at + PUBLISH_MICROS {
             self.sweep(now);
+            self.store.try_again_when_full();
             self.publish_now(now);
         }
     }

@@ -69,7 +69,8 @@ impl KnownOp {
     }
 
     fn judge(&self, ctx: &mut Ctx<'_>, shard: Shard, own: OwnOrigin, known: u64) {
-        if known > own.counter {
+        let still_used = ctx.store.replica(shard).is_ok_and(|state| state.own == Some(own));
+        if known > own.counter && still_used {
             // If storage fails here the origin stays unconfirmed, and the next mint renews it.
             if ctx.store.forget_origin(shard).is_err() {
                 return;

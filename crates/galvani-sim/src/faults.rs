@@ -220,7 +220,10 @@ impl World {
             self.queue.push(self.now + 5_000, Event::Stopped { node, boot, until });
             return;
         }
-        let synced = stopping.disk.sync().is_ok();
+        let close = |slot: &mut crate::node::LaneSlot| slot.store.inner().close().is_ok();
+        let stopping = &mut self.nodes[node];
+        let closed = stopping.lanes.iter_mut().map(close).fold(true, |all, one| all && one);
+        let synced = closed && stopping.disk.sync().is_ok();
         self.trace.note(self.now, &[10, node as u64], || format!("node {node} has stopped"));
         let stopping = &mut self.nodes[node];
         stopping.end();

@@ -25,19 +25,26 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     let w = w.max(pw);
     let counted = &info.owners[..usize::from(n)];
     let since = write.calls.first().map_or(world.now, |&call| world.history.calls[call].started);
-    let (mut holding, mut durable, mut excused) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let (mut holding, mut durable) = (BTreeSet::new(), BTreeSet::new());
+    // A node that lost data since may have acked honestly before; what it holds now may have come
+    // back by repair, which syncs nothing.
+    let (mut excused, mut excused_sync) = (0, 0);
     for &node in counted {
         let clock = world.nodes[node].clock_on_disk(info.shard);
         let held = write.dots.iter().filter(|&&dot| clock.contains(dot));
         let held: BTreeSet<_> = held.copied().collect();
+        let lost_data = u8::from(world.nodes[node].lost_data_at >= Some(since));
         if held.is_empty() {
-            excused += u8::from(world.nodes[node].lost_data_at >= Some(since));
+            excused += lost_data;
+            excused_sync += lost_data;
             continue;
         }
         holding.insert(node);
         let unsynced = &world.nodes[node].unsynced;
         if held.iter().any(|&dot| !unsynced.contains(&(info.shard, dot))) {
             durable.insert(node);
+        } else {
+            excused_sync += lost_data;
         }
     }
     let all: Vec<usize> = info
@@ -58,7 +65,7 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     if held + excused < w {
         return Err(format!("{what}: acked, held by {holding:?} only"));
     }
-    if synced + excused < need_durable {
+    if synced + excused_sync < need_durable {
         return Err(format!("{what}: acked, synced on {durable:?} only, held by {holding:?}"));
     }
     Ok(())

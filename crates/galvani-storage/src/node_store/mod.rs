@@ -62,6 +62,8 @@ pub struct NodeStore<E> {
     quarantined: u64,
     /// While the disk is full: commits since it was found so.
     full_for: Option<u32>,
+    /// Whether a batch in doubt may be there without ever having been synced.
+    owes_sync: bool,
     /// Where the sweep of request rows goes on.
     sweep_from: Vec<u8>,
 }
@@ -85,12 +87,16 @@ impl<E: Engine> NodeStore<E> {
             requests: BTreeMap::new(),
             quarantined: 0,
             full_for: None,
+            owes_sync: false,
             sweep_from: vec![0],
         };
         let mut kept = Vec::new();
         for shard in store.shards()? {
-            if let Some(own) = store.replica(shard)?.own {
-                kept.push((shard, own));
+            match store.stored_origin(shard)? {
+                Some(own) if config.keep_origins => kept.push((shard, own)),
+                // Must be taken off the disk, too: a later clean stop would vouch for it.
+                Some(_) => drop(store.renewed.insert(shard)),
+                None => {}
             }
         }
         Ok(Opened { store, kept })
@@ -101,6 +107,10 @@ impl<E: Engine> NodeStore<E> {
     /// earlier commits survive power loss, also if nothing is staged.
     pub fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
         self.full_for = self.full_for.map(|commits| commits.saturating_add(1));
+        if self.takes_writes() {
+            self.write_off_renewed();
+        }
+        let fsync = fsync || self.owes_sync;
         if !fsync && !self.has_staged() {
             self.forget_tick();
             return Ok(());
@@ -114,6 +124,7 @@ impl<E: Engine> NodeStore<E> {
         let committed = self.engine.commit(&self.batch, durability);
         match committed {
             Ok(()) => {
+                self.owes_sync &= !fsync;
                 for shard in core::mem::take(&mut self.dirty) {
                     self.renewed.remove(&shard);
                     self.full_for = None;
@@ -134,9 +145,23 @@ impl<E: Engine> NodeStore<E> {
         }
     }
 
+    /// The last commit before a clean stop: fsynced, whatever is known of the disk. Only after it
+    /// succeeded may the stop be called clean.
+    pub fn close(&mut self) -> Result<(), StoreError> {
+        self.full_for = None;
+        self.commit(true)
+    }
+
+    /// Lets the next write find out whether a full disk has room again. The driver calls it now and
+    /// then, so that an idle node recovers, too.
+    pub fn try_again_when_full(&mut self) {
+        self.full_for = self.full_for.map(|_| FULL_PROBE_COMMITS);
+    }
+
     /// Whether anything is staged that a commit would write.
     pub fn has_staged(&self) -> bool {
-        !self.batch.is_empty() || !self.dirty.is_empty()
+        let renewed = !self.renewed.is_empty() && self.takes_writes();
+        !self.batch.is_empty() || !self.dirty.is_empty() || renewed || self.owes_sync
     }
 
     /// The shards of this lane that hold anything, ascending.
@@ -163,6 +188,21 @@ impl<E: Engine> NodeStore<E> {
         &self.engine
     }
 
+    /// Whether writes are staged: not while the disk is known to be full.
+    fn takes_writes(&self) -> bool {
+        self.full_for.is_none_or(|commits| commits >= FULL_PROBE_COMMITS)
+    }
+
+    /// Makes the next commit take origins off the disk that must not be used again.
+    fn write_off_renewed(&mut self) {
+        for shard in self.renewed.clone() {
+            // A state that cannot be read names no origin that a later start could read either.
+            if self.replica(shard).is_ok() {
+                self.dirty.insert(shard);
+            }
+        }
+    }
+
     /// Forgets everything staged. What the engine kept of a failed batch is in doubt until it is
     /// opened again, so that happens here and all cached state is read anew.
     fn roll_back(&mut self, error: &EngineError) {
@@ -171,6 +211,7 @@ impl<E: Engine> NodeStore<E> {
             self.states.remove(shard);
         }
         self.forget_tick();
+        self.owes_sync |= error.is_in_doubt();
         let reopen = error.is_in_doubt() || matches!(error, EngineError::ReadOnly);
         if reopen {
             self.states.clear();
@@ -250,7 +291,7 @@ impl<E: Engine> Store for NodeStore<E> {
     }
 
     fn stage(&mut self, change: Change) -> Result<(), StoreError> {
-        if self.full_for.is_some_and(|commits| commits < FULL_PROBE_COMMITS) {
+        if !self.takes_writes() {
             return Err(StoreError::Full);
         }
         let Change { shard, record, object, request, own, digest } = change;

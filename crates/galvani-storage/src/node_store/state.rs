@@ -11,7 +11,7 @@ use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
-use galvani_model::store::{ReplicaState, StoreError};
+use galvani_model::store::{OwnOrigin, ReplicaState, StoreError};
 use galvani_model::version::{Digest, Object, object_digest};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -34,6 +34,14 @@ impl<E: Engine> NodeStore<E> {
             state.own = None;
         }
         Ok(state)
+    }
+
+    /// The origin that the clock row names, whether it may be used or not.
+    pub(super) fn stored_origin(&self, shard: Shard) -> Result<Option<OwnOrigin>, StoreError> {
+        let key = keys::shard(shard);
+        let row = self.get(Table::Clocks, &key)?;
+        let state = row.and_then(|row| rows::get::<ReplicaState>(&key, &row).ok());
+        Ok(state.and_then(|state| state.own))
     }
 
     /// The state that log, arrivals and objects add up to, without an origin.

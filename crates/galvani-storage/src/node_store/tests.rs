@@ -116,9 +116,16 @@ fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
     assert_eq!(store.object(SHARD, &key("a")).expect("reads go on").versions().len(), 1);
     store.commit(false).expect("nothing staged, nothing refused");
     engine.set_full(false);
-    // One of the next commits tries again.
+    store.try_again_when_full();
+    stage(&mut store, &record(2, "a")).expect("the next write finds out");
+    store.commit(false).expect("there is room again");
+    engine.set_full(true);
+    stage(&mut store, &record(3, "a")).expect("nobody knows yet");
+    assert_eq!(store.commit(false), Err(StoreError::Full));
+    engine.set_full(false);
+    // Without being told, one of the next commits tries again.
     let recovered = (0..100).any(|_| {
-        let staged = stage(&mut store, &record(2, "b")).is_ok();
+        let staged = stage(&mut store, &record(3, "b")).is_ok();
         store.commit(false).is_ok() && staged
     });
     assert!(recovered);
@@ -134,6 +141,23 @@ fn origins_are_kept_only_where_they_may_be() {
     let own = OwnOrigin { origin: ORIGIN, counter: 1 };
     assert_eq!(open(&engine, true).replica(SHARD).expect("readable").own, Some(own));
     assert_eq!(open(&engine, false).replica(SHARD).expect("readable").own, None);
+}
+
+#[test]
+fn an_origin_in_doubt_is_not_revived_by_a_clean_stop_later() {
+    for full_at_first in [false, true] {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut store = open(&engine, true);
+        stage(&mut store, &record(1, "a")).expect("staged");
+        store.commit(true).expect("room");
+        // An unclean start that mints nothing, then a clean stop.
+        let mut doubtful = open(&engine, false);
+        engine.set_full(full_at_first);
+        assert_eq!(doubtful.commit(false).is_err(), full_at_first);
+        engine.set_full(false);
+        doubtful.close().expect("room");
+        assert_eq!(open(&engine, true).replica(SHARD).expect("readable").own, None);
+    }
 }
 
 #[test]
