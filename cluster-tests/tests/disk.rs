@@ -26,7 +26,8 @@ fn one_full_disk_is_told_and_the_others_go_on() {
     let error = until("n1 to refuse for want of room", || refused(&cluster, &client, 3));
     let Applied::Maybe { acks } = error.applied() else { panic!("{error:?}") };
     assert_eq!(acks, 2, "n2 and n3 have it: {error:?}");
-    let full = error.trace().answers.iter().find(|answer| answer.node == "n1").expect("asked");
+    let full = error.trace().answers.iter().find(|answer| answer.node == "n1");
+    let full = full.unwrap_or_else(|| panic!("n1 is not told of: {error:?}"));
     assert_eq!(full.outcome, Outcome::Refused(ReplicaError::DiskFull), "{error:?}");
     let words = ["put", "told", "v", "--blind", "-w", "3"];
     cluster.run(&words).expect(6).is_three_part_error().says(&["its disk is full", "IS STORED"]);

@@ -30,15 +30,7 @@ fn main() -> ExitCode {
         Some("tidy") => run_tidy(&root, &rest),
         Some("ci") if rest.is_empty() => run(Command::new(root.join(".ci/run")).current_dir(root)),
         Some("sim") => run(Command::new(cargo())
-            .args([
-                "run",
-                "--release",
-                "-p",
-                "galvani-sim",
-                "--bin",
-                "sim",
-                "--",
-            ])
+            .args(["run", "--release", "-p", "galvani-sim", "--bin", "sim", "--"])
             .args(rest)
             .current_dir(root)),
         Some("help" | "--help" | "-h") => {
@@ -80,18 +72,14 @@ fn run_tidy(root: &Path, args: &[OsString]) -> ExitCode {
     };
     if verbose {
         let over = checks::size::over_aim(&tree);
-        over.iter()
-            .for_each(|violation| println!("aim: {violation}"));
+        over.iter().for_each(|violation| println!("aim: {violation}"));
         println!("{} files and functions are over the aims", over.len());
     }
     let found = tidy(&tree);
     found.iter().for_each(|violation| println!("{violation}"));
     match found.len() {
         0 => {
-            println!(
-                "tidy: {} Rust files, no violations",
-                tree.rust_files().count()
-            );
+            println!("tidy: {} Rust files, no violations", tree.rust_files().count());
             ExitCode::SUCCESS
         }
         count => {
@@ -105,17 +93,9 @@ fn run(command: &mut Command) -> ExitCode {
     match command.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         // A command ended by a signal has no code of its own.
-        Ok(status) => ExitCode::from(
-            status
-                .code()
-                .and_then(|c| u8::try_from(c).ok())
-                .unwrap_or(1),
-        ),
+        Ok(status) => ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)),
         Err(error) => {
-            eprintln!(
-                "xtask: cannot start {}: {error}",
-                command.get_program().display()
-            );
+            eprintln!("xtask: cannot start {}: {error}", command.get_program().display());
             ExitCode::from(2)
         }
     }

@@ -21,9 +21,7 @@ pub struct PathUse {
 impl PathUse {
     /// True if `wanted` occurs in the path as consecutive segments.
     pub fn mentions(&self, wanted: &[&str]) -> bool {
-        self.segments
-            .windows(wanted.len())
-            .any(|window| window == wanted)
+        self.segments.windows(wanted.len()).any(|window| window == wanted)
     }
 
     /// The path with `::` between its segments.
@@ -108,10 +106,7 @@ impl RustFile {
     pub fn is_test_file(&self) -> bool {
         self.is_test_module
             || self.path.starts_with("cluster-tests/")
-            || self
-                .path
-                .split('/')
-                .any(|part| part == "tests" || part == "tests.rs")
+            || self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
     }
 
     /// Records that the file's parent declares it under `#[cfg(test)]`.
@@ -123,31 +118,20 @@ impl RustFile {
     pub fn test_module_paths(&self) -> Vec<String> {
         let stem = self.path.trim_end_matches(".rs");
         let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
-        let home = if matches!(name, "lib" | "main" | "mod") {
-            folder
-        } else {
-            stem
-        };
+        let home = if matches!(name, "lib" | "main" | "mod") { folder } else { stem };
         let modules = self.test_modules.iter();
-        modules
-            .flat_map(|m| [format!("{home}/{m}.rs"), format!("{home}/{m}/mod.rs")])
-            .collect()
+        modules.flat_map(|m| [format!("{home}/{m}.rs"), format!("{home}/{m}/mod.rs")]).collect()
     }
 
     /// True if `line` belongs to test code, here or in the whole file.
     pub fn is_test_line(&self, line: usize) -> bool {
         self.is_test_file()
-            || self
-                .test_lines
-                .iter()
-                .any(|(first, last)| (*first..=*last).contains(&line))
+            || self.test_lines.iter().any(|(first, last)| (*first..=*last).contains(&line))
     }
 
     /// True if a string literal touches `line` (counted from 1).
     pub fn has_string_on(&self, line: usize) -> bool {
-        self.strings
-            .iter()
-            .any(|(start, end)| (start.line..=end.line).contains(&line))
+        self.strings.iter().any(|(start, end)| (start.line..=end.line).contains(&line))
     }
 
     fn visit(&mut self, tokens: TokenStream) {
@@ -210,11 +194,7 @@ impl RustFile {
             at += 2;
         }
         let is_macro = is_punct(tokens, at, '!') && !is_punct(tokens, at + 1, '=');
-        self.paths.push(PathUse {
-            segments,
-            line,
-            is_macro,
-        });
+        self.paths.push(PathUse { segments, line, is_macro });
         at
     }
 
@@ -257,11 +237,7 @@ impl RustFile {
     }
 
     fn note_attribute(&mut self, tokens: &[TokenTree], at: usize) -> usize {
-        let body = if is_punct(tokens, at + 1, '!') {
-            at + 2
-        } else {
-            at + 1
-        };
+        let body = if is_punct(tokens, at + 1, '!') { at + 2 } else { at + 1 };
         let Some(TokenTree::Group(group)) = tokens.get(body) else {
             return at + 1;
         };
@@ -280,8 +256,7 @@ impl RustFile {
                 None => line,
             };
             self.test_lines.push((line, last));
-            self.test_modules
-                .extend(declared_module(&tokens[body + 1..]));
+            self.test_modules.extend(declared_module(&tokens[body + 1..]));
         }
         // `#[doc = ".."]` made from a comment has no words that count.
         if attribute.words.first().is_some_and(|word| word != "doc") {
@@ -327,15 +302,11 @@ fn end_of_item(tokens: &[TokenTree], from: usize) -> Option<ItemEnd> {
 
 /// The name in `mod name;` at the start of `tokens`.
 fn declared_module(tokens: &[TokenTree]) -> Option<String> {
-    let at = tokens
-        .iter()
-        .take_while(|token| token.to_string() != "mod")
-        .count();
+    let at = tokens.iter().take_while(|token| token.to_string() != "mod").count();
     let before = &tokens[..at];
     // Only visibility may stand before `mod`: anything else is another item.
-    let declares = before
-        .iter()
-        .all(|t| matches!(t, TokenTree::Group(_)) || t.to_string() == "pub");
+    let declares =
+        before.iter().all(|t| matches!(t, TokenTree::Group(_)) || t.to_string() == "pub");
     let name = tokens.get(at + 1)?.to_string();
     (declares && is_punct(tokens, at + 2, ';')).then_some(name)
 }

@@ -44,11 +44,7 @@ impl Tree {
     pub fn from_files<P: Into<String>, T: Into<String>>(
         files: impl IntoIterator<Item = (P, T)>,
     ) -> Self {
-        Self::from_bytes(
-            files
-                .into_iter()
-                .map(|(path, text)| (path.into(), text.into().into())),
-        )
+        Self::from_bytes(files.into_iter().map(|(path, text)| (path.into(), text.into().into())))
     }
 
     fn from_bytes(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
@@ -60,17 +56,13 @@ impl Tree {
                 continue;
             };
             if path.ends_with(".rs") {
-                tree.rust
-                    .insert(path.clone(), RustFile::parse(&path, &text));
+                tree.rust.insert(path.clone(), RustFile::parse(&path, &text));
             }
             tree.texts.insert(path, text);
         }
         tree.paths.sort();
-        let declared: Vec<String> = tree
-            .rust
-            .values()
-            .flat_map(RustFile::test_module_paths)
-            .collect();
+        let declared: Vec<String> =
+            tree.rust.values().flat_map(RustFile::test_module_paths).collect();
         for path in declared {
             if let Some(file) = tree.rust.get_mut(&path) {
                 file.mark_as_test_module();
@@ -86,9 +78,7 @@ impl Tree {
 
     /// All text files, by path.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.texts
-            .iter()
-            .map(|(path, text)| (path.as_str(), text.as_str()))
+        self.texts.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
     /// All Rust sources, by path.
@@ -101,8 +91,7 @@ impl Tree {
         let path = path.trim_end_matches('/');
         path.is_empty()
             || self.paths.iter().any(|have| {
-                have.strip_prefix(path)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                have.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             })
     }
 
@@ -110,10 +99,7 @@ impl Tree {
     pub fn folders_with(&self, dir: &str, name: &str) -> Vec<String> {
         let mut found = Vec::new();
         for path in &self.paths {
-            let Some(rest) = path
-                .strip_prefix(dir)
-                .and_then(|rest| rest.strip_prefix('/'))
-            else {
+            let Some(rest) = path.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/')) else {
                 continue;
             };
             if let Some((folder, file)) = rest.split_once('/')
@@ -135,11 +121,8 @@ fn list_with_git(root: &Path) -> Option<Vec<String>> {
         .output()
         .ok()?;
     let listing = String::from_utf8(output.stdout).ok()?;
-    let paths: Vec<String> = listing
-        .split('\0')
-        .filter(|path| !path.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let paths: Vec<String> =
+        listing.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect();
     // An empty listing means that `root` lies inside someone else's repository, or in none.
     (output.status.success() && !paths.is_empty()).then_some(paths)
 }
@@ -182,15 +165,9 @@ mod tests {
     #[test]
     fn a_module_declared_for_tests_only_is_a_test_file_wherever_it_lies() {
         let tree = Tree::from_files([
-            (
-                "a/src/lib.rs",
-                "#[cfg(test)]\npub(crate) mod support;\nmod real;",
-            ),
+            ("a/src/lib.rs", "#[cfg(test)]\npub(crate) mod support;\nmod real;"),
             ("a/src/support.rs", ""),
-            (
-                "a/src/real.rs",
-                "#[cfg(test)]\nuse a::b;\n#[cfg(test)]\nmod twin;",
-            ),
+            ("a/src/real.rs", "#[cfg(test)]\nuse a::b;\n#[cfg(test)]\nmod twin;"),
             ("a/src/real/twin.rs", ""),
             ("a/src/b.rs", ""),
         ]);

@@ -26,25 +26,13 @@ impl Violation {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            rule,
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { path: path.to_owned(), line, rule, what: what.into(), remedy: remedy.into() }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            path,
-            line,
-            rule,
-            what,
-            remedy,
-        } = self;
+        let Self { path, line, rule, what, remedy } = self;
         write!(f, "{path}:{line}: [{rule}] {what}; {remedy}")
     }
 }

@@ -68,10 +68,7 @@ impl Workspace {
                 }
                 None => vec![pattern.to_owned()],
             };
-            members.extend(
-                dirs.into_iter()
-                    .filter_map(|dir| read_member(tree, dir, out)),
-            );
+            members.extend(dirs.into_iter().filter_map(|dir| read_member(tree, dir, out)));
         }
         Self { root, members }
     }
@@ -86,11 +83,7 @@ impl Workspace {
         let mut found = Vec::new();
         self.collect(member, &member.manifest, &mut found);
         let targets = member.manifest.get("target").and_then(Value::as_table);
-        for target in targets
-            .into_iter()
-            .flat_map(|t| t.values())
-            .filter_map(Value::as_table)
-        {
+        for target in targets.into_iter().flat_map(|t| t.values()).filter_map(Value::as_table) {
             self.collect(member, target, &mut found);
         }
         found
@@ -106,11 +99,7 @@ impl Workspace {
             let entries = table.get(section).and_then(Value::as_table);
             for (key, value) in entries.into_iter().flatten() {
                 let package = self.package_of(key, value);
-                found.push(Dependency {
-                    package,
-                    kind,
-                    line: member.line_of_key(section, key),
-                });
+                found.push(Dependency { package, kind, line: member.line_of_key(section, key) });
             }
         }
     }
@@ -120,9 +109,7 @@ impl Workspace {
         let inherited = value.get("workspace").and_then(Value::as_bool) == Some(true);
         let shared = table_at(&self.root, &["workspace", "dependencies"]).and_then(|t| t.get(key));
         let declared = if inherited { shared } else { Some(value) };
-        let renamed = declared
-            .and_then(|v| v.get("package"))
-            .and_then(Value::as_str);
+        let renamed = declared.and_then(|v| v.get("package")).and_then(Value::as_str);
         renamed.unwrap_or(key).to_owned()
     }
 }
@@ -152,8 +139,7 @@ impl Member {
 
 /// The table found by following `keys` down from `table`.
 pub fn table_at<'a>(table: &'a Table, keys: &[&str]) -> Option<&'a Table> {
-    keys.iter()
-        .try_fold(table, |table, key| table.get(*key)?.as_table())
+    keys.iter().try_fold(table, |table, key| table.get(*key)?.as_table())
 }
 
 fn read_member(tree: &Tree, dir: String, out: &mut Vec<Violation>) -> Option<Member> {
@@ -165,13 +151,7 @@ fn read_member(tree: &Tree, dir: String, out: &mut Vec<Violation>) -> Option<Mem
         .unwrap_or_default()
         .to_owned();
     let text = tree.text(&manifest_path).unwrap_or_default().to_owned();
-    Some(Member {
-        name,
-        dir,
-        manifest_path,
-        manifest,
-        text,
-    })
+    Some(Member { name, dir, manifest_path, manifest, text })
 }
 
 fn read_manifest(tree: &Tree, path: &str, out: &mut Vec<Violation>) -> Option<Table> {
@@ -182,12 +162,6 @@ fn read_manifest(tree: &Tree, path: &str, out: &mut Vec<Violation>) -> Option<Ta
             Err(error) => format!("the manifest is not TOML: {}", error.message()),
         },
     };
-    out.push(Violation::new(
-        "manifest",
-        path,
-        1,
-        problem,
-        "write a valid Cargo.toml",
-    ));
+    out.push(Violation::new("manifest", path, 1, problem, "write a valid Cargo.toml"));
     None
 }

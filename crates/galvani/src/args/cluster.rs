@@ -1,4 +1,6 @@
 //! Arguments of server, cluster, ctx, completions and help.
+//!
+//! Only shapes and bounds: what a flag means is carried out in `commands/`.
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;

@@ -1,4 +1,6 @@
 //! Arguments of `dev`.
+//!
+//! Only shapes and bounds: what a flag does is in `dev/`. Next to read: `dev/mod.rs`.
 
 use crate::args::cluster::Durability;
 use clap::{Args, Subcommand};

@@ -1,4 +1,7 @@
 //! `bucket create|list|show`.
+//!
+//! `n` and the policy are for the bucket's life, so `create` says what it took as default.
+//! Next to read: `galvani-client/src/admin.rs`.
 
 use crate::args::bucket::{Bucket, BucketCommand, Create};
 use crate::commands::Done;

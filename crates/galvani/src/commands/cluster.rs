@@ -1,4 +1,6 @@
 //! `cluster create`: certificates, layout and a directory for each node, for real hosts.
+//!
+//! Starts nothing; `galvani server` does. The work is `galvani-node/src/provision.rs`.
 
 use crate::args::cluster::{Cluster, Create, NodeArg};
 use crate::commands::Done;

@@ -1,4 +1,6 @@
 //! `explain KEY`: where a key lives and what each owner holds of it.
+//!
+//! Shows owners that did not answer as such; changes nothing.
 
 use crate::args::see::Explain;
 use crate::commands::{Done, options};

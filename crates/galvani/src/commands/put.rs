@@ -12,7 +12,7 @@ use crate::report::text::{Span, count, shell};
 use crate::report::{Report, json, mistakes};
 use bytes::Bytes;
 use galvani_client::{Context, Outcome, Read, Written};
-use galvani_model::limits::VALUE_BYTES_MAX;
+use galvani_model::limits::{SIBLINGS_WARN, VALUE_BYTES_MAX};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
@@ -121,6 +121,9 @@ fn tell(
             count(u64::from(written.siblings_now), "value")
         )),
         Replaces::Token(_) | Replaces::Seen(_) | Replaces::Nothing => {}
+    }
+    if written.siblings_now as usize >= SIBLINGS_WARN {
+        app.out.note(&mistakes::many_siblings(written.siblings_now, &place));
     }
     session.note_overlap(app, &args.bucket, args.copies.n, args.read.r, args.write.w);
     Ok(())

@@ -1,4 +1,6 @@
 //! `quorum explain`: what n, r and w promise, by arithmetic; asks no server.
+//!
+//! The sentences come from `galvani-model/src/quorum_promise.rs`.
 
 use crate::args::see::{Quorum, QuorumExplain};
 use crate::commands::Done;

@@ -1,4 +1,6 @@
 //! UDP ports on loopback: choosing them once, and naming who has taken one.
+//!
+//! A port is chosen once and kept for the cluster's life. Next to read: `up.rs`.
 
 use crate::args::dev::Ports;
 use crate::exit::Exit;

@@ -1,4 +1,6 @@
 //! A local cluster on the screen.
+//!
+//! Only words: what is shown was found out elsewhere. Next to read: `mod.rs`.
 
 use crate::connect::App;
 use crate::dev::files::{DevNode, Local};

@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::report::text::{clock, count, key, quoted, shell};
 use crate::report::{Report, json};
 use galvani_client::{Read, Sibling};
+use galvani_model::limits::SIBLINGS_MAX;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -150,6 +151,14 @@ pub(crate) fn overlap_note(r: u8, w: u8, n: u8) -> String {
 pub(crate) fn kept_as_sibling(now: u32, place: &str) -> String {
     format!(
         "others wrote since that context was read; your value was kept as a sibling ({now} now)\n  \
+         merge  galvani update {place} -- CMD"
+    )
+}
+
+/// A key is on its way to the limit of siblings.
+pub(crate) fn many_siblings(now: u32, place: &str) -> String {
+    format!(
+        "warn  {place} has {now} siblings; at {SIBLINGS_MAX} writes that add one are refused\n  \
          merge  galvani update {place} -- CMD"
     )
 }

@@ -33,19 +33,13 @@ pub fn check(tree: &Tree, workspace: &Workspace, out: &mut Vec<Violation>) {
         ));
     }
     for member in &workspace.members {
-        let lints = member
-            .manifest
-            .get("lints")
-            .and_then(|lints| lints.get("workspace"));
+        let lints = member.manifest.get("lints").and_then(|lints| lints.get("workspace"));
         if lints.and_then(Value::as_bool) != Some(true) {
             out.push(Violation::new(
                 RULE,
                 &member.manifest_path,
                 1,
-                format!(
-                    "the crate `{}` does not take the workspace's lints",
-                    member.name
-                ),
+                format!("the crate `{}` does not take the workspace's lints", member.name),
                 "write [lints] workspace = true",
             ));
         }
@@ -76,20 +70,10 @@ fn check_header(file: &RustFile, out: &mut Vec<Violation>) {
     if file.is_test_file() {
         return;
     }
-    let need = if file.lines.len() > LONG_FILE_LINES {
-        LONG_FILE_HEADER_LINES
-    } else {
-        1
-    };
+    let need = if file.lines.len() > LONG_FILE_LINES { LONG_FILE_HEADER_LINES } else { 1 };
     // A script's first line (`#!`) and blank lines may stand before the header.
-    let mut lines = file
-        .lines
-        .iter()
-        .skip_while(|line| line.is_empty() || line.starts_with("#!/"));
-    let have = lines
-        .by_ref()
-        .take_while(|line| line.trim_start().starts_with("//!"))
-        .count();
+    let mut lines = file.lines.iter().skip_while(|line| line.is_empty() || line.starts_with("#!/"));
+    let have = lines.by_ref().take_while(|line| line.trim_start().starts_with("//!")).count();
     if have < need {
         out.push(Violation::new(
             RULE,
@@ -111,11 +95,7 @@ mod tests {
     const MEMBER: &str = "[package]\nname = \"a\"\n[lints]\nworkspace = true";
 
     fn found(root: &str, member: &str, path: &str, source: &str) -> Vec<String> {
-        let files = [
-            ("Cargo.toml", root),
-            ("crates/a/Cargo.toml", member),
-            (path, source),
-        ];
+        let files = [("Cargo.toml", root), ("crates/a/Cargo.toml", member), (path, source)];
         let tree = Tree::from_files(files);
         let mut out = Vec::new();
         let workspace = Workspace::read(&tree, &mut out);
@@ -125,19 +105,13 @@ mod tests {
 
     #[test]
     fn a_documented_crate_passes() {
-        assert_eq!(
-            found(ROOT, MEMBER, "crates/a/src/lib.rs", "//! What it is.\n"),
-            [""; 0]
-        );
+        assert_eq!(found(ROOT, MEMBER, "crates/a/src/lib.rs", "//! What it is.\n"), [""; 0]);
     }
 
     #[test]
     fn a_lint_that_is_off_is_found() {
         let root = ROOT.replace("warn", "allow");
-        assert_eq!(
-            found(&root, MEMBER, "x.txt", ""),
-            ["1: the lint missing_docs is off"]
-        );
+        assert_eq!(found(&root, MEMBER, "x.txt", ""), ["1: the lint missing_docs is off"]);
         assert_eq!(
             found(ROOT, "[package]\nname = \"a\"", "x.txt", ""),
             ["1: the crate `a` does not take the workspace's lints"]
@@ -157,13 +131,7 @@ mod tests {
         let long = format!("//! One line.\n{}", "// filler\n".repeat(LONG_FILE_LINES));
         let short = "1: the header has 1 lines, 3 are needed";
         assert_eq!(found(ROOT, MEMBER, path, &long), [short]);
-        assert_eq!(
-            found(ROOT, MEMBER, "crates/a/src/b/tests.rs", "fn f() {}"),
-            [""; 0]
-        );
-        assert_eq!(
-            found(ROOT, MEMBER, "crates/a/tests/b.rs", "fn f() {}"),
-            [""; 0]
-        );
+        assert_eq!(found(ROOT, MEMBER, "crates/a/src/b/tests.rs", "fn f() {}"), [""; 0]);
+        assert_eq!(found(ROOT, MEMBER, "crates/a/tests/b.rs", "fn f() {}"), [""; 0]);
     }
 }

@@ -26,10 +26,7 @@ const RULE: &str = "floors";
 
 /// The floor of the crate called `name`, if it has one.
 pub fn floor_of(name: &str) -> Option<u8> {
-    FLOORS
-        .iter()
-        .find(|(have, _)| *have == name)
-        .map(|(_, floor)| *floor)
+    FLOORS.iter().find(|(have, _)| *have == name).map(|(_, floor)| *floor)
 }
 
 /// Checks every manifest against [`FLOORS`], and all dependencies together for circles.
@@ -109,28 +106,16 @@ mod tests {
     fn looking_down_is_fine() {
         let manifests = [
             ("galvani-model", ""),
-            (
-                "galvani-wire",
-                "[dependencies]\ngalvani-model.workspace = true",
-            ),
+            ("galvani-wire", "[dependencies]\ngalvani-model.workspace = true"),
         ];
         assert_eq!(found(&manifests), [""; 0]);
     }
 
     #[test]
     fn looking_up_or_sideways_is_found_at_its_line() {
-        let up = [(
-            "galvani-wire",
-            "[dependencies]\nserde = \"1\"\ngalvani-node = \"*\"",
-        )];
-        assert_eq!(
-            found(&up),
-            ["5: `galvani-wire` (floor 2) depends on `galvani-node` (floor 5)"]
-        );
-        let sideways = [(
-            "galvani-protocol",
-            "[build-dependencies]\ngalvani-storage.path = \"x\"",
-        )];
+        let up = [("galvani-wire", "[dependencies]\nserde = \"1\"\ngalvani-node = \"*\"")];
+        assert_eq!(found(&up), ["5: `galvani-wire` (floor 2) depends on `galvani-node` (floor 5)"]);
+        let sideways = [("galvani-protocol", "[build-dependencies]\ngalvani-storage.path = \"x\"")];
         assert_eq!(found(&sideways).len(), 1);
     }
 
@@ -143,29 +128,16 @@ mod tests {
 
     #[test]
     fn tests_may_look_up_unless_a_circle_comes_of_it() {
-        let protocol = (
-            "galvani-protocol",
-            "[dev-dependencies]\ngalvani-sim.path = \"x\"",
-        );
+        let protocol = ("galvani-protocol", "[dev-dependencies]\ngalvani-sim.path = \"x\"");
         let alone = [protocol, ("galvani-sim", "")];
         assert_eq!(found(&alone), [""; 0]);
-        let sim = (
-            "galvani-sim",
-            "[dependencies]\ngalvani-protocol.path = \"x\"",
-        );
-        assert!(
-            found(&[protocol, sim])
-                .iter()
-                .all(|what| what.ends_with("of dependencies"))
-        );
+        let sim = ("galvani-sim", "[dependencies]\ngalvani-protocol.path = \"x\"");
+        assert!(found(&[protocol, sim]).iter().all(|what| what.ends_with("of dependencies")));
         assert_eq!(found(&[protocol, sim]).len(), 2);
     }
 
     #[test]
     fn a_crate_without_a_floor_is_found() {
-        assert_eq!(
-            found(&[("extra", "")]),
-            ["1: the crate `extra` has no floor"]
-        );
+        assert_eq!(found(&[("extra", "")]), ["1: the crate `extra` has no floor"]);
     }
 }

@@ -46,10 +46,7 @@ mod tests {
             let text = format!("src/{folder}/a\n../{folder}/a\nsee `/{folder}/a`\n");
             let mut out = Vec::new();
             check(&Tree::from_files([("docs/a.md", text)]), &mut out);
-            assert_eq!(
-                brief(&out),
-                [format!("3: a path under the machine's folder `{folder}`")]
-            );
+            assert_eq!(brief(&out), [format!("3: a path under the machine's folder `{folder}`")]);
         }
     }
 }

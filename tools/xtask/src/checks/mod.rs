@@ -58,10 +58,7 @@ pub(crate) mod testing {
 
     /// What was found, as `line: what`, in order.
     pub(crate) fn brief(found: &[Violation]) -> Vec<String> {
-        found
-            .iter()
-            .map(|v| format!("{}: {}", v.line, v.what))
-            .collect()
+        found.iter().map(|v| format!("{}: {}", v.line, v.what)).collect()
     }
 }
 
@@ -81,25 +78,13 @@ mod tests {
             ("crates/galvani-model/Cargo.toml", member),
             ("crates/galvani-model/src/lib.rs", "use a::*;"),
             ("crates/galvani-model/src/long.rs", long_line.as_str()),
-            (
-                "crates/galvani-model/tests/a.rs",
-                "fn f() { std::thread::sleep(D); }",
-            ),
+            ("crates/galvani-model/tests/a.rs", "fn f() { std::thread::sleep(D); }"),
             ("docs/a.md", page.as_str()),
         ]);
         let mut rules: Vec<&str> = tidy(&tree).iter().map(|violation| violation.rule).collect();
         rules.sort_unstable();
         rules.dedup();
-        let all = [
-            "docs",
-            "floors",
-            "machine_paths",
-            "paths",
-            "purity",
-            "size",
-            "sleeps",
-            "style",
-        ];
+        let all = ["docs", "floors", "machine_paths", "paths", "purity", "size", "sleeps", "style"];
         assert_eq!(rules, all);
     }
 }

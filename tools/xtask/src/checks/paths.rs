@@ -14,15 +14,8 @@ const RULE: &str = "paths";
 const README: &str = "README.md";
 const CI_SCRIPT: &str = ".ci/run";
 /// What a path of this repository starts with.
-const TOP_LEVEL: &[&str] = &[
-    "crates/",
-    "docs/",
-    "tools/",
-    "cluster-tests/",
-    "benches/",
-    ".ci/",
-    ".cargo/",
-];
+const TOP_LEVEL: &[&str] =
+    &["crates/", "docs/", "tools/", "cluster-tests/", "benches/", ".ci/", ".cargo/"];
 
 /// Checks the pages and the README's facts.
 pub fn check(tree: &Tree, workspace: &Workspace, out: &mut Vec<Violation>) {
@@ -37,21 +30,13 @@ pub fn check(tree: &Tree, workspace: &Workspace, out: &mut Vec<Violation>) {
             check_test_command(tree, text, out);
             check_rust_version(workspace, text, out);
         }
-        None => out.push(Violation::new(
-            RULE,
-            README,
-            1,
-            "there is no README",
-            "write one",
-        )),
+        None => out.push(Violation::new(RULE, README, 1, "there is no README", "write one")),
     }
 }
 
 fn check_page(tree: &Tree, page: &str, text: &str, out: &mut Vec<Violation>) {
     for (line, content) in lines_outside_fences(text) {
-        let links = link_targets(content)
-            .into_iter()
-            .map(|target| resolve(page, target));
+        let links = link_targets(content).into_iter().map(|target| resolve(page, target));
         let paths = code_spans(content).into_iter().flat_map(repository_paths);
         for path in links.flatten().chain(paths) {
             if !tree.contains(&path) {
@@ -72,25 +57,14 @@ fn check_test_command(tree: &Tree, readme: &str, out: &mut Vec<Violation>) {
         let content = content.trim().trim_start_matches("$ ");
         (line, content.split(" #").next().unwrap_or_default().trim())
     });
-    let found = commands
-        .into_iter()
-        .find(|(_, command)| command.starts_with("cargo test"));
+    let found = commands.into_iter().find(|(_, command)| command.starts_with("cargo test"));
     let Some((line, command)) = found else {
         let what = "no fenced block has a line `cargo test ..`";
-        out.push(Violation::new(
-            RULE,
-            README,
-            1,
-            what,
-            "say how to run the tests",
-        ));
+        out.push(Violation::new(RULE, README, 1, what, "say how to run the tests"));
         return;
     };
     let script = tree.text(CI_SCRIPT).unwrap_or_default();
-    if !script
-        .lines()
-        .any(|have| ends_with_command(have.trim(), command))
-    {
+    if !script.lines().any(|have| ends_with_command(have.trim(), command)) {
         let what = format!("{CI_SCRIPT} does not run `{command}`");
         let remedy = "make the README and the script name the same command";
         out.push(Violation::new(RULE, README, line, what, remedy));
@@ -127,9 +101,7 @@ fn stated_rust_versions(line: &str) -> Vec<&str> {
     for word in ["Rust ", "rustc ", "Rust-", "rust-version = \""] {
         for (at, _) in line.match_indices(word) {
             let rest = &line[at + word.len()..];
-            let end = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .unwrap_or(rest.len());
+            let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
             let version = rest[..end].trim_end_matches('.');
             if version.starts_with("1.") {
                 found.push(version);
@@ -152,15 +124,11 @@ fn lines_with_fences(text: &str) -> impl Iterator<Item = (usize, &str, bool)> {
 }
 
 fn lines_outside_fences(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    lines_with_fences(text)
-        .filter(|(_, _, fenced)| !fenced)
-        .map(|(line, text, _)| (line, text))
+    lines_with_fences(text).filter(|(_, _, fenced)| !fenced).map(|(line, text, _)| (line, text))
 }
 
 fn fenced_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    lines_with_fences(text)
-        .filter(|(_, _, fenced)| *fenced)
-        .map(|(line, text, _)| (line, text))
+    lines_with_fences(text).filter(|(_, _, fenced)| *fenced).map(|(line, text, _)| (line, text))
 }
 
 /// The pieces of `line` between single backticks.
@@ -171,9 +139,7 @@ fn code_spans(line: &str) -> Vec<&str> {
 /// What `[text](target)` points at; images too.
 fn link_targets(line: &str) -> Vec<&str> {
     let openings = line.match_indices("](").map(|(at, _)| &line[at + 2..]);
-    openings
-        .filter_map(|rest| rest.split([')', ' ']).next())
-        .collect()
+    openings.filter_map(|rest| rest.split([')', ' ']).next()).collect()
 }
 
 /// The path from the root that a link on `page` points at; `None` for the web and for anchors.
@@ -208,14 +174,8 @@ fn repository_paths(span: &str) -> Vec<String> {
         path.to_owned()
     };
     let known = TOP_LEVEL.iter().any(|top| full.starts_with(top));
-    let plain = full
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "/._-{},".contains(c));
-    if known && plain {
-        unfold_braces(&full)
-    } else {
-        Vec::new()
-    }
+    let plain = full.chars().all(|c| c.is_ascii_alphanumeric() || "/._-{},".contains(c));
+    if known && plain { unfold_braces(&full) } else { Vec::new() }
 }
 
 /// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.

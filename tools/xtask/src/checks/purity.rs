@@ -34,37 +34,16 @@ pub const PURE: &[PureCrate] = &[
     },
     PureCrate {
         name: "galvani-wire",
-        allowed: &[
-            "bytes",
-            "rmp-serde",
-            "serde",
-            "serde_bytes",
-            "smallvec",
-            "thiserror",
-        ],
+        allowed: &["bytes", "rmp-serde", "serde", "serde_bytes", "smallvec", "thiserror"],
     },
     PureCrate {
         name: "galvani-protocol",
-        allowed: &[
-            "bytes",
-            "serde",
-            "siphasher",
-            "smallvec",
-            "thiserror",
-            "xxhash-rust",
-        ],
+        allowed: &["bytes", "serde", "siphasher", "smallvec", "thiserror", "xxhash-rust"],
     },
     PureCrate {
         name: "galvani-sim",
         // clap and serde_json serve the runner in `src/bin`.
-        allowed: &[
-            "bytes",
-            "clap",
-            "serde",
-            "serde_json",
-            "thiserror",
-            "xxhash-rust",
-        ],
+        allowed: &["bytes", "clap", "serde", "serde_json", "thiserror", "xxhash-rust"],
     },
 ];
 
@@ -110,10 +89,7 @@ pub fn check(tree: &Tree, workspace: &Workspace, out: &mut Vec<Violation>) {
         check_manifest(workspace, pure, out);
         check_clippy(tree, workspace, pure, out);
         let sources = format!("crates/{}/src/", pure.name);
-        for file in tree
-            .rust_files()
-            .filter(|file| file.path.starts_with(&sources))
-        {
+        for file in tree.rust_files().filter(|file| file.path.starts_with(&sources)) {
             check_source(file, out);
         }
     }
@@ -149,10 +125,7 @@ fn check_clippy(tree: &Tree, workspace: &Workspace, pure: &PureCrate, out: &mut 
     let path = format!("{}/clippy.toml", member.dir);
     let example = format!("crates/{}/clippy.toml", PURE[0].name);
     if tree.text(&path).is_none() || tree.text(&path) != tree.text(&example) {
-        let what = format!(
-            "the pure crate `{}` lacks the bans of the others",
-            pure.name
-        );
+        let what = format!("the pure crate `{}` lacks the bans of the others", pure.name);
         let remedy = format!("make it a copy of {example}");
         out.push(Violation::new(RULE, &path, 1, what, remedy));
     }
@@ -179,9 +152,8 @@ fn banned_name(path: &PathUse, runner: bool) -> Option<String> {
         let clock = runner && *word == "SystemTime";
         return (!clock).then(|| (*word).to_owned());
     }
-    let banned = PATHS
-        .iter()
-        .find(|(wanted, for_runner)| path.mentions(wanted) && !(runner && *for_runner));
+    let banned =
+        PATHS.iter().find(|(wanted, for_runner)| path.mentions(wanted) && !(runner && *for_runner));
     banned.map(|(wanted, _)| wanted.join("::"))
 }
 
@@ -207,10 +179,7 @@ mod tests {
     }
 
     fn in_manifest(name: &str, manifest: &str) -> Vec<String> {
-        let pure = PURE
-            .iter()
-            .find(|pure| pure.name == name)
-            .expect("the tests name pure crates");
+        let pure = PURE.iter().find(|pure| pure.name == name).expect("the tests name pure crates");
         let mut out = Vec::new();
         check_manifest(&workspace_of(&[(name, manifest)]), pure, &mut out);
         brief(&out)
@@ -222,10 +191,7 @@ mod tests {
             ("use tokio::sync::mpsc;", "tokio"),
             ("use std::time::{Duration, Instant};", "time::Instant"),
             ("fn f() { Instant::now(); }", "Instant::now"),
-            (
-                "use std::time; fn f() { time::SystemTime::now(); }",
-                "SystemTime",
-            ),
+            ("use std::time; fn f() { time::SystemTime::now(); }", "SystemTime"),
             ("use std::net::{SocketAddr, UdpSocket};", "UdpSocket"),
             ("use std::net::TcpStream;", "TcpStream"),
             ("use std::fs;", "std::fs"),
@@ -239,11 +205,7 @@ mod tests {
         ];
         for (text, banned) in planted {
             let want = format!("1: `{banned}` in a pure crate");
-            assert_eq!(
-                in_source("crates/galvani-model/src/a.rs", text),
-                [want],
-                "{text}"
-            );
+            assert_eq!(in_source("crates/galvani-model/src/a.rs", text), [want], "{text}");
         }
     }
 
@@ -258,32 +220,20 @@ mod tests {
     fn other_crates_and_the_runner_may_have_a_clock() {
         let text = "use std::time::Instant; use std::{env, process, thread};";
         assert_eq!(in_source("crates/galvani-node/src/a.rs", text), [""; 0]);
-        assert_eq!(
-            in_source("crates/galvani-sim/src/bin/sim.rs", text),
-            [""; 0]
-        );
+        assert_eq!(in_source("crates/galvani-sim/src/bin/sim.rs", text), [""; 0]);
         assert_eq!(in_source("crates/galvani-sim/src/world.rs", text).len(), 4);
         let files = "use std::fs; use std::collections::HashMap;";
-        assert_eq!(
-            in_source("crates/galvani-sim/src/bin/sim.rs", files).len(),
-            2
-        );
+        assert_eq!(in_source("crates/galvani-sim/src/bin/sim.rs", files).len(), 2);
     }
 
     #[test]
     fn only_allowed_dependencies_pass() {
-        assert_eq!(
-            in_manifest("galvani-model", "[dependencies]\nbytes = \"1\""),
-            [""; 0]
-        );
+        assert_eq!(in_manifest("galvani-model", "[dependencies]\nbytes = \"1\""), [""; 0]);
         assert_eq!(
             in_manifest("galvani-model", "[dependencies]\ntokio.workspace = true"),
             ["4: the pure crate `galvani-model` depends on `tokio`"]
         );
-        assert_eq!(
-            in_manifest("galvani-sim", "[dependencies.rand]\nversion = \"1\"").len(),
-            1
-        );
+        assert_eq!(in_manifest("galvani-sim", "[dependencies.rand]\nversion = \"1\"").len(), 1);
         let tests_only = "[dev-dependencies]\nproptest = \"1\"";
         assert_eq!(in_manifest("galvani-protocol", tests_only), [""; 0]);
         let not_in_tests_only = "[dependencies]\nproptest = \"1\"";

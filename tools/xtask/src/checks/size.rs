@@ -25,13 +25,7 @@ pub fn check(tree: &Tree, out: &mut Vec<Violation>) {
     for file in tree.rust_files() {
         if let Some(line) = file.lex_error_line {
             let what = "the lexer stops here";
-            out.push(Violation::new(
-                RULE,
-                &file.path,
-                line,
-                what,
-                "make it compile first",
-            ));
+            out.push(Violation::new(RULE, &file.path, line, what, "make it compile first"));
         }
         check_lengths(file, FILE_LINES_MAX, FUNCTION_LINES_MAX, out);
         check_columns(file, out);
@@ -53,21 +47,11 @@ fn check_lengths(file: &RustFile, lines: usize, function: usize, out: &mut Vec<V
         let remedy = "split it by concern; long tests go to a tests.rs of their own";
         out.push(Violation::new(RULE, &file.path, 1, what, remedy));
     }
-    for found in file
-        .functions
-        .iter()
-        .filter(|found| found.line_count > function)
-    {
+    for found in file.functions.iter().filter(|found| found.line_count > function) {
         let (name, count) = (&found.name, found.line_count);
         let what = format!("`{name}` has {count} lines, more than {function}");
         let remedy = "branch here and move the leaves to functions of their own";
-        out.push(Violation::new(
-            RULE,
-            &file.path,
-            found.first_line,
-            what,
-            remedy,
-        ));
+        out.push(Violation::new(RULE, &file.path, found.first_line, what, remedy));
     }
 }
 
@@ -77,13 +61,7 @@ fn check_columns(file: &RustFile, out: &mut Vec<Violation>) {
         let breakable = !line.contains("://") && !file.has_string_on(index + 1);
         if columns > COLUMNS_MAX && breakable {
             let what = format!("the line has {columns} columns, more than {COLUMNS_MAX}");
-            out.push(Violation::new(
-                RULE,
-                &file.path,
-                index + 1,
-                what,
-                "break it",
-            ));
+            out.push(Violation::new(RULE, &file.path, index + 1, what, "break it"));
         }
     }
 }
@@ -125,10 +103,7 @@ mod tests {
     #[test]
     fn aims_are_reported_apart_from_limits() {
         let tree = Tree::from_files([("a.rs", function_of(FUNCTION_LINES_AIM + 1))]);
-        assert_eq!(
-            brief(&over_aim(&tree)),
-            ["2: `long` has 71 lines, more than 70"]
-        );
+        assert_eq!(brief(&over_aim(&tree)), ["2: `long` has 71 lines, more than 70"]);
     }
 
     #[test]
@@ -137,10 +112,7 @@ mod tests {
         let at_line_two = ["2: the line has 113 columns, more than 110"];
         assert_eq!(found(&format!("\n// {filler}")), at_line_two);
         assert_eq!(found(&format!("const A: &str = \"{filler}\";")), [""; 0]);
-        assert_eq!(
-            found(&format!("const A: &str = \"\n{filler}\n\";")),
-            [""; 0]
-        );
+        assert_eq!(found(&format!("const A: &str = \"\n{filler}\n\";")), [""; 0]);
         assert_eq!(found(&format!("// https://{filler}")), [""; 0]);
         assert_eq!(found(&format!("\n/// {}", "x".repeat(109))), at_line_two);
     }

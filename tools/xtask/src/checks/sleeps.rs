@@ -31,14 +31,9 @@ pub fn check(tree: &Tree, out: &mut Vec<Violation>) {
 /// True if `line` (counted from 1), or the block of comments right above it, bears the mark.
 fn is_explained(file: &RustFile, line: usize) -> bool {
     let here = line - 1;
-    let above = file.lines[..here]
-        .iter()
-        .rev()
-        .map(|line| line.trim_start());
+    let above = file.lines[..here].iter().rev().map(|line| line.trim_start());
     file.lines[here].contains(MARK)
-        || above
-            .take_while(|line| line.starts_with("//"))
-            .any(|line| line.starts_with(MARK))
+        || above.take_while(|line| line.starts_with("//")).any(|line| line.starts_with(MARK))
 }
 
 #[cfg(test)]
@@ -76,9 +71,6 @@ mod tests {
 
     #[test]
     fn code_that_is_no_test_may_pause() {
-        assert_eq!(
-            found("crates/a/src/b.rs", "fn f() { thread::sleep(D); }"),
-            [""; 0]
-        );
+        assert_eq!(found("crates/a/src/b.rs", "fn f() { thread::sleep(D); }"), [""; 0]);
     }
 }

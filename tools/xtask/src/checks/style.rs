@@ -32,13 +32,7 @@ pub fn check(tree: &Tree, out: &mut Vec<Violation>) {
             if ignores {
                 let what = "a test is ignored";
                 let remedy = "make it pass, or remove it and say why";
-                out.push(Violation::new(
-                    RULE,
-                    &file.path,
-                    attribute.line,
-                    what,
-                    remedy,
-                ));
+                out.push(Violation::new(RULE, &file.path, attribute.line, what, remedy));
             }
         }
     }
@@ -62,23 +56,13 @@ fn fault_of(file: &RustFile, path: &PathUse) -> Option<(String, &'static str)> {
 }
 
 fn may_print(file: &RustFile, line: usize) -> bool {
-    let inside = match file
-        .path
-        .strip_prefix("crates/")
-        .and_then(|rest| rest.split_once('/'))
-    {
+    let inside = match file.path.strip_prefix("crates/").and_then(|rest| rest.split_once('/')) {
         // Everything that is not under `crates/` is a tool, a test or a bench.
         None => return true,
         Some((name, _)) if floors::floor_of(name) == Some(PROGRAMS_FLOOR) => return true,
         Some((_, inside)) => inside,
     };
-    let program = [
-        "examples/",
-        "benches/",
-        "src/bin/",
-        "src/main.rs",
-        "build.rs",
-    ];
+    let program = ["examples/", "benches/", "src/bin/", "src/main.rs", "build.rs"];
     program.iter().any(|place| inside.starts_with(place)) || file.is_test_line(line)
 }
 
@@ -99,15 +83,9 @@ mod tests {
     fn unfinished_code_is_found_even_in_tests() {
         for name in UNFINISHED {
             let text = format!("fn f() {{\n    std::{name}!(1) }}");
-            assert_eq!(
-                found("crates/a/tests/b.rs", &text),
-                [format!("2: `{name}!` in the code")]
-            );
+            assert_eq!(found("crates/a/tests/b.rs", &text), [format!("2: `{name}!` in the code")]);
         }
-        assert_eq!(
-            found(LIBRARY, "// todo!()\nfn todo() { todo(); a!=b; }"),
-            [""; 0]
-        );
+        assert_eq!(found(LIBRARY, "// todo!()\nfn todo() { todo(); a!=b; }"), [""; 0]);
     }
 
     #[test]
@@ -131,26 +109,14 @@ mod tests {
     #[test]
     fn ignored_tests_are_found() {
         let ignored = ["2: a test is ignored"];
-        assert_eq!(
-            found(LIBRARY, "#[test]\n#[ignore = \"slow\"]\nfn f() {}"),
-            ignored
-        );
-        assert_eq!(
-            found(LIBRARY, "#[test]\n#[cfg_attr(miri, ignore)]\nfn f() {}"),
-            ignored
-        );
+        assert_eq!(found(LIBRARY, "#[test]\n#[ignore = \"slow\"]\nfn f() {}"), ignored);
+        assert_eq!(found(LIBRARY, "#[test]\n#[cfg_attr(miri, ignore)]\nfn f() {}"), ignored);
     }
 
     #[test]
     fn globs_are_found_except_the_parent_in_tests() {
-        assert_eq!(
-            found(LIBRARY, "use a::b::*;"),
-            ["1: the glob import `a::b::*`"]
-        );
-        assert_eq!(
-            found(LIBRARY, "pub use a::{c, d::*};"),
-            ["1: the glob import `a::d::*`"]
-        );
+        assert_eq!(found(LIBRARY, "use a::b::*;"), ["1: the glob import `a::b::*`"]);
+        assert_eq!(found(LIBRARY, "pub use a::{c, d::*};"), ["1: the glob import `a::d::*`"]);
         assert_eq!(found(LIBRARY, "use super::*;").len(), 1);
         let in_tests = "#[cfg(test)]\nmod tests {\n use super::*;\n use a::*;\n}";
         assert_eq!(found(LIBRARY, in_tests), ["4: the glob import `a::*`"]);

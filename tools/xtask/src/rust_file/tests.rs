@@ -1,26 +1,13 @@
 use super::*;
 
 fn paths_of(text: &str) -> Vec<String> {
-    RustFile::parse("x.rs", text)
-        .paths
-        .iter()
-        .map(PathUse::text)
-        .collect()
+    RustFile::parse("x.rs", text).paths.iter().map(PathUse::text).collect()
 }
 
 #[test]
 fn grouped_imports_are_unfolded() {
     let paths = paths_of("use std::{fs as f, net::{UdpSocket, *}, io::{self}};");
-    assert_eq!(
-        paths,
-        [
-            "use",
-            "std::fs",
-            "std::net::UdpSocket",
-            "std::net::*",
-            "std::io"
-        ]
-    );
+    assert_eq!(paths, ["use", "std::fs", "std::net::UdpSocket", "std::net::*", "std::io"]);
 }
 
 #[test]
@@ -42,11 +29,7 @@ fn macro_bodies_are_code_and_macro_calls_are_marked() {
 fn functions_are_measured_to_their_own_brace() {
     let text = "fn a(\n) -> B<{ 1 }> {\n\n}\ntrait T { fn no_body(); }\ntype F = fn(u8);";
     let functions = RustFile::parse("x.rs", text).functions;
-    let want = Function {
-        name: "a".to_owned(),
-        first_line: 1,
-        line_count: 4,
-    };
+    let want = Function { name: "a".to_owned(), first_line: 1, line_count: 4 };
     assert_eq!(functions, [want]);
 }
 
@@ -67,8 +50,5 @@ fn a_test_attribute_without_braces_does_not_reach_the_next_item() {
 
 #[test]
 fn what_does_not_lex_says_where() {
-    assert_eq!(
-        RustFile::parse("x.rs", "fn a() {}\n}").lex_error_line,
-        Some(2)
-    );
+    assert_eq!(RustFile::parse("x.rs", "fn a() {}\n}").lex_error_line, Some(2));
 }

@@ -1,4 +1,6 @@
 //! What a bench found: figures for people and for scripts.
+//!
+//! Adds nothing up twice: histograms are merged, percentiles never averaged. Next: `bench.rs`.
 
 use crate::args::bench::{Bench, Workload};
 use crate::commands::bench::worker::Tally;

@@ -36,10 +36,7 @@ fn paths_that_exist_pass() {
 #[test]
 fn a_path_in_backticks_that_is_not_there_is_found() {
     assert_eq!(
-        found(
-            "docs/ARCHITECTURE.md",
-            "a\n`crates/galvani-model/src/{dot,gone}.rs`"
-        ),
+        found("docs/ARCHITECTURE.md", "a\n`crates/galvani-model/src/{dot,gone}.rs`"),
         ["2: `crates/galvani-model/src/gone.rs` does not exist"]
     );
     assert_eq!(
@@ -50,14 +47,8 @@ fn a_path_in_backticks_that_is_not_there_is_found() {
 
 #[test]
 fn a_link_that_leads_nowhere_is_found() {
-    assert_eq!(
-        found("docs/a.md", "[x](gone.md)"),
-        ["1: `docs/gone.md` does not exist"]
-    );
-    assert_eq!(
-        found("docs/a.md", "[x](../gone.md)"),
-        ["1: `gone.md` does not exist"]
-    );
+    assert_eq!(found("docs/a.md", "[x](gone.md)"), ["1: `docs/gone.md` does not exist"]);
+    assert_eq!(found("docs/a.md", "[x](../gone.md)"), ["1: `gone.md` does not exist"]);
 }
 
 #[test]
@@ -70,16 +61,9 @@ fn placeholders_and_fenced_examples_are_left_alone() {
 fn the_script_must_run_the_readmes_test_command() {
     let differs = "3: .ci/run does not run `cargo test --all`";
     for script in ["", "cargo test --all --locked\n", "# cargo test --all\n"] {
-        assert_eq!(
-            found_with_script(README, README_TEXT, script),
-            [differs],
-            "{script}"
-        );
+        assert_eq!(found_with_script(README, README_TEXT, script), [differs], "{script}");
     }
-    assert_eq!(
-        found_with_script(README, README_TEXT, "  cargo test --all\n"),
-        [""; 0]
-    );
+    assert_eq!(found_with_script(README, README_TEXT, "  cargo test --all\n"), [""; 0]);
     let without = "1: no fenced block has a line `cargo test ..`";
     assert_eq!(found(README, "# A\n`cargo test --all`"), [without]);
 }
@@ -87,10 +71,7 @@ fn the_script_must_run_the_readmes_test_command() {
 #[test]
 fn the_readmes_rust_version_must_be_the_manifests() {
     let text = format!("{README_TEXT}Needs Rust 1.94.\n");
-    assert_eq!(
-        found(README, &text),
-        ["5: Rust 1.94 here, rust-version 1.95 in Cargo.toml"]
-    );
+    assert_eq!(found(README, &text), ["5: Rust 1.94 here, rust-version 1.95 in Cargo.toml"]);
     let text = format!("{README_TEXT}Needs Rust 1.95 or later.\n");
     assert_eq!(found(README, &text), [""; 0]);
 }
