@@ -204,10 +204,15 @@ fn every_command_in_the_readme_exists() {
     }
 }
 
-/// `put greeting hello` -> `put`; `dev kill n3` -> `dev kill`.
+/// What follows `galvani` in a line of the README that is a command.
+fn words_of(line: &str) -> Option<&str> {
+    let starts = ["galvani ", "cargo run --release -- "];
+    starts.iter().find_map(|start| line.strip_prefix(start))
+}
+
+/// `galvani put greeting hello` is `put`; `galvani dev kill n3` is `dev kill`.
 fn command_of(line: &str) -> Option<String> {
-    let rest =
-        line.strip_prefix("galvani ").or_else(|| line.strip_prefix("cargo run --release -- "))?;
+    let rest = words_of(line)?;
     let mut words = rest.split_whitespace();
     let first = words.next()?;
     let nested = ["dev", "bucket", "quorum", "cluster", "ctx"].contains(&first);
@@ -219,7 +224,7 @@ fn command_of(line: &str) -> Option<String> {
 
 fn options_with(readme: &str, command: &str) -> BTreeSet<String> {
     let lines = readme.lines().filter(|line| command_of(line).as_deref() == Some(command));
-    let code = lines.map(|line| line.split('#').next().unwrap_or_default());
+    let code = lines.filter_map(words_of).filter_map(|words| words.split('#').next());
     code.flat_map(str::split_whitespace)
         .filter(|word| word.starts_with("--") && word.len() > 2)
         .map(str::to_owned)
@@ -232,7 +237,7 @@ fn records(seed: u64, count: usize) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let record = |index: usize| {
         let length = rng.random_range(0..if index.is_multiple_of(100) { 20_000 } else { 400 });
-        let text = index % 3 != 0;
+        let text = !index.is_multiple_of(3);
         let value: String =
             (0..length / 2).map(|_| rng.random_range('\u{20}'..'\u{2fff}')).collect();
         let mut bytes = vec![0xff_u8; length.max(1)];

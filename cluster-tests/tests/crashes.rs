@@ -19,13 +19,22 @@ const ALL: [&str; 3] = ["n1", "n2", "n3"];
 fn killing_all_nodes_at_random_moments_loses_nothing_acked() {
     let history = Arc::new(History::new(any_seed()));
     let mut rng = StdRng::seed_from_u64(history.seed());
-    let cluster = Cluster::start();
+    let cluster = Cluster::with(&["--lanes", "2"]);
     for round in 0..4 {
         let load = Load::start(&cluster, &history, &ALL, 6, 2_u8);
         load.until_acked(rng.random_range(20..120));
         at_most(Duration::from_millis(rng.random_range(0..300)), || false);
         cluster.kill_all();
         let acked = load.acked();
+        if round % 2 == 1 {
+            // Again while they start: what a recovery has done so far must do no harm either.
+            let start = cluster.begin(&["dev", "start"]);
+            at_most(Duration::from_millis(rng.random_range(0..250)), || false);
+            cluster.kill_all();
+            start.finish();
+        }
+        // The command may have started one more after that.
+        cluster.kill_all();
         cluster.start_all();
         load.until_acked(10);
         load.stop(&cluster);

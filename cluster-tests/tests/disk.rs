@@ -22,10 +22,11 @@ fn one_full_disk_is_told_and_the_others_go_on() {
     load.stop(&cluster);
     let pids = cluster.pids();
     disks[0].fill(1024);
-    let client = cluster.client_at("n2");
+    // One try only: the next one may go through n1, which then speaks for itself alone.
+    let near_n2 = cluster.builder().zone(&cluster.node("n2").zone).retries(0);
+    let client = cluster.block_on(near_n2.connect()).expect("n2 runs");
     let error = until("n1 to refuse for want of room", || refused(&cluster, &client, 3));
-    let Applied::Maybe { acks } = error.applied() else { panic!("{error:?}") };
-    assert_eq!(acks, 2, "n2 and n3 have it: {error:?}");
+    let Applied::Maybe { acks: 1.. } = error.applied() else { panic!("n2 has it: {error:?}") };
     let full = error.trace().answers.iter().find(|answer| answer.node == "n1");
     let full = full.unwrap_or_else(|| panic!("n1 is not told of: {error:?}"));
     assert_eq!(full.outcome, Outcome::Refused(ReplicaError::DiskFull), "{error:?}");

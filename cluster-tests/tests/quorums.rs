@@ -122,7 +122,8 @@ fn too_few_owners_is_refused_before_writing_and_reads_say_who_is_away() {
         let put = client.put("refused", "v").blind().w(2).strict();
         match cluster.block_on(put.send()) {
             Err(error) if error.applied() == Applied::No => Ok(error),
-            other => Err(other.map_err(|error| error.to_string())),
+            Err(error) => Err(error.to_string()),
+            Ok(written) => Err(format!("{written:?}")),
         }
     });
     let ErrorKind::ReplicasDown { what, need, up, n, .. } = error.kind() else {

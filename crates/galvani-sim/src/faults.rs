@@ -220,9 +220,11 @@ impl World {
             self.queue.push(self.now + 5_000, Event::Stopped { node, boot, until });
             return;
         }
-        let close = |slot: &mut crate::node::LaneSlot| slot.store.inner().close().is_ok();
         let stopping = &mut self.nodes[node];
-        let closed = stopping.lanes.iter_mut().map(close).fold(true, |all, one| all && one);
+        let mut closed = true;
+        for slot in &mut stopping.lanes {
+            closed &= slot.store.inner().close().is_ok();
+        }
         let synced = closed && stopping.disk.sync().is_ok();
         self.trace.note(self.now, &[10, node as u64], || format!("node {node} has stopped"));
         let stopping = &mut self.nodes[node];
