@@ -1,7 +1,7 @@
 //! A whole cluster inside one process, over real sockets and real files: for tests, benches and
 //! examples. Not for production: its nodes share one process and die together.
 //!
-//! Each node runs as [`run`](crate::run) would run it from the command line, on a thread of its own.
+//! Each node runs as [`run`] would run it from the command line, on a thread of its own.
 //! Next to read: `node.rs`, `provision.rs`.
 
 use crate::config::{ConfigError, DurabilityMode, NodeConfig};
