@@ -73,8 +73,9 @@ impl ExplainOp {
                     .map_err(|error| Outcome::Refused(replica::as_replica_error(&error)));
                 self.count(ctx, index, said);
             } else if let Some(lane) = ctx.reach(node, self.shard) {
-                let (shard, key, have) = (self.shard, self.key.clone(), Vec::new());
-                let fetch = Fetch { shard, key, records: false, have, timeout_ms };
+                let (shard, key) = (self.shard, self.key.clone());
+                let (have, shown) = (Vec::new(), Vec::new());
+                let fetch = Fetch { shard, key, records: false, have, shown, timeout_ms };
                 ctx.ask(lane, self.op, index, Message::Fetch(fetch));
             } else {
                 self.count(ctx, index, Err(Outcome::Unreachable));

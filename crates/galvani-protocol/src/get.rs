@@ -2,18 +2,19 @@
 //!
 //! Ask the owners, join what they hold (absence takes part), answer once r have answered, keep
 //! joining late answers, then send every replica that answered the records it lacks. Records this
-//! replica lacks are taken in as they arrive, through the same `apply`. A read never waits for its
-//! repairs and never returns a value that its context does not cover.
+//! replica lacks are taken in as they arrive, through the same `apply`, and where that taught it
+//! something the answer is its own copy. A read never waits for its repairs and never returns a
+//! value that its context does not cover.
 //! Next to read: `replica.rs`. Source: DeCandia et al. 2007, sections 4.4-4.5.
 
-use crate::effect::ReplyTo;
+use crate::effect::{PeerLane, ReplyTo};
 use crate::ops::{Asked, Ctx, Heard, LINGER_MICROS, NOBODY, Step, shortfall, tracker};
 use crate::refuse::{self, ReadQuorum};
 use crate::replica;
 use crate::topology::Owners;
 use bytes::Bytes;
 use galvani_model::bucket::ConflictPolicy;
-use galvani_model::ids::{NodeId, Shard};
+use galvani_model::ids::{NodeId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
@@ -38,11 +39,25 @@ pub(crate) struct GetOp {
     join: ReadJoin,
     /// Records behind the versions heard of, from the own log or from answers.
     records: BTreeMap<Dot, Record>,
-    /// What each replica that answered has seen of the key.
-    seen: Vec<(NodeId, DotSet)>,
+    /// What each replica that answered holds and has seen of the key.
+    heard: Vec<HeardFrom>,
+    /// Live dots of the own copy when the others were asked.
+    own: Vec<Dot>,
+    /// Live writes of the own copy then.
+    shown: Vec<WriteId>,
+    /// Whether an answer showed what the own copy did not.
+    learned: bool,
     /// When the client stops waiting, or late replicas are no longer listened to, in the lane's
     /// microseconds.
     pub(crate) deadline: u64,
+}
+
+/// One replica's answer, as far as its repair needs it.
+#[derive(Clone, Debug)]
+struct HeardFrom {
+    node: NodeId,
+    seen: DotSet,
+    shown: Vec<WriteId>,
 }
 
 impl GetOp {
@@ -92,7 +107,10 @@ impl GetOp {
             answered: false,
             join: ReadJoin::new(),
             records: BTreeMap::new(),
-            seen: Vec::new(),
+            heard: Vec::new(),
+            own: Vec::new(),
+            shown: Vec::new(),
+            learned: false,
             deadline: refuse::deadline(ctx, get.timeout_ms)?,
             key: get.key,
         })
@@ -113,14 +131,15 @@ impl GetOp {
             debug_assert!(ctx.is_me(me), "found by that very question");
         }
         let have: Vec<Dot> = self.records.keys().copied().collect();
+        self.own = have.clone();
         let timeout_ms = ((self.deadline - ctx.now.micros) / 1000) as u32;
         for (index, node) in replicas.into_iter().filter(|(_, node)| *node != ctx.topology.node) {
             let Some(lane) = ctx.reach(node, self.shard) else {
                 self.count(ctx, index, Err(Outcome::Unreachable));
                 continue;
             };
-            let (key, have) = (self.key.clone(), have.clone());
-            let fetch = Fetch { shard: self.shard, key, records: true, have, timeout_ms };
+            let (key, have, shown) = (self.key.clone(), have.clone(), self.shown.clone());
+            let fetch = Fetch { shard: self.shard, key, records: true, have, shown, timeout_ms };
             ctx.ask(lane, self.op, index, Message::Fetch(fetch));
         }
     }
@@ -131,8 +150,8 @@ impl GetOp {
             let record = replica::record(ctx.store, self.shard, dot)?;
             self.records.insert(dot, record);
         }
+        self.shown = local.object.versions().iter().map(|version| version.write).collect();
         self.join.add(&local.object, &local.seen);
-        self.seen.push((ctx.topology.node, local.seen));
         Ok(())
     }
 
@@ -175,10 +194,12 @@ impl GetOp {
         let malformed = Err(Outcome::Refused(ReplicaError::Malformed));
         let dots: Vec<Dot> =
             held.versions.iter().flat_map(|version| version.dots.clone()).collect();
+        let mut brought = dots.clone();
         for record in held.records() {
             if record.head.key != self.key || !record.is_intact() {
                 return malformed;
             }
+            brought.push(record.head.dot);
             self.records.entry(record.head.dot).or_insert(record);
         }
         // A version whose record nobody sent cannot be shown, so the answer does not count.
@@ -186,16 +207,18 @@ impl GetOp {
             return malformed;
         }
         // Best effort: a full disk must not stop a read.
-        for dot in dots {
+        for dot in brought {
             let record = self.records[&dot].clone();
             if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
                 ctx.counters.incarnations += 1;
             }
             let _ = replica::apply(ctx.store, self.shard, record, self.policy, None, ctx.now);
+            self.learned |= !self.own.contains(&dot);
         }
+        let shown = held.versions.iter().map(|version| version.write).collect();
         let object = Object::from_versions(held.versions, ConflictPolicy::Siblings);
         self.join.add(&object, &held.seen);
-        self.seen.push((node, held.seen));
+        self.heard.push(HeardFrom { node, seen: held.seen, shown });
         Ok(())
     }
 
@@ -232,7 +255,7 @@ impl GetOp {
         self.answered = true;
         self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         ctx.counters.gets += 1;
-        let object = self.join.object(self.policy);
+        let object = self.known(ctx);
         let context = Context { seen: self.join.seen().clone(), hlc: self.join.hlc() };
         let siblings = object.versions().iter().map(|version| self.sibling(version)).collect();
         let done = GetDone {
@@ -241,6 +264,41 @@ impl GetOp {
             answers: self.asked.answers(),
         };
         ctx.answer(self.reply_to, self.op, Message::GetDone(done));
+    }
+
+    /// What the answers add up to. Where the own copy has taken in all of them, it is that copy: it
+    /// also knows which of the shown writes were replaced under another of their dots (a retry).
+    fn known(&mut self, ctx: &mut Ctx<'_>) -> Object {
+        let joined = self.join.object(self.policy);
+        if !self.learned {
+            return joined;
+        }
+        match self.read_through(ctx, &joined) {
+            Ok(Some(object)) => object,
+            Ok(None) | Err(_) => joined,
+        }
+    }
+
+    /// The own copy, if it has taken in everything in `joined`. It may not have: a full disk refuses
+    /// what a read brings, at once or when the tick commits.
+    fn read_through(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        joined: &Object,
+    ) -> Result<Option<Object>, StoreError> {
+        let clock = &ctx.store.replica(self.shard)?.clock;
+        if !joined.dots().into_iter().all(|dot| clock.contains(dot)) {
+            return Ok(None);
+        }
+        let local = replica::read(ctx.store, self.shard, &self.key)?;
+        for dot in local.object.dots() {
+            if !self.records.contains_key(&dot) {
+                let record = replica::record(ctx.store, self.shard, dot)?;
+                self.records.insert(dot, record);
+            }
+        }
+        self.join.add(&local.object, &local.seen);
+        Ok(Some(local.object))
     }
 
     fn sibling(&self, version: &Version) -> Sibling {
@@ -270,25 +328,36 @@ impl GetOp {
         ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
     }
 
-    /// Sends every replica that answered the live records it has not seen. Converged replicas
-    /// get nothing: a read of agreeing replicas writes nowhere.
+    /// Sends every replica that answered the live records it has not seen, and where it shows a
+    /// write that was replaced under another dot, that dot's record too. Converged replicas get
+    /// nothing: a read of agreeing replicas writes nowhere.
     fn repair(&mut self, ctx: &mut Ctx<'_>) {
-        let object = self.join.object(self.policy);
-        for (node, seen) in &self.seen {
-            let lane = match ctx.reach(*node, self.shard) {
-                Some(lane) if !ctx.is_me(*node) => lane,
-                Some(_) | None => continue,
-            };
+        let object = self.known(ctx);
+        for HeardFrom { node, seen, shown } in core::mem::take(&mut self.heard) {
+            let Some(lane) = ctx.reach(node, self.shard) else { continue };
             let live = object.versions().iter().flat_map(|version| version.dots.iter());
-            for record in
-                live.filter(|&&dot| !seen.contains(dot)).filter_map(|dot| self.records.get(dot))
-            {
-                ctx.counters.repairs_sent += 1;
-                let (head, value) = (record.head.clone(), record.value.clone());
-                let shard = self.shard;
-                let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
-                ctx.ask(lane, NOBODY, 0, Message::Replicate(replicate));
+            let mut missing: Vec<Dot> = live.copied().filter(|&dot| !seen.contains(dot)).collect();
+            let is_live = |write| object.versions().iter().any(|version| version.write == write);
+            for write in shown.into_iter().filter(|&write| !is_live(write)) {
+                // Best effort: storage that cannot say repairs nothing.
+                let known = ctx.store.request(self.shard, write).ok().flatten();
+                missing.extend(known.map(|entry| entry.dot).filter(|&dot| !seen.contains(dot)));
+            }
+            for dot in missing {
+                self.send_repair(ctx, lane, dot);
             }
         }
+    }
+
+    fn send_repair(&self, ctx: &mut Ctx<'_>, lane: PeerLane, dot: Dot) {
+        let record = match self.records.get(&dot) {
+            Some(record) => Some(record.clone()),
+            None => ctx.store.record(self.shard, dot).ok().flatten(),
+        };
+        let Some(Record { head, value }) = record else { return };
+        ctx.counters.repairs_sent += 1;
+        let shard = self.shard;
+        let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
+        ctx.ask(lane, NOBODY, 0, Message::Replicate(replicate));
     }
 }

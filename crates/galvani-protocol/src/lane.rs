@@ -305,12 +305,19 @@ fn unsay_one(effect: Effect, fresh: &BTreeSet<u64>, error: &ReplicaError) -> Opt
     match effect {
         Effect::Ask { id, .. } if fresh.contains(&of_ask_id(id).0) => None,
         Effect::Answer { op, .. } if fresh.contains(&op) => None,
+        // A repair may carry what this tick staged.
+        Effect::Ask { id, .. } if of_ask_id(id).0 == NOBODY => None,
         Effect::Answer { to, op, message } => {
             let error = error.clone();
             let message = match message {
                 Message::Replicated(_) => Message::Replicated(Replicated { result: Err(error) }),
                 Message::Fetched(_) => Message::Fetched(Err(error)),
                 Message::FetchedPage(_) => Message::FetchedPage(Err(error)),
+                // An earlier read may have been answered from what this tick staged.
+                Message::GetDone(_) => {
+                    let (failure, applied) = (Failure::Coordinator(error), AppliedOutcome::No);
+                    Message::Failed(Failed { failure, applied, answers: Vec::new() })
+                }
                 Message::BucketDefined(_) => {
                     Message::BucketDefined(Err(Failure::Coordinator(error)))
                 }

@@ -56,7 +56,7 @@ pub(crate) fn on_fetch(ctx: &mut Ctx<'_>, from: ReplyTo, fetch: Fetch) {
 }
 
 fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
-    let Fetch { shard, key, records, have, timeout_ms: _ } = fetch;
+    let Fetch { shard, key, records, have, shown, timeout_ms: _ } = fetch;
     owned(ctx, shard, &key)?;
     let store = |error: StoreError| replica::as_replica_error(&error);
     let past = Default::default();
@@ -66,7 +66,14 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
     let local = replica::read(ctx.store, shard, &key).map_err(store)?;
     let (mut heads, mut values) = (Vec::new(), Vec::new());
     if records {
-        for dot in local.object.dots().into_iter().filter(|dot| !have.contains(dot)) {
+        let mut wanted = local.object.dots();
+        for write in shown {
+            let live = local.object.versions().iter().any(|version| version.write == write);
+            if !live && let Some(known) = ctx.store.request(shard, write).map_err(store)? {
+                wanted.push(known.dot);
+            }
+        }
+        for dot in wanted.into_iter().filter(|dot| !have.contains(dot)) {
             let record = replica::record(ctx.store, shard, dot).map_err(store)?;
             heads.push(record.head);
             values.push(record.value);

@@ -119,11 +119,14 @@ fn get(key: Key, r: u8) -> Message {
 }
 
 fn answers(effects: &[Effect]) -> Vec<&Message> {
-    let answer = |effect| match effect {
-        &Effect::Answer { ref message, .. } => Some(message),
-        &Effect::Ask { .. } | &Effect::DefineBucket { .. } => None,
-    };
-    effects.iter().filter_map(answer).collect()
+    let mut answers = Vec::new();
+    for effect in effects {
+        match effect {
+            Effect::Answer { message, .. } => answers.push(message),
+            Effect::Ask { .. } | Effect::DefineBucket { .. } => {}
+        }
+    }
+    answers
 }
 
 fn asks(effects: &[Effect]) -> Vec<(PeerLane, u64)> {

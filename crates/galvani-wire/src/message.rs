@@ -9,7 +9,7 @@ use crate::view::{ClusterView, NodeStatus};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{NodeId, Origin, Partition, RequestId, Shard};
+use galvani_model::ids::{NodeId, Origin, Partition, RequestId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::request::{ReadOptions, WriteOptions};
 use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, Version};
@@ -207,6 +207,9 @@ pub struct Fetch {
     pub records: bool,
     /// Live dots the asker holds records of.
     pub have: Vec<Dot>,
+    /// The logical writes behind them: of one that was replaced here under another dot (a retry),
+    /// that dot's record is wanted too.
+    pub shown: Vec<WriteId>,
     /// Milliseconds after which the answer is not worth making.
     pub timeout_ms: u32,
 }
@@ -218,7 +221,8 @@ pub struct Held {
     pub versions: Vec<Version>,
     /// What a reader of it has seen, compressed with its clock in the same instant.
     pub seen: DotSet,
-    /// Records of live dots the asker lacks; their values follow in the body.
+    /// Records the asker lacks: of live dots, and of dots under which a write it shows was replaced.
+    /// Their values follow in the body.
     pub heads: Vec<RecordHead>,
     /// The values of `heads`, in the body.
     #[serde(skip)]

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{ClusterId, NodeId, Origin, Partition, RequestId, Shard};
+use galvani_model::ids::{ClusterId, NodeId, Origin, Partition, RequestId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::placement::{Layout, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
@@ -218,6 +218,7 @@ fn peer_messages() -> Vec<Message> {
             key: key(),
             records: true,
             have: vec![dot(1), dot(2)],
+            shown: vec![WriteId(3)],
             timeout_ms: 5,
         }),
         Message::Fetched(Ok(held)),
