@@ -3,8 +3,10 @@
 //! Plain streams over a good TLS handshake, with any certificate and any protocol name, and
 //! datagrams that are no QUIC at all. What comes back is how the node ended it.
 
+use bytes::BytesMut;
 use galvani_transport::pki::Identity;
-use galvani_transport::{Class, CloseCode, NODE_SERVER_NAME};
+use galvani_transport::{ALPN, Class, CloseCode, NODE_SERVER_NAME};
+use galvani_wire::{Frame, Message, encode};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rand::rngs::StdRng;
@@ -51,6 +53,28 @@ pub async fn open(connection: &Connection, class: Class) -> (SendStream, RecvStr
 pub fn frame(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a small frame");
     [&length.to_le_bytes(), payload].concat()
+}
+
+/// Sends one request as the client library would, with nothing chosen by the library, and waits
+/// for its answer.
+pub async fn request(identity: &Identity, server: SocketAddr, message: &Message) -> Message {
+    let connected = connect(identity, &identity.ca_pem, server, ALPN).await;
+    let connection = connected.expect("a good certificate");
+    let (mut send, mut recv) = open(&connection, Class::Client).await;
+    let mut payload = BytesMut::new();
+    encode(1, false, message, &mut payload);
+    let answer = async {
+        send.write_all(&frame(&payload)).await.expect("sent");
+        // The class of the stream, then a frame.
+        let mut head = [0_u8; 5];
+        recv.read_exact(&mut head).await.expect("answered");
+        let [_, length @ ..] = head;
+        let mut payload = vec![0; u32::from_le_bytes(length) as usize];
+        recv.read_exact(&mut payload).await.expect("answered whole");
+        payload
+    };
+    let answer = tokio::time::timeout(crate::wait::PATIENCE, answer).await;
+    Frame::decode(answer.expect("answered in time").into()).expect("a message").message
 }
 
 /// Waits until the node closes the connection; the code it gave.
