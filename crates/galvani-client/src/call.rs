@@ -169,8 +169,10 @@ impl Cause {
     fn weight(&self) -> u8 {
         match self {
             Cause::Fault { .. } => 0,
-            Cause::Server(_) => 1,
-            Cause::Nonsense { .. } => 2,
+            // A last word outweighs all; then whoever spoke of replicas.
+            Cause::Server(failed) if verdict(&failed.failure).retry.is_none() => 3,
+            Cause::Server(failed) => 1 + u8::from(!failed.answers.is_empty()),
+            Cause::Nonsense { .. } => 3,
         }
     }
 }
