@@ -66,7 +66,7 @@ fn stage(store: &mut impl Store, shard: Shard, record: galvani_model::version::R
     object.apply(&record.head, known, ConflictPolicy::Siblings);
     let mut digest = store.replica(shard).expect("readable").digest;
     digest.replace(before, object_digest(&record.head.key, &object));
-    let request = Some(RequestEntry { dot: record.head.dot, at_ms: 0 });
+    let request = RequestEntry { dots: [record.head.dot].into_iter().collect(), at_ms: 0 };
     store.stage(Change { shard, record, object, request, own: None, digest }).expect("staged");
 }
 

@@ -151,6 +151,7 @@ pub(crate) async fn update(
     let deadline =
         shared.deadline(OP, choices.timeout).map_err(|error| told(error, Applied::No))?;
     let mut stored = Applied::No;
+    let mut last = None;
     for round in 0..ROUNDS_MAX {
         let seen = read(shared, OP, key, choices.read, deadline).await;
         let mut seen = seen.map_err(|error| told(error, stored))?;
@@ -159,7 +160,8 @@ pub(crate) async fn update(
         let (kind, value) = match merge(siblings, round).map_err(|error| told(error, stored))? {
             Merge::Put(value) => (Kind::Put, value),
             Merge::Delete => (Kind::Delete, Bytes::new()),
-            Merge::Keep => return Ok(Written::nothing(seen, values)),
+            // An earlier round may have written: then that is what this call did.
+            Merge::Keep => return Ok(last.unwrap_or_else(|| Written::nothing(seen, values))),
         };
         let context = seen.context.token();
         let content = Content { kind, value, context, options: choices.write };
@@ -169,9 +171,10 @@ pub(crate) async fn update(
             return Ok(written);
         }
         stored = worse(stored, Applied::Maybe { acks: written.acks });
+        let siblings = written.siblings_now;
+        last = Some(written);
         deadline.sleep(pause(round)).await;
         if deadline.has_passed() || round + 1 == ROUNDS_MAX {
-            let siblings = written.siblings_now;
             let error = Error::new(OP, subject(key), ErrorKind::Conflict { siblings });
             return Err(error.after_write(stored));
         }

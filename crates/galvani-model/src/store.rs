@@ -10,6 +10,7 @@ use crate::ids::{Origin, Shard, WriteId};
 use crate::key::Key;
 use crate::version::{Digest, Dot, Object, PartitionClock, Record};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// Why storage did not do what it was asked. Nothing of the failed step is kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,10 +62,10 @@ pub struct ReplicaState {
 }
 
 /// What a replica remembers of a logical write, so that it knows a retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestEntry {
-    /// The first dot of that logical write that came here.
-    pub dot: Dot,
+    /// Its dots that came here, in order of arrival; at least one.
+    pub dots: SmallVec<[Dot; 1]>,
     /// When it was taken in (milliseconds since 1970 on this node), for retention.
     pub at_ms: u64,
 }
@@ -78,8 +79,8 @@ pub struct Change {
     pub record: Record,
     /// The object row after it; absent means the row goes.
     pub object: Object,
-    /// The request row (under the record's write id), when this dot is the first of its logical write here.
-    pub request: Option<RequestEntry>,
+    /// The request row, under the record's write id.
+    pub request: RequestEntry,
     /// The vnode's own actor after it, when this vnode minted the dot.
     pub own: Option<OwnOrigin>,
     /// The shard's digest after it.

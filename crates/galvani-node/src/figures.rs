@@ -40,7 +40,7 @@ pub(crate) fn status<E: Engine>(
         uptime_s: clock.uptime().as_secs(),
         lanes: lanes.len() as u16,
         durability: durability.to_string(),
-        disk_bytes: shared.engine.stats().disk_bytes,
+        disk_bytes: shared.disk_bytes(clock.now().micros),
         memory_bytes: resident_bytes(),
         cpu_micros: cpu_micros(),
         inflight: lanes.iter().map(|lane| lane.inflight).sum(),

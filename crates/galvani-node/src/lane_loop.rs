@@ -19,7 +19,7 @@ use galvani_transport::{
 };
 use galvani_wire::Message;
 use galvani_wire::codec::{Frame, encode};
-use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
+use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
 use galvani_wire::message::Failed;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// How often a lane publishes its figures, in microseconds.
 const PUBLISH_MICROS: u64 = 200_000;
+/// Bytes a tick may stage before it is committed and the next one begins: bounds the batch, its
+/// memory and the journal's torn tail after a crash.
+const TICK_BYTES_MAX: usize = 32 << 20;
 /// Request rows one sweep looks at: five sweeps a second see a million rows in half an hour, at
 /// a cost far below that of one request.
 const SWEEP_ROWS: usize = 100;
@@ -82,10 +85,17 @@ impl<E: Engine> LaneLoop<E> {
             }
             for event in events.drain(..) {
                 self.on_event(event, now);
+                if self.store.staged_bytes() > TICK_BYTES_MAX {
+                    self.end_tick(now);
+                }
             }
             self.lane.handle(Input::Wake, now, &mut self.store);
             self.end_tick(now);
             self.publish(now);
+            if self.store.is_lost() {
+                let what = "a sync failed, and what it lost is not known".to_owned();
+                return Err(StoreError::Failed { what });
+            }
             if stop_by.is_some_and(|by| self.lane.inflight() == 0 || now.micros >= by) {
                 break;
             }
@@ -118,6 +128,9 @@ impl<E: Engine> LaneLoop<E> {
             }
             Event::Frame { link, class, payload } => {
                 let size = payload.len();
+                if !self.may_decode(link, &payload) {
+                    return;
+                }
                 match Frame::decode(payload) {
                     Ok(frame) => self.on_frame(link, class, frame, now),
                     Err(error) => {
@@ -127,6 +140,27 @@ impl<E: Engine> LaneLoop<E> {
                 }
             }
         }
+    }
+
+    /// Whether a frame is worth decoding: its link is still wanted, and clients send requests only.
+    fn may_decode(&mut self, link: LinkId, payload: &[u8]) -> bool {
+        match self.links.who(link) {
+            None => false,
+            Some(Who::Accepted(PeerIdentity::Client { .. }))
+                if !Frame::is_client_request(payload) =>
+            {
+                self.refuse_link(link, "not for this certificate");
+                false
+            }
+            Some(Who::Accepted(_) | Who::Dialed(_)) => true,
+        }
+    }
+
+    /// Closes a link and hears nothing more of it, not even what has arrived already.
+    fn refuse_link(&mut self, link: LinkId, why: &str) {
+        tracing::warn!(event = "message_not_permitted", why);
+        self.endpoint.close(link, NOT_PERMITTED, why);
+        self.links.forget_accepted(link);
     }
 
     fn on_frame(&mut self, link: LinkId, class: Class, frame: Frame, now: Now) {
@@ -149,8 +183,7 @@ impl<E: Engine> LaneLoop<E> {
                 return;
             }
             Permission::Hostile => {
-                tracing::warn!(event = "message_not_permitted", kind = message.name());
-                self.endpoint.close(link, NOT_PERMITTED, "not for this certificate");
+                self.refuse_link(link, "not for this certificate");
                 return;
             }
         }
@@ -181,12 +214,20 @@ impl<E: Engine> LaneLoop<E> {
             for effect in effects {
                 match &lost_bucket {
                     None => self.release(effect, now, &mut lost_bucket),
+                    // Nobody else may learn of it either.
+                    Some(_) if is_bucket_ask(&effect) => self.undelivered(effect, now),
                     Some(why) => {
                         let effect = without_bucket(effect, why);
                         self.release(effect, now, &mut None);
                     }
                 }
             }
+        }
+    }
+
+    fn undelivered(&mut self, effect: Effect, now: Now) {
+        if let Effect::Ask { id, .. } = effect {
+            self.lane.handle(Input::Undelivered { id }, now, &mut self.store);
         }
     }
 
@@ -203,11 +244,17 @@ impl<E: Engine> LaneLoop<E> {
             Effect::Answer { to, op: _, message } => {
                 // Whoever asked may be gone: then nobody needs the answer.
                 let Some((link, class)) = self.links.answer_to(to) else { return };
-                if let Err(SendError::TooLarge { .. }) =
-                    self.send(link, class, to.id, false, &message)
-                {
-                    // The refusal fits; if even that cannot be sent, the asker's deadline speaks.
-                    let _ = self.send(link, class, to.id, false, &too_large(message));
+                // The refusal is small; if even that cannot be sent, the asker's deadline speaks.
+                match self.send(link, class, to.id, false, &message) {
+                    Ok(()) | Err(SendError::Closed | SendError::ClassNotOpen) => {}
+                    Err(SendError::TooLarge { .. }) => {
+                        let why = ReplicaError::AnswerTooLarge;
+                        let _ = self.send(link, class, to.id, false, &unsendable(message, why));
+                    }
+                    Err(SendError::Full) => {
+                        let why = ReplicaError::Overloaded;
+                        let _ = self.send(link, class, to.id, false, &unsendable(message, why));
+                    }
                 }
             }
             Effect::DefineBucket { name, props } => {
@@ -310,17 +357,29 @@ fn permission(identity: &PeerIdentity, forwarded: bool, message: &Message) -> Pe
     if role <= needs { Permission::Granted } else { Permission::Denied }
 }
 
-/// What is sent in place of an answer that does not fit in a frame.
-fn too_large(message: Message) -> Message {
+/// What is sent in place of an answer that is too large, or that the asker is too slow to take.
+fn unsendable(message: Message, why: ReplicaError) -> Message {
     match message {
-        Message::Fetched(_) => Message::Fetched(Err(ReplicaError::AnswerTooLarge)),
-        Message::FetchedPage(_) => Message::FetchedPage(Err(ReplicaError::AnswerTooLarge)),
+        Message::Fetched(_) => Message::Fetched(Err(why)),
+        Message::FetchedPage(_) => Message::FetchedPage(Err(why)),
+        Message::PutDone(done) => {
+            let stored = |answer: &&Answer| {
+                matches!(answer.outcome, Outcome::Stored | Outcome::StoredDurably)
+            };
+            let acks = done.answers.iter().filter(stored).count() as u8;
+            let (failure, applied) = (Failure::Coordinator(why), AppliedOutcome::Maybe { acks });
+            Message::Failed(Failed { failure, applied, answers: Vec::new() })
+        }
+        Message::Failed(failed) => Message::Failed(Failed { answers: Vec::new(), ..failed }),
         _ => {
-            let failure = Failure::Coordinator(ReplicaError::AnswerTooLarge);
-            let applied = AppliedOutcome::No;
+            let (failure, applied) = (Failure::Coordinator(why), AppliedOutcome::No);
             Message::Failed(Failed { failure, applied, answers: Vec::new() })
         }
     }
+}
+
+fn is_bucket_ask(effect: &Effect) -> bool {
+    matches!(effect, Effect::Ask { message: Message::DefineBucket(_), .. })
 }
 
 /// An effect of a tick whose bucket could not be written down: nobody may be told that it exists.

@@ -110,6 +110,14 @@ impl Links {
         core::mem::take(&mut peer.up).then_some(lane)
     }
 
+    /// Hears nothing more from a link that someone dialed to us.
+    pub(crate) fn forget_accepted(&mut self, link: LinkId) {
+        if let Some(Who::Accepted(_)) = self.who.get(&link) {
+            self.who.remove(&link);
+            self.accepted.remove(&link.number());
+        }
+    }
+
     /// Who is at the other end.
     pub(crate) fn who(&self, link: LinkId) -> Option<&Who> {
         self.who.get(&link)

@@ -230,6 +230,9 @@ impl Node {
         let lanes = self.member.lanes().len() as u16;
         let store_config = StoreConfig { lane: me.lane, lanes, keep_origins: self.keep_origins };
         let Opened { store, kept } = NodeStore::open(self.shared.engine.clone(), store_config)?;
+        // Heard before it is read: a bucket made in between comes as a message.
+        let (sender, control) = mpsc::unbounded_channel();
+        self.shared.add_control(sender);
         let topology = self.shared.topology();
         let lane_config = LaneConfig {
             lane: me.lane,
@@ -238,8 +241,6 @@ impl Node {
             boot: rand::random(),
         };
         let links = Links::new(&topology.layout, me, rand::random());
-        let (sender, control) = mpsc::unbounded_channel();
-        self.shared.add_control(sender);
         let lane_loop = LaneLoop {
             me,
             lane: Lane::new(lane_config, topology, kept),

@@ -32,7 +32,12 @@ pub(crate) struct Shared<E> {
     topology: Mutex<Arc<Topology>>,
     controls: Mutex<Vec<UnboundedSender<Control>>>,
     figures: Vec<Mutex<LaneFigures>>,
+    /// When the disk was last asked, in the node's microseconds, and its answer in bytes.
+    disk: Mutex<Option<(u64, u64)>>,
 }
+
+/// How long an answer of the disk is good for, in microseconds: asking walks the directory.
+const DISK_MICROS: u64 = 1_000_000;
 
 /// Meta rows of buckets: this, then the name.
 const BUCKET_PREFIX: &[u8] = b"bucket/";
@@ -44,6 +49,7 @@ impl<E: Engine> Shared<E> {
             topology: Mutex::new(Arc::new(topology)),
             controls: Mutex::new(Vec::new()),
             figures: (0..lanes).map(|_| Mutex::default()).collect(),
+            disk: Mutex::new(None),
         }
     }
 
@@ -69,8 +75,13 @@ impl<E: Engine> Shared<E> {
         props: BucketProps,
     ) -> Result<(), StoreError> {
         let mut current = self.topology.lock();
-        if current.buckets.contains_key(&name) {
-            return Ok(());
+        match current.buckets.get(&name) {
+            Some(existing) if *existing == props => return Ok(()),
+            Some(_) => {
+                let what = format!("bucket {name} was made with other properties meanwhile");
+                return Err(StoreError::Failed { what });
+            }
+            None => {}
         }
         let key = bucket_key(&name);
         let mut batch = Batch::new();
@@ -89,6 +100,19 @@ impl<E: Engine> Shared<E> {
 
     pub(crate) fn publish(&self, lane: usize, figures: LaneFigures) {
         *self.figures[lane].lock() = figures;
+    }
+
+    /// Bytes the data takes on disk, as of the last second.
+    pub(crate) fn disk_bytes(&self, now_micros: u64) -> u64 {
+        let mut disk = self.disk.lock();
+        match *disk {
+            Some((at, bytes)) if now_micros < at + DISK_MICROS => bytes,
+            Some(_) | None => {
+                let bytes = self.engine.stats().disk_bytes;
+                *disk = Some((now_micros, bytes));
+                bytes
+            }
+        }
     }
 
     /// Every lane's latest figures.

@@ -192,29 +192,41 @@ impl GetOp {
     /// Joins one replica's answer; what this replica lacks of it is taken in here at once.
     fn take_in(&mut self, ctx: &mut Ctx<'_>, node: NodeId, held: Held) -> Result<(), Outcome> {
         let malformed = Err(Outcome::Refused(ReplicaError::Malformed));
-        let dots: Vec<Dot> =
-            held.versions.iter().flat_map(|version| version.dots.clone()).collect();
-        let mut brought = dots.clone();
-        for record in held.records() {
-            if record.head.key != self.key || !record.is_intact() {
-                return malformed;
-            }
-            brought.push(record.head.dot);
-            self.records.entry(record.head.dot).or_insert(record);
-        }
-        // A version whose record nobody sent cannot be shown, so the answer does not count.
-        if dots.iter().any(|dot| !self.records.contains_key(dot)) {
+        if held.versions.iter().any(|version| version.dots.is_empty()) {
             return malformed;
         }
-        // Best effort: a full disk must not stop a read.
-        for dot in brought {
-            let record = self.records[&dot].clone();
+        let dots: Vec<Dot> =
+            held.versions.iter().flat_map(|version| version.dots.clone()).collect();
+        let mut brought = Vec::new();
+        for record in held.records() {
+            let named = record.head.dot.counter > 0 && record.head.key == self.key;
+            if !named || !record.is_intact() {
+                return malformed;
+            }
+            brought.push(record);
+        }
+        // A version whose record nobody sent cannot be shown, so the answer does not count.
+        let is_here = |dot: &Dot| {
+            self.own.contains(dot)
+                || self.records.contains_key(dot)
+                || brought.iter().any(|record| record.head.dot == *dot)
+        };
+        if !dots.iter().all(is_here) {
+            return malformed;
+        }
+        for record in brought {
+            let dot = record.head.dot;
+            self.learned |= !self.own.contains(&dot);
+            if !self.answered {
+                self.records.entry(dot).or_insert_with(|| record.clone());
+            }
             if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
                 ctx.counters.incarnations += 1;
             }
+            // Best effort: a full disk must not stop a read.
             let _ = replica::apply(ctx.store, self.shard, record, self.policy, None, ctx.now);
-            self.learned |= !self.own.contains(&dot);
         }
+        self.learned |= dots.iter().any(|dot| !self.own.contains(dot));
         let shown = held.versions.iter().map(|version| version.write).collect();
         let object = Object::from_versions(held.versions, ConflictPolicy::Siblings);
         self.join.add(&object, &held.seen);
@@ -255,7 +267,7 @@ impl GetOp {
         self.answered = true;
         self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         ctx.counters.gets += 1;
-        let object = self.known(ctx);
+        let object = self.known(ctx, true);
         let context = Context { seen: self.join.seen().clone(), hlc: self.join.hlc() };
         let siblings = object.versions().iter().map(|version| self.sibling(version)).collect();
         let done = GetDone {
@@ -263,17 +275,19 @@ impl GetOp {
             context: context.seal(&self.key, &ctx.topology.context_key).into(),
             answers: self.asked.answers(),
         };
+        // Late answers are listened to, but not at the price of holding values: repairs read them.
+        self.records.clear();
         ctx.answer(self.reply_to, self.op, Message::GetDone(done));
     }
 
     /// What the answers add up to. Where the own copy has taken in all of them, it is that copy: it
     /// also knows which of the shown writes were replaced under another of their dots (a retry).
-    fn known(&mut self, ctx: &mut Ctx<'_>) -> Object {
+    fn known(&mut self, ctx: &mut Ctx<'_>, values: bool) -> Object {
         let joined = self.join.object(self.policy);
         if !self.learned {
             return joined;
         }
-        match self.read_through(ctx, &joined) {
+        match self.read_through(ctx, &joined, values) {
             Ok(Some(object)) => object,
             Ok(None) | Err(_) => joined,
         }
@@ -285,6 +299,7 @@ impl GetOp {
         &mut self,
         ctx: &mut Ctx<'_>,
         joined: &Object,
+        values: bool,
     ) -> Result<Option<Object>, StoreError> {
         let clock = &ctx.store.replica(self.shard)?.clock;
         if !joined.dots().into_iter().all(|dot| clock.contains(dot)) {
@@ -292,7 +307,7 @@ impl GetOp {
         }
         let local = replica::read(ctx.store, self.shard, &self.key)?;
         for dot in local.object.dots() {
-            if !self.records.contains_key(&dot) {
+            if values && !self.records.contains_key(&dot) {
                 let record = replica::record(ctx.store, self.shard, dot)?;
                 self.records.insert(dot, record);
             }
@@ -332,7 +347,7 @@ impl GetOp {
     /// write that was replaced under another dot, that dot's record too. Converged replicas get
     /// nothing: a read of agreeing replicas writes nowhere.
     fn repair(&mut self, ctx: &mut Ctx<'_>) {
-        let object = self.known(ctx);
+        let object = self.known(ctx, false);
         for HeardFrom { node, seen, shown } in core::mem::take(&mut self.heard) {
             let Some(lane) = ctx.reach(node, self.shard) else { continue };
             let live = object.versions().iter().flat_map(|version| version.dots.iter());
@@ -341,7 +356,8 @@ impl GetOp {
             for write in shown.into_iter().filter(|&write| !is_live(write)) {
                 // Best effort: storage that cannot say repairs nothing.
                 let known = ctx.store.request(self.shard, write).ok().flatten();
-                missing.extend(known.map(|entry| entry.dot).filter(|&dot| !seen.contains(dot)));
+                let dots = known.map(|entry| entry.dots).unwrap_or_default();
+                missing.extend(dots.into_iter().filter(|&dot| !seen.contains(dot)));
             }
             for dot in missing {
                 self.send_repair(ctx, lane, dot);

@@ -258,7 +258,7 @@ fn store_here(
     };
     if let Some(earlier) = ctx.store.request(shard, head.write_id())? {
         ctx.counters.retries_recognised += 1;
-        let record = replica::record(ctx.store, shard, earlier.dot)?;
+        let record = replica::record(ctx.store, shard, earlier.dots[0])?;
         let siblings = values_now(ctx, shard, &record)?;
         return Ok((record, siblings));
     }

@@ -8,7 +8,7 @@ use galvani_model::bucket::BucketProps;
 use galvani_model::ids::NodeId;
 use galvani_model::limits::TIMEOUT_MS_MAX;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
-use galvani_model::version::{Context, ContextError};
+use galvani_model::version::{Context, ContextError, Kind};
 use galvani_wire::failure::{Failure, QuorumKind};
 use galvani_wire::message::Put;
 
@@ -102,6 +102,9 @@ pub(crate) fn write_shape(
     if put.value.len() > props.value_bytes_max as usize {
         let (size, limit) = (put.value.len() as u64, u64::from(props.value_bytes_max));
         return Err(Failure::ValueTooLarge { size, limit });
+    }
+    if put.kind == Kind::Delete && !put.value.is_empty() {
+        return Err(Failure::Malformed { what: "a delete carries no value".into() });
     }
     let ahead_ms = put.issued.unix_ms().saturating_sub(ctx.now.unix_ms);
     if ahead_ms > CLOCK_AHEAD_MS_MAX {

@@ -12,6 +12,7 @@ use galvani_model::key::Key;
 use galvani_model::store::{Change, OwnOrigin, RequestEntry, Store, StoreError};
 use galvani_model::version::{Dot, DotSet, Object, Record, RecordHead, object_digest};
 use galvani_wire::ReplicaError;
+use smallvec::SmallVec;
 
 /// What taking in a record did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +52,15 @@ pub(crate) fn apply(
     }
     let mut digest = state.digest;
     let write = record.head.write_id();
-    let retry = store.request(shard, write)?.is_some();
+    let known = store.request(shard, write)?;
+    let retry = known.is_some();
+    let mut request =
+        known.unwrap_or_else(|| RequestEntry { dots: SmallVec::new(), at_ms: now.unix_ms });
+    request.dots.push(record.head.dot);
     let mut object = store.object(shard, &record.head.key)?;
     let before = object_digest(&record.head.key, &object);
     let applied = object.apply(&record.head, retry, policy);
     digest.replace(before, object_digest(&record.head.key, &object));
-    let request = (!retry).then_some(RequestEntry { dot: record.head.dot, at_ms: now.unix_ms });
     store.stage(Change { shard, record, object, request, own: minted, digest })?;
     Ok(Taken::New { discarded: applied.discarded, retry })
 }

@@ -70,7 +70,7 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
         for write in shown {
             let live = local.object.versions().iter().any(|version| version.write == write);
             if !live && let Some(known) = ctx.store.request(shard, write).map_err(store)? {
-                wanted.push(known.dot);
+                wanted.extend(known.dots);
             }
         }
         for dot in wanted.into_iter().filter(|dot| !have.contains(dot)) {

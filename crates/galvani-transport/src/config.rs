@@ -29,7 +29,8 @@ pub struct Config {
     /// Largest payload of one frame, bytes, per class in the order of [`Class::ALL`]. Checked
     /// against the length prefix before anything is allocated; both ends must agree on it.
     pub frame_bytes_max: [usize; Class::COUNT],
-    /// Bytes that may wait in one stream's outbox before `send` says `Full`. Default 8 MiB.
+    /// Bytes that may wait in one stream's outbox before `send` says `Full`. Default 48 MiB: all that
+    /// one inbox hands over at once, and a frame more, can be passed on.
     /// A single frame larger than this still passes when the outbox is empty.
     pub outbox_bytes_max: usize,
     /// Bytes of received frames, per class, that wait for `recv_batch` before the streams of that
@@ -88,7 +89,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             frame_bytes_max: [DEFAULT_FRAME_BYTES_MAX; Class::COUNT],
-            outbox_bytes_max: 8 << 20,
+            outbox_bytes_max: 48 << 20,
             inbox_bytes_max: 32 << 20,
             batch_events_max: 1_024,
             links_max: 4_096,

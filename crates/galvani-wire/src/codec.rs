@@ -9,6 +9,7 @@ use crate::message::{Held, HeldPage, Message};
 use crate::view::{ClusterView, NodeStatus};
 use bytes::{BufMut, Bytes, BytesMut};
 use galvani_model::key::KeyError;
+use galvani_model::limits::KEY_BYTES_MAX;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -187,6 +188,12 @@ fn header<T: Serialize>(value: &T, out: &mut BytesMut) {
 }
 
 impl Frame {
+    /// Whether the frame says it is a request that clients send. Asked before anything is decoded,
+    /// so that nobody can make a node work on a message that is not theirs to send.
+    pub fn is_client_request(frame: &[u8]) -> bool {
+        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14))
+    }
+
     /// Decodes one frame. Values in the result are slices of `frame`.
     pub fn decode(frame: Bytes) -> Result<Frame, DecodeError> {
         if frame.len() < PREFIX_BYTES {
@@ -243,7 +250,11 @@ fn read_message(
         5 => Message::Failed(read(header)?),
         6 => Message::Describe,
         7 => Message::Described(Box::new(read::<ClusterView>(header)?)),
-        8 => Message::List(read(header)?),
+        8 => {
+            let list: crate::message::List = read(header)?;
+            check_range(&list.prefix, list.after.as_ref())?;
+            Message::List(list)
+        }
         9 => Message::Listed(read(header)?),
         10 => Message::CreateBucket(read(header)?),
         11 => Message::BucketCreated,
@@ -268,7 +279,11 @@ fn read_message(
             Message::Fetch(fetch)
         }
         35 => Message::Fetched(read_held(header, body)?),
-        36 => Message::FetchPage(read(header)?),
+        36 => {
+            let fetch: crate::message::FetchPage = read(header)?;
+            check_range(&fetch.prefix, fetch.after.as_ref())?;
+            Message::FetchPage(fetch)
+        }
         37 => Message::FetchedPage(read::<Result<HeldPage, ReplicaError>>(header)?),
         38 => Message::DefineBucket(read(header)?),
         39 => Message::BucketDefined(read::<Result<(), Failure>>(header)?),
@@ -287,6 +302,15 @@ fn read_held(header: &[u8], body: &mut Body) -> Result<Result<Held, ReplicaError
         }
     }
     Ok(fetched)
+}
+
+/// A prefix or starting point longer than a key can match none.
+fn check_range(prefix: &Bytes, after: Option<&Bytes>) -> Result<(), DecodeError> {
+    let longest = prefix.len().max(after.map_or(0, Bytes::len));
+    if longest > KEY_BYTES_MAX {
+        return Err(DecodeError::Key(KeyError::TooLong { bytes: longest }));
+    }
+    Ok(())
 }
 
 fn read<T: DeserializeOwned>(header: &[u8]) -> Result<T, DecodeError> {

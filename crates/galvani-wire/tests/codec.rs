@@ -273,6 +273,39 @@ fn kinds_are_distinct() {
 }
 
 #[test]
+fn only_requests_of_clients_are_taken_for_such() {
+    for message in all_messages() {
+        let request = matches!(
+            message,
+            Message::Put(_)
+                | Message::Get(_)
+                | Message::Describe
+                | Message::List(_)
+                | Message::CreateBucket(_)
+                | Message::Explain(_)
+                | Message::Status
+        );
+        assert_eq!(Frame::is_client_request(&bytes_of(1, false, &message)), request);
+    }
+}
+
+#[test]
+fn a_range_longer_than_any_key_is_refused() {
+    for (prefix, after) in [(2000, 0), (0, 2000)] {
+        let message = Message::List(List {
+            bucket: bucket(),
+            partition: Partition(3),
+            prefix: vec![b'x'; prefix].into(),
+            after: Some(vec![b'x'; after].into()),
+            limit: 10,
+            options: ReadOptions::default(),
+            timeout_ms: 5,
+        });
+        assert!(matches!(Frame::decode(bytes_of(1, false, &message)), Err(DecodeError::Key(_))));
+    }
+}
+
+#[test]
 fn a_cut_frame_is_refused_at_every_length() {
     for message in all_messages() {
         let whole = bytes_of(1, false, &message);

@@ -89,7 +89,8 @@ pub struct Record {
 impl Record {
     /// Whether the value is the one the head speaks of.
     pub fn is_intact(&self) -> bool {
-        self.value.len() == self.head.value_len as usize
+        (self.head.kind == Kind::Put || self.value.is_empty())
+            && self.value.len() == self.head.value_len as usize
             && value_hash(self.head.kind, &self.value) == self.head.value_hash
     }
 }

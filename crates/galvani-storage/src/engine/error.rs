@@ -99,6 +99,14 @@ impl EngineError {
         }
     }
 
+    /// This error, met after the batch was written and before it was synced.
+    pub(crate) fn in_doubt_at_sync(self) -> EngineError {
+        if self.is_in_doubt() {
+            return self;
+        }
+        EngineError::Io { step: IoStep::Sync, kind: io::ErrorKind::Other, os_code: None }
+    }
+
     /// The error for `source` met at `step`.
     pub(crate) fn from_io(step: IoStep, source: &io::Error) -> EngineError {
         EngineError::Io { step, kind: source.kind(), os_code: source.raw_os_error() }

@@ -11,7 +11,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use crate::engine::{Batch, Durability, Engine, EngineError, Table};
+use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
@@ -64,6 +64,8 @@ pub struct NodeStore<E> {
     full_for: Option<u32>,
     /// Whether a batch in doubt may be there without ever having been synced.
     owes_sync: bool,
+    /// Whether a sync failed: nothing acked as durable may be said any more.
+    lost: bool,
     /// Where the sweep of request rows goes on.
     sweep_from: Vec<u8>,
 }
@@ -88,6 +90,7 @@ impl<E: Engine> NodeStore<E> {
             quarantined: 0,
             full_for: None,
             owes_sync: false,
+            lost: false,
             sweep_from: vec![0],
         };
         let mut kept = Vec::new();
@@ -149,7 +152,25 @@ impl<E: Engine> NodeStore<E> {
     /// succeeded may the stop be called clean.
     pub fn close(&mut self) -> Result<(), StoreError> {
         self.full_for = None;
-        self.commit(true)
+        self.commit(true)?;
+        match self.renewed.first() {
+            None => Ok(()),
+            Some(shard) => {
+                let what = format!("{shard}: its origin could not be taken off the disk");
+                Err(StoreError::Failed { what })
+            }
+        }
+    }
+
+    /// Whether a sync failed. The node must stop without a clean mark: what the disk has of the
+    /// last moments is not known, and only a new start, under new incarnations, is safe.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Bytes staged so far: what a driver bounds its ticks by.
+    pub fn staged_bytes(&self) -> usize {
+        self.batch.bytes()
     }
 
     /// Lets the next write find out whether a full disk has room again. The driver calls it now and
@@ -212,8 +233,11 @@ impl<E: Engine> NodeStore<E> {
         }
         self.forget_tick();
         self.owes_sync |= error.is_in_doubt();
-        let reopen = error.is_in_doubt() || matches!(error, EngineError::ReadOnly);
-        if reopen {
+        // A failed sync is never tried again: the kernel may have dropped the pages and would say
+        // that all is well. Whoever drives this store must end.
+        self.lost |= matches!(error, EngineError::Io { step: IoStep::Sync, .. });
+        let stuck = matches!(error, EngineError::ReadOnly | EngineError::Closed);
+        if !self.lost && (error.is_in_doubt() || stuck) {
             self.states.clear();
             if let Err(again) = self.engine.reopen() {
                 tracing::error!(event = "engine_reopen_failed", error = %again);
@@ -273,7 +297,7 @@ impl<E: Engine> Store for NodeStore<E> {
         write: WriteId,
     ) -> Result<Option<RequestEntry>, StoreError> {
         if let Some(entry) = self.requests.get(&(shard, write)) {
-            return Ok(Some(*entry));
+            return Ok(Some(entry.clone()));
         }
         let key = keys::request(shard, write);
         let Some(row) = self.get(Table::RequestIds, &key)? else { return Ok(None) };
@@ -317,12 +341,10 @@ impl<E: Engine> Store for NodeStore<E> {
         } else {
             self.batch.put_with(Table::Objects, &row_key, |out| rows::put(&row_key, &object, out));
         }
-        if let Some(entry) = request {
-            let write = record.head.write_id();
-            let key = keys::request(shard, write);
-            self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &entry, out));
-            self.requests.insert((shard, write), entry);
-        }
+        let write = record.head.write_id();
+        let key = keys::request(shard, write);
+        self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &request, out));
+        self.requests.insert((shard, write), request);
         self.objects.insert((shard, record.head.key.clone()), object);
         self.records.insert((shard, dot), record);
         Ok(())

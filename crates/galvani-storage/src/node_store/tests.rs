@@ -48,7 +48,10 @@ fn stage(store: &mut NodeStore<MemoryEngine>, record: &Record) -> Result<(), Sto
     let mut digest = store.replica(SHARD)?.digest;
     digest.replace(before, object_digest(&record.head.key, &object));
     let own = Some(OwnOrigin { origin: ORIGIN, counter: record.head.dot.counter });
-    let request = Some(RequestEntry { dot: record.head.dot, at_ms: record.head.dot.counter });
+    let request = RequestEntry {
+        dots: [record.head.dot].into_iter().collect(),
+        at_ms: record.head.dot.counter,
+    };
     store.stage(Change { shard: SHARD, record: record.clone(), object, request, own, digest })
 }
 

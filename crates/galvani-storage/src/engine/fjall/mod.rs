@@ -224,7 +224,10 @@ impl Engine for FjallEngine {
             }
             match durability {
                 Durability::Os => Ok(()),
-                Durability::Fsync => self.sync_open(open),
+                Durability::Fsync if batch.is_empty() => self.sync_open(open),
+                // The batch is written: whatever stops the sync, another lane's failure included,
+                // leaves it in doubt.
+                Durability::Fsync => self.sync_open(open).map_err(EngineError::in_doubt_at_sync),
             }
         })
     }

@@ -16,7 +16,7 @@ use super::options::{EngineConfig, memtable_bytes};
 use crate::engine::{Batch, EngineError, Op, Table};
 
 /// How long a commit waits for background work before it gives up with nothing written.
-pub const STALL_MAX: Duration = Duration::from_secs(5);
+pub const STALL_MAX: Duration = Duration::from_secs(2);
 
 /// Why there is no room.
 pub(super) enum NoRoom {
@@ -28,6 +28,8 @@ pub(super) enum NoRoom {
 
 /// Returns once every table that `batch` writes has room, with full memtables sealed.
 pub(super) fn make_room(open: &Open, config: &EngineConfig, batch: &Batch) -> Result<(), NoRoom> {
+    // One deadline for the whole commit: the thread that waits is a lane's.
+    let began = Instant::now();
     let mut touched = [false; Table::COUNT];
     for op in batch.iter() {
         match op {
@@ -36,7 +38,7 @@ pub(super) fn make_room(open: &Open, config: &EngineConfig, batch: &Batch) -> Re
     }
     for table in Table::ALL.into_iter().filter(|table| touched[table.index()]) {
         let tree = &open.tables[table.index()];
-        wait_for_workers(open, tree)?;
+        wait_for_workers(open, tree, began)?;
         seal_if_full(open, tree, memtable_bytes(table, config))?;
     }
     Ok(())
@@ -55,11 +57,10 @@ fn seal_if_full(open: &Open, tree: &Keyspace, bytes_max: u64) -> Result<(), NoRo
     Ok(())
 }
 
-fn wait_for_workers(open: &Open, tree: &Keyspace) -> Result<(), NoRoom> {
+fn wait_for_workers(open: &Open, tree: &Keyspace, began: Instant) -> Result<(), NoRoom> {
     if has_room(tree) {
         return Ok(());
     }
-    let began = Instant::now();
     while !has_room(tree) {
         // With nothing buffered this only asks whether a worker failed.
         open.database.persist(PersistMode::Buffer).map_err(NoRoom::Failed)?;
