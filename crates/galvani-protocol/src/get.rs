@@ -8,7 +8,9 @@
 //! Next to read: `replica.rs`. Source: DeCandia et al. 2007, sections 4.4-4.5.
 
 use crate::effect::{PeerLane, ReplyTo};
-use crate::ops::{Asked, Ctx, Heard, LINGER_MICROS, NOBODY, Step, shortfall, tracker};
+use crate::ops::{
+    ACCOUNT_MICROS, Asked, Ctx, Heard, LINGER_MICROS, NOBODY, Step, shortfall, tracker,
+};
 use crate::refuse::{self, ReadQuorum};
 use crate::replica;
 use crate::topology::Owners;
@@ -253,7 +255,11 @@ impl GetOp {
             match self.tracker.verdict() {
                 Verdict::Pending => {}
                 Verdict::Met => self.answer_met(ctx),
-                Verdict::Lost => self.answer_lost(ctx),
+                Verdict::Lost if self.asked.is_complete() => self.answer_lost(ctx),
+                // Decided, but who else answers in a moment belongs in the account of it.
+                Verdict::Lost => {
+                    self.deadline = self.deadline.min(ctx.now.micros + ACCOUNT_MICROS);
+                }
             }
         }
         if self.answered && self.asked.is_complete() {

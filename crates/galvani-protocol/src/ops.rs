@@ -38,6 +38,10 @@ pub(crate) const NOBODY: u64 = 0;
 /// that is alive, short enough that a dead one costs little memory.
 pub(crate) const LINGER_MICROS: u64 = 500_000;
 
+/// How long an operation that cannot succeed any more waits for the replicas that have not spoken,
+/// in microseconds, so that its error says truly who answered.
+pub(crate) const ACCOUNT_MICROS: u64 = 100_000;
+
 /// What became of one ask.
 #[derive(Clone, Debug)]
 #[expect(

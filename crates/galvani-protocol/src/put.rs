@@ -6,7 +6,7 @@
 //! Next to read: `replica.rs`, `refuse.rs`. Source: DeCandia et al. 2007, section 4.5.
 
 use crate::effect::ReplyTo;
-use crate::ops::{Asked, Ctx, Heard, LINGER_MICROS, Step, shortfall, tracker};
+use crate::ops::{ACCOUNT_MICROS, Asked, Ctx, Heard, LINGER_MICROS, Step, shortfall, tracker};
 use crate::refuse::{self, WriteQuorum};
 use crate::replica::{self, Taken};
 use crate::topology::Owners;
@@ -176,7 +176,11 @@ impl PutOp {
             match self.tracker.verdict() {
                 Verdict::Pending => {}
                 Verdict::Met => self.answer_met(ctx),
-                Verdict::Lost => self.answer_lost(ctx),
+                Verdict::Lost if self.asked.is_complete() => self.answer_lost(ctx),
+                // Decided, but who else answers in a moment belongs in the account of it.
+                Verdict::Lost => {
+                    self.deadline = self.deadline.min(ctx.now.micros + ACCOUNT_MICROS);
+                }
             }
         }
         if self.answered && self.asked.is_complete() { Step::Done } else { Step::Wait }

@@ -181,12 +181,29 @@ fn what_cannot_be_reached_is_refused_before_it_is_written() {
 }
 
 #[test]
-fn a_replica_that_goes_away_decides_the_write_at_once() {
+fn a_replica_that_goes_away_decides_the_write_once_the_others_have_spoken() {
     let mut bench = Bench::new(Limits::default());
     let key = bench.key(true);
     bench.request(false, put(key, 1, 3));
     let asked = asks(&bench.tick());
     bench.handle(Input::PeerDown(asked[0].0));
+    assert!(answers(&bench.tick()).is_empty(), "the third may speak yet");
+    let stored = Message::Replicated(Replicated { result: Ok(false) });
+    bench.handle(Input::Reply { id: asked[1].1, message: stored });
+    let expected = Failure::QuorumNotMet { what: QuorumKind::W, need: 3, got: 2, n: 3 };
+    assert_eq!(failure(&bench.tick()), (expected, AppliedOutcome::Maybe { acks: 2 }));
+}
+
+#[test]
+fn a_lost_write_does_not_wait_long_for_the_silent() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    bench.request(false, put(key, 1, 3));
+    let asked = asks(&bench.tick());
+    bench.handle(Input::PeerDown(asked[0].0));
+    bench.tick();
+    bench.now.micros += 200_000;
+    bench.handle(Input::Wake);
     let expected = Failure::QuorumNotMet { what: QuorumKind::W, need: 3, got: 1, n: 3 };
     assert_eq!(failure(&bench.tick()), (expected, AppliedOutcome::Maybe { acks: 1 }));
 }

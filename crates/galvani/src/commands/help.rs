@@ -95,12 +95,12 @@ Every error has three parts: what failed, why (each replica by name), and what t
 
   error  put greeting: w=3 not reached, 2 of 3 acked in 2.0 s
          n1 stored 0.6 ms   n2 stored 0.9 ms   n3 no answer
-         THE WRITE IS STORED on n1, n2 and will reach the others. Repeating it is safe.
+         THE WRITE IS STORED on n1, n2; a read brings the others up to date. Repeating it is safe.
     try  galvani put greeting hi -w 2      or see who is down:  galvani status
 
 A failed write says what became of it:
   NOTHING WAS WRITTEN      it was never stored and never will be          exit 5
-  THE WRITE IS STORED ..   some replicas have it, and it will spread      exit 6
+  THE WRITE IS STORED ..   some replicas have it, and it may spread       exit 6
   THE WRITE MAY BE STORED  nobody said so, and it may spread              exit 6
 
 With -o json the error is a document on stdout too: schema galvani.error/1 with fields exit, error,

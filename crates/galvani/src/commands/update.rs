@@ -2,7 +2,8 @@
 //!
 //! The command gets one JSON line per value on stdin and prints the merged value. If others wrote
 //! at the same time, the key has siblings after the write: then it is read and merged again, a
-//! bounded number of times. A command that fails writes nothing.
+//! bounded number of times, with pauses. A command sees its own earlier result among the values
+//! then. One that fails in the first round writes nothing.
 
 use crate::args::data::Update;
 use crate::commands::put::{ok_line, written_json};
@@ -16,7 +17,7 @@ use galvani_model::limits::VALUE_BYTES_MAX;
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Updates the key.
 pub(crate) async fn run(app: &App, args: Update) -> Done {
@@ -24,16 +25,27 @@ pub(crate) async fn run(app: &App, args: Update) -> Done {
     let retype = options::retype("update", &args.bucket.bucket, &args.key, " -- CMD");
     let bucket = session.bucket(&args.bucket);
     let began = Instant::now();
+    let mut stored = None;
     for round in 1..=ROUNDS_MAX {
+        // Once a round is stored no later failure may say that nothing was written.
+        let told = |report: Report| match stored {
+            None => report,
+            Some(acks) => after_a_round(&report, &args, acks),
+        };
         let get = options::read(bucket.get(args.key.clone()), args.copies, args.read);
-        let read = get.await.map_err(|error| client::report(&error, &retype))?;
-        let value = merged(&args, &read).await?;
+        let read = get.await.map_err(|error| told(client::report(&error, &retype)))?;
+        let value = merged(&args, &read).await.map_err(told)?;
         let put = bucket.put(args.key.clone(), value).after(&read);
         let put = options::write(put, args.copies, args.write);
-        let written = put.send().await.map_err(|error| client::report(&error, &retype))?;
+        let written = put.send().await.map_err(|error| told(client::report(&error, &retype)))?;
+        stored = Some(written.acks);
         if written.siblings_now > 1 {
             let now = written.siblings_now;
             app.out.note(&format!("others wrote at the same time ({now} values); round {round}"));
+            // Apart from the others, and from each other: writers in step never get through.
+            let jitter = u64::from(began.elapsed().subsec_nanos()) % 20;
+            let pause = (5u64 << round.min(5)) + jitter * u64::from(round);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
             continue;
         }
         if app.out.is_json() {
@@ -53,6 +65,16 @@ pub(crate) async fn run(app: &App, args: Update) -> Done {
     )
     .why("the key is written faster than it can be merged; nothing is lost")
     .next("see", format!("galvani get {place} --siblings table")))
+}
+
+/// A failure after an earlier round was stored beside the writes of others.
+fn after_a_round(report: &Report, args: &Update, acks: u8) -> Report {
+    let place = mistakes::place(args.bucket.bucket.as_str(), &args.key);
+    Report::new(Exit::Unknown, format!("update {place}: a later round failed: {}", report.what()))
+        .why("AN EARLIER ROUND IS STORED, beside what others wrote at the same time")
+        .next("see", format!("galvani get {place} --siblings table"))
+        .field("applied", "maybe")
+        .field("acks", acks)
 }
 
 /// What the command prints for the values read.

@@ -95,11 +95,12 @@ fn with_fate(report: Report, failure: &Failure<'_>) -> Report {
                            Repeating it is safe."
                     .to_owned(),
                 (_, true) => format!(
-                    "THE WRITE IS STORED on {acks} of the replicas and will spread. Repeating it \
-                     is safe."
+                    "THE WRITE IS STORED on {acks} of the replicas; a read brings the others up \
+                     to date. Repeating it is safe."
                 ),
                 (_, false) => format!(
-                    "THE WRITE IS STORED on {} and will reach the others. Repeating it is safe.",
+                    "THE WRITE IS STORED on {}; a read brings the others up to date. Repeating it \
+                     is safe.",
                     names.join(", ")
                 ),
             };

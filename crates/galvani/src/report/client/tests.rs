@@ -50,7 +50,7 @@ fn an_unreached_w_says_who_has_it() {
         text,
         "error  put greeting: w=3 not reached, 2 of 3 acked in 2.0 s\n       \
          n1 stored 0.6 ms   n2 stored 0.9 ms   n3 no answer\n       \
-         THE WRITE IS STORED on n1, n2 and will reach the others. Repeating it is safe.\n  \
+         THE WRITE IS STORED on n1, n2; a read brings the others up to date. Repeating it is safe.\n  \
          try  galvani put greeting hi -w 2      or see who is down:  galvani status"
     );
 }
