@@ -202,7 +202,12 @@ impl GetOp {
         let mut brought = Vec::new();
         for record in held.records() {
             let named = record.head.dot.counter > 0 && record.head.key == self.key;
-            if !named || !record.is_intact() {
+            let agrees = held.versions.iter().all(|version| {
+                !version.dots.contains(&record.head.dot)
+                    || (version.value_hash, version.value_len, version.kind)
+                        == (record.head.value_hash, record.head.value_len, record.head.kind)
+            });
+            if !named || !agrees || !record.is_intact() {
                 return malformed;
             }
             brought.push(record);

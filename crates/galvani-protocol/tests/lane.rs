@@ -11,13 +11,13 @@ use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::StoreError;
-use galvani_model::version::{ContextKey, Kind};
+use galvani_model::version::{ContextKey, DotSet, Kind, RecordHead, Version};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{FailKind, MemoryEngine};
 use galvani_storage::{NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{Failed, Get, Put, Replicated};
+use galvani_wire::message::{Failed, Get, Held, Put, Replicated};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -282,6 +282,45 @@ fn more_than_the_lane_takes_on_is_refused_and_comes_again() {
     let (failure, applied) = failure(&bench.tick());
     assert!(matches!(failure, Failure::Overloaded { .. }));
     assert_eq!(applied, AppliedOutcome::No);
+}
+
+/// What a peer that lost its mind may answer to a fetch; none of it counts, none of it stays.
+#[test]
+fn answers_that_do_not_hold_together_are_no_answers() {
+    let mut source = Bench::new(Limits::default());
+    let key = source.key(true);
+    source.request(false, put(key.clone(), 1, 1));
+    let sent = source.tick().into_iter().find_map(|effect| match effect {
+        Effect::Ask { message: Message::Replicate(replicate), .. } => Some(replicate),
+        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+    });
+    let good = sent.expect("the others are asked");
+    let held = |version: Version, head: RecordHead| Held {
+        versions: vec![version],
+        seen: DotSet::new(),
+        heads: vec![head],
+        values: vec![good.value.clone()],
+    };
+    let no_dots = Version { dots: [].into_iter().collect(), ..Version::of(&good.head) };
+    let mut zero = good.head.clone();
+    zero.dot.counter = 0;
+    let longer = Version { value_len: 99, ..Version::of(&good.head) };
+    for bad in [
+        held(no_dots, good.head.clone()),
+        held(Version::of(&zero), zero.clone()),
+        held(longer, good.head.clone()),
+    ] {
+        let mut bench = Bench::new(Limits::default());
+        bench.request(false, get(key.clone(), 3));
+        for (_, id) in asks(&bench.tick()) {
+            bench.handle(Input::Reply { id, message: Message::Fetched(Ok(bad.clone())) });
+        }
+        let expected = Failure::QuorumNotMet { what: QuorumKind::R, need: 3, got: 1, n: 3 };
+        assert_eq!(failure(&bench.tick()).0, expected, "{bad:?}");
+        bench.request(false, get(key.clone(), 1));
+        let effects = bench.tick();
+        assert!(matches!(answers(&effects)[..], [Message::GetDone(d)] if d.siblings.is_empty()));
+    }
 }
 
 #[test]

@@ -128,9 +128,11 @@ impl<E: Engine> NodeStore<E> {
         match committed {
             Ok(()) => {
                 self.owes_sync &= !fsync;
+                if !self.dirty.is_empty() {
+                    self.full_for = None;
+                }
                 for shard in core::mem::take(&mut self.dirty) {
                     self.renewed.remove(&shard);
-                    self.full_for = None;
                 }
                 self.forget_tick();
                 Ok(())

@@ -116,6 +116,8 @@ fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
     stage(&mut store, &record(2, "a")).expect("nobody knows yet");
     assert_eq!(store.commit(false), Err(StoreError::Full));
     assert_eq!(stage(&mut store, &record(2, "a")), Err(StoreError::Full));
+    assert_eq!(store.sweep_requests(u64::MAX, 10), Ok(0), "a sweep must not cost a tick");
+    assert!(!store.has_staged());
     assert_eq!(store.object(SHARD, &key("a")).expect("reads go on").versions().len(), 1);
     store.commit(false).expect("nothing staged, nothing refused");
     engine.set_full(false);
