@@ -229,6 +229,7 @@ async fn status_is_partial_rather_than_late() {
             memory_bytes: 0,
             cpu_micros: 0,
             inflight: 0,
+            shards_behind: 0,
             peers_up: Vec::new(),
             peers_down: Vec::new(),
             counters: galvani_client::Counters::default(),

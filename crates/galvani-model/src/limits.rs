@@ -50,10 +50,15 @@ pub struct Limits {
     pub inflight: usize,
     /// Siblings from which a write that adds one is refused. Default [`SIBLINGS_MAX`].
     pub siblings_max: usize,
+    /// How long after a change the owners of a shard compare what they have taken in, in
+    /// milliseconds; 0 turns anti-entropy off, which only tests should do. Default 1000: rare
+    /// enough to cost nothing (some 100 bytes a changed shard and peer), and replication has long
+    /// brought what is on its way.
+    pub anti_entropy_ms: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { inflight: 4096, siblings_max: SIBLINGS_MAX }
+        Limits { inflight: 4096, siblings_max: SIBLINGS_MAX, anti_entropy_ms: 1000 }
     }
 }

@@ -99,6 +99,10 @@ proptest! {
             .collect();
         let expected: Naive = naive(&b).difference(&naive(&a)).copied().collect();
         prop_assert_eq!(naive(&missing), expected);
+        let common: PartitionClock = ours.common_with(&theirs).into_iter().collect();
+        for dot in all_dots() {
+            prop_assert_eq!(common.contains(dot), ours.contains(dot) && theirs.contains(dot));
+        }
         prop_assert_eq!(ours.len(), naive(&a).len() as u64);
         let range = Range { origin: Origin(o), first, last: first + more };
         ours.insert_range(range);

@@ -169,6 +169,13 @@ impl NodeConfig {
         let bounds = [
             ("limits.inflight", self.limits.inflight as u64, 1, 1 << 20, "1..=1048576"),
             ("limits.siblings_max", self.limits.siblings_max as u64, 1, 1000, "1..=1000"),
+            (
+                "limits.anti_entropy_ms",
+                u64::from(self.limits.anti_entropy_ms),
+                0,
+                3_600_000,
+                "0..=3600000",
+            ),
             ("storage.cache_mib", self.storage.cache_mib, 1, 1 << 20, "1..=1048576"),
             ("storage.memtable_mib", self.storage.memtable_mib, 8, 1 << 16, "8..=65536"),
             ("storage.reserve_mib", self.storage.reserve_mib, 0, 1 << 30, "0..=1073741824"),

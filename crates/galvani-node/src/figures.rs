@@ -17,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub(crate) struct LaneFigures {
     pub(crate) counters: Counters,
     pub(crate) inflight: u32,
+    pub(crate) shards_behind: u32,
     pub(crate) peers_up: Vec<NodeId>,
     pub(crate) peers_down: Vec<NodeId>,
 }
@@ -44,6 +45,7 @@ pub(crate) fn status<E: Engine>(
         memory_bytes: resident_bytes(),
         cpu_micros: cpu_micros(),
         inflight: lanes.iter().map(|lane| lane.inflight).sum(),
+        shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
         peers_up: first.peers_up,
         peers_down: first.peers_down,
         counters,

@@ -306,7 +306,8 @@ impl<E: Engine> LaneLoop<E> {
         let mut counters = self.lane.counters().clone();
         counters.quarantined = self.store.quarantined();
         let inflight = self.lane.inflight() as u32;
-        let figures = LaneFigures { counters, inflight, peers_up, peers_down };
+        let shards_behind = self.lane.shards_behind() as u32;
+        let figures = LaneFigures { counters, inflight, shards_behind, peers_up, peers_down };
         self.shared.publish(self.me.lane.0 as usize, figures);
     }
 }
@@ -351,7 +352,11 @@ fn permission(identity: &PeerIdentity, forwarded: bool, message: &Message) -> Pe
         | Message::DefineBucket(_)
         | Message::BucketDefined(_)
         | Message::AskKnown(_)
-        | Message::Known(_) => return Permission::Hostile,
+        | Message::Known(_)
+        | Message::Compare(_)
+        | Message::Compared(_)
+        | Message::Pull(_)
+        | Message::Pulled(_) => return Permission::Hostile,
     };
     // Roles are ordered from the one that may do everything to the one that may only read.
     if role <= needs { Permission::Granted } else { Permission::Denied }
@@ -402,7 +407,10 @@ fn without_bucket(effect: Effect, why: &str) -> Effect {
 fn class_of(message: &Message) -> Class {
     match message {
         Message::Replicate(replicate) if replicate.timeout_ms == 0 => Class::Background,
-        Message::AskKnown(_) | Message::DefineBucket(_) => Class::Background,
+        Message::AskKnown(_)
+        | Message::DefineBucket(_)
+        | Message::Compare(_)
+        | Message::Pull(_) => Class::Background,
         Message::Put(_) | Message::Get(_) | Message::List(_) | Message::Explain(_) => Class::Client,
         _ => Class::Replication,
     }

@@ -231,7 +231,7 @@ impl GetOp {
                 ctx.counters.incarnations += 1;
             }
             // Best effort: a full disk must not stop a read.
-            let _ = replica::apply(ctx.store, self.shard, record, self.policy, None, ctx.now);
+            let _ = ctx.take_in(self.shard, record, self.policy, None);
         }
         self.learned |= dots.iter().any(|dot| !self.own.contains(dot));
         let shown = held.versions.iter().map(|version| version.write).collect();

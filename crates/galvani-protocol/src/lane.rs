@@ -6,28 +6,25 @@
 //! returns (INV-2: a dot never leaves a node before its batch is safe).
 //! Next to read: `put.rs`, `get.rs`, `serve.rs`.
 
-use crate::buckets::{self, BucketOp};
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
-use crate::explain::ExplainOp;
-use crate::forward::ForwardOp;
-use crate::get::GetOp;
-use crate::known::{self, KnownOp};
-use crate::list::ListOp;
+use crate::known::KnownOp;
 use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
 use crate::origins::Origins;
-use crate::put::PutOp;
-use crate::refuse;
 use crate::replica::as_replica_error;
-use crate::serve;
+use crate::route;
+use crate::sync::compare::CompareOp;
+use crate::sync::pull::PullOp;
+use crate::sync::{self, AntiEntropy, Ask};
 use crate::table::{Op, OpTable};
 use crate::topology::Topology;
+use crate::unsay::unsay_one;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_wire::Message;
-use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
-use galvani_wire::message::{CreateBucket, Failed, Replicated};
-use galvani_wire::view::{ClusterView, Counters};
+use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::message::Failed;
+use galvani_wire::view::Counters;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -52,6 +49,7 @@ pub struct Lane {
     table: OpTable,
     up: BTreeSet<PeerLane>,
     origins: Origins,
+    sync: AntiEntropy,
     counters: Counters,
     effects: Vec<Effect>,
     /// Operations started since the last commit, and who asked.
@@ -73,12 +71,14 @@ impl Lane {
             let others = owners.into_iter().filter(|&node| node != topology.node);
             origins.keep(shard, others.collect());
         }
+        let sync = AntiEntropy::new(config.limits.anti_entropy_ms, config.boot as u64);
         Lane {
             config,
             topology,
             table: OpTable::new(),
             up: BTreeSet::new(),
             origins,
+            sync,
             counters: Counters::default(),
             effects: Vec::new(),
             started: Vec::new(),
@@ -97,7 +97,10 @@ impl Lane {
             Input::Undelivered { id } => self.on_heard(id, Heard::Silence, now, store),
             Input::PeerUp(peer) => self.on_peer_up(peer, now, store),
             Input::PeerDown(peer) => self.on_peer_down(peer, now, store),
-            Input::Topology(topology) => self.topology = topology,
+            Input::Topology(topology) => {
+                self.topology = topology;
+                self.share_anew(now);
+            }
             Input::Stop => self.stopping = true,
             Input::Wake => {}
         }
@@ -125,12 +128,25 @@ impl Lane {
 
     /// When the next deadline is due, in the lane's microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.table.next_deadline()
+        let sync = self.sync.next_deadline();
+        self.table.next_deadline().into_iter().chain(sync).min()
     }
 
     /// Operations that somebody waits for.
     pub fn inflight(&self) -> usize {
         self.table.waiting()
+    }
+
+    /// Whether nothing is under way, and anti-entropy with every peer that can be reached is at
+    /// rest: all has been compared since it last changed, and nothing that was seen to be missing
+    /// here is still to come.
+    pub fn is_settled(&self) -> bool {
+        self.table.is_empty() && self.sync.is_settled()
+    }
+
+    /// Shards of which this lane is known to lack something now.
+    pub fn shards_behind(&self) -> usize {
+        self.sync.shards_behind()
     }
 
     /// Figures since the lane was made.
@@ -176,14 +192,14 @@ impl Lane {
                         ctx.refuse(from, op, failure);
                         None
                     }
-                    None => start(ctx, op, from, forwarded, message),
+                    None => route::start(ctx, op, from, forwarded, message),
                 }
             });
             if let Some(started) = started {
                 self.table.insert(op, started);
             }
         } else {
-            self.with(now, store, |ctx, _| serve_peer(ctx, from, message));
+            self.with(now, store, |ctx, _| route::serve_peer(ctx, from, message));
         }
     }
 
@@ -195,6 +211,7 @@ impl Lane {
         let Some(mut under_way) = self.table.take(op) else {
             return;
         };
+        let busy = self.table.waiting() > 0;
         let step = self.with(now, store, |ctx, _| match &mut under_way {
             Op::Put(put, _) => put.on_heard(ctx, index, heard),
             Op::Get(get, _) => get.on_heard(ctx, index, heard),
@@ -203,6 +220,8 @@ impl Lane {
             Op::Forward(forward, _) => forward.on_heard(ctx, heard),
             Op::Bucket(bucket) => bucket.on_heard(ctx, heard),
             Op::Known(known) => known.on_heard(ctx, heard),
+            Op::Compare(compare) => compare.on_heard(ctx, heard),
+            Op::Pull(pull) => pull.on_heard(ctx, heard, busy),
         });
         if step == Step::Wait {
             self.table.insert(op, under_way);
@@ -218,6 +237,16 @@ impl Lane {
             let known = self.with(now, store, |ctx, _| KnownOp::start(ctx, op, peer, asked));
             self.table.insert(op, Op::Known(known));
         }
+        let shared = sync::shared(&self.topology, self.config.lane, peer);
+        self.sync.peer_up(peer, shared, now);
+    }
+
+    /// Compares everything again: records of a bucket that was unknown here were passed over.
+    fn share_anew(&mut self, now: Now) {
+        for &peer in &self.up {
+            let shared = sync::shared(&self.topology, self.config.lane, peer);
+            self.sync.share(peer, shared, now);
+        }
     }
 
     fn on_peer_down(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
@@ -225,6 +254,7 @@ impl Lane {
         for id in self.table.asks_of(peer, &self.topology) {
             self.on_heard(id, Heard::Silence, now, store);
         }
+        self.sync.peer_down(peer);
     }
 
     fn on_time(&mut self, now: Now, store: &mut dyn Store) {
@@ -233,6 +263,14 @@ impl Lane {
             self.table.take_due(now.micros).or_else(|| self.table.take_lingering_above(lingering))
         {
             self.give_up(op, late, now, store);
+        }
+        for ask in self.with(now, store, |ctx, _| sync::poll(ctx)) {
+            let op = self.table.next_id();
+            let asked = self.with(now, store, |ctx, _| match ask {
+                Ask::Compare(to, shards) => Op::Compare(CompareOp::start(ctx, op, to, shards)),
+                Ask::Pull(to, shard, wanted) => Op::Pull(PullOp::start(ctx, op, to, shard, wanted)),
+            });
+            self.table.insert(op, asked);
         }
     }
 
@@ -245,6 +283,8 @@ impl Lane {
             Op::Forward(forward, _) => forward.on_deadline(ctx),
             Op::Bucket(bucket) => bucket.on_deadline(ctx),
             Op::Known(_) => Step::Done,
+            Op::Compare(compare) => compare.give_up(ctx),
+            Op::Pull(pull) => pull.give_up(ctx),
         });
         debug_assert_eq!(step, Step::Done, "operation {op} outlived its deadline");
     }
@@ -265,6 +305,7 @@ impl Lane {
             up: &self.up,
             counters: &mut self.counters,
             origins: &mut self.origins,
+            sync: &mut self.sync,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
@@ -288,6 +329,13 @@ impl Lane {
         for op in &fresh {
             self.table.take(*op);
         }
+        for effect in &effects {
+            if let Effect::Ask { id, message: Message::Compare(_), .. } = effect
+                && let Some(Op::Compare(unsent)) = self.table.take(of_ask_id(*id).0)
+            {
+                unsent.unsay(&mut self.sync);
+            }
+        }
         let mut kept: Vec<Effect> =
             effects.into_iter().filter_map(|effect| unsay_one(effect, &fresh, &error)).collect();
         kept.extend(started.iter().map(|&(op, to)| {
@@ -296,185 +344,6 @@ impl Lane {
             Effect::Answer { to, op, message: Message::Failed(failed) }
         }));
         kept
-    }
-}
-
-/// An effect as it stands after a failed commit: gone if it belongs to an operation of the tick, an
-/// error if it is a replica's word on what it stored or holds, unchanged otherwise.
-fn unsay_one(effect: Effect, fresh: &BTreeSet<u64>, error: &ReplicaError) -> Option<Effect> {
-    match effect {
-        Effect::Ask { id, .. } if fresh.contains(&of_ask_id(id).0) => None,
-        Effect::Answer { op, .. } if fresh.contains(&op) => None,
-        // A repair may carry what this tick staged.
-        Effect::Ask { id, .. } if of_ask_id(id).0 == NOBODY => None,
-        Effect::Answer { to, op, message } => {
-            let error = error.clone();
-            let message = match message {
-                Message::Replicated(_) => Message::Replicated(Replicated { result: Err(error) }),
-                Message::Fetched(_) => Message::Fetched(Err(error)),
-                Message::FetchedPage(_) => Message::FetchedPage(Err(error)),
-                // An earlier read may have been answered from what this tick staged.
-                Message::GetDone(_) => {
-                    let (failure, applied) = (Failure::Coordinator(error), AppliedOutcome::No);
-                    Message::Failed(Failed { failure, applied, answers: Vec::new() })
-                }
-                Message::BucketDefined(_) => {
-                    Message::BucketDefined(Err(Failure::Coordinator(error)))
-                }
-                other => other,
-            };
-            Some(Effect::Answer { to, op, message })
-        }
-        Effect::DefineBucket { .. } => None,
-        Effect::Ask { .. } => Some(effect),
-    }
-}
-
-/// Starts a client's request here, or sends it on to an owner.
-fn start(
-    ctx: &mut Ctx<'_>,
-    op: u64,
-    from: ReplyTo,
-    forwarded: bool,
-    message: Message,
-) -> Option<Op> {
-    let shard = match route(ctx, &message) {
-        Ok(None) => return start_here(ctx, op, from, message, None),
-        Ok(Some(shard)) => shard,
-        Err(failure) => {
-            ctx.refuse(from, op, failure);
-            return None;
-        }
-    };
-    let owners = ctx.topology.owners(shard);
-    let me = ctx.topology.lane_of(ctx.topology.node, shard.partition);
-    let here =
-        owners.contains(&ctx.topology.node) && me.is_some_and(|lane| lane.lane == ctx.config.lane);
-    if here {
-        return start_here(ctx, op, from, message, Some(shard));
-    }
-    let failure = if forwarded {
-        Failure::Coordinator(ReplicaError::NotOwner)
-    } else {
-        // Another lane of this node first, then the other owners in preference order.
-        let mine = owners.iter().filter(|&&node| ctx.is_me(node));
-        let others = owners.iter().filter(|&&node| !ctx.is_me(node));
-        let to = mine.chain(others).find_map(|&node| ctx.reach(node, shard));
-        match (to, refuse::deadline(ctx, timeout_of(&message))) {
-            (Some(to), Ok(deadline)) => {
-                let forward = ForwardOp::start(ctx, op, from, to, message, deadline);
-                return Some(Op::Forward(forward, to));
-            }
-            (None, _) => Failure::NoOwnerReachable,
-            (_, Err(failure)) => failure,
-        }
-    };
-    ctx.refuse(from, op, failure);
-    None
-}
-
-/// The shard whose owners may coordinate a request; `None` if it has none.
-fn route(ctx: &Ctx<'_>, message: &Message) -> Result<Option<Shard>, Failure> {
-    let key = match message {
-        Message::Put(put) => &put.key,
-        Message::Get(get) => &get.key,
-        Message::Explain(explain) => &explain.key,
-        Message::List(list) => {
-            let props = ctx.topology.buckets.get(&list.bucket).ok_or(Failure::UnknownBucket)?;
-            let shard = Shard { partition: list.partition, n: props.n };
-            if !ctx.topology.layout.contains(shard) {
-                let what = format!("partition {} does not exist", list.partition);
-                return Err(Failure::Malformed { what });
-            }
-            return Ok(Some(shard));
-        }
-        _ => return Ok(None),
-    };
-    let (_, shard) = ctx.topology.locate(key).ok_or(Failure::UnknownBucket)?;
-    Ok(Some(shard))
-}
-
-fn timeout_of(message: &Message) -> u32 {
-    match message {
-        Message::Put(put) => put.timeout_ms,
-        Message::Get(get) => get.timeout_ms,
-        Message::List(list) => list.timeout_ms,
-        Message::Explain(explain) => explain.timeout_ms,
-        _ => 0,
-    }
-}
-
-fn start_here(
-    ctx: &mut Ctx<'_>,
-    op: u64,
-    from: ReplyTo,
-    message: Message,
-    shard: Option<Shard>,
-) -> Option<Op> {
-    match (message, shard) {
-        (Message::Put(put), Some(shard)) => {
-            let owners = ctx.topology.owners(shard);
-            PutOp::start(ctx, op, from, put, shard, &owners).map(|put| Op::Put(put, shard))
-        }
-        (Message::Get(get), Some(shard)) => {
-            let owners = ctx.topology.owners(shard);
-            GetOp::start(ctx, op, from, get, shard, &owners).map(|get| Op::Get(get, shard))
-        }
-        (Message::List(list), Some(shard)) => {
-            ListOp::start(ctx, op, from, list, shard).map(|list| Op::List(list, shard))
-        }
-        (Message::Explain(explain), Some(shard)) => {
-            ExplainOp::start(ctx, op, from, explain).map(|explain| Op::Explain(explain, shard))
-        }
-        (Message::CreateBucket(bucket), None) => start_bucket(ctx, op, from, bucket),
-        (message, _) => {
-            let what = format!("{} is not a request", message.name());
-            ctx.refuse(from, op, Failure::Malformed { what });
-            None
-        }
-    }
-}
-
-fn start_bucket(ctx: &mut Ctx<'_>, op: u64, from: ReplyTo, bucket: CreateBucket) -> Option<Op> {
-    if ctx.config.lane != LaneIndex(0) {
-        let node = ctx.topology.bucket_home();
-        ctx.refuse(from, op, Failure::BucketHome { node });
-        return None;
-    }
-    BucketOp::start(ctx, op, from, bucket).map(Op::Bucket)
-}
-
-/// Answers what needs no operation.
-fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
-    match message {
-        Message::Replicate(replicate) => serve::on_replicate(ctx, from, replicate),
-        Message::Fetch(fetch) => serve::on_fetch(ctx, from, fetch),
-        Message::FetchPage(fetch) => serve::on_fetch_page(ctx, from, fetch),
-        Message::DefineBucket(bucket) => {
-            let defined = buckets::on_define(ctx, bucket);
-            ctx.answer(from, NOBODY, Message::BucketDefined(defined));
-        }
-        Message::AskKnown(ask) => match known::answer(ctx, &ask) {
-            Ok(known) => ctx.answer(from, NOBODY, Message::Known(known)),
-            Err(error) => {
-                ctx.refuse(from, NOBODY, Failure::Coordinator(as_replica_error(&error)));
-            }
-        },
-        Message::Describe => {
-            let topology = ctx.topology;
-            let view = ClusterView {
-                cluster: topology.layout.cluster(),
-                name: topology.name.clone(),
-                node: topology.node,
-                layout: topology.layout.clone(),
-                buckets: topology.buckets.clone(),
-            };
-            ctx.answer(from, NOBODY, Message::Described(Box::new(view)));
-        }
-        message => {
-            let what = format!("{} is not a request", message.name());
-            ctx.refuse(from, NOBODY, Failure::Malformed { what });
-        }
     }
 }
 

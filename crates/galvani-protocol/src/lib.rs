@@ -18,9 +18,12 @@ mod origins;
 mod put;
 mod refuse;
 mod replica;
+mod route;
 mod serve;
+mod sync;
 mod table;
 pub mod topology;
+mod unsay;
 
 pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};
 pub use lane::{Lane, LaneConfig};

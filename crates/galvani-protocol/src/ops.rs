@@ -6,10 +6,14 @@
 use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::lane::LaneConfig;
 use crate::origins::Origins;
+use crate::replica::{self, Taken};
+use crate::sync::AntiEntropy;
 use crate::topology::Topology;
+use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
-use galvani_model::store::Store;
+use galvani_model::store::{OwnOrigin, Store, StoreError};
+use galvani_model::version::Record;
 use galvani_wire::Message;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome};
 use galvani_wire::message::Failed;
@@ -74,6 +78,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) up: &'a BTreeSet<PeerLane>,
     pub(crate) counters: &'a mut Counters,
     pub(crate) origins: &'a mut Origins,
+    pub(crate) sync: &'a mut AntiEntropy,
     /// Set when this tick's commit must be fsynced before its effects go out.
     pub(crate) fsync: &'a mut bool,
 }
@@ -88,6 +93,22 @@ impl Ctx<'_> {
     pub(crate) fn reach(&self, node: NodeId, shard: Shard) -> Option<PeerLane> {
         let lane = self.topology.lane_of(node, shard.partition)?;
         self.up.contains(&lane).then_some(lane)
+    }
+
+    /// Takes one record in here; what is new is shown to the other owners in due time.
+    pub(crate) fn take_in(
+        &mut self,
+        shard: Shard,
+        record: Record,
+        policy: ConflictPolicy,
+        minted: Option<OwnOrigin>,
+    ) -> Result<Taken, StoreError> {
+        let taken = replica::apply(self.store, shard, record, policy, minted, self.now)?;
+        match taken {
+            Taken::New { .. } => self.sync.note_change(shard, self.now),
+            Taken::Duplicate => {}
+        }
+        Ok(taken)
     }
 
     /// Answers a request of operation `op`.

@@ -270,7 +270,7 @@ fn store_here(
     let own = ctx.origins.mint(ctx.store, shard)?;
     head.dot = Dot::new(own.origin, own.counter);
     let record = Record { head, value: put.value };
-    match replica::apply(ctx.store, shard, record.clone(), policy, Some(own), ctx.now)? {
+    match ctx.take_in(shard, record.clone(), policy, Some(own))? {
         Taken::New { discarded, .. } => ctx.counters.lww_discarded += u64::from(discarded),
         Taken::Duplicate => {
             let what = format!("{shard}: minted {} twice", record.head.dot);

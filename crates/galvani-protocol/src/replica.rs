@@ -1,7 +1,7 @@
 //! One replica of one shard: the only place where a record changes anything (invariant I3).
 //!
 //! [`apply`] takes in one record, whatever brought it: a client's write, replication, read repair, later
-//! hints, anti-entropy and transfer. It is idempotent: a dot already in the partition clock changes
+//! hints, transfer. It is idempotent: a dot already in the partition clock changes
 //! nothing, which also kills late copies of replaced and collected versions. It never asks why a
 //! record came. Next to read: `put.rs` and `get.rs`, its callers. Source: algorithms 2.3, 2.6.
 
@@ -10,7 +10,9 @@ use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::store::{Change, OwnOrigin, RequestEntry, Store, StoreError};
-use galvani_model::version::{Dot, DotSet, Object, Record, RecordHead, object_digest};
+use galvani_model::version::{
+    Dot, DotSet, Object, PartitionClock, Record, RecordHead, object_digest,
+};
 use galvani_wire::ReplicaError;
 use smallvec::SmallVec;
 
@@ -107,6 +109,22 @@ pub(crate) fn notice_amnesia_in(
     head: &RecordHead,
 ) -> Result<bool, StoreError> {
     notice_amnesia(store, shard, &[head.dot], &head.past)
+}
+
+/// [`notice_amnesia`] for a peer's partition clock.
+pub(crate) fn notice_amnesia_in_clock(
+    store: &mut dyn Store,
+    shard: Shard,
+    clock: &PartitionClock,
+) -> Result<bool, StoreError> {
+    let Some(own) = store.replica(shard)?.own else {
+        return Ok(false);
+    };
+    let ahead = clock.max_counter(own.origin) > own.counter;
+    if ahead {
+        store.forget_origin(shard)?;
+    }
+    Ok(ahead)
 }
 
 /// The highest counter taken in from `origin`.

@@ -37,7 +37,7 @@ fn take_in(ctx: &mut Ctx<'_>, replicate: Replicate) -> Result<(), ReplicaError> 
     if replica::notice_amnesia_in(ctx.store, shard, &record.head).map_err(store)? {
         ctx.counters.incarnations += 1;
     }
-    match replica::apply(ctx.store, shard, record, policy, None, ctx.now).map_err(store)? {
+    match ctx.take_in(shard, record, policy, None).map_err(store)? {
         Taken::New { discarded, retry } => {
             ctx.counters.replicated += 1;
             ctx.counters.lww_discarded += u64::from(discarded);
@@ -97,7 +97,11 @@ fn page(ctx: &mut Ctx<'_>, fetch: FetchPage) -> Result<HeldPage, ReplicaError> {
 }
 
 /// The bucket's policy, if this lane of this node owns the key's shard.
-fn owned(ctx: &Ctx<'_>, shard: Shard, key: &Key) -> Result<ConflictPolicy, ReplicaError> {
+pub(crate) fn owned(
+    ctx: &Ctx<'_>,
+    shard: Shard,
+    key: &Key,
+) -> Result<ConflictPolicy, ReplicaError> {
     let (props, located) = ctx.topology.locate(key).ok_or(ReplicaError::UnknownBucket)?;
     if located != shard {
         return Err(ReplicaError::Malformed);
@@ -107,7 +111,7 @@ fn owned(ctx: &Ctx<'_>, shard: Shard, key: &Key) -> Result<ConflictPolicy, Repli
 }
 
 /// Whether this lane of this node serves `shard`. Two lanes must never write one shard.
-fn mine(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
+pub(crate) fn mine(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
     let (layout, me) = (&ctx.topology.layout, ctx.topology.node);
     let here = layout.contains(shard)
         && layout.is_owner(me, shard)

@@ -12,6 +12,8 @@ use crate::known::KnownOp;
 use crate::list::ListOp;
 use crate::ops::{Asked, ask_id};
 use crate::put::PutOp;
+use crate::sync::compare::CompareOp;
+use crate::sync::pull::PullOp;
 use crate::topology::Topology;
 use galvani_model::ids::Shard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,8 @@ pub(crate) enum Op {
     Forward(ForwardOp, PeerLane),
     Bucket(BucketOp),
     Known(KnownOp),
+    Compare(CompareOp),
+    Pull(PullOp),
 }
 
 impl Op {
@@ -38,6 +42,8 @@ impl Op {
             Op::Forward(op, _) => op.deadline,
             Op::Bucket(op) => op.deadline,
             Op::Known(op) => op.deadline,
+            Op::Compare(op) => op.deadline,
+            Op::Pull(op) => op.deadline,
         }
     }
 
@@ -47,7 +53,7 @@ impl Op {
             Op::Put(op, _) => !op.is_answered(),
             Op::Get(op, _) => !op.is_answered(),
             Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
-            Op::Known(_) => false,
+            Op::Known(_) | Op::Compare(_) | Op::Pull(_) => false,
         }
     }
 
@@ -66,6 +72,8 @@ impl Op {
             Op::Forward(_, to) => (*to == peer).then_some(0),
             Op::Bucket(op) => (op.waits_for() == Some(peer)).then_some(0),
             Op::Known(op) => (op.to == peer).then_some(0),
+            Op::Compare(op) => (op.to == peer).then_some(0),
+            Op::Pull(op) => (op.to == peer).then_some(0),
         }
     }
 }
@@ -115,6 +123,11 @@ impl OpTable {
 
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Whether nothing is under way, not even for the lane itself.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
     }
 
     /// Operations that somebody waits for.

@@ -221,6 +221,11 @@ impl World {
                 self.violate("durable_at_ack", why);
             }
         }
+        if let Message::Pulled(Ok(pulled)) = &message {
+            for head in &pulled.heads {
+                self.check_in_flight(head, from);
+            }
+        }
         let message = tamper::answer(self.mutant, message);
         match route {
             Route::Nobody => {}
@@ -309,6 +314,9 @@ impl World {
         let now = self.now_of(node);
         for slot in &mut self.nodes[node].lanes {
             slot.lane.handle(Input::Topology(topology.clone()), now, &mut slot.store);
+        }
+        for lane in 0..self.nodes[node].lanes.len() {
+            self.schedule_tick(LaneAt { node, lane }, self.now + 1);
         }
     }
 

@@ -56,6 +56,10 @@ mutants! {
     LastWriterWins = "last-writer-wins",
     /// Records lose what they replace on their way.
     DropsPast = "drops-past",
+    /// What anti-entropy asks for is never sent.
+    DropsPulled = "drops-pulled",
+    /// Whoever is shown a clock says that its own is equal.
+    AlwaysEqual = "always-equal",
     /// Read repairs are never sent.
     DropsRepairs = "drops-repairs",
     /// A write is sent to no other owner, and acked as if it were.

@@ -29,6 +29,11 @@ impl<E> Queue<E> {
         self.events.pop_first().map(|((micros, _), event)| (micros, event))
     }
 
+    /// Whether every event that is to come is of this sort.
+    pub(crate) fn all(&self, sort: impl Fn(&E) -> bool) -> bool {
+        self.events.values().all(sort)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }

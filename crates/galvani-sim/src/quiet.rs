@@ -1,7 +1,8 @@
 //! The end of a run: faults and clients stop, and the cluster must come to rest and agree.
 //!
-//! First read repair alone (two rounds of reads that ask all replicas), then an exchange of the
-//! logs as anti-entropy does it, each within bounded virtual time and each followed by checks.
+//! Where anti-entropy runs, it alone must bring agreement, before anything is read. Where it does
+//! not: first read repair (two rounds of reads that ask all replicas), then an exchange of the logs
+//! by the simulator. Each ends within bounded virtual time and is followed by checks.
 //! Next to read: `oracles/same.rs`, `oracles/kept.rs`.
 
 use crate::node::Life;
@@ -29,6 +30,12 @@ impl World {
         self.come_to_rest("after the faults");
         self.check_replicas();
         self.finish_buckets();
+        if self.has_anti_entropy() {
+            // Everything must have spread by itself: nothing is read before this.
+            self.come_to_rest("after anti-entropy");
+            self.check_replicas();
+            self.check_agreement(true);
+        }
         for round in 0..2 {
             self.read_all(round);
             self.come_to_rest("after a round of reads");
@@ -235,6 +242,10 @@ impl World {
         }
         self.dice.nodes.shuffle(&mut sent);
         self.coverage.add("exchange.records", sent.len() as u64);
+        if self.has_anti_entropy() && !sent.is_empty() {
+            self.violate("convergence", "clocks differ after anti-entropy".into());
+            return;
+        }
         for (shard, donor, receiver, dot) in sent {
             let lane = usize::from(shard.partition.0 % self.profile.lanes);
             let store = self.nodes[donor].lanes[lane].store.inner();

@@ -117,9 +117,21 @@ impl World {
             ("lane.incarnations_noticed", all.incarnations),
             ("lane.duplicates", all.duplicates),
             ("lane.repairs_sent", all.repairs_sent),
+            ("lane.shards_compared", all.shards_compared),
+            ("lane.shards_differing", all.shards_differing),
+            ("lane.records_pulled", all.records_pulled),
         ];
         for (name, count) in counted {
             self.coverage.add(name, count);
+        }
+        if all.digests_unequal > 0 && self.violation.is_none() {
+            let details = format!(
+                "{} comparisons found equal clocks and unequal digests",
+                all.digests_unequal
+            );
+            let at_micros = self.now;
+            self.violation =
+                Some(Violation { oracle: "equal_clock_equal_digest", details, at_micros });
         }
         self.coverage.add("seeds", 1);
         self.coverage.add("node.starts", self.nodes.iter().map(|node| node.boot).sum());

@@ -4,7 +4,7 @@ use crate::mutant::Mutant;
 use galvani_model::version::DotSet;
 use galvani_wire::Message;
 use galvani_wire::failure::AppliedOutcome;
-use galvani_wire::message::Replicated;
+use galvani_wire::message::{Comparison, Pulled, Replicated};
 
 /// Asks below this id are answered to nobody: repairs.
 const FIRST_OPERATION_ASK: u64 = 8;
@@ -45,6 +45,13 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
             let kept = rows.filter(|(head, _)| live.contains(&head.dot));
             (held.heads, held.values) = kept.unzip();
             Message::Fetched(Ok(held))
+        }
+        (Some(Mutant::DropsPulled), Message::Pulled(Ok(_))) => {
+            Message::Pulled(Ok(Pulled { heads: Vec::new(), values: Vec::new() }))
+        }
+        (Some(Mutant::AlwaysEqual), Message::Compared(Ok(mut compared))) => {
+            compared.shards.fill(Comparison::Equal);
+            Message::Compared(Ok(compared))
         }
         (Some(Mutant::SaysNo), Message::Failed(mut failed)) => {
             failed.applied = AppliedOutcome::No;

@@ -117,9 +117,13 @@ impl World {
         self.now = self.now.max(limit);
     }
 
-    /// Handles everything there is; false if that is not over at `limit`.
+    /// Handles everything there is; false if that is not over at `limit`. Where anti-entropy runs
+    /// it is over when every lane is settled: its sweeps go on for ever.
     pub(crate) fn drain(&mut self, limit: u64) -> bool {
         while self.violation.is_none() {
+            if self.has_anti_entropy() && self.is_settled() {
+                return true;
+            }
             let Some((micros, event)) = self.queue.pop_until(limit) else { break };
             self.now = micros;
             self.handle(event);
@@ -143,6 +147,20 @@ impl World {
             Event::Stopped { node, boot, until } => self.stopped(node, boot, until),
             Event::DiskFree { node } => self.nodes[node].disk.memory().set_full(false),
         }
+    }
+
+    /// Whether this run has anti-entropy.
+    pub(crate) fn has_anti_entropy(&self) -> bool {
+        self.profile.limits.anti_entropy_ms > 0
+    }
+
+    fn is_settled(&self) -> bool {
+        self.queue.all(|event| matches!(event, Event::Tick { .. }))
+            && self
+                .nodes
+                .iter()
+                .flat_map(|node| &node.lanes)
+                .all(|slot| slot.inbox.is_empty() && slot.lane.is_settled())
     }
 
     /// Starts a node that is down and lets it and its peers connect.

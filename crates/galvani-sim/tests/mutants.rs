@@ -6,8 +6,12 @@ use galvani_sim::{Mutant, RunOptions, run_seed};
 /// planted, and never fewer than ten.
 fn seeds_for(mutant: Mutant) -> u64 {
     match mutant {
+        Mutant::AlwaysEqual => 60,
         Mutant::PlainContexts => 40,
-        Mutant::ForgetsRequests | Mutant::KeepsOrigins | Mutant::TornBatches => 20,
+        Mutant::DropsRepairs
+        | Mutant::ForgetsRequests
+        | Mutant::KeepsOrigins
+        | Mutant::TornBatches => 20,
         Mutant::LosesCommits
         | Mutant::EffectsFirst
         | Mutant::NeverFsyncs
@@ -18,7 +22,7 @@ fn seeds_for(mutant: Mutant) -> u64 {
         | Mutant::StaleDigest
         | Mutant::LastWriterWins
         | Mutant::DropsPast
-        | Mutant::DropsRepairs
+        | Mutant::DropsPulled
         | Mutant::AcksForOthers => 10,
     }
 }
@@ -41,7 +45,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::StaleDigest => &["rows_add_up", "equal_clock_equal_digest"],
         Mutant::LastWriterWins => &["vanish"],
         Mutant::DropsPast => &["one_dot_one_record"],
-        Mutant::DropsRepairs => &["convergence"],
+        Mutant::DropsRepairs | Mutant::DropsPulled | Mutant::AlwaysEqual => &["convergence"],
     }
 }
 

@@ -5,11 +5,12 @@
 //! are little endian. Hostile bytes give a [`DecodeError`], never a panic or a large allocation.
 
 use crate::failure::{Failure, ReplicaError};
-use crate::message::{Held, HeldPage, Message};
+use crate::message::{Held, HeldPage, Message, Pulled};
 use crate::view::{ClusterView, NodeStatus};
 use bytes::{BufMut, Bytes, BytesMut};
 use galvani_model::key::KeyError;
 use galvani_model::limits::KEY_BYTES_MAX;
+use galvani_model::version::RecordHead;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -99,6 +100,7 @@ kinds! {
     Status = 14, StatusIs = 15,
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
+    Compare = 42, Compared = 43, Pull = 44, Pulled = 45,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -138,6 +140,10 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::BucketDefined(m) => header(m, out),
         Message::AskKnown(m) => header(m, out),
         Message::Known(m) => header(m, out),
+        Message::Compare(m) => header(m, out),
+        Message::Compared(m) => header(m, out),
+        Message::Pull(m) => header(m, out),
+        Message::Pulled(m) => header(m, out),
         Message::Describe | Message::BucketCreated | Message::Status => {}
     }
 }
@@ -156,7 +162,13 @@ fn put_body(message: &Message, out: &mut BytesMut) {
                 out.put_slice(value);
             }
         }
+        Message::Pulled(Ok(pulled)) => {
+            for value in &pulled.values {
+                out.put_slice(value);
+            }
+        }
         Message::Fetched(Err(_))
+        | Message::Pulled(Err(_))
         | Message::PutDone(_)
         | Message::Get(_)
         | Message::Failed(_)
@@ -177,7 +189,10 @@ fn put_body(message: &Message, out: &mut BytesMut) {
         | Message::DefineBucket(_)
         | Message::BucketDefined(_)
         | Message::AskKnown(_)
-        | Message::Known(_) => {}
+        | Message::Known(_)
+        | Message::Compare(_)
+        | Message::Compared(_)
+        | Message::Pull(_) => {}
     }
 }
 
@@ -289,6 +304,10 @@ fn read_message(
         39 => Message::BucketDefined(read::<Result<(), Failure>>(header)?),
         40 => Message::AskKnown(read(header)?),
         41 => Message::Known(read(header)?),
+        42 => Message::Compare(read(header)?),
+        43 => Message::Compared(read(header)?),
+        44 => Message::Pull(read(header)?),
+        45 => Message::Pulled(read_pulled(header, body)?),
         _ => return Err(DecodeError::Unknown { kind, flags }),
     })
 }
@@ -296,12 +315,30 @@ fn read_message(
 fn read_held(header: &[u8], body: &mut Body) -> Result<Result<Held, ReplicaError>, DecodeError> {
     let mut fetched: Result<Held, ReplicaError> = read(header)?;
     if let Ok(held) = &mut fetched {
-        for head in &held.heads {
-            head.key.check()?;
-            held.values.push(body.take(head.value_len)?);
-        }
+        held.values = read_values(&held.heads, body)?;
     }
     Ok(fetched)
+}
+
+fn read_pulled(
+    header: &[u8],
+    body: &mut Body,
+) -> Result<Result<Pulled, ReplicaError>, DecodeError> {
+    let mut pulled: Result<Pulled, ReplicaError> = read(header)?;
+    if let Ok(pulled) = &mut pulled {
+        pulled.values = read_values(&pulled.heads, body)?;
+    }
+    Ok(pulled)
+}
+
+/// The values of records whose heads came in the header.
+fn read_values(heads: &[RecordHead], body: &mut Body) -> Result<Vec<Bytes>, DecodeError> {
+    let mut values = Vec::with_capacity(heads.len());
+    for head in heads {
+        head.key.check()?;
+        values.push(body.take(head.value_len)?);
+    }
+    Ok(values)
 }
 
 /// A prefix or starting point longer than a key can match none.

@@ -9,10 +9,12 @@ use crate::view::{ClusterView, NodeStatus};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{NodeId, Origin, Partition, RequestId, Shard, WriteId};
+use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, RequestId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::request::{ReadOptions, WriteOptions};
-use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, Version};
+use galvani_model::version::{
+    Digest, Dot, DotSet, Kind, PartitionClock, Record, RecordHead, Version,
+};
 use serde::{Deserialize, Serialize};
 
 /// A client's write: a put, or a delete.
@@ -277,6 +279,67 @@ pub struct Known {
     pub counters: Vec<u64>,
 }
 
+/// What the sender has taken in of some shards that it and the receiver own: the opening of an
+/// anti-entropy exchange.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// The sender, so that the receiver knows whom to ask for what it lacks itself.
+    pub node: NodeId,
+    /// The sender's lane.
+    pub lane: LaneIndex,
+    /// Its shards.
+    pub shards: Vec<(Shard, PartitionClock, Digest)>,
+}
+
+/// How one shard stands between two owners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Comparison {
+    /// Equal clocks and equal digests: nothing to do.
+    Equal,
+    /// Equal clocks, yet different objects: damage, or a bug. Carries the answering replica's digest.
+    Unequal(Digest),
+    /// Different clocks; this is the answering replica's.
+    Differs(PartitionClock),
+    /// The answering replica cannot say: it does not serve the shard, or its disk fails.
+    Unknown(ReplicaError),
+}
+
+/// One [`Comparison`] for each shard of a [`Compare`], in its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The comparisons.
+    pub shards: Vec<Comparison>,
+}
+
+/// Asks an owner for records of a shard that the sender has not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// The shard.
+    pub shard: Shard,
+    /// The dots that are wanted.
+    pub wanted: PartitionClock,
+    /// Bytes of values that the sender takes at once: its credit. One record more than that may
+    /// come, so that a large one comes at all.
+    pub credit: u32,
+}
+
+/// Records of a shard, ascending per origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulled {
+    /// The records without their values.
+    pub heads: Vec<RecordHead>,
+    /// The values of `heads`, in the body.
+    #[serde(skip)]
+    pub values: Vec<Bytes>,
+}
+
+impl Pulled {
+    /// The records, heads and values put together.
+    pub fn into_records(self) -> impl Iterator<Item = Record> {
+        self.heads.into_iter().zip(self.values).map(|(head, value)| Record { head, value })
+    }
+}
+
 /// Any message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
@@ -330,4 +393,12 @@ pub enum Message {
     AskKnown(AskKnown),
     /// See [`Known`].
     Known(Known),
+    /// See [`Compare`].
+    Compare(Compare),
+    /// See [`Compared`].
+    Compared(Result<Compared, ReplicaError>),
+    /// See [`Pull`].
+    Pull(Pull),
+    /// See [`Pulled`].
+    Pulled(Result<Pulled, ReplicaError>),
 }

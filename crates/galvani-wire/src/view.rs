@@ -50,6 +50,16 @@ pub struct Counters {
     pub incarnations: u64,
     /// Damaged rows quarantined.
     pub quarantined: u64,
+    /// Shards compared with another owner.
+    pub shards_compared: u64,
+    /// Of those, shards that differed.
+    pub shards_differing: u64,
+    /// Records that anti-entropy brought.
+    pub records_pulled: u64,
+    /// Bytes of their values.
+    pub bytes_pulled: u64,
+    /// Times another owner had an equal clock and a different digest: damage, or a bug.
+    pub digests_unequal: u64,
 }
 
 impl Counters {
@@ -66,6 +76,11 @@ impl Counters {
         self.lww_discarded += other.lww_discarded;
         self.incarnations += other.incarnations;
         self.quarantined += other.quarantined;
+        self.shards_compared += other.shards_compared;
+        self.shards_differing += other.shards_differing;
+        self.records_pulled += other.records_pulled;
+        self.bytes_pulled += other.bytes_pulled;
+        self.digests_unequal += other.digests_unequal;
     }
 }
 
@@ -92,6 +107,8 @@ pub struct NodeStatus {
     pub cpu_micros: u64,
     /// Client requests under way.
     pub inflight: u32,
+    /// Shards of which it is known to lack something that another owner has.
+    pub shards_behind: u32,
     /// Peers it is connected to.
     pub peers_up: Vec<NodeId>,
     /// Peers it is not connected to.

@@ -3,17 +3,21 @@
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{ClusterId, NodeId, Origin, Partition, RequestId, Shard, WriteId};
+use galvani_model::ids::{
+    ClusterId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard, WriteId,
+};
 use galvani_model::key::Key;
 use galvani_model::placement::{Layout, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
-use galvani_model::version::{Dot, DotSet, Kind, RecordHead, Version, value_hash};
+use galvani_model::version::{
+    Digest, Dot, DotSet, Kind, PartitionClock, Range, RecordHead, Version, value_hash,
+};
 use galvani_wire::codec::{DecodeError, Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
-    AskKnown, CreateBucket, Explain, Explained, Failed, Fetch, FetchPage, Get, GetDone, Held,
-    HeldPage, Known, List, Message, Page, Put, PutDone, ReplicaView, Replicate, Replicated,
-    Sibling,
+    AskKnown, Compare, Compared, Comparison, CreateBucket, Explain, Explained, Failed, Fetch,
+    FetchPage, Get, GetDone, Held, HeldPage, Known, List, Message, Page, Pull, Pulled, Put,
+    PutDone, ReplicaView, Replicate, Replicated, Sibling,
 };
 use galvani_wire::view::{ClusterView, Counters, NodeStatus};
 use proptest::collection::vec;
@@ -27,6 +31,11 @@ fn dot(counter: u64) -> Dot {
 
 fn key() -> Key {
     Key::new(bucket(), &b"cart/42"[..]).expect("a key")
+}
+
+fn clock() -> PartitionClock {
+    let range = |origin, first, last| Range { origin: Origin(origin), first, last };
+    [range(4, 1, 9), range(4, 11, 11), range(5, 2, 3)].into_iter().collect()
 }
 
 fn bucket() -> BucketName {
@@ -180,6 +189,7 @@ fn tool_messages() -> Vec<Message> {
             memory_bytes: 2,
             cpu_micros: 3,
             inflight: 0,
+            shards_behind: 2,
             peers_up: vec![NodeId(2)],
             peers_down: vec![],
             counters: Counters { puts: 3, ..Counters::default() },
@@ -242,6 +252,26 @@ fn peer_messages() -> Vec<Message> {
         Message::BucketDefined(Err(Failure::BucketExists)),
         Message::AskKnown(AskKnown { origins: vec![(shard, Origin(4))] }),
         Message::Known(Known { counters: vec![0, 9] }),
+        Message::Compare(Compare {
+            node: NodeId(3),
+            lane: LaneIndex(1),
+            shards: vec![(shard, clock(), Digest(5))],
+        }),
+        Message::Compared(Ok(Compared {
+            shards: vec![
+                Comparison::Equal,
+                Comparison::Unequal(Digest(6)),
+                Comparison::Differs(clock()),
+                Comparison::Unknown(ReplicaError::NotOwner),
+            ],
+        })),
+        Message::Compared(Err(ReplicaError::StorageFailed)),
+        Message::Pull(Pull { shard, wanted: clock(), credit: 1 << 18 }),
+        Message::Pulled(Ok(Pulled {
+            heads: vec![head(b"milk\neggs"), head(b"")],
+            values: vec![Bytes::from_static(b"milk\neggs"), Bytes::new()],
+        })),
+        Message::Pulled(Err(ReplicaError::DiskFull)),
     ]
 }
 
@@ -269,7 +299,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 25);
+    assert_eq!(kinds.len(), 29);
 }
 
 #[test]

@@ -143,12 +143,33 @@ impl PartitionClock {
         missing
     }
 
+    /// What both have taken in: ascending per origin. It costs what the smaller of the two holds
+    /// in ranges, whatever numbers the other claims.
+    pub fn common_with(&self, other: &PartitionClock) -> Vec<Range> {
+        let mut common = Vec::new();
+        for theirs in other.ranges() {
+            let origin = theirs.origin;
+            let spans = self.spans(origin).unwrap_or(&[]);
+            let from = spans.partition_point(|span| span.1 < theirs.first);
+            for &(start, end) in spans[from..].iter().take_while(|span| span.0 <= theirs.last) {
+                let (first, last) = (start.max(theirs.first), end.min(theirs.last));
+                common.push(Range { origin, first, last });
+            }
+        }
+        common
+    }
+
     /// All it holds, as ranges: by origin, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = Range> {
         self.entries.iter().flat_map(|entry| {
             let origin = entry.origin;
             entry.spans.iter().map(move |&(first, last)| Range { origin, first, last })
         })
+    }
+
+    /// How many ranges it holds: what it costs to send, in units of some 20 bytes.
+    pub fn range_count(&self) -> usize {
+        self.entries.iter().map(|entry| entry.spans.len()).sum()
     }
 
     /// How many dots it holds.
@@ -175,6 +196,16 @@ impl PartitionClock {
             }
         };
         &mut self.entries[at]
+    }
+}
+
+impl FromIterator<Range> for PartitionClock {
+    fn from_iter<I: IntoIterator<Item = Range>>(ranges: I) -> PartitionClock {
+        let mut clock = PartitionClock::new();
+        for range in ranges {
+            clock.insert_range(range);
+        }
+        clock
     }
 }
 

@@ -9,7 +9,7 @@ use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
 use crate::report::{Report, json};
-use galvani_client::{BucketName, ClusterView, NodeId, NodeReport, Partition, Shard};
+use galvani_client::{BucketName, ClusterView, Counters, NodeId, NodeReport, Partition, Shard};
 use serde_json::{Map, Value, json as value};
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
@@ -116,14 +116,46 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\n{}",
+         lost\nrepair       {}\n{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
         view.layout.version(),
         safety.words(),
+        repair_words(reports),
         crate::output::trimmed(&table),
     )
+}
+
+/// What anti-entropy has yet to bring, and whether it found replicas that ought to be equal.
+fn repair_words(reports: &[NodeReport]) -> String {
+    let behind: Vec<String> = reports
+        .iter()
+        .filter_map(|report| {
+            let shards = report.status.as_ref().map_or(0, |status| status.shards_behind);
+            let words = count(u64::from(shards), "shard");
+            (shards > 0).then(|| format!("{} lacks something of {words}", report.name))
+        })
+        .collect();
+    let pulled: u64 = counted(reports, |counters| counters.records_pulled);
+    let unequal: u64 = counted(reports, |counters| counters.digests_unequal);
+    let behind = match behind.is_empty() {
+        true => "no replica is known to lack anything".to_owned(),
+        false => behind.join(", "),
+    };
+    let alarm = match unequal {
+        0 => String::new(),
+        times => format!("   DAMAGE: {} between equal clocks", count(times, "unequal digest")),
+    };
+    format!("{behind}   {} brought by anti-entropy{alarm}", count(pulled, "record"))
+}
+
+fn counted(reports: &[NodeReport], figure: impl Fn(&Counters) -> u64) -> u64 {
+    reports
+        .iter()
+        .filter_map(|report| report.status.as_ref().ok())
+        .map(|s| figure(&s.counters))
+        .sum()
 }
 
 fn row(view: &ClusterView, report: &NodeReport, n: u8) -> Vec<String> {
@@ -202,6 +234,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "memory_bytes": status.memory_bytes,
                 "cpu_micros": status.cpu_micros,
                 "inflight": status.inflight,
+                "shards_behind": status.shards_behind,
                 "peers_up": names(&status.peers_up),
                 "peers_down": names(&status.peers_down),
                 "counters": {
@@ -216,6 +249,11 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                     "lww_discarded": counters.lww_discarded,
                     "incarnations": counters.incarnations,
                     "quarantined": counters.quarantined,
+                    "shards_compared": counters.shards_compared,
+                    "shards_differing": counters.shards_differing,
+                    "records_pulled": counters.records_pulled,
+                    "bytes_pulled": counters.bytes_pulled,
+                    "digests_unequal": counters.digests_unequal,
                 },
             })
         }

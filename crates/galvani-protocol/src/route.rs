@@ -1,0 +1,180 @@
+//! Where a request goes: to an operation of this lane, to an owner, or to what answers at once.
+//!
+//! It looks at keys and owners and decides nothing else. Next to read: `lane.rs`, its only caller;
+//! then `put.rs`, `get.rs`, `serve.rs`.
+
+use crate::buckets::{self, BucketOp};
+use crate::effect::ReplyTo;
+use crate::explain::ExplainOp;
+use crate::forward::ForwardOp;
+use crate::get::GetOp;
+use crate::known;
+use crate::list::ListOp;
+use crate::ops::{Ctx, NOBODY};
+use crate::put::PutOp;
+use crate::refuse;
+use crate::replica::as_replica_error;
+use crate::serve;
+use crate::sync::{compare, pull};
+use crate::table::Op;
+use galvani_model::ids::{LaneIndex, Shard};
+use galvani_wire::Message;
+use galvani_wire::failure::{Failure, ReplicaError};
+use galvani_wire::message::CreateBucket;
+use galvani_wire::view::ClusterView;
+
+/// Starts a client's request here, or sends it on to an owner.
+pub(crate) fn start(
+    ctx: &mut Ctx<'_>,
+    op: u64,
+    from: ReplyTo,
+    forwarded: bool,
+    message: Message,
+) -> Option<Op> {
+    let shard = match route(ctx, &message) {
+        Ok(None) => return start_here(ctx, op, from, message, None),
+        Ok(Some(shard)) => shard,
+        Err(failure) => {
+            ctx.refuse(from, op, failure);
+            return None;
+        }
+    };
+    let owners = ctx.topology.owners(shard);
+    let me = ctx.topology.lane_of(ctx.topology.node, shard.partition);
+    let here =
+        owners.contains(&ctx.topology.node) && me.is_some_and(|lane| lane.lane == ctx.config.lane);
+    if here {
+        return start_here(ctx, op, from, message, Some(shard));
+    }
+    let failure = if forwarded {
+        Failure::Coordinator(ReplicaError::NotOwner)
+    } else {
+        // Another lane of this node first, then the other owners in preference order.
+        let mine = owners.iter().filter(|&&node| ctx.is_me(node));
+        let others = owners.iter().filter(|&&node| !ctx.is_me(node));
+        let to = mine.chain(others).find_map(|&node| ctx.reach(node, shard));
+        match (to, refuse::deadline(ctx, timeout_of(&message))) {
+            (Some(to), Ok(deadline)) => {
+                let forward = ForwardOp::start(ctx, op, from, to, message, deadline);
+                return Some(Op::Forward(forward, to));
+            }
+            (None, _) => Failure::NoOwnerReachable,
+            (_, Err(failure)) => failure,
+        }
+    };
+    ctx.refuse(from, op, failure);
+    None
+}
+
+/// The shard whose owners may coordinate a request; `None` if it has none.
+fn route(ctx: &Ctx<'_>, message: &Message) -> Result<Option<Shard>, Failure> {
+    let key = match message {
+        Message::Put(put) => &put.key,
+        Message::Get(get) => &get.key,
+        Message::Explain(explain) => &explain.key,
+        Message::List(list) => {
+            let props = ctx.topology.buckets.get(&list.bucket).ok_or(Failure::UnknownBucket)?;
+            let shard = Shard { partition: list.partition, n: props.n };
+            if !ctx.topology.layout.contains(shard) {
+                let what = format!("partition {} does not exist", list.partition);
+                return Err(Failure::Malformed { what });
+            }
+            return Ok(Some(shard));
+        }
+        _ => return Ok(None),
+    };
+    let (_, shard) = ctx.topology.locate(key).ok_or(Failure::UnknownBucket)?;
+    Ok(Some(shard))
+}
+
+fn timeout_of(message: &Message) -> u32 {
+    match message {
+        Message::Put(put) => put.timeout_ms,
+        Message::Get(get) => get.timeout_ms,
+        Message::List(list) => list.timeout_ms,
+        Message::Explain(explain) => explain.timeout_ms,
+        _ => 0,
+    }
+}
+
+fn start_here(
+    ctx: &mut Ctx<'_>,
+    op: u64,
+    from: ReplyTo,
+    message: Message,
+    shard: Option<Shard>,
+) -> Option<Op> {
+    match (message, shard) {
+        (Message::Put(put), Some(shard)) => {
+            let owners = ctx.topology.owners(shard);
+            PutOp::start(ctx, op, from, put, shard, &owners).map(|put| Op::Put(put, shard))
+        }
+        (Message::Get(get), Some(shard)) => {
+            let owners = ctx.topology.owners(shard);
+            GetOp::start(ctx, op, from, get, shard, &owners).map(|get| Op::Get(get, shard))
+        }
+        (Message::List(list), Some(shard)) => {
+            ListOp::start(ctx, op, from, list, shard).map(|list| Op::List(list, shard))
+        }
+        (Message::Explain(explain), Some(shard)) => {
+            ExplainOp::start(ctx, op, from, explain).map(|explain| Op::Explain(explain, shard))
+        }
+        (Message::CreateBucket(bucket), None) => start_bucket(ctx, op, from, bucket),
+        (message, _) => {
+            let what = format!("{} is not a request", message.name());
+            ctx.refuse(from, op, Failure::Malformed { what });
+            None
+        }
+    }
+}
+
+fn start_bucket(ctx: &mut Ctx<'_>, op: u64, from: ReplyTo, bucket: CreateBucket) -> Option<Op> {
+    if ctx.config.lane != LaneIndex(0) {
+        let node = ctx.topology.bucket_home();
+        ctx.refuse(from, op, Failure::BucketHome { node });
+        return None;
+    }
+    BucketOp::start(ctx, op, from, bucket).map(Op::Bucket)
+}
+
+/// Answers what needs no operation.
+pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
+    match message {
+        Message::Replicate(replicate) => serve::on_replicate(ctx, from, replicate),
+        Message::Fetch(fetch) => serve::on_fetch(ctx, from, fetch),
+        Message::FetchPage(fetch) => serve::on_fetch_page(ctx, from, fetch),
+        Message::DefineBucket(bucket) => {
+            let defined = buckets::on_define(ctx, bucket);
+            ctx.answer(from, NOBODY, Message::BucketDefined(defined));
+        }
+        Message::AskKnown(ask) => match known::answer(ctx, &ask) {
+            Ok(known) => ctx.answer(from, NOBODY, Message::Known(known)),
+            Err(error) => {
+                ctx.refuse(from, NOBODY, Failure::Coordinator(as_replica_error(&error)));
+            }
+        },
+        Message::Compare(compare) => {
+            let compared = compare::answer(ctx, compare);
+            ctx.answer(from, NOBODY, Message::Compared(compared));
+        }
+        Message::Pull(pull) => {
+            let pulled = pull::answer(ctx, &pull);
+            ctx.answer(from, NOBODY, Message::Pulled(pulled));
+        }
+        Message::Describe => {
+            let topology = ctx.topology;
+            let view = ClusterView {
+                cluster: topology.layout.cluster(),
+                name: topology.name.clone(),
+                node: topology.node,
+                layout: topology.layout.clone(),
+                buckets: topology.buckets.clone(),
+            };
+            ctx.answer(from, NOBODY, Message::Described(Box::new(view)));
+        }
+        message => {
+            let what = format!("{} is not a request", message.name());
+            ctx.refuse(from, NOBODY, Failure::Malformed { what });
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Anti-entropy: owners show each other what they have taken in, and pull exactly the difference.
+//!
+//! Whenever a shard has changed, and when a peer comes back, this replica shows its partition clock
+//! to the other owners ([`compare`]); whoever lacks dots asks for just their records ([`pull`]), a
+//! page at a time, and takes them in with the same `apply` as everything else. So the cost follows
+//! the difference, an idle cluster is silent but for a slow sweep, and a replica's clock never runs
+//! ahead of its data: clocks are compared here, never merged.
+//! It never sends unasked, never decides what a record means, and never waits for a peer.
+//! Next to read: `compare.rs`, `pull.rs`. Source: Dotted-DB (Goncalves et al. 2017), section 4;
+//! algorithms 2.5.
+
+pub(crate) mod compare;
+pub(crate) mod pull;
+
+use crate::effect::{Now, PeerLane};
+use crate::ops::Ctx;
+use crate::replica;
+use crate::topology::Topology;
+use galvani_model::ids::{LaneIndex, Shard};
+use galvani_model::version::PartitionClock;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long dots that a peer's clock names may still be on their way here by replication before
+/// they are pulled, in microseconds: far above a healthy round trip, so that a loaded cluster does
+/// not send everything twice.
+const SETTLE_MICROS: u64 = 1_000_000;
+/// The same for a peer that has just come up: what it held before is not on its way.
+const SETTLE_FRESH_MICROS: u64 = 20_000;
+/// How long a peer counts as just come up, in microseconds.
+const FRESH_MICROS: u64 = 500_000;
+/// Every so often, in microseconds, all shards are compared, changed or not: so that a difference
+/// that no change announced (a damaged disk, a lost message) is found within minutes. 256 empty
+/// comparisons are some 25 KB.
+const SWEEP_MICROS: u64 = 60_000_000;
+/// Pause between two pages while clients wait for this lane, in microseconds: taking a page in
+/// costs about a fifth of it.
+const BUSY_PAUSE_MICROS: u64 = 10_000;
+
+/// What a lane knows of the exchanges with its peers.
+#[derive(Clone, Debug)]
+pub(crate) struct AntiEntropy {
+    /// How long after a change owners compare, in microseconds; 0: never.
+    interval: u64,
+    /// Spreads the sweeps of nodes that start together.
+    jitter: u64,
+    peers: BTreeMap<PeerLane, Peer>,
+    /// Shards that took something in and were not shown to anyone since.
+    changed: BTreeSet<Shard>,
+    /// When they are.
+    spread_at: u64,
+    /// Shards that a pull is under way for: two peers never send the same records at once.
+    pulling: BTreeSet<Shard>,
+    /// When [`poll`] has something to do.
+    due_at: Option<u64>,
+}
+
+/// One peer that can be reached.
+#[derive(Clone, Debug)]
+struct Peer {
+    up_at: u64,
+    /// Shards that it should be shown.
+    unsaid: BTreeSet<Shard>,
+    compare_at: u64,
+    comparing: bool,
+    sweep_at: u64,
+    /// Shards of which it holds what this replica lacks.
+    behind: BTreeMap<Shard, Behind>,
+    pull_at: u64,
+    pulling: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Behind {
+    /// What the peer has taken in, or what is left to ask it for.
+    clock: PartitionClock,
+    due: u64,
+}
+
+/// What a poll wants asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    /// Show a peer these shards.
+    Compare(PeerLane, Vec<Shard>),
+    /// Ask a peer for these dots.
+    Pull(PeerLane, Shard, PartitionClock),
+}
+
+impl AntiEntropy {
+    /// Compares `interval_ms` after a change; never if that is 0. `jitter` is any number.
+    pub(crate) fn new(interval_ms: u32, jitter: u64) -> AntiEntropy {
+        AntiEntropy {
+            interval: u64::from(interval_ms) * 1000,
+            jitter,
+            peers: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            spread_at: 0,
+            pulling: BTreeSet::new(),
+            due_at: None,
+        }
+    }
+
+    /// A shard has taken something in.
+    pub(crate) fn note_change(&mut self, shard: Shard, now: Now) {
+        if self.interval == 0 || !self.changed.insert(shard) || self.changed.len() > 1 {
+            return;
+        }
+        self.spread_at = now.micros + self.interval;
+        self.due_at = Some(self.due_at.map_or(self.spread_at, |due| due.min(self.spread_at)));
+    }
+
+    /// A peer can be reached: it is shown all that both own.
+    pub(crate) fn peer_up(&mut self, peer: PeerLane, shared: BTreeSet<Shard>, now: Now) {
+        if self.interval == 0 || shared.is_empty() {
+            return;
+        }
+        let spread = self.jitter.wrapping_add(u64::from(peer.lane.0)) % SWEEP_MICROS;
+        let known = Peer {
+            up_at: now.micros,
+            unsaid: shared,
+            compare_at: now.micros,
+            comparing: false,
+            sweep_at: now.micros + SWEEP_MICROS / 2 + spread,
+            behind: BTreeMap::new(),
+            pull_at: 0,
+            pulling: false,
+        };
+        self.peers.insert(peer, known);
+        self.reschedule();
+    }
+
+    /// A peer that can be reached is shown these shards, too.
+    pub(crate) fn share(&mut self, peer: PeerLane, shared: BTreeSet<Shard>, now: Now) {
+        match self.peers.get_mut(&peer) {
+            Some(known) => {
+                known.unsaid.extend(shared);
+                known.compare_at = now.micros;
+                self.reschedule();
+            }
+            // It shared nothing until now.
+            None => self.peer_up(peer, shared, now),
+        }
+    }
+
+    /// A peer cannot be reached; its operations have heard so already.
+    pub(crate) fn peer_down(&mut self, peer: PeerLane) {
+        self.peers.remove(&peer);
+        self.reschedule();
+    }
+
+    /// When [`poll`] has something to do, in the lane's microseconds.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.due_at
+    }
+
+    /// Whether every peer that can be reached has been shown everything, and nothing it was seen
+    /// to hold is still to come.
+    pub(crate) fn is_settled(&self) -> bool {
+        let at_rest = |peer: &Peer| {
+            peer.unsaid.is_empty() && peer.behind.is_empty() && !peer.comparing && !peer.pulling
+        };
+        self.changed.is_empty() && self.peers.values().all(at_rest)
+    }
+
+    /// Shards of which some peer is known to hold what this replica lacks.
+    pub(crate) fn shards_behind(&self) -> usize {
+        let behind = self.peers.values().flat_map(|peer| peer.behind.keys());
+        behind.collect::<BTreeSet<_>>().len()
+    }
+
+    /// A comparison that was not sent, or whose answer did not come, is made again later.
+    fn compare_failed(&mut self, peer: PeerLane, shards: &[Shard], micros: u64) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.comparing = false;
+            known.unsaid.extend(shards);
+            known.compare_at = micros + self.interval;
+        }
+        self.reschedule();
+    }
+
+    /// Peers that own a changed shard are to be shown it.
+    fn spread(&mut self, topology: &Topology, now: Now) {
+        if self.changed.is_empty() || now.micros < self.spread_at {
+            return;
+        }
+        for shard in core::mem::take(&mut self.changed) {
+            for node in topology.owners(shard) {
+                let lane = topology.lane_of(node, shard.partition);
+                if let Some(peer) = lane.and_then(|lane| self.peers.get_mut(&lane)) {
+                    peer.unsaid.insert(shard);
+                }
+            }
+        }
+    }
+
+    fn reschedule(&mut self) {
+        let spread = (!self.changed.is_empty()).then_some(self.spread_at);
+        let peers = self.peers.values().flat_map(|peer| {
+            let compare = !peer.comparing && !peer.unsaid.is_empty();
+            let due = peer.behind.iter().filter(|(shard, _)| !self.pulling.contains(shard));
+            let due = due.map(|(_, behind)| behind.due).min().filter(|_| !peer.pulling);
+            let pull = due.map(|due| due.max(peer.pull_at));
+            [Some(peer.sweep_at), compare.then_some(peer.compare_at), pull]
+        });
+        self.due_at = peers.flatten().chain(spread).min();
+    }
+}
+
+/// Works out what is to be asked now. The lane starts an operation for each.
+pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Ask> {
+    let now = ctx.now.micros;
+    if ctx.sync.due_at.is_none_or(|due| due > now) {
+        return Vec::new();
+    }
+    ctx.sync.spread(ctx.topology, ctx.now);
+    let mut asks = Vec::new();
+    let peers: Vec<PeerLane> = ctx.sync.peers.keys().copied().collect();
+    for lane in peers {
+        asks.extend(poll_compare(ctx, lane));
+        asks.extend(poll_pull(ctx, lane));
+    }
+    ctx.sync.reschedule();
+    asks
+}
+
+fn poll_compare(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
+    let now = ctx.now.micros;
+    let peer = ctx.sync.peers.get_mut(&lane)?;
+    if peer.sweep_at <= now {
+        peer.sweep_at = now + SWEEP_MICROS;
+        peer.unsaid.extend(shared(ctx.topology, ctx.config.lane, lane));
+    }
+    if peer.comparing || peer.unsaid.is_empty() || peer.compare_at > now {
+        return None;
+    }
+    let shards: Vec<Shard> = peer.unsaid.iter().copied().take(compare::SHARDS_MAX).collect();
+    for shard in &shards {
+        peer.unsaid.remove(shard);
+    }
+    peer.comparing = true;
+    Some(Ask::Compare(lane, shards))
+}
+
+fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
+    let now = ctx.now.micros;
+    let sync = &mut *ctx.sync;
+    let peer = sync.peers.get_mut(&lane)?;
+    if peer.pulling || peer.pull_at > now {
+        return None;
+    }
+    loop {
+        let mut due = peer.behind.iter().filter(|(_, behind)| behind.due <= now);
+        let (&shard, behind) = due.find(|(shard, _)| !sync.pulling.contains(shard))?;
+        // A clock that cannot be read: the next comparison finds the difference again.
+        let missing = match ctx.store.replica(shard) {
+            Ok(state) => state.clock.missing_from(&behind.clock),
+            Err(_) => Vec::new(),
+        };
+        if missing.is_empty() {
+            peer.behind.remove(&shard);
+            continue;
+        }
+        let wanted = missing.into_iter().take(pull::RANGES_MAX).collect();
+        peer.pulling = true;
+        sync.pulling.insert(shard);
+        return Some(Ask::Pull(lane, shard, wanted));
+    }
+}
+
+/// A peer's clock of a shard is known: what it holds and this replica lacks is to be pulled, unless
+/// replication brings it first.
+fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock) {
+    if replica::notice_amnesia_in_clock(ctx.store, shard, &clock) == Ok(true) {
+        ctx.counters.incarnations += 1;
+    }
+    let Ok(state) = ctx.store.replica(shard) else { return };
+    let lacks = !state.clock.missing_from(&clock).is_empty();
+    let now = ctx.now.micros;
+    let Some(peer) = ctx.sync.peers.get_mut(&lane) else { return };
+    if !lacks {
+        peer.behind.remove(&shard);
+        return;
+    }
+    let fresh = now < peer.up_at + FRESH_MICROS;
+    let due = now + if fresh { SETTLE_FRESH_MICROS } else { SETTLE_MICROS };
+    let due = peer.behind.get(&shard).map_or(due, |earlier| earlier.due.min(due));
+    peer.behind.insert(shard, Behind { clock, due });
+}
+
+/// The shards that this lane and a peer's lane both own.
+pub(crate) fn shared(topology: &Topology, mine: LaneIndex, peer: PeerLane) -> BTreeSet<Shard> {
+    let copies: BTreeSet<u8> = topology.buckets.values().map(|props| props.n).collect();
+    let (layout, me) = (&topology.layout, topology.node);
+    let owned = copies
+        .into_iter()
+        .flat_map(|n| layout.owned(me, n).map(move |partition| Shard { partition, n }));
+    owned
+        .filter(|&shard| {
+            layout.lane(me, shard.partition) == Some(mine)
+                && layout.is_owner(peer.node, shard)
+                && topology.lane_of(peer.node, shard.partition) == Some(peer)
+        })
+        .collect()
+}

@@ -1,0 +1,192 @@
+//! Records that a peer holds and this replica lacks: asked for by dot, a page at a time.
+//!
+//! The asker grants a credit of bytes with each page and asks for the next when it has taken one
+//! in, so no peer can flood it; while clients wait it pauses in between. Pages ascend by origin and
+//! counter, so what a page passes over (a damaged record) is not asked of this peer again, and every
+//! page makes progress. Next to read: `../replica.rs`. Source: algorithms 2.5.
+
+use super::{BUSY_PAUSE_MICROS, Behind};
+use crate::effect::PeerLane;
+use crate::ops::{Ctx, Heard, Step};
+use crate::replica::{self, Taken};
+use crate::serve;
+use galvani_model::ids::Shard;
+use galvani_model::store::StoreError;
+use galvani_model::version::{Dot, PartitionClock, RecordHead};
+use galvani_wire::Message;
+use galvani_wire::failure::ReplicaError;
+use galvani_wire::message::{Pull, Pulled};
+
+/// Ranges of dots asked for at once; the rest is asked for after them.
+pub(crate) const RANGES_MAX: usize = 1024;
+/// Bytes a page may bring: a few milliseconds of a lane's work.
+const CREDIT_BYTES: u32 = 256 << 10;
+/// Records a page may bring, however small.
+const RECORDS_MAX: usize = 512;
+/// Dots looked up for one page, damaged ones included.
+const LOOKUPS_MAX: usize = 2 * RECORDS_MAX;
+/// How long a peer may take to answer, in microseconds.
+const PATIENCE_MICROS: u64 = 5_000_000;
+
+/// A page under way.
+#[derive(Clone, Debug)]
+pub(crate) struct PullOp {
+    /// Who was asked.
+    pub(crate) to: PeerLane,
+    shard: Shard,
+    wanted: PartitionClock,
+    /// When the answer is given up, in the lane's microseconds.
+    pub(crate) deadline: u64,
+}
+
+/// How a page went.
+enum Page {
+    /// It brought records up to this dot.
+    Through(Dot),
+    /// It brought nothing that was wanted.
+    Empty,
+    /// It could not be taken in, or did not come.
+    Failed,
+}
+
+impl PullOp {
+    /// Asks a peer for the records of `wanted`.
+    pub(crate) fn start(
+        ctx: &mut Ctx<'_>,
+        op: u64,
+        to: PeerLane,
+        shard: Shard,
+        wanted: PartitionClock,
+    ) -> PullOp {
+        let pull = Pull { shard, wanted: wanted.clone(), credit: CREDIT_BYTES };
+        ctx.ask(to, op, 0, Message::Pull(pull));
+        PullOp { to, shard, wanted, deadline: ctx.now.micros + PATIENCE_MICROS }
+    }
+
+    /// The peer answered, or cannot. `busy` says whether clients wait for this lane.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard, busy: bool) -> Step {
+        let page = match heard {
+            Heard::Reply(Message::Pulled(Ok(pulled))) => self.take_in(ctx, pulled),
+            Heard::Reply(_) | Heard::Silence => Page::Failed,
+        };
+        self.finish(ctx, page, busy);
+        Step::Done
+    }
+
+    /// No answer came in time.
+    pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
+        self.finish(ctx, Page::Failed, false);
+        Step::Done
+    }
+
+    fn take_in(&self, ctx: &mut Ctx<'_>, pulled: Pulled) -> Page {
+        let mut last = None;
+        for record in pulled.into_records() {
+            let dot = record.head.dot;
+            let wanted = self.wanted.contains(dot) && last.is_none_or(|last| last < dot);
+            if !wanted || !record.is_intact() {
+                return Page::Failed;
+            }
+            let policy = match serve::owned(ctx, self.shard, &record.head.key) {
+                Ok(policy) => policy,
+                // All is compared again when this node learns of the bucket.
+                Err(ReplicaError::UnknownBucket) => {
+                    last = Some(dot);
+                    continue;
+                }
+                Err(_) => return Page::Failed,
+            };
+            if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
+                ctx.counters.incarnations += 1;
+            }
+            let bytes = record.value.len() as u64;
+            match ctx.take_in(self.shard, record, policy, None) {
+                Ok(Taken::New { discarded, retry }) => {
+                    ctx.counters.lww_discarded += u64::from(discarded);
+                    ctx.counters.retries_recognised += u64::from(retry);
+                    ctx.counters.records_pulled += 1;
+                    ctx.counters.bytes_pulled += bytes;
+                }
+                Ok(Taken::Duplicate) => ctx.counters.duplicates += 1,
+                Err(_) => return Page::Failed,
+            }
+            last = Some(dot);
+        }
+        last.map_or(Page::Empty, Page::Through)
+    }
+
+    fn finish(&self, ctx: &mut Ctx<'_>, page: Page, busy: bool) {
+        let now = ctx.now.micros;
+        let sync = &mut *ctx.sync;
+        sync.pulling.remove(&self.shard);
+        if let Some(peer) = sync.peers.get_mut(&self.to) {
+            peer.pulling = false;
+            peer.pull_at = now + if busy { BUSY_PAUSE_MICROS } else { 0 };
+            let behind = peer.behind.remove(&self.shard);
+            match (page, behind) {
+                (Page::Failed, _) => {
+                    peer.unsaid.insert(self.shard);
+                    peer.compare_at = peer.compare_at.max(now + sync.interval);
+                }
+                // What this page passed over is not asked of this peer again; what the peer has
+                // shown meanwhile is.
+                (Page::Through(last), Some(Behind { clock, due })) => {
+                    let clock: PartitionClock =
+                        through(&self.wanted, last).missing_from(&clock).into_iter().collect();
+                    peer.behind.insert(self.shard, Behind { clock, due });
+                }
+                (Page::Empty, Some(Behind { clock, due })) => {
+                    let clock = self.wanted.missing_from(&clock).into_iter().collect();
+                    peer.behind.insert(self.shard, Behind { clock, due });
+                }
+                (Page::Through(_) | Page::Empty, None) => {}
+            }
+        }
+        sync.reschedule();
+    }
+}
+
+/// The dots of `wanted` up to `last`, in the order of pages.
+fn through(wanted: &PartitionClock, last: Dot) -> PartitionClock {
+    let passed = wanted.ranges().filter_map(|mut range| {
+        if range.origin == last.origin {
+            range.last = range.last.min(last.counter);
+        }
+        (range.origin <= last.origin && range.first <= range.last).then_some(range)
+    });
+    passed.collect()
+}
+
+/// Answers a peer's pull with as much as its credit takes.
+pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaError> {
+    serve::mine(ctx, pull.shard)?;
+    let failed = |error: StoreError| replica::as_replica_error(&error);
+    let ranges = ctx.store.replica(pull.shard).map_err(failed)?.clock.common_with(&pull.wanted);
+    let credit = pull.credit.min(CREDIT_BYTES) as usize;
+    let dots = ranges.into_iter().flat_map(|range| {
+        (range.first..=range.last).map(move |counter| Dot::new(range.origin, counter))
+    });
+    let (mut heads, mut values, mut used) = (Vec::new(), Vec::new(), 0);
+    for dot in dots.take(LOOKUPS_MAX) {
+        if heads.len() >= RECORDS_MAX || used >= credit {
+            break;
+        }
+        match ctx.store.record(pull.shard, dot) {
+            Ok(Some(record)) => {
+                used += record.value.len() + head_bytes(&record.head);
+                heads.push(record.head);
+                values.push(record.value);
+            }
+            // Damaged here: another replica has it, and the damage is counted where it was met.
+            Ok(None) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(Pulled { heads, values })
+}
+
+/// About what a head takes in a message.
+fn head_bytes(head: &RecordHead) -> usize {
+    let past: usize = head.past.iter().map(|(_, _, cloud)| 24 + 9 * cloud.len()).sum();
+    96 + head.key.bytes().len() + past
+}
