@@ -66,6 +66,10 @@ impl Engine for Disk {
         self.memory.reopen()
     }
 
+    fn is_lost(&self) -> bool {
+        self.memory.is_lost()
+    }
+
     fn stats(&self) -> EngineStats {
         self.memory.stats()
     }

@@ -64,6 +64,11 @@ pub enum EngineError {
     /// batch was written. Reads go on.
     #[error("storage is read-only after a failed write")]
     ReadOnly,
+    /// A sync failed: what the disk has of the last moments is not known, and a second sync would
+    /// say that all is well. Nothing of this batch was written, nothing more ever is, not even
+    /// after [`super::Engine::reopen`], which is refused too: end the process and start again.
+    #[error("storage is shut since a failed sync: only a new start may write again")]
+    Lost,
     /// The engine could not keep up for [`super::STALL_MAX`]. Nothing was written; retry.
     #[error("storage is stalled: nothing accepted for {waited_ms} ms")]
     Stalled {
@@ -92,6 +97,7 @@ impl EngineError {
             },
             EngineError::Corrupt { .. }
             | EngineError::ReadOnly
+            | EngineError::Lost
             | EngineError::Stalled { .. }
             | EngineError::Locked
             | EngineError::Version

@@ -75,8 +75,15 @@ struct State {
     /// A batch whose commit failed, yet which the next start finds.
     doubtful: Option<Vec<Change>>,
     failures: VecDeque<FailKind>,
+    /// Whether the next sync fails.
+    fail_sync: bool,
+    /// Whether the next reopen fails and leaves the engine closed.
+    fail_reopen: bool,
+    closed: bool,
     is_full: bool,
     read_only: bool,
+    /// Whether a sync has failed since the last crash.
+    lost: bool,
     commits: u64,
     syncs: u64,
     refused_full: u64,
@@ -104,6 +111,8 @@ impl MemoryEngine {
         state.unsynced.clear();
         state.doubtful = None;
         state.read_only = false;
+        state.lost = false;
+        state.closed = false;
     }
 
     /// Crashes and starts again: what `keep` says is there, ordered failures are forgotten, and
@@ -128,12 +137,27 @@ impl MemoryEngine {
             }
         }
         state.failures.clear();
+        state.fail_sync = false;
+        state.fail_reopen = false;
         state.read_only = false;
+        state.lost = false;
+        state.closed = false;
     }
 
     /// The next commits fail, one per entry of `kinds`, after the failures already ordered.
     pub fn fail_next_commits(&self, kinds: impl IntoIterator<Item = FailKind>) {
         self.state.lock().failures.extend(kinds);
+    }
+
+    /// The next sync fails, alone or as part of a commit. What was not synced stays visible and
+    /// can still be lost with the power; nothing is written until a crash.
+    pub fn fail_next_sync(&self) {
+        self.state.lock().fail_sync = true;
+    }
+
+    /// The next reopen fails and leaves the engine closed until one succeeds.
+    pub fn fail_next_reopen(&self) {
+        self.state.lock().fail_reopen = true;
     }
 
     /// While `full`, every commit is refused before anything is written.
@@ -209,6 +233,7 @@ impl Engine for MemoryEngine {
 
     fn commit(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
         let mut state = self.state.lock();
+        state.check_writable()?;
         if !batch.is_empty() {
             state.write(batch)?;
         }
@@ -224,10 +249,22 @@ impl Engine for MemoryEngine {
 
     fn reopen(&self) -> Result<(), EngineError> {
         let mut state = self.state.lock();
+        if state.lost {
+            return Err(EngineError::Lost);
+        }
+        state.closed = core::mem::take(&mut state.fail_reopen);
+        if state.closed {
+            let kind = io::ErrorKind::Other;
+            return Err(EngineError::Io { step: IoStep::Open, kind, os_code: None });
+        }
         state.settle_doubt();
         state.read_only = false;
         // An engine syncs its journal when it opens.
         state.sync()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.state.lock().lost
     }
 
     fn stats(&self) -> EngineStats {
@@ -249,9 +286,6 @@ impl Engine for MemoryEngine {
 
 impl State {
     fn write(&mut self, batch: &Batch) -> Result<(), EngineError> {
-        if self.read_only {
-            return Err(EngineError::ReadOnly);
-        }
         if self.is_full {
             return Err(self.refuse_full());
         }
@@ -275,11 +309,27 @@ impl State {
     }
 
     fn sync(&mut self) -> Result<(), EngineError> {
-        if self.read_only {
-            return Err(EngineError::ReadOnly);
+        self.check_writable()?;
+        if core::mem::take(&mut self.fail_sync) {
+            self.lost = true;
+            let kind = io::ErrorKind::Other;
+            return Err(EngineError::Io { step: IoStep::Sync, kind, os_code: None });
         }
         self.syncs += 1;
         self.unsynced.clear();
+        Ok(())
+    }
+
+    fn check_writable(&self) -> Result<(), EngineError> {
+        if self.lost {
+            return Err(EngineError::Lost);
+        }
+        if self.closed {
+            return Err(EngineError::Closed);
+        }
+        if self.read_only {
+            return Err(EngineError::ReadOnly);
+        }
         Ok(())
     }
 
@@ -320,6 +370,9 @@ impl State {
     }
 
     fn check_readable(&self, table: Table, key: &[u8]) -> Result<(), EngineError> {
+        if self.closed {
+            return Err(EngineError::Closed);
+        }
         // Almost always empty: the copy of the key is only made when damage was ordered.
         if !self.unreadable.is_empty()
             && self.unreadable.contains(&(table, Bytes::copy_from_slice(key)))

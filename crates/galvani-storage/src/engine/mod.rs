@@ -144,7 +144,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Closes the engine and opens it again: the way back after [`EngineError::ReadOnly`].
     /// A batch whose commit failed in doubt is afterwards either whole or absent, so the caller
     /// must read again whatever it keeps in memory. While this runs other calls wait.
+    /// After a failed sync it is refused with [`EngineError::Lost`], for whoever shares the engine.
     fn reopen(&self) -> Result<(), EngineError>;
+
+    /// Whether a sync failed, whoever asked for it: then nothing is written any more.
+    fn is_lost(&self) -> bool;
 
     /// Figures for people and metrics; may read the file system.
     fn stats(&self) -> EngineStats;

@@ -107,8 +107,13 @@ impl<E: Engine> NodeStore<E> {
 
     /// Makes everything staged durable, as one batch. On error nothing of it is kept, and the
     /// shards it touched start new incarnations. With `fsync` it returns only when this and all
-    /// earlier commits survive power loss, also if nothing is staged.
+    /// earlier commits survive power loss, also if nothing is staged. After a failed sync, this
+    /// lane's or another's, every commit is refused, also an empty one.
     pub fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
+        if self.is_lost() {
+            self.roll_back(&EngineError::Lost);
+            return Err(store_error(EngineError::Lost));
+        }
         self.full_for = self.full_for.map(|commits| commits.saturating_add(1));
         if self.takes_writes() {
             self.write_off_renewed();
@@ -164,10 +169,11 @@ impl<E: Engine> NodeStore<E> {
         }
     }
 
-    /// Whether a sync failed. The node must stop without a clean mark: what the disk has of the
-    /// last moments is not known, and only a new start, under new incarnations, is safe.
+    /// Whether a sync failed, this lane's or another's. The node must stop without a clean mark: what
+    /// the disk has of the last moments is not known, and only a new start, under new incarnations,
+    /// is safe.
     pub fn is_lost(&self) -> bool {
-        self.lost
+        self.lost || self.engine.is_lost()
     }
 
     /// Bytes staged so far: what a driver bounds its ticks by.
@@ -237,9 +243,10 @@ impl<E: Engine> NodeStore<E> {
         self.owes_sync |= error.is_in_doubt();
         // A failed sync is never tried again: the kernel may have dropped the pages and would say
         // that all is well. Whoever drives this store must end.
-        self.lost |= matches!(error, EngineError::Io { step: IoStep::Sync, .. });
+        let failed_sync = matches!(error, EngineError::Io { step: IoStep::Sync, .. });
+        self.lost |= failed_sync || matches!(error, EngineError::Lost);
         let stuck = matches!(error, EngineError::ReadOnly | EngineError::Closed);
-        if !self.lost && (error.is_in_doubt() || stuck) {
+        if !self.is_lost() && (error.is_in_doubt() || stuck) {
             self.states.clear();
             if let Err(again) = self.engine.reopen() {
                 tracing::error!(event = "engine_reopen_failed", error = %again);
@@ -402,6 +409,7 @@ fn store_error(error: EngineError) -> StoreError {
         EngineError::Corrupt { what, .. } => StoreError::Corrupt { what },
         EngineError::Io { .. }
         | EngineError::ReadOnly
+        | EngineError::Lost
         | EngineError::Stalled { .. }
         | EngineError::Locked
         | EngineError::Version

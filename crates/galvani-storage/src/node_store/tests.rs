@@ -1,7 +1,7 @@
 //! The store over the memory engine: overlay, commit, roll-back, recovery, damage, listings.
 
 use super::{NodeStore, StoreConfig};
-use crate::engine::{Corruption, CrashKeep, FailKind, MemoryEngine, Table};
+use crate::engine::{Corruption, CrashKeep, Engine, FailKind, MemoryEngine, Table};
 use crate::format::keys;
 use bytes::Bytes;
 use galvani_model::bucket::ConflictPolicy;
@@ -103,6 +103,51 @@ fn a_failed_commit_leaves_nothing_and_takes_a_new_incarnation() {
         assert_eq!(state.own, None, "{fail:?}");
         let kept = store.record(SHARD, Dot::new(ORIGIN, 2)).expect("readable").is_some();
         assert_eq!(state.clock.contains(Dot::new(ORIGIN, 2)), kept, "clock and log agree");
+    }
+}
+
+/// Lane 1 of the same node, and a shard of it.
+const OTHER: Shard = Shard { partition: Partition(5), n: 3 };
+
+#[test]
+fn a_failed_sync_of_one_lane_stops_every_lane() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    let config = StoreConfig { lane: LaneIndex(1), lanes: 2, keep_origins: true };
+    let mut other = NodeStore::open(engine.clone(), config).expect("readable").store;
+    other.commit(true).expect("nothing is wrong yet");
+    engine.fail_next_sync();
+    stage(&mut store, &record(1, "a")).expect("staged");
+    let error = store.commit(true).expect_err("the sync fails");
+    assert!(matches!(error, StoreError::InDoubt { .. }), "{error}");
+    for lane in [&mut store, &mut other] {
+        assert!(lane.is_lost());
+        // Also a commit that has nothing to write: a recognised retry would be acked after it.
+        for fsync in [false, true] {
+            assert!(matches!(lane.commit(fsync), Err(StoreError::Failed { .. })));
+        }
+        assert!(lane.close().is_err(), "no clean stop");
+        assert_eq!(lane.object(OTHER, &key("b")).map(|object| object.is_absent()), Ok(true));
+    }
+    assert!(engine.is_lost(), "no lane has opened it again");
+}
+
+#[test]
+fn an_engine_that_a_failed_reopen_closed_is_opened_by_the_next_commit() {
+    for fail in [FailKind::IoKept, FailKind::IoLost] {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut store = open(&engine, true);
+        stage(&mut store, &record(1, "a")).expect("staged");
+        store.commit(false).expect("room");
+        engine.fail_next_commits([fail]);
+        engine.fail_next_reopen();
+        stage(&mut store, &record(2, "a")).expect("staged");
+        store.commit(false).expect_err("it was told to fail");
+        assert!(store.object(SHARD, &key("a")).is_err(), "{fail:?}: closed");
+        store.commit(false).expect_err("closed, and opened again by this");
+        assert!(!store.object(SHARD, &key("a")).expect("readable").is_absent(), "{fail:?}");
+        stage(&mut store, &record(3, "b")).expect("staged");
+        store.commit(false).expect("writes go on");
     }
 }
 

@@ -58,6 +58,8 @@ struct Shared {
     space: SpaceGuard,
     group: GroupSync,
     read_only: AtomicBool,
+    /// Set by the first failed sync and never taken back: no lane may open a way around it.
+    lost: AtomicBool,
     commits: AtomicU64,
     refused_full: AtomicU64,
 }
@@ -91,6 +93,7 @@ impl FjallEngine {
             open: RwLock::new(Some(open)),
             group: GroupSync::default(),
             read_only: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             refused_full: AtomicU64::new(0),
         };
@@ -110,6 +113,9 @@ impl FjallEngine {
     }
 
     fn check_writable(&self) -> Result<(), EngineError> {
+        if self.is_lost() {
+            return Err(EngineError::Lost);
+        }
         if self.shared.read_only.load(Ordering::Acquire) {
             return Err(EngineError::ReadOnly);
         }
@@ -118,6 +124,11 @@ impl FjallEngine {
 
     /// Translates a failure of a write and stops all further writes.
     fn stop_writes(&self, step: IoStep, error: &fjall::Error) -> EngineError {
+        // A worker that failed earlier (`Poisoned`) stops the sync before it begins; nothing is
+        // lost by that, and reopening is the way back.
+        if step == IoStep::Sync && !matches!(error, fjall::Error::Poisoned) {
+            self.shared.lost.store(true, Ordering::Release);
+        }
         self.shared.read_only.store(true, Ordering::Release);
         let error = translate(step, None, error, &self.shared.space);
         tracing::error!(%error, ?step, "a write failed, storage is read-only until reopened");
@@ -241,6 +252,10 @@ impl Engine for FjallEngine {
 
     fn reopen(&self) -> Result<(), EngineError> {
         let mut slot = self.shared.open.write();
+        // Asked under the lock: a sync that fails holds it, so none can fail in between.
+        if self.is_lost() {
+            return Err(EngineError::Lost);
+        }
         // Dropping the last handles stops the workers, writes out the journal and frees the lock.
         drop(slot.take());
         let history = PowerHistory::SameBoot;
@@ -249,6 +264,10 @@ impl Engine for FjallEngine {
         self.shared.space.forget();
         self.shared.read_only.store(false, Ordering::Release);
         Ok(())
+    }
+
+    fn is_lost(&self) -> bool {
+        self.shared.lost.load(Ordering::Acquire)
     }
 
     fn stats(&self) -> EngineStats {

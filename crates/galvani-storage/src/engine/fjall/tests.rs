@@ -7,7 +7,7 @@ mod full_disk;
 use std::path::Path;
 
 use super::{EngineConfig, FjallEngine, PowerHistory};
-use crate::engine::{Batch, Durability, Engine, EngineError, Table};
+use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 
 fn open(path: &Path) -> FjallEngine {
     let (engine, report) = FjallEngine::open(path, small(), PowerHistory::SameBoot).expect("opens");
@@ -107,6 +107,42 @@ fn lanes_share_syncs_and_lose_nothing() {
         for table in [Table::Objects, Table::Log] {
             assert!(engine.get(table, &number.to_be_bytes()).expect("reads").is_some());
         }
+    }
+}
+
+#[test]
+fn after_a_failed_sync_no_handle_writes_syncs_or_reopens() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let engine = open(dir.path());
+    let other_lane = engine.clone();
+    commit(&engine, 1, Durability::Fsync).expect("commits");
+    let failed = fjall::Error::Io(std::io::Error::from_raw_os_error(5));
+    let error = engine.stop_writes(IoStep::Sync, &failed);
+    assert!(error.is_in_doubt(), "{error}");
+    assert!(other_lane.is_lost());
+    assert_eq!(other_lane.reopen(), Err(EngineError::Lost));
+    for durability in [Durability::Os, Durability::Fsync] {
+        assert_eq!(commit(&other_lane, 2, durability), Err(EngineError::Lost));
+    }
+    assert_eq!(other_lane.commit(&Batch::new(), Durability::Fsync), Err(EngineError::Lost));
+    assert_eq!(other_lane.sync(), Err(EngineError::Lost));
+    assert_eq!(found(&other_lane, 1..=2), [1], "reads go on");
+    drop((engine, other_lane));
+    commit(&open(dir.path()), 2, Durability::Fsync).expect("a new start writes again");
+}
+
+#[test]
+fn a_failed_write_that_was_no_sync_is_mended_by_a_reopen() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let engine = open(dir.path());
+    for (step, error) in [
+        (IoStep::Commit, fjall::Error::Io(std::io::Error::from_raw_os_error(5))),
+        (IoStep::Sync, fjall::Error::Poisoned),
+    ] {
+        engine.stop_writes(step, &error);
+        assert_eq!(commit(&engine, 1, Durability::Os), Err(EngineError::ReadOnly));
+        engine.reopen().expect("reopens");
+        commit(&engine, 1, Durability::Fsync).expect("writes go on");
     }
 }
 

@@ -64,6 +64,36 @@ fn a_failed_write_makes_it_read_only_until_reopened() {
 }
 
 #[test]
+fn a_failed_sync_is_the_last_word_until_a_crash() {
+    let engine = MemoryEngine::new();
+    put(&engine, 1, Durability::Os).expect("committed");
+    engine.fail_next_sync();
+    let error = put(&engine, 2, Durability::Fsync).expect_err("ordered to fail");
+    assert!(error.is_in_doubt());
+    assert!(engine.is_lost());
+    assert!(has(&engine, 2), "written and visible, and not known to be safe");
+    assert_eq!(engine.sync(), Err(EngineError::Lost));
+    assert_eq!(engine.reopen(), Err(EngineError::Lost));
+    assert_eq!(put(&engine, 3, Durability::Os), Err(EngineError::Lost));
+    assert_eq!(engine.unsynced(), 2, "no later sync has made it safe");
+    engine.crash(CrashKeep::Synced { unsynced: 1 });
+    assert!(has(&engine, 1) && !has(&engine, 2) && !engine.is_lost());
+    put(&engine, 3, Durability::Fsync).expect("a new start writes again");
+}
+
+#[test]
+fn a_failed_reopen_closes_it_until_one_succeeds() {
+    let engine = MemoryEngine::new();
+    put(&engine, 1, Durability::Os).expect("committed");
+    engine.fail_next_reopen();
+    engine.reopen().expect_err("ordered to fail");
+    assert_eq!(engine.get(Table::Clocks, b"latest"), Err(EngineError::Closed));
+    assert_eq!(put(&engine, 2, Durability::Os), Err(EngineError::Closed));
+    engine.reopen().expect("opens");
+    assert_eq!(latest(&engine), Some(1));
+}
+
+#[test]
 fn a_doubtful_batch_is_the_last_one_a_power_loss_may_keep() {
     for (unsynced, kept) in [(1, false), (2, true)] {
         let engine = MemoryEngine::new();
