@@ -22,6 +22,9 @@ pub enum RowError {
     /// Bytes are not what was written there.
     #[error("the checksum does not match")]
     Checksum,
+    /// The row is gone although other rows prove that there was one.
+    #[error("the row is gone")]
+    Gone,
     /// Written by a newer build.
     #[error("row version {found} is newer than {ROW_VERSION}")]
     NewerVersion {

@@ -1,12 +1,12 @@
 //! Loading the state of a shard, and working it out anew when its row is damaged.
 //!
 //! The clock row is written in the batch of every change, so it agrees with the log; if its
-//! checksum fails, log, arrivals and objects say the same again: S = dots(log) (INV-1).
-//! The own counter is then in doubt and is not kept. Next to read: `mod.rs`.
+//! checksum fails, or it is gone while the log is not, log, arrivals and objects say the same again:
+//! S = dots(log) (INV-1). The own counter is then in doubt and is not kept. Next to read: `mod.rs`.
 
 use super::{NodeStore, store_error};
 use crate::engine::{Engine, Table};
-use crate::format::{keys, rows};
+use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::Shard;
@@ -21,19 +21,36 @@ impl<E: Engine> NodeStore<E> {
     pub(super) fn load_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
         let key = keys::shard(shard);
         let mut state = match self.get(Table::Clocks, &key)? {
+            None if self.has_log(shard)? => self.state_anew(shard, &RowError::Gone)?,
             None => ReplicaState::default(),
             Some(row) => match rows::get(&key, &row) {
                 Ok(state) => state,
-                Err(error) => {
-                    self.quarantine(format!("{shard} clock"), &error);
-                    self.derive_state(shard)?
-                }
+                Err(error) => self.state_anew(shard, &error)?,
             },
         };
         if !self.config.keep_origins || self.renewed.contains(&shard) {
             state.own = None;
         }
         Ok(state)
+    }
+
+    /// Reports the damaged clock row, and works the state out without it.
+    fn state_anew(&mut self, shard: Shard, error: &RowError) -> Result<ReplicaState, StoreError> {
+        self.quarantine(format!("{shard} clock"), error);
+        self.derive_state(shard)
+    }
+
+    /// Whether the shard's log has any record.
+    fn has_log(&self, shard: Shard) -> Result<bool, StoreError> {
+        let prefix = keys::shard(shard);
+        let end = keys::after_prefix(&prefix);
+        let mut found = false;
+        let mut see = |_: &[u8], _: &[u8]| {
+            found = true;
+            ControlFlow::Break(())
+        };
+        self.engine.scan(Table::Log, &prefix, end.as_deref(), 1, &mut see).map_err(store_error)?;
+        Ok(found)
     }
 
     /// The origin that the clock row names, whether it may be used or not.

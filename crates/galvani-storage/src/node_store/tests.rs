@@ -82,10 +82,12 @@ fn the_state_is_what_log_arrivals_and_objects_add_up_to() {
     let mut expected = store.replica(SHARD).expect("loaded").clone();
     expected.own = None;
     assert_eq!(store.derive_state(SHARD), Ok(expected.clone()));
-    engine.corrupt(Table::Clocks, &keys::shard(SHARD), Corruption::FlipBit(9));
-    let mut again = open(&engine, true);
-    assert_eq!(again.replica(SHARD), Ok(&expected), "derived, without the doubtful origin");
-    assert!(again.quarantined() >= 1);
+    for damage in [Corruption::FlipBit(9), Corruption::Truncate(3), Corruption::Vanish] {
+        assert!(engine.corrupt(Table::Clocks, &keys::shard(SHARD), damage));
+        let mut again = open(&engine, true);
+        assert_eq!(again.replica(SHARD), Ok(&expected), "derived, without the doubtful origin");
+        assert_eq!(again.quarantined(), 1, "{damage:?}");
+    }
 }
 
 #[test]
