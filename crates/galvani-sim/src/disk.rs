@@ -1,32 +1,90 @@
 //! A node's disk: the memory engine, and the lies a mutant tells about it.
+//!
+//! Without a mutant every call passes untouched; oracles look at the engine below, never at this.
+//! Next to read: `mutant.rs`, `damage.rs`.
 
+use crate::mutant::Mutant;
 use bytes::Bytes;
 use galvani_storage::engine::{
     Batch, Durability, Engine, EngineError, EngineStats, MemoryEngine, Op, Table, Visit,
 };
+use galvani_storage::format::{RowError, rows};
+use serde::de::IgnoredAny;
 
 /// The memory engine as a node's store sees it.
 #[derive(Clone)]
 pub(crate) struct Disk {
     memory: MemoryEngine,
-    /// Writes every batch in two halves (see `mutant.rs`).
-    torn: bool,
+    mutant: Option<Mutant>,
 }
 
 impl Disk {
-    pub(crate) fn new(torn: bool) -> Disk {
-        Disk { memory: MemoryEngine::new(), torn }
+    pub(crate) fn new(mutant: Option<Mutant>) -> Disk {
+        Disk { memory: MemoryEngine::new(), mutant }
     }
 
-    /// The engine below, for faults and copies.
+    /// The engine below, for faults, copies and oracles.
     pub(crate) fn memory(&self) -> &MemoryEngine {
         &self.memory
+    }
+
+    /// What a mutant makes of a row that was read.
+    fn tampered(&self, table: Table, key: &[u8], row: Option<Bytes>) -> Option<Bytes> {
+        let damaged = row.as_ref().is_some_and(|row| is_damaged(key, row));
+        match (self.mutant, table) {
+            (Some(Mutant::StaleClocks), Table::Clocks) if damaged => {
+                let stale = self.memory.get(Table::Meta, key);
+                stale.ok().flatten().or(row)
+            }
+            (Some(Mutant::DamageIsAbsence), _) if damaged => None,
+            (Some(Mutant::IgnoresChecksums), _) if damaged => row.map(|row| resealed(key, &row)),
+            _ => row,
+        }
+    }
+
+    /// The batch, and each clock row as it was before it (see [`Mutant::StaleClocks`]).
+    fn with_stale_clocks(&self, batch: &Batch) -> Batch {
+        let mut more = Batch::new();
+        for op in batch.iter() {
+            match op {
+                Op::Put { table, key, value } => more.put(table, key, value),
+                Op::Delete { table, key } => more.delete(table, key),
+            }
+            if let Op::Put { table: Table::Clocks, key, .. } = op
+                && let Ok(Some(before)) = self.memory.get(Table::Clocks, key)
+                && !is_damaged(key, &before)
+            {
+                more.put(Table::Meta, key, &before);
+            }
+        }
+        more
+    }
+
+    fn commit_torn(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
+        let (mut first, mut second) = (Batch::new(), Batch::new());
+        for op in batch.iter() {
+            match op {
+                Op::Put { table: Table::Clocks, key, value } => {
+                    second.put(Table::Clocks, key, value);
+                }
+                Op::Put { table, key, value } => first.put(table, key, value),
+                Op::Delete { table, key } => first.delete(table, key),
+            }
+        }
+        self.memory.commit(&first, durability)?;
+        self.memory.commit(&second, durability)
     }
 }
 
 impl Engine for Disk {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.memory.get(table, key)
+        match self.memory.get(table, key) {
+            Err(EngineError::Corrupt { .. }) if self.mutant == Some(Mutant::DamageIsAbsence) => {
+                Ok(None)
+            }
+            row if self.mutant.is_none() => row,
+            row => Ok(self.tampered(table, key, row?)),
+        }
     }
 
     fn scan(
@@ -41,21 +99,13 @@ impl Engine for Disk {
     }
 
     fn commit(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
-        if !self.torn {
-            return self.memory.commit(batch, durability);
-        }
-        let (mut first, mut second) = (Batch::new(), Batch::new());
-        for op in batch.iter() {
-            match op {
-                Op::Put { table: Table::Clocks, key, value } => {
-                    second.put(Table::Clocks, key, value);
-                }
-                Op::Put { table, key, value } => first.put(table, key, value),
-                Op::Delete { table, key } => first.delete(table, key),
+        match self.mutant {
+            Some(Mutant::TornBatches) => self.commit_torn(batch, durability),
+            Some(Mutant::StaleClocks) => {
+                self.memory.commit(&self.with_stale_clocks(batch), durability)
             }
+            _ => self.memory.commit(batch, durability),
         }
-        self.memory.commit(&first, durability)?;
-        self.memory.commit(&second, durability)
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -73,4 +123,25 @@ impl Engine for Disk {
     fn stats(&self) -> EngineStats {
         self.memory.stats()
     }
+}
+
+/// Whether the store would find a row damaged by its checksum.
+fn is_damaged(key: &[u8], row: &[u8]) -> bool {
+    matches!(rows::get::<IgnoredAny>(key, row), Err(RowError::Checksum | RowError::Short))
+}
+
+/// A row with the checksum that its bytes should have had.
+fn resealed(key: &[u8], row: &[u8]) -> Bytes {
+    let sealed = &row[..row.len().saturating_sub(4)];
+    let crc = key.iter().chain(sealed).fold(!0u32, |crc, &byte| crc32c_byte(crc, byte));
+    [sealed, &(!crc).to_le_bytes()].concat().into()
+}
+
+fn crc32c_byte(crc: u32, byte: u8) -> u32 {
+    (0..8).fold(
+        crc ^ u32::from(byte),
+        |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }
+        },
+    )
 }

@@ -9,12 +9,13 @@ use crate::mutant::Mutant;
 use crate::net::Fate;
 use crate::oracles::{ack, dense};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
-use crate::store::Staged;
+use crate::store::{Deaf, Staged};
 use crate::tamper;
 use crate::world::{World, at};
 use bytes::BytesMut;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_protocol::{Effect, Input, PeerLane, ReplyTo};
+use galvani_wire::failure::{Failure, ReplicaError};
 use galvani_wire::{Frame, Message, encode};
 
 /// Inputs a lane takes in one tick.
@@ -33,11 +34,15 @@ impl World {
             return;
         }
         slot.tick_at = None;
+        self.nodes[to.node].minted = false;
+        let slot = &mut self.nodes[to.node].lanes[to.lane];
         let count = slot.inbox.len().min(INPUTS_PER_TICK);
         for _ in 0..count {
+            let slot = &mut self.nodes[to.node].lanes[to.lane];
             let input = slot.inbox.pop_front().expect("counted above");
-            slot.lane.handle(input, now, &mut slot.store);
+            self.show(to, input);
         }
+        let slot = &mut self.nodes[to.node].lanes[to.lane];
         if slot.lane.next_deadline().is_some_and(|due| due <= now.micros) {
             slot.lane.handle(Input::Wake, now, &mut slot.store);
         }
@@ -69,8 +74,44 @@ impl World {
         self.trace.note(self.now, &numbers, || {
             format!("{} handles {count} inputs, {shown} effects", at(to))
         });
+        if self.ended {
+            return;
+        }
+        let node = &self.nodes[to.node];
+        let rolls_back = node.forgets_next_mint && node.minted && self.would_forget(to.node);
+        self.dragged = rolls_back;
         self.release(to, effects);
+        self.dragged = false;
+        if rolls_back {
+            self.roll_back(to.node);
+            return;
+        }
+        if self.nodes[to.node].lanes[to.lane].store.inner().is_lost() {
+            // The node ends without a mark; whether the machine goes with it is the dice's.
+            self.coverage.add("disk.lost_sync", 1);
+            if self.dice.faults.chance(500) {
+                self.lose_power(to.node);
+            } else {
+                self.crash(to.node, "fault.crash");
+            }
+            self.start_later(to.node);
+            return;
+        }
         self.next_tick(to);
+    }
+
+    /// Lets a lane handle one input, and checks what it makes of proofs that it has forgotten.
+    fn show(&mut self, to: LaneAt, input: Input) {
+        let now = self.now_of(to.node);
+        let evidence = self.evidence(to, &input);
+        let deaf = self.deaf_to(evidence.as_ref());
+        let slot = &mut self.nodes[to.node].lanes[to.lane];
+        slot.store.deaf = deaf;
+        slot.lane.handle(input, now, &mut slot.store);
+        slot.store.deaf = Deaf::No;
+        if let Some(evidence) = evidence {
+            self.heed(to, evidence);
+        }
     }
 
     fn next_tick(&mut self, to: LaneAt) {
@@ -137,8 +178,17 @@ impl World {
             match self.ledger.note(key, entry) {
                 Ok(false) => {}
                 Ok(true) => self.note_first(dot, write),
+                Err(why) if change.minted => {
+                    if self.is_unknowable(to.node, change.shard, dot) {
+                        self.coverage.add("ended.unknowable_amnesia", 1);
+                        self.ended = true;
+                        return;
+                    }
+                    self.violate("one_dot_one_record", why);
+                }
                 Err(why) => self.violate("one_dot_one_record", why),
             }
+            self.nodes[to.node].minted |= change.minted;
             if change.minted
                 && let Some(why) = dense::check(&self.nodes[to.node], change.shard)
             {
@@ -205,7 +255,12 @@ impl World {
         self.note_message(from, conn.server, &message);
         let message = self.through_codec(id, forwarded, message);
         // A client's request sent on runs once: connections never repeat it.
-        let fate = self.net.fate(conn, true, !forwarded, self.now, &mut self.dice.net);
+        let mut fate = self.net.fate(conn, true, !forwarded, self.now, &mut self.dice.net);
+        if let (true, Fate::Arrives(times)) = (self.dragged, &mut fate) {
+            // On its way for so long that its sender is back before it arrives.
+            let longer = self.dice.net.between(20_000, 400_000);
+            times.iter_mut().for_each(|micros| *micros += longer);
+        }
         self.dispatch(fate, conn, Packet::Ask { ask, forwarded, message });
     }
 
@@ -225,6 +280,9 @@ impl World {
             for head in &pulled.heads {
                 self.check_in_flight(head, from);
             }
+        }
+        if says_damaged(&message) {
+            self.coverage.add("damage.answered", 1);
         }
         let message = tamper::answer(self.mutant, message);
         match route {
@@ -376,5 +434,17 @@ impl World {
             CallEnd::Maybe => "writes.answered_maybe",
         };
         self.coverage.add(name, 1);
+    }
+}
+
+/// Whether an answer says that its replica's rows are damaged.
+fn says_damaged(message: &Message) -> bool {
+    match message {
+        Message::Fetched(Err(error)) | Message::FetchedPage(Err(error)) => {
+            *error == ReplicaError::Damaged
+        }
+        Message::Replicated(replicated) => replicated.result == Err(ReplicaError::Damaged),
+        Message::Failed(failed) => failed.failure == Failure::Coordinator(ReplicaError::Damaged),
+        _ => false,
     }
 }

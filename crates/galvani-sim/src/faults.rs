@@ -3,11 +3,12 @@
 //! Only what it did to a disk may be subtracted from what the oracles demand, so every loss is
 //! weighed by what is really gone afterwards (`disk_changed`). Next to read: `quiet.rs`.
 
-use crate::node::Life;
+use crate::amnesia::PROBES;
+use crate::node::{Life, SavedDisk};
 use crate::packet::Event;
 use crate::world::World;
 use galvani_protocol::Input;
-use galvani_storage::engine::{CrashKeep, Engine, FailKind, MemoryEngine};
+use galvani_storage::engine::{CrashKeep, Engine, FailKind};
 use std::collections::BTreeSet;
 
 /// A fault the nemesis may choose.
@@ -27,6 +28,9 @@ enum Fault {
     FailedCommit,
     DoubtfulCommit,
     ClockJump,
+    Rollback,
+    Damage,
+    FailedSync,
 }
 
 impl World {
@@ -62,6 +66,12 @@ impl World {
             (on.failed_commits, Fault::FailedCommit),
             (on.doubtful_commits, Fault::DoubtfulCommit),
             (on.clock_jumps, Fault::ClockJump),
+            (on.rollback, Fault::Rollback),
+            (on.rollback, Fault::Rollback),
+            (on.rollback, Fault::Rollback),
+            (on.rollback, Fault::CleanStop),
+            (on.damage, Fault::Damage),
+            (on.failed_syncs, Fault::FailedSync),
         ];
         all.into_iter().filter(|(on, _)| *on).map(|(_, fault)| fault).collect()
     }
@@ -87,19 +97,31 @@ impl World {
             }
             Fault::Wipe => {
                 self.crash(node, "fault.wipe");
-                self.put_back(node, &MemoryEngine::new());
+                self.put_back(node, &SavedDisk::default());
                 self.start_later(node);
             }
             Fault::Backup => {
                 self.coverage.add("fault.backup", 1);
-                self.nodes[node].backup = Some(self.nodes[node].disk.memory().snapshot());
+                self.nodes[node].backup = Some(self.nodes[node].save());
             }
             Fault::Restore => {
                 if let Some(copy) = self.nodes[node].backup.take() {
                     self.crash(node, "fault.restore");
                     self.put_back(node, &copy);
                     self.start_later(node);
+                } else if let Some(copy) = self.nodes[node].clean_copy.take() {
+                    self.crash(node, "fault.restore");
+                    self.put_back(node, &copy);
+                    // The copy carries the mark of the stop it was made after.
+                    self.nodes[node].clean = true;
+                    self.start_later(node);
                 }
+            }
+            Fault::Rollback => self.roll_a_volume_back(&up),
+            Fault::Damage => self.damage_row(node),
+            Fault::FailedSync => {
+                self.coverage.add("fault.failed_sync", 1);
+                self.nodes[node].disk.memory().fail_next_sync();
             }
             Fault::CleanStop => self.stop(node),
             Fault::DiskFull => {
@@ -125,7 +147,36 @@ impl World {
         }
     }
 
-    fn start_later(&mut self, node: usize) {
+    /// The volume under a node goes back to its last clean stop, and nothing on it shows that: at
+    /// once if it forgets something by it, else as soon as it has minted.
+    fn roll_a_volume_back(&mut self, up: &[usize]) {
+        let copied = |&node: &usize| self.nodes[node].clean_copy.is_some();
+        let copied: Vec<usize> = up.iter().copied().filter(copied).collect();
+        if copied.is_empty() {
+            return;
+        }
+        let node = self.dice.faults.pick(&copied);
+        if self.would_forget(node) {
+            self.roll_back(node);
+        } else {
+            self.nodes[node].forgets_next_mint = true;
+        }
+    }
+
+    /// Rolls a node's volume back to its last clean stop.
+    pub(crate) fn roll_back(&mut self, node: usize) {
+        let copy = self.nodes[node].clean_copy.clone().expect("only nodes that have one");
+        self.crash(node, "fault.rollback");
+        self.put_back(node, &copy);
+        (self.nodes[node].clean, self.nodes[node].copied) = (true, false);
+        self.note_forgotten(node);
+        self.queue.push(self.now + 30_000, Event::Probe { node, left: PROBES });
+        let wait = self.dice.faults.pick(&[500, 5_000, 100_000]);
+        let wait = self.dice.faults.between(1, wait);
+        self.queue.push(self.now + wait, Event::Start { node });
+    }
+
+    pub(crate) fn start_later(&mut self, node: usize) {
         let wait = self.dice.faults.pick(&[2_000, 100_000, 600_000, 2_000_000]);
         let wait = self.dice.faults.between(1, wait);
         self.queue.push(self.now + wait, Event::Start { node });
@@ -159,15 +210,18 @@ impl World {
     }
 
     /// A node that is down gets other contents of its disk.
-    pub(crate) fn put_back(&mut self, node: usize, copy: &MemoryEngine) {
-        self.nodes[node].disk.memory().restore(copy);
+    pub(crate) fn put_back(&mut self, node: usize, copy: &SavedDisk) {
+        self.nodes[node].disk.memory().restore(&copy.rows);
         self.nodes[node].unsynced.clear();
-        self.nodes[node].clean = false;
+        (self.nodes[node].clean, self.nodes[node].copied) = (false, true);
+        self.nodes[node].damaged.clone_from(&copy.damaged);
+        self.nodes[node].rolled_back.clear();
         self.disk_changed(node);
     }
 
     /// Takes a node off the holders of every acked write that its disk has lost.
-    fn disk_changed(&mut self, node: usize) {
+    pub(crate) fn disk_changed(&mut self, node: usize) {
+        self.doubt_witnesses(node);
         self.nodes[node].lost_data_at = Some(self.now);
         for write in &mut self.history.writes {
             if write.holders.contains(&node) {
@@ -234,6 +288,10 @@ impl World {
             stopping.unsynced.clear();
         }
         stopping.clean = synced;
+        stopping.copied = false;
+        if synced {
+            stopping.clean_copy = Some(stopping.save());
+        }
         stopping.disk.memory().crash(CrashKeep::Committed);
         self.break_connections(node);
         if self.profile.clients > 0 {

@@ -1,6 +1,6 @@
 //! Every record any node ever committed, by dot: what the white-box oracles ask.
 
-use galvani_model::ids::Shard;
+use galvani_model::ids::{Origin, Shard};
 use galvani_model::version::{Dot, DotSet, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +61,12 @@ impl Ledger {
             let entry = &self.entries[&dot];
             entry.write != write && covers_any(&entry.record.head.past, dots) && among(dot)
         })
+    }
+
+    /// The highest counter of an origin that any node ever committed.
+    pub(crate) fn max_counter(&self, origin: Origin) -> u64 {
+        let dots = self.entries.range(Dot::new(origin, 0)..=Dot::new(origin, u64::MAX));
+        dots.last().map_or(0, |(dot, _)| dot.counter)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -5,7 +5,9 @@
 //! on, white-box, at every step. Nothing here has a clock, a thread or randomness of its own: the
 //! seed decides everything. Read `profile.rs`, `world.rs`, `drive.rs`, then `oracles/`.
 
+mod amnesia;
 mod client;
+mod damage;
 mod disk;
 mod drive;
 mod faults;

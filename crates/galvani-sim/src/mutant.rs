@@ -32,6 +32,27 @@ mutants! {
     ForgetsRequests = "forgets-requests",
     /// After a crash or a restored disk origins are used again, and nobody is asked.
     KeepsOrigins = "keeps-origins",
+    /// Rule 2 of the incarnations is off: after a crash in mode `os` origins are kept as after a
+    /// clean stop.
+    KeepsOriginsAfterCrash = "keeps-origins-after-crash",
+    /// Rule 3 is off: whoever is asked says that it knows nothing of the origin.
+    AsksNobody = "asks-nobody",
+    /// Rule 4 is off for records that arrive: replication, repair, answers to reads.
+    IgnoresRecords = "ignores-records",
+    /// Rule 4 is off for the dots a reader says it has.
+    IgnoresDigests = "ignores-digests",
+    /// Rule 4 is off for what clients have seen.
+    IgnoresContexts = "ignores-contexts",
+    /// Rule 5 is off: a directory that was copied or put back is taken for the same one.
+    TrustsCopies = "trusts-copies",
+    /// Rule 6 is off: a damaged clock row is read as it was before, origin and counter included.
+    StaleClocks = "stale-clocks",
+    /// After a failed commit the shard goes on under its origin, from the counter before it.
+    RevivesOrigins = "revives-origins",
+    /// Rows are read whatever their checksum says.
+    IgnoresChecksums = "ignores-checksums",
+    /// A row that cannot be read, or whose checksum fails, is read as if it were not there.
+    DamageIsAbsence = "damage-is-absence",
     /// A commit is lost and reported as done.
     LosesCommits = "loses-commits",
     /// Effects leave before the commit, and the machine may die in between.

@@ -3,10 +3,12 @@
 //! Starting opens the real store on the disk and makes real lanes; what the node knew in memory is
 //! gone with its process. No decision about faults is made here. Next to read: `drive.rs`.
 
+use crate::amnesia::Forgotten;
 use crate::disk::Disk;
 use crate::mutant::Mutant;
 use crate::rng::Rng;
 use crate::store::{Policies, SimStore};
+use core::ops::ControlFlow;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::key::Key;
@@ -46,20 +48,41 @@ pub(crate) struct Node {
     pub(crate) life: Life,
     /// Counts starts.
     pub(crate) boot: u64,
-    /// Whether the last stop was clean and nothing happened to the disk since.
+    /// Whether the disk has the mark of a clean stop.
     pub(crate) clean: bool,
+    /// Whether the disk has other contents than its last process left there, and it shows.
+    pub(crate) copied: bool,
     /// Milliseconds its wall clock is ahead of the world's.
     pub(crate) wall_ahead_ms: i64,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
     /// Committed and not known to be synced.
     pub(crate) unsynced: BTreeSet<(Shard, Dot)>,
-    pub(crate) backup: Option<MemoryEngine>,
+    pub(crate) backup: Option<SavedDisk>,
+    /// The disk as the last clean stop left it, with its mark.
+    pub(crate) clean_copy: Option<SavedDisk>,
+    /// What it has forgotten since its volume was rolled back.
+    pub(crate) rolled_back: BTreeMap<Shard, Forgotten>,
+    /// Shards with a damaged row, and the table it is in.
+    pub(crate) damaged: BTreeMap<Shard, Table>,
+    /// Damaged rows that its earlier processes met.
+    pub(crate) quarantined: u64,
     /// Dies after the next commit, before its effects.
     pub(crate) dies_mid_tick: bool,
+    /// Its volume is rolled back as soon as it has minted a dot that is on its way to others.
+    pub(crate) forgets_next_mint: bool,
+    /// Whether the tick under way has minted.
+    pub(crate) minted: bool,
     /// When it last was paused, stopped or started: calls older than this may stay unanswered.
     pub(crate) disturbed_at: u64,
     /// When its disk last lost anything that was committed.
     pub(crate) lost_data_at: Option<u64>,
+}
+
+/// A copy of a disk, rotten rows included.
+#[derive(Clone, Default)]
+pub(crate) struct SavedDisk {
+    pub(crate) rows: MemoryEngine,
+    pub(crate) damaged: BTreeMap<Shard, Table>,
 }
 
 /// What a start needs to know of the world.
@@ -80,16 +103,23 @@ impl Node {
     ) -> Node {
         Node {
             id,
-            disk: Arc::new(Disk::new(mutant == Some(Mutant::TornBatches))),
+            disk: Arc::new(Disk::new(mutant)),
             lanes: Vec::new(),
             life: Life::Down,
             boot: 0,
             clean: false,
+            copied: false,
             wall_ahead_ms: 0,
             buckets,
             unsynced: BTreeSet::new(),
             backup: None,
+            clean_copy: None,
+            rolled_back: BTreeMap::new(),
+            damaged: BTreeMap::new(),
+            quarantined: 0,
             dies_mid_tick: false,
+            forgets_next_mint: false,
+            minted: false,
             disturbed_at: 0,
             lost_data_at: None,
         }
@@ -99,17 +129,26 @@ impl Node {
     pub(crate) fn start(&mut self, boot: &Boot<'_>, rng: &mut Rng) {
         assert_eq!(self.life, Life::Down, "only a node that is down starts");
         let careless = boot.mutant == Some(Mutant::KeepsOrigins);
-        let keep_origins = self.clean || careless;
+        let keep_origins = match boot.mutant {
+            Some(Mutant::KeepsOrigins) => true,
+            Some(Mutant::KeepsOriginsAfterCrash) => !self.copied,
+            Some(Mutant::TrustsCopies) => self.clean,
+            _ => self.clean && !self.copied,
+        };
         self.boot += 1;
-        self.clean = false;
-        self.dies_mid_tick = false;
+        (self.clean, self.copied) = (false, false);
+        // As the real node does: what an earlier run left to the operating system may be acked as
+        // durable from now on.
+        self.disk.sync().expect("no failure is ordered before it starts");
+        self.unsynced.clear();
+        (self.dies_mid_tick, self.forgets_next_mint) = (false, false);
         self.life = Life::Up;
         self.lanes = (0..boot.lanes)
             .map(|lane| {
                 let lane = LaneIndex(lane);
                 let config = StoreConfig { lane, lanes: boot.lanes, keep_origins };
                 let opened = NodeStore::open(self.disk.clone(), config)
-                    .expect("no damage is ordered on this disk, so it opens");
+                    .expect("clock rows can be read, damaged or not, so it opens");
                 let kept = if careless { Vec::new() } else { opened.kept };
                 let config = LaneConfig {
                     lane,
@@ -127,10 +166,22 @@ impl Node {
             .collect();
     }
 
+    /// A copy of its disk as it is now.
+    pub(crate) fn save(&self) -> SavedDisk {
+        SavedDisk { rows: self.disk.memory().snapshot(), damaged: self.damaged.clone() }
+    }
+
     /// Ends its process: everything in memory is gone.
     pub(crate) fn end(&mut self) {
+        self.quarantined = self.rows_quarantined();
         self.lanes.clear();
         self.life = Life::Down;
+    }
+
+    /// Damaged rows met since the beginning.
+    pub(crate) fn rows_quarantined(&mut self) -> u64 {
+        let lanes = self.lanes.iter_mut().map(|slot| slot.store.inner().quarantined());
+        self.quarantined + lanes.sum::<u64>()
     }
 
     pub(crate) fn is_down(&self) -> bool {
@@ -142,14 +193,29 @@ impl Node {
         matches!(self.life, Life::Up | Life::Stopping)
     }
 
-    /// The state of a shard as the disk has it.
+    /// The state of a shard as the disk has it; of a damaged clock row what the log says.
     pub(crate) fn state_on_disk(&self, shard: Shard) -> ReplicaState {
-        let key = keys::shard(shard);
-        match self.disk.get(Table::Clocks, &key) {
-            Ok(Some(row)) => rows::get(&key, &row).expect("no damage is ordered on this disk"),
-            Ok(None) => ReplicaState::default(),
-            Err(error) => panic!("no damage is ordered on this disk, yet: {error}"),
-        }
+        state_in(self.disk.memory(), shard).unwrap_or_else(|| {
+            let clock = self.log_on_disk(shard);
+            ReplicaState { clock, ..ReplicaState::default() }
+        })
+    }
+
+    /// The dots of a shard's log on the disk.
+    fn log_on_disk(&self, shard: Shard) -> PartitionClock {
+        let mut clock = PartitionClock::new();
+        let prefix = keys::shard(shard);
+        let end = keys::after_prefix(&prefix);
+        let mut see = |key: &[u8], _: &[u8]| {
+            if let Some(dot) = keys::dot_of_log(key) {
+                clock.insert(dot);
+            }
+            ControlFlow::Continue(())
+        };
+        let disk = self.disk.memory();
+        disk.scan(Table::Log, &prefix, end.as_deref(), usize::MAX, &mut see)
+            .expect("a shard with a damaged clock row has no other damage");
+        clock
     }
 
     /// The partition clock of a shard as the disk has it.
@@ -160,15 +226,22 @@ impl Node {
     /// A key as the disk has it.
     pub(crate) fn object_on_disk(&self, shard: Shard, key: &Key) -> Object {
         let row_key = keys::object(shard, key);
-        match self.disk.get(Table::Objects, &row_key) {
-            Ok(Some(row)) => rows::get(&row_key, &row).expect("no damage is ordered on this disk"),
+        match self.disk.memory().get(Table::Objects, &row_key) {
+            Ok(Some(row)) => rows::get(&row_key, &row).expect("damaged shards were emptied"),
             Ok(None) => Object::absent(),
-            Err(error) => panic!("no damage is ordered on this disk, yet: {error}"),
+            Err(error) => panic!("damaged shards were emptied, yet: {error}"),
         }
     }
 
     /// Whether the log of the disk has a record.
     pub(crate) fn has_record(&self, shard: Shard, dot: Dot) -> bool {
-        matches!(self.disk.get(Table::Log, &keys::log(shard, dot)), Ok(Some(_)))
+        matches!(self.disk.memory().get(Table::Log, &keys::log(shard, dot)), Ok(Some(_)))
     }
+}
+
+/// The state that a shard's clock row tells, if it is there and whole.
+pub(crate) fn state_in(disk: &MemoryEngine, shard: Shard) -> Option<ReplicaState> {
+    let key = keys::shard(shard);
+    let row = disk.get(Table::Clocks, &key).expect("clock rows can be read")?;
+    rows::get(&key, &row).ok()
 }

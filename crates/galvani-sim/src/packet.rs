@@ -1,4 +1,6 @@
 //! What travels, where answers go, and everything that can happen next.
+//!
+//! Plain names and values; nothing here does anything. Next to read: `world.rs`, which routes them.
 
 use galvani_wire::Message;
 
@@ -74,6 +76,8 @@ pub(crate) enum Event {
     Start { node: usize },
     /// A node that is stopping is down when its operations are over or time is up.
     Stopped { node: usize, boot: u64, until: u64 },
+    /// A client comes to a node that was rolled back.
+    Probe { node: usize, left: u32 },
     /// A full disk has space again.
     DiskFree { node: usize },
 }

@@ -47,6 +47,12 @@ pub struct Faults {
     pub doubtful_commits: bool,
     /// Wall clocks jump.
     pub clock_jumps: bool,
+    /// A volume is rolled back to a clean stop, mark and fingerprint included.
+    pub rollback: bool,
+    /// Rows rot.
+    pub damage: bool,
+    /// Syncs fail, and the node ends.
+    pub failed_syncs: bool,
 }
 
 /// A bucket of a seed.
@@ -140,6 +146,9 @@ impl Profile {
             think_max: rng.pick(&[5_000, 40_000, 200_000]),
             run_micros: 20_000_000,
         };
+        if !quiet {
+            draw_later_faults(&mut rng, &mut profile.faults);
+        }
         // Ways of repair hide each other's bugs: half of the seeds must do without this one.
         profile.limits.anti_entropy_ms = rng.pick(&[0, 0, 0, 50, 300, 1_000]);
         profile
@@ -190,7 +199,17 @@ fn draw_faults(rng: &mut Rng) -> Faults {
         failed_commits: rng.chance(300),
         doubtful_commits: rng.chance(150),
         clock_jumps: rng.chance(300),
+        ..Faults::default()
     }
+}
+
+/// Drawn last, so that what a seed drew before these were added stays the same.
+fn draw_later_faults(rng: &mut Rng, faults: &mut Faults) {
+    faults.rollback = rng.chance(150);
+    faults.damage = rng.chance(200);
+    faults.failed_syncs = rng.chance(100);
+    // Only a clean stop leaves what a volume can be rolled back to.
+    faults.clean_stop |= faults.rollback;
 }
 
 fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {

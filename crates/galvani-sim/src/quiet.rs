@@ -45,7 +45,7 @@ impl World {
         self.come_to_rest("after the exchange of logs");
         self.check_replicas();
         self.check_agreement(true);
-        if self.violation.is_none() {
+        if !self.is_over() {
             for write in 0..self.history.writes.len() {
                 if let Err(why) = kept::check(self, write) {
                     self.violate("no_acked_write_lost", why);
@@ -58,7 +58,7 @@ impl World {
 
     /// Faults end: links heal, disks have space, every node runs.
     pub(crate) fn calm_down(&mut self) {
-        if self.violation.is_some() {
+        if self.is_over() {
             return;
         }
         self.calm = true;
@@ -70,6 +70,11 @@ impl World {
             // No change of contents: it forgets the failures that were ordered and not yet met.
             self.nodes[node].disk.memory().crash(CrashKeep::Committed);
             self.nodes[node].dies_mid_tick = false;
+            self.nodes[node].forgets_next_mint = false;
+            if !self.nodes[node].damaged.is_empty() {
+                self.crash(node, "fault.damage_taken_out");
+                self.empty_damaged_shards(node);
+            }
             let boot = self.nodes[node].boot;
             self.resume(node, boot);
             if self.nodes[node].life == Life::Stopping {
@@ -97,11 +102,11 @@ impl World {
 
     /// Runs until nothing is left to happen, within bounded virtual time.
     pub(crate) fn come_to_rest(&mut self, when: &str) {
-        if self.violation.is_some() {
+        if self.is_over() {
             return;
         }
         let idle = self.drain(self.now + REST_MICROS);
-        if self.violation.is_some() {
+        if self.is_over() {
             return;
         }
         if !idle {
@@ -128,7 +133,7 @@ impl World {
         for bucket in 0..self.profile.buckets.len() {
             let name = &self.profile.buckets[bucket].name;
             let knowing = self.nodes.iter().filter(|node| node.buckets.contains_key(name)).count();
-            if (1..self.nodes.len()).contains(&knowing) && self.violation.is_none() {
+            if (1..self.nodes.len()).contains(&knowing) && !self.is_over() {
                 self.coverage.add("buckets.half_made", 1);
                 self.ask_for_bucket(bucket);
                 self.come_to_rest("after a bucket was finished");
@@ -143,7 +148,7 @@ impl World {
     /// White-box checks of every replica at rest.
     fn check_replicas(&mut self) {
         for shard in self.shards() {
-            if self.violation.is_some() {
+            if self.is_over() {
                 return;
             }
             if let Err(why) = digest::equal_clocks(self, shard) {
@@ -160,7 +165,7 @@ impl World {
     }
 
     fn check_agreement(&mut self, exact: bool) {
-        if self.violation.is_some() {
+        if self.is_over() {
             return;
         }
         for key in 0..self.keys.len() {
@@ -189,7 +194,7 @@ impl World {
 
     /// Reads every key that its bucket's nodes know, asking all replicas, through one owner.
     fn read_all(&mut self, round: usize) {
-        if self.violation.is_some() {
+        if self.is_over() {
             return;
         }
         let options = ReadOptions { r: Some(Quorum::All), ..ReadOptions::default() };
@@ -206,7 +211,7 @@ impl World {
             let read = self.read(None, key, options, 5_000, to, false, round >= 2);
             // One after the other: lanes with a small limit refuse what comes at once.
             self.come_to_rest("after a read of all replicas");
-            if self.violation.is_some() {
+            if self.is_over() {
                 return;
             }
             if !self.history.reads[read].answered {
@@ -220,7 +225,7 @@ impl World {
 
     /// Sends every owner the records it lacks, as anti-entropy does, in random order.
     fn exchange_logs(&mut self) {
-        if self.violation.is_some() {
+        if self.is_over() {
             return;
         }
         let mut sent = Vec::new();

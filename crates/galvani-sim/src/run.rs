@@ -86,7 +86,7 @@ impl World {
     /// Clients and faults go on until all operations are started and answered, or time is up.
     fn run_workload(&mut self) {
         let step = 100_000;
-        while self.violation.is_none() && self.now < self.profile.run_micros {
+        while !self.is_over() && self.now < self.profile.run_micros {
             self.run_until(self.now + step);
             let open = self.history.calls.iter().any(|call| call.end.is_none());
             if self.operations_left == 0 && !open {
@@ -111,6 +111,7 @@ impl World {
 
     fn outcome(mut self, profile: String) -> Outcome {
         let all = self.counters();
+        let quarantined = self.nodes.iter_mut().map(|node| node.rows_quarantined()).sum();
         let counted = [
             ("lane.retries_recognised", all.retries_recognised),
             ("lane.lww_discarded", all.lww_discarded),
@@ -120,6 +121,7 @@ impl World {
             ("lane.shards_compared", all.shards_compared),
             ("lane.shards_differing", all.shards_differing),
             ("lane.records_pulled", all.records_pulled),
+            ("lane.rows_quarantined", quarantined),
         ];
         for (name, count) in counted {
             self.coverage.add(name, count);

@@ -9,7 +9,9 @@ use crate::oracles::vanish;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::ids::{Shard, WriteId};
 use galvani_model::key::Key;
-use galvani_model::store::{Change, Listed, ReplicaState, RequestEntry, Store, StoreError};
+use galvani_model::store::{
+    Change, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
+};
 use galvani_model::version::{Dot, Object, Record};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::FailKind;
@@ -27,6 +29,17 @@ pub(crate) struct Staged {
     pub(crate) minted: bool,
 }
 
+/// Which calls to forget an origin a mutant does not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deaf {
+    /// None: the guard is there.
+    No,
+    /// The next one.
+    Once,
+    /// All of them.
+    Always,
+}
+
 /// The real store, watched.
 pub(crate) struct SimStore {
     inner: NodeStore<Disk>,
@@ -35,12 +48,27 @@ pub(crate) struct SimStore {
     staged: Vec<Staged>,
     vanished: Vec<String>,
     commits: u64,
+    /// What a mutant does not hear now.
+    pub(crate) deaf: Deaf,
+    /// Actors as they were before the tick minted, and those that a mutant goes on with.
+    before: BTreeMap<Shard, OwnOrigin>,
+    revived: BTreeMap<Shard, ReplicaState>,
 }
 
 impl SimStore {
     pub(crate) fn new(inner: NodeStore<Disk>, policies: Policies, mutant: Option<Mutant>) -> Self {
         let (staged, vanished) = (Vec::new(), Vec::new());
-        SimStore { inner, policies, mutant, staged, vanished, commits: 0 }
+        SimStore {
+            inner,
+            policies,
+            mutant,
+            staged,
+            vanished,
+            commits: 0,
+            deaf: Deaf::No,
+            before: BTreeMap::new(),
+            revived: BTreeMap::new(),
+        }
     }
 
     /// Commits the tick as the real driver does; `changed` says whether it staged anything.
@@ -53,7 +81,23 @@ impl SimStore {
             self.inner.engine().memory().fail_next_commits([FailKind::IoLost]);
             return self.inner.commit(fsync).or(Ok(()));
         }
-        self.inner.commit(fsync)
+        let committed = self.inner.commit(fsync);
+        self.revive(committed.is_ok());
+        committed
+    }
+
+    /// After a failed commit [`Mutant::RevivesOrigins`] goes on with the actors before it.
+    fn revive(&mut self, committed: bool) {
+        for (shard, own) in core::mem::take(&mut self.before) {
+            self.revived.remove(&shard);
+            if !committed
+                && self.mutant == Some(Mutant::RevivesOrigins)
+                && let Ok(state) = self.inner.replica(shard)
+            {
+                let state = ReplicaState { own: Some(own), ..state.clone() };
+                self.revived.insert(shard, state);
+            }
+        }
     }
 
     /// What the tick staged, and versions that vanished in it without a reason.
@@ -88,7 +132,18 @@ impl Store for SimStore {
     }
 
     fn replica(&mut self, shard: Shard) -> Result<&ReplicaState, StoreError> {
-        self.inner.replica(shard)
+        let state = self.inner.replica(shard)?;
+        if state.own.is_some() {
+            self.revived.remove(&shard);
+        }
+        match self.revived.get_mut(&shard) {
+            Some(revived) => {
+                revived.clock = state.clock.clone();
+                revived.digest = state.digest;
+                Ok(revived)
+            }
+            None => self.inner.replica(shard),
+        }
     }
 
     fn stage(&mut self, mut change: Change) -> Result<(), StoreError> {
@@ -101,6 +156,10 @@ impl Store for SimStore {
             change.digest = self.inner.replica(change.shard)?.digest;
         }
         let minted = change.own.is_some();
+        if let Some(OwnOrigin { origin, counter }) = change.own {
+            let before = OwnOrigin { origin, counter: counter - 1 };
+            self.before.entry(change.shard).or_insert(before);
+        }
         let (shard, record) = (change.shard, change.record.clone());
         // A store that knows its disk is full refuses here, and nothing is staged.
         self.inner.stage(change)?;
@@ -109,10 +168,14 @@ impl Store for SimStore {
     }
 
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError> {
-        match self.mutant {
-            Some(Mutant::KeepsOrigins) => Ok(()),
-            _ => self.inner.forget_origin(shard),
+        if self.deaf != Deaf::No || self.mutant == Some(Mutant::KeepsOrigins) {
+            if self.deaf == Deaf::Once {
+                self.deaf = Deaf::No;
+            }
+            return Ok(());
         }
+        self.revived.remove(&shard);
+        self.inner.forget_origin(shard)
     }
 
     fn list(

@@ -1,4 +1,7 @@
-//! What mutants do to messages on their way. Without a mutant everything passes untouched.
+//! What mutants do to messages on their way.
+//!
+//! Without a mutant everything passes untouched; no message is made up but where a mutant says so.
+//! Next to read: `mutant.rs`.
 
 use crate::mutant::Mutant;
 use galvani_model::version::DotSet;
@@ -52,6 +55,10 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
         (Some(Mutant::AlwaysEqual), Message::Compared(Ok(mut compared))) => {
             compared.shards.fill(Comparison::Equal);
             Message::Compared(Ok(compared))
+        }
+        (Some(Mutant::AsksNobody), Message::Known(mut known)) => {
+            known.counters.fill(0);
+            Message::Known(known)
         }
         (Some(Mutant::SaysNo), Message::Failed(mut failed)) => {
             failed.applied = AppliedOutcome::No;

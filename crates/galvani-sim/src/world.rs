@@ -60,6 +60,10 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) coverage: Coverage,
     pub(crate) violation: Option<Violation>,
+    /// Whether the run ends here because what was done to it cannot be borne by any program.
+    pub(crate) ended: bool,
+    /// Whether messages sent now are on their way for very long.
+    pub(crate) dragged: bool,
     /// Whether faults and clients have stopped.
     pub(crate) calm: bool,
 }
@@ -103,13 +107,15 @@ impl World {
             trace: Trace::new(keep),
             coverage: Coverage::default(),
             violation: None,
+            ended: false,
+            dragged: false,
             calm: false,
         }
     }
 
     /// Handles everything due at or before `limit`, until an oracle is broken.
     pub(crate) fn run_until(&mut self, limit: u64) {
-        while self.violation.is_none() {
+        while !self.is_over() {
             let Some((micros, event)) = self.queue.pop_until(limit) else { break };
             self.now = micros;
             self.handle(event);
@@ -120,7 +126,7 @@ impl World {
     /// Handles everything there is; false if that is not over at `limit`. Where anti-entropy runs
     /// it is over when every lane is settled: its sweeps go on for ever.
     pub(crate) fn drain(&mut self, limit: u64) -> bool {
-        while self.violation.is_none() {
+        while !self.is_over() {
             if self.has_anti_entropy() && self.is_settled() {
                 return true;
             }
@@ -145,6 +151,7 @@ impl World {
             Event::Resume { node, boot } => self.resume(node, boot),
             Event::Start { node } => self.start_node(node),
             Event::Stopped { node, boot, until } => self.stopped(node, boot, until),
+            Event::Probe { node, left } => self.probe(node, left),
             Event::DiskFree { node } => self.nodes[node].disk.memory().set_full(false),
         }
     }
@@ -314,6 +321,11 @@ impl World {
             self.trace.note(self.now, &[4], || format!("VIOLATION {oracle}: {details}"));
             self.violation = Some(Violation { oracle, details, at_micros: self.now });
         }
+    }
+
+    /// Whether nothing of this run is of interest any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.violation.is_some() || self.ended
     }
 
     /// Up, so that faults may hit it.

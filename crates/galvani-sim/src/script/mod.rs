@@ -230,7 +230,7 @@ impl Script {
             "stop" => world.stop(node),
             "start" => world.start_node(node),
             "save" => {
-                world.nodes[node].backup = Some(world.nodes[node].disk.memory().snapshot());
+                world.nodes[node].backup = Some(world.nodes[node].save());
             }
             "wipe" | "restore" => self.change_disk(words, node)?,
             "ticks" => {
@@ -257,7 +257,8 @@ impl Script {
             _ => world.nodes[node].backup.clone().ok_or("nothing was saved")?,
         };
         world.put_back(node, &copy);
-        world.nodes[node].clean = words.flag("trusted");
+        let trusted = words.flag("trusted");
+        (world.nodes[node].clean, world.nodes[node].copied) = (trusted, !trusted);
         Ok(())
     }
 
