@@ -6,8 +6,9 @@
 
 use crate::answer::ReplicaAnswer;
 use crate::bucket::subject;
-use crate::call::{Deadline, Plan, run};
+use crate::call::{Plan, run};
 use crate::client::{Client, Shared};
+use crate::deadline::Deadline;
 use crate::directory::{Directory, Route};
 use crate::error::{Error, ErrorKind, Result};
 use crate::race::first;
@@ -106,18 +107,17 @@ impl Client {
         self.bucket("default").explain(key).await
     }
 
-    /// How every member is, in the order of their names. Each has a second at most, and less if
-    /// the client's timeout is less; one that does not answer is listed with its error.
+    /// How every member is, in the order of their names. All together have a second at most, and
+    /// less if the client's timeout is less; one that does not answer is listed with its error.
     pub async fn status(&self) -> Vec<NodeReport> {
         let directory = self.shared.directory();
-        let timeout = self.shared.settings.timeout.min(NODE_TIMEOUT);
+        let deadline = Deadline::after(self.shared.settings.timeout.min(NODE_TIMEOUT));
         let mut waiting: Vec<&Member> = directory.view().layout.members().iter().collect();
         waiting.sort_by(|a, b| b.name().cmp(a.name()));
         let (mut asked, mut reports) = (Vec::new(), Vec::new());
         loop {
             while asked.len() < NODES_AT_ONCE {
                 let Some(member) = waiting.pop() else { break };
-                let deadline = Deadline::after(timeout);
                 let report = report(&self.shared, &directory, member, deadline);
                 asked.push(Box::pin(report));
             }
@@ -147,6 +147,7 @@ impl crate::Bucket {
             deadline,
             write: None,
             changes: false,
+            hedge: false,
             make: &|| {
                 let timeout_ms = deadline.server_ms();
                 Message::Explain(message::Explain { key: key.clone(), timeout_ms })
@@ -196,6 +197,7 @@ async fn create_at(
         deadline,
         write: None,
         changes: true,
+        hedge: false,
         make: &|| {
             Message::CreateBucket(CreateBucket {
                 name: name.clone(),
@@ -225,6 +227,7 @@ async fn report(
         deadline,
         write: None,
         changes: false,
+        hedge: false,
         make: &|| Message::Status,
         accept: |message| match message {
             Message::StatusIs(status) => Ok(*status),

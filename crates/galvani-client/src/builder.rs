@@ -13,8 +13,8 @@ use crate::retry::jittered;
 use crate::seeds;
 use galvani_model::limits::{TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
 use galvani_model::request::Quorum;
-use galvani_transport::Config;
 use galvani_transport::pki::Identity;
+use galvani_transport::{BindError, Config};
 use galvani_wire::{ClusterView, Message};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -129,8 +129,9 @@ impl Builder {
     /// tokio runtime with I/O and time enabled, which must live as long as the client.
     ///
     /// # Errors
-    /// [`ErrorKind::Setting`] for a setting out of bounds or no identity, [`ErrorKind::Tls`] if a
-    /// seed and this client do not trust each other and no other answered, else
+    /// [`ErrorKind::Setting`] for a setting out of bounds, [`ErrorKind::Identity`] for an identity
+    /// that is not there or no good, [`ErrorKind::Tls`] if a seed and this client do not trust each
+    /// other and no other answered, else
     /// [`ErrorKind::Unreachable`] with every seed and why.
     pub async fn connect(self) -> Result<Client> {
         let told = self.seeds.join(",");
@@ -146,11 +147,12 @@ impl Builder {
         let (bind, config) = socket_for(&seeds);
         let stale = Arc::new(Notify::new());
         let net = Net::start(bind, &identity, config, stale.clone())
-            .map_err(|error| fail(setting(with_source(&error))))?;
+            .map_err(|error| fail(kind_of_bind(&error)))?;
         match describe_any(&net.links, seeds, deadline).await {
             Ok(view) => Ok(Client::start(net, self.settings, stale, view)),
             Err(kind) => {
-                net.close().await;
+                // In what is left of the time; dropping closes too.
+                let _ = timeout_at(deadline, net.close()).await;
                 Err(fail(kind))
             }
         }
@@ -185,13 +187,13 @@ impl Builder {
             Credentials::Elsewhere => named_dir
                 .or_else(|| std::env::var_os(IDENTITY_VARIABLE).map(PathBuf::from))
                 .ok_or_else(|| {
-                    setting(format!("no identity: say identity_dir or set {IDENTITY_VARIABLE}"))
+                    identity(format!("there is none: say identity_dir or set {IDENTITY_VARIABLE}"))
                 })?,
         };
         let loaded = tokio::task::spawn_blocking(move || Identity::load(&dir)).await;
         match loaded {
             Ok(Ok(identity)) => Ok(identity),
-            Ok(Err(error)) => Err(setting(format!("identity: {}", with_source(&error)))),
+            Ok(Err(error)) => Err(identity(with_source(&error))),
             Err(_) => Err(ErrorKind::Closed),
         }
     }
@@ -207,6 +209,22 @@ pub(crate) fn check_timeout(timeout: Duration) -> Result<(), ErrorKind> {
 
 fn setting(what: impl Into<String>) -> ErrorKind {
     ErrorKind::Setting { what: what.into() }
+}
+
+fn identity(what: impl Into<String>) -> ErrorKind {
+    ErrorKind::Identity { what: what.into() }
+}
+
+/// A socket that is not there is a matter of this machine; the rest is wrong with the identity.
+fn kind_of_bind(error: &BindError) -> ErrorKind {
+    let what = with_source(error);
+    match error {
+        BindError::BadPem | BindError::Identity(_) | BindError::Tls(_) => identity(what),
+        BindError::NoRuntime
+        | BindError::Socket { .. }
+        | BindError::NoCipherSuite
+        | BindError::OutOfBounds { .. } => setting(what),
+    }
 }
 
 fn with_source(error: &dyn std::error::Error) -> String {

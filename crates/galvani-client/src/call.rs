@@ -1,68 +1,33 @@
 //! One call: attempts at one lane after another, within one deadline, until one answers.
 //!
 //! All attempts of a write carry the same request id, time, context and value, so they are one
-//! write to the servers. A node that stays silent for a quarter of the call's time is joined by
-//! another attempt and still listened to. Retries come out of the client's budget; an attempt that
-//! never left does not count. What the servers' answers mean is in `failure.rs`.
+//! write to the servers. A node that is late (`health.rs`), or silent for a quarter of the call's
+//! time, is joined by another attempt and still listened to. Retries come out of the client's
+//! budget; an attempt that never left does not count. A coordinator that knows that owners are down
+//! is believed unless one other that is at hand says otherwise. What the servers' answers mean is
+//! in `failure.rs`.
 
 use crate::client::Shared;
+use crate::deadline::Deadline;
 use crate::directory::{Directory, Route, Target};
 use crate::error::{Applied, Attempt, Error, ErrorKind, Span, Trace};
 use crate::failure::{kind_of, verdict};
+use crate::health::Standing;
 use crate::net::Fault;
 use crate::race::first;
 use crate::request::{Make, Request};
 use crate::retry::{Fate, pause};
 use galvani_model::bucket::BucketName;
-use galvani_model::ids::RequestId;
+use galvani_model::ids::{NodeId, RequestId};
 use galvani_transport::SendError;
-use galvani_wire::Message;
 use galvani_wire::message::Failed;
+use galvani_wire::{Message, Outcome};
 use smallvec::SmallVec;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-
-/// The time a call has.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    started: Instant,
-    at: Instant,
-}
-
-impl Deadline {
-    pub(crate) fn after(timeout: Duration) -> Deadline {
-        let started = Instant::now();
-        Deadline { started, at: started + timeout }
-    }
-
-    /// Milliseconds a server may take: what is left, less a little for the way back, so that its
-    /// account of who answered still arrives. At least 1.
-    pub(crate) fn server_ms(&self) -> u32 {
-        let left = self.at.saturating_duration_since(Instant::now());
-        let left = left - (left / 20).min(WAY_BACK_MAX);
-        u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
-    }
-
-    pub(crate) fn has_passed(&self) -> bool {
-        Instant::now() >= self.at
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// Waits, but not beyond the deadline.
-    pub(crate) async fn sleep(&self, pause: Duration) {
-        tokio::time::sleep_until((Instant::now() + pause).min(self.at)).await;
-    }
-
-    fn stall_after(&self) -> Duration {
-        (self.at.saturating_duration_since(self.started) / 4).clamp(STALL_MIN, STALL_MAX)
-    }
-}
 
 /// What is asked, of whom, and until when.
 pub(crate) struct Plan<'a, T> {
@@ -76,6 +41,9 @@ pub(crate) struct Plan<'a, T> {
     pub(crate) write: Option<RequestId>,
     /// Whether it changes anything, so that an unknown end is a doubt.
     pub(crate) changes: bool,
+    /// Whether a late node is joined by another before it counts as silent: for requests that cost
+    /// little.
+    pub(crate) hedge: bool,
     pub(crate) make: &'a Make<'a>,
     /// The reply that is wanted; anything else is handed back.
     pub(crate) accept: fn(Message) -> Result<T, Box<Message>>,
@@ -95,7 +63,9 @@ pub(crate) async fn run<T>(shared: &Shared, plan: Plan<'_, T>) -> Result<T, Erro
         cause: None,
         retries: 0,
         launch_at: None,
+        hedge_at: None,
         stall_at: None,
+        opinion_until: None,
     };
     call.launch();
     loop {
@@ -110,7 +80,7 @@ pub(crate) async fn run<T>(shared: &Shared, plan: Plan<'_, T>) -> Result<T, Erro
                 }
             }
             Err(_) => {
-                if call.plan.deadline.has_passed() {
+                if call.plan.deadline.has_passed() || call.opinion_is_late() {
                     return Err(call.into_error());
                 }
                 call.on_timer();
@@ -133,14 +103,20 @@ struct Call<'a, T> {
     retries: u32,
     /// When the next attempt starts.
     launch_at: Option<Instant>,
+    /// When the last attempt counts as late.
+    hedge_at: Option<Instant>,
     /// When the attempts under way count as silent.
     stall_at: Option<Instant>,
+    /// After a node refused because owners are down: how long another may take to contradict.
+    opinion_until: Option<Instant>,
 }
 
 /// One attempt under way.
 struct Flight<'a> {
     target: Target,
     began: Instant,
+    /// Whether it has left, when that was last looked at.
+    left: bool,
     request: Request<'a>,
 }
 
@@ -180,30 +156,51 @@ impl Cause {
 impl<'a, T> Call<'a, T> {
     fn launch(&mut self) {
         self.launch_at = None;
-        let Some(index) = self.choose() else { return };
+        if let Some(index) = self.choose(|_, _| true) {
+            self.launch_at_lane(index);
+        }
+    }
+
+    fn launch_at_lane(&mut self, index: usize) {
         self.tried[index] += 1;
         let target = self.plan.route[index];
         let links = &self.shared.net.links;
         let request = Request::start(links, target.addr, Some(target.node), self.plan.make);
-        let began = Instant::now();
-        self.flights.push(Flight { target, began, request });
+        let (began, left) = (Instant::now(), request.was_sent());
+        let flight = Flight { target, began, left, request };
+        self.hedge_at = Some(began + self.hedge_after(&flight));
         self.stall_at = Some(began + self.plan.deadline.stall_after());
+        self.flights.push(flight);
     }
 
-    /// The least tried lane; of those one that answers, an owner, one nearby, the first.
-    fn choose(&self) -> Option<usize> {
+    /// The least tried lane that fits; of those one that answers, an owner, one nearby, the first.
+    fn choose(&self, fits: impl Fn(usize, &Target) -> bool) -> Option<usize> {
         let links = &self.shared.net.links;
         let rank = |&index: &usize| {
             let target = &self.plan.route[index];
             let standing = links.standing(target.addr);
             (self.tried[index], standing, !target.owner, !target.near, index)
         };
-        (0..self.plan.route.len()).min_by_key(rank)
+        let lanes = 0..self.plan.route.len();
+        lanes.filter(|&index| fits(index, &self.plan.route[index])).min_by_key(rank)
+    }
+
+    /// How long this attempt may take before another lane is asked as well.
+    fn hedge_after(&self, flight: &Flight<'_>) -> Duration {
+        let most = self.plan.deadline.stall_after();
+        match flight.left {
+            true => self.shared.net.links.pace(flight.target.addr).hedge_after(most),
+            false => CONNECT_MAX.min(most),
+        }
     }
 
     fn wake_at(&self) -> Instant {
-        let timers = [self.launch_at, self.stall_at];
-        timers.into_iter().flatten().fold(self.plan.deadline.at, Instant::min)
+        let timers = [self.launch_at, self.hedge_at, self.stall_at, self.opinion_until];
+        timers.into_iter().flatten().fold(self.plan.deadline.at(), Instant::min)
+    }
+
+    fn opinion_is_late(&self) -> bool {
+        self.opinion_until.is_some_and(|until| until <= Instant::now())
     }
 
     /// `None`: the call goes on.
@@ -215,7 +212,10 @@ impl<'a, T> Call<'a, T> {
         match outcome {
             Ok(Message::Failed(failed)) => self.on_failed(flight, failed),
             Ok(message) => match (self.plan.accept)(message) {
-                Ok(reply) => return Some(Ok(reply)),
+                Ok(reply) => {
+                    self.note_late();
+                    return Some(Ok(reply));
+                }
                 Err(message) => {
                     let what = format!("the reply is a {}", message.name());
                     self.note(flight, what.clone());
@@ -235,13 +235,44 @@ impl<'a, T> Call<'a, T> {
         let kind = kind_of(&failed, self.plan.bucket, flight.began.elapsed(), &self.directory());
         self.note(flight, kind.to_string());
         self.fate.note_answer(failed.applied);
+        let down = failed.answers.iter().filter(|one| one.outcome == Outcome::Unreachable);
+        let down: SmallVec<[NodeId; 8]> = down.map(|one| one.node).collect();
         self.blame(Cause::Server(failed));
         if verdict.stale {
             self.shared.stale.notify_one();
         }
         let after = verdict.retry.ok_or(Stopped)?;
+        if verdict.once {
+            return self.second_opinion(&down);
+        }
         self.retry_after(after);
         Ok(())
+    }
+
+    /// Owners are known to be down, and waiting brings none back in the time of a call. The node
+    /// that says so may be the one that is cut off: one other that a request reaches at once, and
+    /// that is not among the missing, may contradict, soon.
+    fn second_opinion(&mut self, down: &[NodeId]) -> Result<(), Stopped> {
+        let first = self.opinion_until.is_none();
+        let until = Instant::now() + self.plan.deadline.stall_after();
+        self.opinion_until.get_or_insert(until);
+        if !self.flights.is_empty() {
+            return Ok(());
+        }
+        let links = &self.shared.net.links;
+        let other = self.choose(|index, target| {
+            self.tried[index] == 0
+                && !down.contains(&target.node)
+                && links.is_up(target.addr)
+                && links.standing(target.addr) == Standing::Good
+        });
+        match other {
+            Some(index) if first && self.take_retry() => {
+                self.launch_at_lane(index);
+                Ok(())
+            }
+            Some(_) | None => Err(Stopped),
+        }
     }
 
     fn on_fault(&mut self, flight: &Flight<'a>, fault: Fault) -> Result<(), Stopped> {
@@ -264,7 +295,8 @@ impl<'a, T> Call<'a, T> {
         let node = self.directory().name_of(flight.target.node);
         self.blame(Cause::Fault { node, fault });
         let untried = self.tried.contains(&0);
-        if hopeless || (distrust && !untried) {
+        let opinion = self.opinion_until.is_some() && self.flights.is_empty();
+        if hopeless || (distrust && !untried) || opinion {
             return Err(Stopped);
         }
         if !sent && untried {
@@ -280,6 +312,8 @@ impl<'a, T> Call<'a, T> {
         let now = Instant::now();
         if self.launch_at.is_some_and(|at| at <= now) {
             self.launch();
+        } else if self.hedge_at.is_some_and(|at| at <= now) {
+            self.on_late(now);
         } else if self.stall_at.is_some_and(|at| at <= now) {
             self.stall_at = None;
             for flight in &self.flights {
@@ -294,11 +328,46 @@ impl<'a, T> Call<'a, T> {
         }
     }
 
+    /// The last attempt is late: another lane that nothing speaks against is asked as well.
+    fn on_late(&mut self, now: Instant) {
+        self.hedge_at = None;
+        let unasked = self.flights.iter().all(|flight| !flight.request.was_sent());
+        let Some(mut flight) = self.flights.pop() else { return };
+        let just_left = flight.request.was_sent() && !flight.left;
+        flight.left = flight.request.was_sent();
+        if just_left {
+            // It took its time to connect; now it has that of an answer.
+            self.hedge_at = Some(now + self.hedge_after(&flight));
+        }
+        self.flights.push(flight);
+        let links = &self.shared.net.links;
+        let fresh = self.choose(|index, target| {
+            self.tried[index] == 0
+                && links.standing(target.addr) == Standing::Good
+                && (!unasked || links.is_up(target.addr))
+        });
+        let Some(index) = fresh.filter(|_| !just_left) else { return };
+        // As long as nobody was asked, asking another is not a retry.
+        if unasked || (self.plan.hedge && self.take_retry()) {
+            self.launch_at_lane(index);
+        }
+    }
+
+    /// Another lane answered what these have not, though they had the time: they are asked last
+    /// until they are heard of.
+    fn note_late(&self) {
+        for flight in &self.flights {
+            if flight.began.elapsed() >= self.hedge_after(flight) {
+                self.shared.net.links.note_silence(flight.target.addr);
+            }
+        }
+    }
+
     /// Another attempt, if there is one to spend and time for it: after a jittered pause, at
     /// least `least`.
     fn retry_after(&mut self, least: Duration) {
         let at = Instant::now() + least + pause(self.retries);
-        if self.launch_at.is_none() && at < self.plan.deadline.at && self.take_retry() {
+        if self.launch_at.is_none() && at < self.plan.deadline.at() && self.take_retry() {
             self.launch_at = Some(at);
         }
     }
@@ -390,10 +459,7 @@ impl<'a, T> Call<'a, T> {
     }
 }
 
-/// Time left for a server's account to travel back.
-const WAY_BACK_MAX: Duration = Duration::from_millis(50);
-/// Silence after which another node is asked too: a quarter of the call's time, within bounds.
-const STALL_MIN: Duration = Duration::from_millis(100);
-const STALL_MAX: Duration = Duration::from_secs(1);
+/// Time to connect, after which a lane that is connected is asked instead: several round trips.
+const CONNECT_MAX: Duration = Duration::from_millis(100);
 /// How long a full outbox takes to drain, roughly.
 const FULL_PAUSE: Duration = Duration::from_millis(100);

@@ -7,7 +7,8 @@
 use crate::Sibling;
 use crate::bucket::Bucket;
 use crate::builder::{Builder, Settings};
-use crate::call::{Deadline, Plan, run};
+use crate::call::{Plan, run};
+use crate::deadline::Deadline;
 use crate::directory::{Directory, Route};
 use crate::error::{Error, Result};
 use crate::get::Get;
@@ -174,6 +175,7 @@ impl Shared {
             deadline,
             write: None,
             changes: false,
+            hedge: false,
             make: &|| Message::Describe,
             accept: |message| match message {
                 Message::Described(view) => Ok(view),

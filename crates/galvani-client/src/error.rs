@@ -247,6 +247,12 @@ pub enum ErrorKind {
         /// What failed, and where.
         detail: String,
     },
+    /// There is no identity, or it cannot prove who this client is. Nothing was sent.
+    #[error("identity: {what}")]
+    Identity {
+        /// What is wrong with it.
+        what: String,
+    },
     /// The connection broke before an answer came. May succeed later.
     #[error("connection lost: {detail}")]
     ConnectionLost {
@@ -299,6 +305,13 @@ pub enum ErrorKind {
     BucketRefused {
         /// Why.
         why: String,
+    },
+    /// Every node must know of a new bucket, and this one is known to be down. Nothing was
+    /// defined. May succeed once it is back.
+    #[error("node {node} is down, and every node must know of a new bucket")]
+    NodeDown {
+        /// Its name.
+        node: String,
     },
     /// Buckets are made on another node, and the client could not find its way there.
     #[error("buckets are made on node {node}")]
@@ -365,12 +378,14 @@ impl ErrorKind {
             | ErrorKind::ConnectionLost { .. }
             | ErrorKind::Overloaded { .. }
             | ErrorKind::NoOwnerReachable
+            | ErrorKind::NodeDown { .. }
             | ErrorKind::Stopping
             | ErrorKind::Coordinator { .. } => true,
             ErrorKind::QuorumTooLarge { .. }
             | ErrorKind::TooManyCopies { .. }
             | ErrorKind::Conflict { .. }
             | ErrorKind::Tls { .. }
+            | ErrorKind::Identity { .. }
             | ErrorKind::TooLarge { .. }
             | ErrorKind::Key(_)
             | ErrorKind::BucketName(_)

@@ -16,26 +16,27 @@ use std::time::Duration;
 pub(crate) struct Verdict {
     /// Whether another attempt can help, and how long to wait for it at least.
     pub(crate) retry: Option<Duration>,
+    /// Whether waiting cannot help, only another node that sees it otherwise: ask one such, once.
+    pub(crate) once: bool,
     /// Whether the client's view of the cluster may be old.
     pub(crate) stale: bool,
 }
 
-const AGAIN: Verdict = Verdict { retry: Some(Duration::ZERO), stale: false };
-const AGAIN_ELSEWHERE: Verdict = Verdict { retry: Some(Duration::ZERO), stale: true };
-const FINAL: Verdict = Verdict { retry: None, stale: false };
-const FINAL_BUT_STALE: Verdict = Verdict { retry: None, stale: true };
+const AGAIN: Verdict = Verdict { retry: Some(Duration::ZERO), once: false, stale: false };
+const SECOND_OPINION: Verdict = Verdict { once: true, ..AGAIN };
+const AGAIN_ELSEWHERE: Verdict = Verdict { stale: true, ..AGAIN };
+const FINAL: Verdict = Verdict { retry: None, once: false, stale: false };
+const FINAL_BUT_STALE: Verdict = Verdict { stale: true, ..FINAL };
 
 /// Whether to try again after `failure`.
 pub(crate) fn verdict(failure: &Failure) -> Verdict {
     match failure {
         Failure::Overloaded { retry_after_ms } => {
             let after = Duration::from_millis(u64::from(*retry_after_ms));
-            Verdict { retry: Some(after), stale: false }
+            Verdict { retry: Some(after), ..AGAIN }
         }
-        Failure::QuorumNotMet { .. }
-        | Failure::ReplicasDown { .. }
-        | Failure::DeadlinePassed
-        | Failure::Stopping => AGAIN,
+        Failure::ReplicasDown { .. } => SECOND_OPINION,
+        Failure::QuorumNotMet { .. } | Failure::DeadlinePassed | Failure::Stopping => AGAIN,
         Failure::NoOwnerReachable => AGAIN_ELSEWHERE,
         Failure::Coordinator(why) => match why {
             ReplicaError::NotOwner | ReplicaError::UnknownBucket => AGAIN_ELSEWHERE,
@@ -52,6 +53,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         | Failure::BucketExists
         | Failure::BucketRefused { .. }
         | Failure::BucketHome { .. }
+        | Failure::MemberDown { .. }
         | Failure::ValueTooLarge { .. }
         | Failure::ContextForged
         | Failure::ContextOtherKey
@@ -88,6 +90,7 @@ pub(crate) fn kind_of(
         }
         Failure::BucketExists => ErrorKind::BucketExists,
         Failure::BucketRefused { why } => ErrorKind::BucketRefused { why: why.clone() },
+        &Failure::MemberDown { node } => ErrorKind::NodeDown { node: directory.name_of(node) },
         &Failure::BucketHome { node } => ErrorKind::BucketHome { node: directory.name_of(node) },
         &Failure::ValueTooLarge { size, limit } => ErrorKind::TooLarge { size, limit },
         Failure::ContextForged => ErrorKind::ContextForged,
@@ -138,6 +141,7 @@ mod tests {
             Failure::BucketExists,
             Failure::BucketRefused { why: text() },
             Failure::BucketHome { node },
+            Failure::MemberDown { node },
             Failure::ValueTooLarge { size: 2, limit: 1 },
             Failure::ContextForged,
             Failure::ContextOtherKey,
@@ -164,6 +168,8 @@ mod tests {
             let verdict = verdict(&failure);
             assert_eq!(verdict.retry, Some(Duration::from_millis(after_ms)), "{failure:?}");
             assert_eq!(verdict.stale, stale, "{failure:?}");
+            let known_down = matches!(failure, Failure::ReplicasDown { .. });
+            assert_eq!(verdict.once, known_down, "{failure:?}");
         }
     }
 }

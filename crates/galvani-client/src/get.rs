@@ -5,8 +5,9 @@
 use crate::BoxFuture;
 use crate::answer::Read;
 use crate::bucket::subject;
-use crate::call::{Deadline, Plan, run};
+use crate::call::{Plan, run};
 use crate::client::{Client, Shared};
+use crate::deadline::Deadline;
 use crate::error::Result;
 use galvani_model::key::Key;
 use galvani_model::request::{Quorum, ReadOptions};
@@ -94,6 +95,7 @@ pub(crate) async fn read(
         deadline,
         write: None,
         changes: false,
+        hedge: true,
         make: &|| {
             let timeout_ms = deadline.server_ms();
             Message::Get(message::Get { key: key.clone(), options, timeout_ms })

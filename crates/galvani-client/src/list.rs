@@ -184,6 +184,7 @@ impl List {
                     deadline,
                     write: None,
                     changes: false,
+                    hedge: false,
                     make: &|| {
                         let timeout_ms = deadline.server_ms();
                         Message::List(message::List { timeout_ms, ..list.clone() })

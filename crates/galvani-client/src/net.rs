@@ -2,11 +2,12 @@
 //!
 //! One background task takes everything that arrives and completes the waiting requests. A request
 //! enters a link's outbox only once the link is up, so one that never got that far is known never
-//! to have been sent. A link that goes down fails its requests at once. Addresses that do not
-//! answer are remembered for a while (`Standing`). Never retries; `call.rs` does.
-//! Next to read: `request.rs`, the future of one attempt.
+//! to have been sent. A link that goes down fails its requests at once. What each address costs is
+//! remembered (`health.rs`), and one that is suspect is probed now and then. Never retries;
+//! `call.rs` does. Next to read: `request.rs`, the future of one attempt.
 
-use crate::retry::jittered;
+use crate::health::{Health, Pace, Standing};
+use crate::request::Request;
 use galvani_transport::pki::Identity;
 use galvani_transport::{
     BindError, CloseCode, Config, DownReason, Event, LaneEndpoint, LinkId, PeerIdentity, SendError,
@@ -43,8 +44,9 @@ pub(crate) struct Links {
 pub(crate) struct Table {
     pub(crate) links: HashMap<LinkId, Link>,
     pub(crate) by_addr: HashMap<SocketAddr, LinkId>,
-    /// Addresses that did not answer lately.
-    troubles: HashMap<SocketAddr, Trouble>,
+    health: HashMap<SocketAddr, Health>,
+    /// Of all addresses together.
+    pace: Health,
     pub(crate) closed: bool,
 }
 
@@ -56,7 +58,13 @@ pub(crate) struct Link {
     /// Requests that wait for it to be up.
     pub(crate) waiting: Vec<oneshot::Sender<Result<(), Fault>>>,
     /// Requests that wait for their reply.
-    pub(crate) pending: HashMap<u64, oneshot::Sender<Result<Message, Fault>>>,
+    pub(crate) pending: HashMap<u64, Pending>,
+}
+
+/// A request that waits for its reply.
+pub(crate) struct Pending {
+    pub(crate) waiter: oneshot::Sender<Result<Message, Fault>>,
+    pub(crate) sent: Instant,
 }
 
 /// Why an attempt got no reply.
@@ -113,22 +121,6 @@ impl Fault {
     }
 }
 
-/// What is known of an address that did not answer.
-#[derive(Clone, Copy, Debug)]
-struct Trouble {
-    failures: u32,
-    until: Instant,
-}
-
-/// Whether an address should be asked now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
-    /// Nothing speaks against it.
-    Good,
-    /// It did not answer lately: ask others first.
-    Suspect,
-}
-
 impl Net {
     /// Binds `addr` and starts the background task on the current runtime.
     pub(crate) fn start(
@@ -170,35 +162,47 @@ impl Drop for Net {
 }
 
 impl Links {
-    /// Whether `addr` should be asked. One that was silent for a while is dialed again in the
-    /// background, by whoever asks first, and is good again once that link is up.
-    pub(crate) fn standing(&self, addr: SocketAddr) -> Standing {
+    /// Whether `addr` should be asked. One that was silent is probed in the background, by whoever
+    /// asks first once its cool-down is over, and is good again once anything arrives from it.
+    pub(crate) fn standing(self: &Arc<Self>, addr: SocketAddr) -> Standing {
         let mut table = self.table.lock();
-        let Some(&trouble) = table.troubles.get(&addr) else {
-            return Standing::Good;
-        };
-        let now = Instant::now();
-        if now < trouble.until || table.closed {
-            return Standing::Suspect;
+        let Some(health) = table.health.get_mut(&addr) else { return Standing::Good };
+        let standing = health.standing();
+        if standing == Standing::Good || table.closed || !table.takes_probe(addr) {
+            return standing;
         }
-        match table.by_addr.get(&addr).and_then(|id| table.links.get(id)) {
-            // Up, but it was silent: this one request tries whether it still is.
-            Some(link) if link.peer.is_some() => {
-                let until = trouble.avoid_until(now);
-                table.troubles.insert(addr, Trouble { until, ..trouble });
-                Standing::Good
+        let known = table.by_addr.get(&addr).and_then(|id| table.links.get(id));
+        match known.map(|link| link.peer.is_some()) {
+            Some(true) => {
+                drop(table);
+                // Nobody waits for the reply: that it arrives is what is wanted.
+                drop(Request::start(self, addr, None, &|| Message::Describe));
             }
-            Some(_) => Standing::Suspect,
+            Some(false) => {}
             None => {
                 self.dial(&mut table, addr);
-                Standing::Suspect
             }
         }
+        standing
+    }
+
+    /// Whether a request to `addr` would leave at once.
+    pub(crate) fn is_up(&self, addr: SocketAddr) -> bool {
+        let table = self.table.lock();
+        let link = table.by_addr.get(&addr).and_then(|id| table.links.get(id));
+        link.is_some_and(|link| link.peer.is_some())
+    }
+
+    /// What requests to `addr`, and to all addresses, take: the slower of the two.
+    pub(crate) fn pace(&self, addr: SocketAddr) -> Pace {
+        let table = self.table.lock();
+        let own = table.health.get(&addr).map(Health::pace).unwrap_or_default();
+        own.slower(table.pace.pace())
     }
 
     /// Remembers that a request to `addr` has had no answer for long.
     pub(crate) fn note_silence(&self, addr: SocketAddr) {
-        self.table.lock().note_trouble(addr);
+        self.table.lock().note_silence(addr);
     }
 
     /// Starts a link. Under the table's lock, so that its events find the entry.
@@ -233,7 +237,7 @@ impl Links {
         let Some(link) = table.links.get_mut(&id) else { return };
         link.peer = peer.node_id();
         let (addr, waiting) = (link.addr, std::mem::take(&mut link.waiting));
-        let came_back = table.troubles.remove(&addr).is_some();
+        let came_back = table.health.get_mut(&addr).is_some_and(Health::note_alive);
         drop(table);
         for waiter in waiting {
             // A waiter that is gone has given up.
@@ -247,12 +251,11 @@ impl Links {
     fn reply(&self, id: LinkId, frame: Frame) {
         let mut table = self.table.lock();
         let Some(link) = table.links.get_mut(&id) else { return };
-        let (addr, waiter) = (link.addr, link.pending.remove(&frame.id));
-        if !table.troubles.is_empty() {
-            table.troubles.remove(&addr);
-        }
+        let (addr, pending) = (link.addr, link.pending.remove(&frame.id));
+        let took = pending.as_ref().map(|pending| pending.sent.elapsed());
+        table.note_reply(addr, took.filter(|_| !matches!(frame.message, Message::Failed(_))));
         drop(table);
-        if let Some(waiter) = waiter {
+        if let Some(Pending { waiter, .. }) = pending {
             let _ = waiter.send(Ok(frame.message));
         }
     }
@@ -265,14 +268,14 @@ impl Links {
         }
         let was_up = link.peer.is_some();
         if !was_up {
-            table.note_trouble(link.addr);
+            table.note_silence(link.addr);
         }
         drop(table);
         tracing::debug!(addr = %link.addr, %reason, was_up, "link down");
         for waiter in link.waiting {
             let _ = waiter.send(Err(Fault::NotDialed(reason.clone())));
         }
-        for waiter in link.pending.into_values() {
+        for Pending { waiter, .. } in link.pending.into_values() {
             let _ = waiter.send(Err(Fault::Lost(reason.clone())));
         }
         if was_up {
@@ -282,19 +285,28 @@ impl Links {
 }
 
 impl Table {
-    fn note_trouble(&mut self, addr: SocketAddr) {
-        let now = Instant::now();
-        self.troubles.retain(|_, trouble| now < trouble.until + FORGET_AFTER);
-        let trouble = self.troubles.entry(addr).or_insert(Trouble { failures: 0, until: now });
-        trouble.failures += 1;
-        trouble.until = trouble.avoid_until(now);
+    fn note_silence(&mut self, addr: SocketAddr) {
+        if self.health.len() >= HEALTH_MAX {
+            // Layouts came and went: what is good is as good when forgotten.
+            self.health.retain(|_, health| health.standing() != Standing::Good);
+        }
+        self.health.entry(addr).or_default().note_silence(Instant::now());
     }
-}
 
-impl Trouble {
-    fn avoid_until(&self, now: Instant) -> Instant {
-        let bound = AVOID_FIRST.saturating_mul(1 << self.failures.min(8)).min(AVOID_MAX);
-        now + jittered(bound / 2, bound)
+    /// `took`: what the request took, if it was done.
+    fn note_reply(&mut self, addr: SocketAddr, took: Option<Duration>) {
+        if self.health.len() < HEALTH_MAX {
+            self.health.entry(addr).or_default();
+        }
+        if let Some(health) = self.health.get_mut(&addr) {
+            health.note_alive();
+            took.into_iter().for_each(|took| health.note_done(took));
+        }
+        took.into_iter().for_each(|took| self.pace.note_done(took));
+    }
+
+    fn takes_probe(&mut self, addr: SocketAddr) -> bool {
+        self.health.get_mut(&addr).is_some_and(|health| health.takes_probe(Instant::now()))
     }
 }
 
@@ -335,7 +347,7 @@ impl Drop for Ending {
             for waiter in link.waiting {
                 let _ = waiter.send(Err(Fault::NotDialed(DownReason::ClosedHere)));
             }
-            for waiter in link.pending.into_values() {
+            for Pending { waiter, .. } in link.pending.into_values() {
                 let _ = waiter.send(Err(Fault::Closed));
             }
         }
@@ -348,10 +360,7 @@ fn random_key() -> [u8; 64] {
     key
 }
 
-/// How long an address is avoided after its first failure, doubled with each further one.
-const AVOID_FIRST: Duration = Duration::from_millis(100);
-const AVOID_MAX: Duration = Duration::from_secs(5);
-/// When a failure is too old to say anything.
-const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// Addresses whose health is kept; more than the lanes of a large cluster.
+const HEALTH_MAX: usize = 4096;
 /// Time to deliver what is in the outboxes when the client is closed.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);

@@ -7,9 +7,10 @@
 use crate::BoxFuture;
 use crate::answer::Written;
 use crate::bucket::subject;
-use crate::call::{Deadline, Plan, run};
+use crate::call::{Plan, run};
 use crate::client::{Client, Shared};
 use crate::context::Context;
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use galvani_model::key::Key;
@@ -221,6 +222,7 @@ pub(crate) async fn write(
         deadline,
         write: Some(stamp.rid),
         changes: true,
+        hedge: content.value.len() <= HEDGED_VALUE_MAX,
         make: &|| {
             Message::Put(message::Put {
                 key: key.clone(),
@@ -241,3 +243,6 @@ pub(crate) async fn write(
     let done = run(shared, plan).await?;
     Ok(Written::of(done, stamp.rid, &directory))
 }
+
+/// Larger values are not sent to another node before the first counts as silent.
+const HEDGED_VALUE_MAX: usize = 64 << 10;

@@ -3,7 +3,7 @@
 //! Waits for the link, then sends, then waits for the reply. Dropping it takes its entry out of
 //! the table, so a cancelled call leaves nothing behind; a late reply is then nobody's.
 
-use crate::net::{Fault, Links};
+use crate::net::{Fault, Links, Pending};
 use galvani_model::ids::NodeId;
 use galvani_transport::{Class, DownReason, LinkId, SendError};
 use galvani_wire::{Message, encode};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Makes the message at the moment it is sent, so that it carries the time that is left.
 pub(crate) type Make<'a> = dyn Fn() -> Message + Send + Sync + 'a;
@@ -79,7 +80,7 @@ impl<'a> Request<'a> {
         }
         let request_id = self.links.next_id.fetch_add(1, Ordering::Relaxed);
         let (waiter, reply) = oneshot::channel();
-        link.pending.insert(request_id, waiter);
+        link.pending.insert(request_id, Pending { waiter, sent: Instant::now() });
         drop(table);
         // Encoded outside the lock: a value may be large.
         let message = (self.make)();

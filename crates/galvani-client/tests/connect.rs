@@ -5,6 +5,7 @@ mod support;
 use galvani_client::{Client, ErrorKind};
 use galvani_transport::Role;
 use galvani_transport::pki::ClusterCa;
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use support::{Cluster, SECOND, found};
 
@@ -65,19 +66,54 @@ async fn settings_that_cannot_be_are_told_before_anything_is_sent() {
         let identity = ca.issue_client("test", Role::Admin).expect("issued");
         Client::builder().seed("galvani://127.0.0.1:1").identity(identity)
     };
-    let none = tempfile::tempdir().expect("a directory");
     for (builder, expected) in [
         (Client::builder().identity_dir("x"), "no seed"),
         (builder().timeout(Duration::ZERO), "timeout"),
         (builder().timeout(61 * SECOND), "timeout"),
         (builder().retries(11), "retries"),
         (builder().seed("http://n1"), "http://n1"),
-        (builder().identity_dir(none.path()), "identity: "),
     ] {
         let error = builder.connect().await.expect_err("refused");
         assert!(matches!(error.kind(), ErrorKind::Setting { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+#[tokio::test]
+async fn an_identity_that_proves_nothing_is_told_before_anything_is_sent() {
+    let ca = ClusterCa::create("c0ffee").expect("made");
+    let dirs = [(); 3].map(|()| tempfile::tempdir().expect("a directory"));
+    let [none, garbage, crossed] = &dirs;
+    for dir in [garbage, crossed] {
+        ca.issue_client("test", Role::Admin).expect("issued").save(dir.path()).expect("saved");
+    }
+    std::fs::write(garbage.path().join("cert.pem"), "no certificate").expect("written");
+    let other = tempfile::tempdir().expect("a directory");
+    ca.issue_client("else", Role::Admin).expect("issued").save(other.path()).expect("saved");
+    let key = other.path().join("key.pem");
+    std::fs::copy(key, crossed.path().join("key.pem")).expect("copied");
+    for dir in [none, garbage, crossed] {
+        let builder = Client::builder().seed("galvani://127.0.0.1:1");
+        let error = builder.identity_dir(dir.path()).connect().await.expect_err("refused");
+        assert!(matches!(error.kind(), ErrorKind::Identity { .. }), "{error}");
+        assert!(error.to_string().contains("identity: "), "{error}");
+        assert!(!error.is_retryable());
+    }
+}
+
+#[tokio::test]
+async fn connecting_ends_with_its_time() {
+    let ca = ClusterCa::create("c0ffee").expect("made");
+    let identity = ca.issue_client("test", Role::Admin).expect("issued");
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let seed = format!("galvani://{}", silent.local_addr().expect("bound"));
+    let time = Duration::from_millis(300);
+    let began = Instant::now();
+    let builder = Client::builder().seed(seed).identity(identity);
+    let error = builder.connect_timeout(time).connect().await.expect_err("nobody answers");
+    assert!(matches!(error.kind(), ErrorKind::Unreachable { .. }), "{error}");
+    // Closing what was begun is part of the time, and used to come on top of it.
+    assert!(began.elapsed() < time + Duration::from_millis(150), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Making a bucket: on one node, known to every node before it is answered.
 //!
 //! Buckets are made on one member only (`Topology::bucket_home`), so two makers cannot cross; every
-//! member must be reachable. The other members are told one after the other; telling again is
+//! member must be reachable, and one that is known to be down is named before anything is defined,
+//! by whichever node is asked. The other members are told one after the other; telling again is
 //! harmless, so a half-made bucket is finished by making it again with the same properties.
 //! Next to read: `lane.rs`.
 
@@ -54,18 +55,18 @@ impl BucketOp {
 
     fn prepare(ctx: &Ctx<'_>, bucket: &CreateBucket) -> Result<u64, Failure> {
         let home = ctx.topology.bucket_home();
+        let down = |node: NodeId| !ctx.is_me(node) && !ctx.up.contains(&first_lane(node));
         if !ctx.is_me(home) {
-            return Err(Failure::BucketHome { node: home });
+            // Sending the client to a home that is down would cost it all its time.
+            return Err(match down(home) {
+                true => Failure::MemberDown { node: home },
+                false => Failure::BucketHome { node: home },
+            });
         }
         acceptable(ctx, &bucket.name, &bucket.props)?;
         let members = ctx.topology.layout.members();
-        let down = members
-            .iter()
-            .find(|member| !ctx.is_me(member.id()) && !ctx.up.contains(&first_lane(member.id())));
-        if let Some(member) = down {
-            let why =
-                format!("node {} cannot be reached, and every node must know it", member.name());
-            return Err(Failure::BucketRefused { why });
+        if let Some(member) = members.iter().find(|member| down(member.id())) {
+            return Err(Failure::MemberDown { node: member.id() });
         }
         refuse::deadline(ctx, bucket.timeout_ms)
     }
@@ -79,7 +80,7 @@ impl BucketOp {
             }
             Heard::Reply(Message::BucketDefined(Err(failure))) => failure,
             Heard::Reply(_) => Failure::Malformed { what: "an answer of another kind".into() },
-            Heard::Silence => half_made("a node became unreachable"),
+            Heard::Silence => self.half_made(ctx, "became unreachable"),
         };
         self.give_up(ctx, failure)
     }
@@ -91,13 +92,22 @@ impl BucketOp {
 
     /// Time is up.
     pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
-        self.give_up(ctx, half_made("time was up"))
+        self.give_up(ctx, self.half_made(ctx, "did not answer in time"))
     }
 
     fn give_up(&self, ctx: &mut Ctx<'_>, failure: Failure) -> Step {
         let applied = AppliedOutcome::Maybe { acks: 1 };
         ctx.fail(self.reply_to, self.op, failure, applied, Vec::new());
         Step::Done
+    }
+
+    /// The node it waits for did `what`: those told before know the bucket.
+    fn half_made(&self, ctx: &Ctx<'_>, what: &str) -> Failure {
+        let member = self.to_tell.last().and_then(|&node| ctx.topology.layout.member(node));
+        let name = member.map_or("?", |member| member.name());
+        let why =
+            format!("node {name} {what}, and not every node knows it yet: make it again to finish");
+        Failure::BucketRefused { why }
     }
 
     fn tell_next(&mut self, ctx: &mut Ctx<'_>) -> Step {
@@ -144,11 +154,6 @@ fn acceptable(ctx: &Ctx<'_>, name: &BucketName, props: &BucketProps) -> Result<(
         }
         None => Ok(()),
     }
-}
-
-fn half_made(why: &str) -> Failure {
-    let why = format!("{why} before every node knew it: make it again to finish");
-    Failure::BucketRefused { why }
 }
 
 /// Buckets are handled on the first lane of each node.

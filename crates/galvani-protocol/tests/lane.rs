@@ -17,7 +17,7 @@ use galvani_storage::engine::{FailKind, MemoryEngine};
 use galvani_storage::{NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{Failed, Get, Held, Put, Replicated};
+use galvani_wire::message::{CreateBucket, Failed, Get, Held, Put, Replicated};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,6 +39,11 @@ fn key(name: &str) -> Key {
 impl Bench {
     /// Node 1 of four, three copies, all peers up.
     fn new(limits: Limits) -> Bench {
+        Bench::of(NodeId(1), limits)
+    }
+
+    /// The same as another node.
+    fn of(me: NodeId, limits: Limits) -> Bench {
         let members = (1..=NODES as u16).map(|id| {
             let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
             Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address])
@@ -46,7 +51,7 @@ impl Bench {
         let members: Vec<Member> = members.collect::<Result<_, _>>().expect("members");
         let layout = Layout::compute(ClusterId(5), 1, 16, 3, members).expect("a layout");
         let topology = Arc::new(Topology {
-            node: NodeId(1),
+            node: me,
             name: "test".into(),
             layout: Arc::new(layout),
             buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
@@ -59,8 +64,8 @@ impl Bench {
         let lane = Lane::new(config, topology.clone(), []);
         let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
         let mut bench = Bench { lane, store, engine, topology, now, requests: 0 };
-        for node in 2..=NODES as u128 {
-            bench.handle(Input::PeerUp(peer(NodeId(node))));
+        for node in (1..=NODES as u128).map(NodeId).filter(|&node| node != me) {
+            bench.handle(Input::PeerUp(peer(node)));
         }
         bench.tick();
         bench
@@ -350,4 +355,38 @@ fn a_retry_is_the_same_write() {
     }
     assert_eq!(dots[0], dots[1]);
     assert_eq!(bench.lane.counters().retries_recognised, 1);
+}
+
+#[test]
+fn a_bucket_is_refused_at_once_while_a_node_is_known_to_be_down() {
+    let create = || {
+        let name: BucketName = "logs".parse().expect("a name");
+        let props = BucketProps::with_copies(3);
+        Message::CreateBucket(CreateBucket { name, props, timeout_ms: 2000 })
+    };
+    let defines = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::DefineBucket { .. }))
+    };
+    // Buckets are made on node 1: asked itself, and another node asked, while a third is away and
+    // while node 1 itself is.
+    let home = Bench::new(Limits::default()).topology.bucket_home();
+    assert_eq!(home, NodeId(1));
+    for (me, down, expected) in [
+        (1, 3, Failure::MemberDown { node: NodeId(3) }),
+        (2, 1, Failure::MemberDown { node: NodeId(1) }),
+        (2, 3, Failure::BucketHome { node: home }),
+    ] {
+        let mut bench = Bench::of(NodeId(me), Limits::default());
+        bench.handle(Input::PeerDown(peer(NodeId(down))));
+        bench.tick();
+        bench.request(false, create());
+        let effects = bench.tick();
+        assert_eq!(failure(&effects), (expected, AppliedOutcome::No), "{me} {down}");
+        assert!(asks(&effects).is_empty() && !defines(&effects), "nothing is told to anyone");
+        // Back again: it goes on, or the client is sent on.
+        bench.handle(Input::PeerUp(peer(NodeId(down))));
+        bench.request(false, create());
+        let effects = bench.tick();
+        assert_eq!(defines(&effects), me == 1, "{me} {down}");
+    }
 }

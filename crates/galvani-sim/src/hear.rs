@@ -155,6 +155,7 @@ impl World {
             Failure::BucketExists => "failed.bucket_exists",
             Failure::BucketRefused { .. } => "failed.bucket_refused",
             Failure::BucketHome { .. } => "failed.bucket_home",
+            Failure::MemberDown { .. } => "failed.member_down",
             Failure::ValueTooLarge { .. } => "failed.value_too_large",
             Failure::ContextForged => "failed.context_forged",
             Failure::ContextOtherKey => "failed.context_other_key",

@@ -161,6 +161,11 @@ pub enum Failure {
         /// The node to ask.
         node: NodeId,
     },
+    /// Every node must know of it, and this one is known to be down; nothing was done.
+    MemberDown {
+        /// The node that cannot be reached.
+        node: NodeId,
+    },
     /// The value is over the bucket's limit.
     ValueTooLarge {
         /// Its size in bytes.

@@ -40,12 +40,20 @@ pub struct Asked {
     pub message: Message,
 }
 
+#[derive(Default)]
+pub struct Deaf {
+    pub node: Option<usize>,
+    pub sent: Vec<Message>,
+}
+
 type Script = dyn Fn(&Asked) -> Action + Send + Sync;
 
 pub struct Cluster {
     pub ca: ClusterCa,
     pub view: ClusterView,
     pub asked: Arc<Mutex<Vec<Asked>>>,
+    /// The node that answers nothing at all, as if it were stopped, and what it was sent.
+    pub deaf: Arc<Mutex<Deaf>>,
     tasks: Vec<Option<JoinHandle<()>>>,
 }
 
@@ -82,6 +90,7 @@ impl Cluster {
             buckets: buckets.into(),
         };
         let asked = Arc::new(Mutex::new(Vec::new()));
+        let deaf = Arc::<Mutex<Deaf>>::default();
         let script: Arc<Script> = Arc::new(script);
         let tasks = endpoints.into_iter().enumerate().map(|(node, endpoint)| {
             let node = Node {
@@ -89,11 +98,12 @@ impl Cluster {
                 endpoint,
                 view: view.clone(),
                 asked: asked.clone(),
+                deaf: deaf.clone(),
                 script: script.clone(),
             };
             Some(tokio::spawn(node.run()))
         });
-        Cluster { tasks: tasks.collect(), ca, view, asked }
+        Cluster { tasks: tasks.collect(), ca, view, asked, deaf }
     }
 
     /// Ends a node without a word to anyone but its peers' transports.
@@ -140,6 +150,7 @@ struct Node {
     endpoint: LaneEndpoint,
     view: ClusterView,
     asked: Arc<Mutex<Vec<Asked>>>,
+    deaf: Arc<Mutex<Deaf>>,
     script: Arc<Script>,
 }
 
@@ -173,6 +184,12 @@ impl Node {
     }
 
     fn act(&self, message: Message) -> Action {
+        let mut deaf = self.deaf.lock();
+        if deaf.node == Some(self.node) {
+            deaf.sent.push(message);
+            return Action::Silent;
+        }
+        drop(deaf);
         if message == Message::Describe {
             let node = node_id(self.node);
             let view = ClusterView { node, ..self.view.clone() };

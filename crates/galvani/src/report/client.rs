@@ -231,7 +231,9 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::Stopping
         | ErrorKind::NoOwnerReachable => Exit::NoServer,
         ErrorKind::Conflict { .. } => Exit::Siblings,
-        ErrorKind::Tls { .. } | ErrorKind::NotPermitted => Exit::NotTrusted,
+        ErrorKind::Tls { .. } | ErrorKind::Identity { .. } | ErrorKind::NotPermitted => {
+            Exit::NotTrusted
+        }
         ErrorKind::ReplicasDown { .. }
         | ErrorKind::QuorumTooLarge { .. }
         | ErrorKind::TooManyCopies { .. }
@@ -243,6 +245,7 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::BucketExists
         | ErrorKind::BucketRefused { .. }
         | ErrorKind::BucketHome { .. }
+        | ErrorKind::NodeDown { .. }
         | ErrorKind::ContextForged
         | ErrorKind::ContextOtherKey
         | ErrorKind::ContextMalformed
@@ -264,6 +267,7 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::Conflict { .. } => "conflict",
         ErrorKind::Unreachable { .. } => "unreachable",
         ErrorKind::Tls { .. } => "tls",
+        ErrorKind::Identity { .. } => "identity",
         ErrorKind::ConnectionLost { .. } => "connection_lost",
         ErrorKind::Overloaded { .. } => "overloaded",
         ErrorKind::NoOwnerReachable => "no_owner_reachable",
@@ -273,6 +277,7 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::UnknownBucket { .. } => "unknown_bucket",
         ErrorKind::BucketExists => "bucket_exists",
         ErrorKind::BucketRefused { .. } => "bucket_refused",
+        ErrorKind::NodeDown { .. } => "node_down",
         ErrorKind::ContextForged => "context_forged",
         ErrorKind::ContextOtherKey => "context_other_key",
         ErrorKind::ContextMalformed => "context_malformed",
