@@ -67,7 +67,7 @@ pub struct NodeReport {
 impl Client {
     /// Every bucket of the cluster, asked anew.
     pub async fn buckets(&self) -> Result<BTreeMap<BucketName, BucketProps>> {
-        let deadline = self.shared.deadline("buckets", None)?;
+        let deadline = self.shared.deadline("buckets", self.timeout)?;
         let route = self.shared.directory().any(self.shared.zone());
         let view = self.shared.refresh("buckets", route, deadline).await?;
         Ok(view.buckets.clone())
@@ -82,7 +82,7 @@ impl Client {
         let name: BucketName =
             name.as_ref().parse().map_err(|error| fail(ErrorKind::BucketName(error)))?;
         props.check().map_err(|error| fail(ErrorKind::BucketRefused { why: error.to_string() }))?;
-        let deadline = self.shared.deadline(OP, None)?;
+        let deadline = self.shared.deadline(OP, self.timeout)?;
         let mut route = self.shared.directory().any(self.shared.zone());
         for _ in 0..=REDIRECTS_MAX {
             let asked = create_at(&self.shared, route, deadline, &name, &props).await;
@@ -111,7 +111,8 @@ impl Client {
     /// less if the client's timeout is less; one that does not answer is listed with its error.
     pub async fn status(&self) -> Vec<NodeReport> {
         let directory = self.shared.directory();
-        let deadline = Deadline::after(self.shared.settings.timeout.min(NODE_TIMEOUT));
+        let timeout = self.timeout.unwrap_or(self.shared.settings.timeout);
+        let deadline = Deadline::after(timeout.min(NODE_TIMEOUT));
         let mut waiting: Vec<&Member> = directory.view().layout.members().iter().collect();
         waiting.sort_by(|a, b| b.name().cmp(a.name()));
         let (mut asked, mut reports) = (Vec::new(), Vec::new());
@@ -137,7 +138,7 @@ impl crate::Bucket {
         const OP: &str = "explain";
         let key = self.key(OP, key.into())?;
         let shared = &self.client().shared;
-        let deadline = shared.deadline(OP, None)?;
+        let deadline = shared.deadline(OP, self.client().timeout)?;
         let directory = shared.directory_with(key.bucket(), deadline).await;
         let plan = Plan {
             op: OP,

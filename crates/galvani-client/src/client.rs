@@ -34,6 +34,8 @@ use tokio::task::JoinHandle;
 #[derive(Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
+    /// The time of calls through this handle, instead of the settings'.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// What all handles share.
@@ -83,7 +85,14 @@ impl Client {
             refresher: tokio::spawn(keep_fresh(weak.clone(), stale.clone())),
             stale,
         });
-        Client { shared }
+        Client { shared, timeout: None }
+    }
+
+    /// A handle on the same links whose calls have this time, 1 ms to 60 s, unless they say
+    /// otherwise.
+    #[must_use = "the handle it is called on stays as it is"]
+    pub fn with_timeout(&self, whole_call: Duration) -> Client {
+        Client { shared: self.shared.clone(), timeout: Some(whole_call) }
     }
 
     /// Reads `key` of bucket `default`.

@@ -28,7 +28,8 @@ pub struct Get {
 impl Get {
     pub(crate) fn new(client: Client, key: Result<Key>) -> Get {
         let options = ReadOptions { r: client.shared.settings.r, ..ReadOptions::default() };
-        Get { client, key, options, timeout: None }
+        let timeout = client.timeout;
+        Get { client, key, options, timeout }
     }
 
     /// Asks only the first `n` replicas of the preference list, 1 to the bucket's n.

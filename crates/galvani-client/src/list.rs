@@ -76,13 +76,14 @@ type Flight = BoxFuture<'static, (Piece, Result<message::Page>)>;
 impl List {
     pub(crate) fn new(client: Client, bucket: Result<BucketName>, prefix: Bytes) -> List {
         let options = ReadOptions { r: client.shared.settings.r, ..ReadOptions::default() };
+        let timeout = client.timeout;
         List {
             client,
             bucket,
             prefix,
             options,
             page_keys: LIST_PAGE_MAX as u16,
-            timeout: None,
+            timeout,
             todo: None,
             flights: Vec::new(),
         }

@@ -101,7 +101,8 @@ impl Put<ContextNotChosen> {
         value: Bytes,
     ) -> Put<ContextNotChosen> {
         let options = WriteOptions { w: client.shared.settings.w, ..WriteOptions::default() };
-        Put { client, key, kind, value, options, timeout: None, state: ContextNotChosen }
+        let timeout = client.timeout;
+        Put { client, key, kind, value, options, timeout, state: ContextNotChosen }
     }
 
     /// Replaces exactly what that read or write saw; anything newer stays as a sibling.

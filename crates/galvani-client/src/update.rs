@@ -60,7 +60,7 @@ impl Choices {
         Choices {
             read: ReadOptions { r: settings.r, ..ReadOptions::default() },
             write: WriteOptions { w: settings.w, ..WriteOptions::default() },
-            timeout: None,
+            timeout: client.timeout,
         }
     }
 }
