@@ -41,6 +41,16 @@ fn keys_values_buckets_and_quorums_that_cannot_be() {
         assert!(ran.stderr.contains("error"), "{ran}");
         assert!(ran.stdout.is_empty(), "{ran}");
     }
+    // Scripts that ask for JSON get it, wherever they say so.
+    for words in usage.iter().filter(|words| !words.contains(&"-o")) {
+        let ran = cluster.run(&[&["-o", "json"], *words].concat()).expect(2);
+        let json = ran.json("galvani.error/1");
+        assert_eq!(json["exit"], 2, "{ran}");
+        assert!(json["error"].as_str().is_some_and(|what| !what.is_empty()), "{ran}");
+        assert!(ran.stderr.contains("error"), "{ran}");
+    }
+    let said = cluster.run(&["put", "k", "-o", "json"]).expect(2).json("galvani.error/1");
+    assert_eq!((&said["command"], &said["next"][0]), (&"put".into(), &"galvani help put".into()));
     cluster.run(&["get", "k", "-b", "absent"]).expect(5).is_three_part_error();
     let ran = cluster.run(&["put", "k", "v", "-b", "absent", "--blind"]).expect(5);
     ran.is_three_part_error().says(&["no bucket \"absent\"", "galvani bucket create absent"]);
@@ -138,6 +148,24 @@ fn no_server_and_no_trust() {
     ran.is_three_part_error();
     let ran = cluster.run(&["put", "k", "v", "--identity", "/no/such/dir"]).expect(9);
     ran.is_three_part_error().says(&["/no/such/dir"]);
+    // Certificates that no server of this cluster takes: of another one, and no good at all.
+    let theirs = other.identity();
+    let theirs = theirs.to_str().expect("a plain path");
+    let said = cluster.run(&["get", "k", "--identity", theirs, "-o", "json"]).expect(9);
+    assert_eq!(said.json("galvani.error/1")["exit"], 9);
+    let broken = cluster.scratch().join("broken");
+    fs::create_dir(&broken).expect("made");
+    for name in ["ca.pem", "cert.pem", "key.pem"] {
+        fs::copy(cluster.identity().join(name), broken.join(name)).expect("copied");
+    }
+    let broken_path = broken.to_str().expect("a plain path");
+    cluster.run(&["get", "k", "-r", "1", "--identity", broken_path]).expect(3);
+    fs::copy(other.identity().join("key.pem"), broken.join("key.pem")).expect("copied");
+    cluster.run(&["get", "k", "--identity", broken_path]).expect(9).is_three_part_error();
+    fs::write(broken.join("cert.pem"), "no certificate").expect("written");
+    cluster.run(&["put", "k", "v", "--identity", broken_path]).expect(9).is_three_part_error();
+    fs::write(broken.join("cert.pem"), "").expect("written");
+    cluster.run(&["put", "k", "v", "--identity", broken_path]).expect(9).is_three_part_error();
     cluster.run(&["get", "k", "--ctx", "unknown"]).says(&["error", "dev"]);
     other.run(&["get", "k", "-r", "1"]).expect(3);
 

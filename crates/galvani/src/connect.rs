@@ -6,15 +6,16 @@
 
 use crate::args::Global;
 use crate::args::data::InBucket;
+use crate::args::line::Line;
 use crate::context::State;
 use crate::dev;
 use crate::output::Output;
-use crate::report::client::Retype;
+use crate::report::client::{About, Retype};
 use crate::report::mistakes::{self, LocalCluster};
 use crate::report::{Report, client};
 use galvani_client::{Bucket, Client, ErrorKind, Quorum};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What every command works with.
 #[derive(Clone, Debug)]
@@ -39,6 +40,36 @@ struct Target {
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) context: Option<String>,
+    /// What is left of the time of a command that is one call.
+    pub(crate) time: TimeLeft,
+}
+
+/// The one deadline of a call that takes several requests: connect, read, write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLeft {
+    until: Instant,
+}
+
+impl TimeLeft {
+    /// All of it, from now on.
+    pub(crate) fn of(timeout: Duration) -> TimeLeft {
+        TimeLeft { until: Instant::now() + timeout }
+    }
+
+    /// What the next request has; at least the millisecond that a request must have.
+    pub(crate) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    }
+
+    /// Whether it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Time that somebody else spent does not count.
+    pub(crate) fn extend(&mut self, spent: Duration) {
+        self.until += spent;
+    }
 }
 
 impl App {
@@ -47,12 +78,15 @@ impl App {
         self.global.timeout.unwrap_or(TIMEOUT)
     }
 
-    /// Connects with the timeout of one request.
+    /// Connects within the time of one request; what is left of it is for what follows.
     pub(crate) async fn connect(&self) -> Result<Session, Report> {
-        self.connect_with(self.timeout(), RETRIES).await
+        let time = TimeLeft::of(self.timeout());
+        let mut session = self.connect_with(self.timeout(), RETRIES).await?;
+        session.client = session.client.with_timeout(time.left());
+        Ok(Session { time, ..session })
     }
 
-    /// Connects; each request has `timeout`, and so many retries within it.
+    /// Connects; each request has `timeout` for itself, and so many retries within it.
     pub(crate) async fn connect_with(
         &self,
         timeout: Duration,
@@ -66,19 +100,23 @@ impl App {
             .seed(format!("galvani://{}", target.seeds.join(",")))
             .identity_dir(&target.identity)
             .timeout(timeout)
-            .connect_timeout(self.timeout().max(CONNECT_LEAST))
+            .connect_timeout(timeout)
             .retries(retries)
             .connect()
             .await;
         match connected {
-            Ok(client) => Ok(Session { client, context: target.context }),
+            Ok(client) => {
+                let time = TimeLeft::of(timeout);
+                Ok(Session { client, context: target.context, time })
+            }
             Err(error) => Err(match error.kind() {
                 ErrorKind::Unreachable { detail } => {
                     let local = target.dev_dir.as_deref().map(dev::local_cluster);
                     let local = local.unwrap_or(LocalCluster::Unknown);
-                    mistakes::no_server(detail, target.context.as_deref(), local)
+                    let cluster = self.global.cluster(self.context.as_deref());
+                    mistakes::no_server(detail, target.context.as_deref(), local, &cluster)
                 }
-                _ => client::report(&error, &connecting()),
+                _ => client::report(&error, &self.connecting()),
             }),
         }
     }
@@ -89,6 +127,32 @@ impl App {
             Some(name) => Ok(Some(name.clone())),
             None => self.state.selected(),
         }
+    }
+
+    /// What every command of this run is about.
+    pub(crate) fn about(&self) -> About {
+        About {
+            cluster: self.global.cluster(self.context.as_deref()),
+            local: self.global.server.is_empty() && self.is_local(),
+            timeout: self.timeout(),
+            ..About::default()
+        }
+    }
+
+    /// A line with the options that hold for every command.
+    pub(crate) fn again(&self, line: Line) -> Line {
+        line.with_all(&self.global.cluster(self.context.as_deref())).with_all(&self.global.manner())
+    }
+
+    fn is_local(&self) -> bool {
+        let name = self.context_name().ok().flatten();
+        let context = name.and_then(|name| self.state.context(&name).ok().flatten());
+        context.is_some_and(|context| context.dev_dir.is_some())
+    }
+
+    fn connecting(&self) -> Retype {
+        let line = self.again(Line::new("status"));
+        Retype { command: "connect", subject: String::new(), line, about: self.about() }
     }
 
     fn target(&self) -> Result<Target, Report> {
@@ -160,13 +224,7 @@ impl Session {
     }
 }
 
-fn connecting() -> Retype {
-    Retype { command: "connect", subject: String::new(), typed: "galvani".to_owned() }
-}
-
 /// Time of one request unless `--timeout` says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Time to connect, at least: a handshake takes longer than a request.
-const CONNECT_LEAST: Duration = Duration::from_secs(1);
 /// Retries of one request within its time.
-const RETRIES: u8 = 2;
+pub(crate) const RETRIES: u8 = 2;

@@ -30,9 +30,11 @@ pub(crate) enum Exit {
     NotTrusted,
     /// A context is out of date: read again.
     OutOfDate,
+    /// Ended by Ctrl-C or SIGTERM.
+    Interrupted,
 }
 
-/// All of them, in the order of their numbers.
+/// All of them, but the one of signals, in the order of their numbers.
 pub(crate) const ALL: [Exit; 11] = [
     Exit::Done,
     Exit::Unexpected,
@@ -62,6 +64,7 @@ impl Exit {
             Exit::NoServer => 8,
             Exit::NotTrusted => 9,
             Exit::OutOfDate => 10,
+            Exit::Interrupted => 130,
         }
     }
 
@@ -80,6 +83,7 @@ impl Exit {
             Exit::TimedOut => "a read did not get its answers in time",
             Exit::NoServer => "no server reachable",
             Exit::NotTrusted => "TLS, identity or permission",
+            Exit::Interrupted => "Ctrl-C",
             Exit::OutOfDate => "plan or context out of date: plan or read again",
         }
     }

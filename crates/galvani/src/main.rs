@@ -15,10 +15,14 @@ mod record;
 mod report;
 
 use clap::Parser;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Wrong usage, --help and --version end here, with codes 2, 0 and 0.
-    let cli = args::Cli::parse();
-    commands::run(cli).into()
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match args::Cli::try_parse_from(&words) {
+        Ok(cli) => commands::run(cli).into(),
+        // Wrong usage, --help and --version: codes 2, 0 and 0.
+        Err(error) => report::usage::tell(&error, &words).into(),
+    }
 }

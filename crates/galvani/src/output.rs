@@ -62,6 +62,12 @@ impl Output {
         self.line(&value.into().to_string())
     }
 
+    /// The same where nothing was said of how to speak.
+    pub(crate) fn document(value: &Value) -> Result<(), Report> {
+        let mut out = io::stdout().lock();
+        written(writeln!(out, "{value}"))
+    }
+
     /// A line of talk, unless `-q`.
     pub(crate) fn say(&self, text: &str) {
         if !self.quiet {
@@ -78,7 +84,7 @@ impl Output {
     pub(crate) fn error(&self, command: &str, report: &Report) {
         if self.is_json() {
             // Standard output may be gone: then there is nobody to tell.
-            let _ = self.json(report.to_json(command));
+            let _ = Output::document(&report.to_json(command));
         }
         let text = report.to_string();
         match (self.colour, text.strip_prefix("error")) {

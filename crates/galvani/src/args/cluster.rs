@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use galvani_model::limits::{LANES_MAX, PARTITIONS_DEFAULT};
 use galvani_model::placement::{WEIGHT_MAX, WEIGHT_NORMAL};
 use galvani_node::config::DurabilityMode;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -104,6 +105,13 @@ impl NodeArg {
     pub(crate) fn lanes(&self) -> Vec<SocketAddr> {
         let at = |lane| SocketAddr::new(self.first_lane.ip(), self.first_lane.port() + lane);
         (0..self.lanes).map(at).collect()
+    }
+}
+
+impl fmt::Display for NodeArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NodeArg { name, first_lane, zone, lanes, weight } = self;
+        write!(f, "{name}={first_lane},zone={zone},lanes={lanes},weight={weight}")
     }
 }
 

@@ -10,6 +10,7 @@ use galvani_model::request::Quorum;
 use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Which bucket.
 #[derive(Clone, Debug, Args)]
@@ -182,7 +183,8 @@ pub(crate) struct Del {
     after_help = "The command gets one JSON line per value on stdin ({\"value\" or \"value_b64\", \
                         \"node\", \"written_at\"}; nothing if the key is absent) and prints the \
                         merged value. If it fails, nothing is written. If others wrote at the same \
-                        time, it is run again."
+                        time, it is run again. --timeout is for all rounds together, without the \
+                        time the command itself takes."
 )]
 pub(crate) struct Update {
     /// The key.
@@ -242,7 +244,8 @@ pub(crate) struct Ls {
 #[command(after_help = "One record a line: {\"key\" or \"key_b64\", \"value\" or \"value_b64\"}; \
                         several values: {\"key\", \"siblings\":[{\"value\"},..]}. Other fields are \
                         ignored. A record that is there already is not written again, so an import \
-                        that was cut short is simply started again; values that differ are replaced.")]
+                        that was cut short is simply started again (--skip saves time); values \
+                        that differ are replaced.")]
 pub(crate) struct Import {
     /// The file, or - for stdin.
     #[arg(value_name = "FILE.jsonl|-")]
@@ -260,6 +263,9 @@ pub(crate) struct Import {
     /// Write the records that failed to this file, to be imported again.
     #[arg(long, value_name = "FILE")]
     pub(crate) failed: Option<PathBuf>,
+    /// How long to wait for a cluster that answers nothing, or for one record, before giving up.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::duration)]
+    pub(crate) patience: Duration,
     /// Give up after this many failures.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = value::count)]
     pub(crate) max_failures: NonZeroU64,
@@ -279,7 +285,8 @@ pub(crate) struct Import {
                          galvani export - --prefix cart/    some, to stdout\n  \
                          galvani export all.jsonl -b shop   of another bucket")]
 #[command(after_help = "The file appears under its name when it is whole; until then it is \
-                        FILE.part. Records have the form that import reads, in no order.")]
+                        FILE.part, which goes if the export fails or is interrupted: start it \
+                        again. Records have the form that import reads, in no order.")]
 pub(crate) struct Export {
     /// The file, or - for stdout.
     #[arg(value_name = "FILE.jsonl|-")]
@@ -292,6 +299,9 @@ pub(crate) struct Export {
     #[arg(short, long, value_name = "N", default_value = "64",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) concurrency: u16,
+    /// How long to wait for a cluster that answers nothing, or for one record, before giving up.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::duration)]
+    pub(crate) patience: Duration,
     #[command(flatten)]
     pub(crate) read: ReadQuorum,
     #[command(flatten)]

@@ -3,7 +3,8 @@
 //! Only shapes and bounds: what a flag does is in `dev/`. Next to read: `dev/mod.rs`.
 
 use crate::args::cluster::Durability;
-use clap::{Args, Subcommand};
+use crate::args::line::Line;
+use clap::{Args, Subcommand, ValueEnum};
 use galvani_model::limits::LANES_MAX;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -32,6 +33,37 @@ pub(crate) struct Which {
     /// Where its files are. [default: the state directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+}
+
+impl Which {
+    /// A command on the same local cluster.
+    pub(crate) fn line(&self, command: &'static str) -> Line {
+        let line = Line::new(command).given("--name", self.name.as_ref());
+        match &self.dir {
+            Some(dir) => line.with_path("--dir", dir),
+            None => line,
+        }
+    }
+}
+
+impl Up {
+    /// The command that was typed.
+    pub(crate) fn line(&self) -> Line {
+        let ports = self.ports.map(|ports| match ports {
+            Ports::Auto => "auto".to_owned(),
+            Ports::From(base) => base.to_string(),
+        });
+        let durability = self.durability.and_then(|mode| mode.to_possible_value());
+        self.which
+            .line("dev")
+            .given("-n", self.n)
+            .flag("-d", self.detach)
+            .given("--zones", (!self.zones.is_empty()).then(|| self.zones.join(",")))
+            .flag("--ephemeral", self.ephemeral)
+            .given("--ports", ports)
+            .given("--lanes", self.lanes)
+            .given("--durability", durability.map(|value| value.get_name().to_owned()))
+    }
 }
 
 /// Arguments of `dev` itself: make the cluster if there is none, start it.

@@ -9,10 +9,11 @@ mod worker;
 
 use crate::args::bench::{Bench, Workload};
 use crate::commands::{Done, options};
-use crate::connect::{App, Session};
+use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
+use crate::report::Report;
+use crate::report::client::{self, Retype};
 use crate::report::text::count;
-use crate::report::{Report, client};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use galvani_client::{Context, NodeId};
@@ -25,10 +26,12 @@ use worker::{Key, Plan, Tally, Worker};
 /// Runs the bench.
 pub(crate) async fn run(app: &App, args: Bench) -> Done {
     check(&args)?;
-    let session = app.connect().await?;
+    let session = app.connect_with(app.timeout(), RETRIES).await?;
     let value = Bytes::from(pattern(args.value as usize));
     app.out.say(&format!("prepare  {}", count(args.keys.get(), "key")));
-    let keys = prepare(&session, &args, &value).await?;
+    let bucket = &args.bucket.bucket;
+    let retype = options::retype(app, "bench", bucket, &Bytes::new(), args.line());
+    let keys = prepare(&session, &args, &value, &retype).await?;
     let mut workers = share_out(&session, &args, &value, keys);
     if !args.warmup.is_zero() {
         app.out.say(&format!("warm up  {}", humantime::format_duration(args.warmup)));
@@ -55,7 +58,7 @@ pub(crate) async fn run(app: &App, args: Bench) -> Done {
 
 fn check(args: &Bench) -> Result<(), Report> {
     let wrong =
-        |what: String| Err(Report::new(Exit::Usage, what).next("see", "galvani bench --help"));
+        |what: String| Err(Report::new(Exit::Usage, what).next("see", "galvani help bench"));
     if args.value > VALUE_BYTES_MAX as u64 {
         return wrong(format!(
             "--value {} is over the largest value, {VALUE_BYTES_MAX}",
@@ -75,12 +78,17 @@ fn check(args: &Bench) -> Result<(), Report> {
 }
 
 /// Gives every key a value of the right size, and learns its context.
-async fn prepare(session: &Session, args: &Bench, value: &Bytes) -> Result<Vec<Key>, Report> {
+async fn prepare(
+    session: &Session,
+    args: &Bench,
+    value: &Bytes,
+    retype: &Retype,
+) -> Result<Vec<Key>, Report> {
     let mut keys = Vec::with_capacity(args.keys.get() as usize);
     let mut made = stream::iter(0..args.keys.get())
         .map(|index| async move {
             let name = Bytes::from(format!("bench/{index:08}"));
-            let context = one(session, args, &name, value).await?;
+            let context = one(session, args, &name, value, retype).await?;
             Ok::<Key, Report>(Key { name, context: Some(context) })
         })
         .buffer_unordered(PREPARE_AT_ONCE);
@@ -95,11 +103,16 @@ async fn one(
     args: &Bench,
     name: &Bytes,
     value: &Bytes,
+    retype: &Retype,
 ) -> Result<Context, Report> {
-    let retype = options::retype("bench", &args.bucket.bucket, name, "");
+    let subject = options::subject(&args.bucket.bucket, name);
+    let failed = |error| client::report(&error, &Retype { subject, ..retype.clone() });
     let bucket = session.bucket(&args.bucket);
     let get = options::read(bucket.get(name.clone()), args.copies, args.read);
-    let read = get.await.map_err(|error| client::report(&error, &retype))?;
+    let read = match get.await {
+        Ok(read) => read,
+        Err(error) => return Err(failed(error)),
+    };
     let mut values = read.values();
     let ready =
         values.next().is_some_and(|one| one.len() == value.len()) && values.next().is_none();
@@ -109,8 +122,7 @@ async fn one(
     }
     let put = bucket.put(name.clone(), value.clone()).after(&read);
     let put = options::write(put, args.copies, args.write);
-    let written = put.send().await.map_err(|error| client::report(&error, &retype))?;
-    Ok(written.context)
+    put.send().await.map(|written| written.context).map_err(failed)
 }
 
 /// Workers with keys of their own: no two write the same key.

@@ -4,10 +4,11 @@
 //! Next to read: `galvani-client/src/admin.rs`.
 
 use crate::args::bucket::{Bucket, BucketCommand, Create};
+use crate::args::line::Line;
 use crate::commands::Done;
 use crate::connect::{App, Session};
 use crate::exit::Exit;
-use crate::report::client::{self, Retype};
+use crate::report::client::{self, About, Retype};
 use crate::report::text::Size;
 use crate::report::{Report, json};
 use galvani_client::{BucketName, BucketProps, ConflictPolicy, ErrorKind};
@@ -24,7 +25,7 @@ pub(crate) async fn run(app: &App, args: Bucket) -> Done {
 }
 
 async fn make(app: &App, session: &Session, args: Create) -> Done {
-    let retype = retype("bucket create", args.name.as_str());
+    let retype = retype(app, "bucket create", Some(&args.name), args.line());
     let view = session.client.cluster();
     let n = match (args.n, view.buckets.get(&BucketName::default_bucket())) {
         (Some(n), _) => n,
@@ -49,7 +50,7 @@ async fn make(app: &App, session: &Session, args: Create) -> Done {
 }
 
 async fn list(app: &App, session: &Session) -> Done {
-    let retype = retype("bucket list", "");
+    let retype = retype(app, "bucket list", None, Line::new("bucket list"));
     let buckets = session.client.buckets().await;
     let buckets = buckets.map_err(|error| client::report(&error, &retype))?;
     if app.out.is_json() {
@@ -79,10 +80,11 @@ async fn list(app: &App, session: &Session) -> Done {
 }
 
 async fn show(app: &App, session: &Session, name: &BucketName) -> Done {
-    let retype = retype("bucket show", name.as_str());
+    let line = Line::new("bucket show").place(name.as_str());
+    let retype = retype(app, "bucket show", Some(name), line);
     let buckets = session.client.buckets().await;
     let buckets = buckets.map_err(|error| client::report(&error, &retype))?;
-    let Some(props) = buckets.get(name) else { return Err(unknown(name)) };
+    let Some(props) = buckets.get(name) else { return Err(unknown(name, &retype.about)) };
     if app.out.is_json() {
         let mut map = json::object("galvani.bucket/1");
         map.insert("name".to_owned(), name.as_str().into());
@@ -94,11 +96,11 @@ async fn show(app: &App, session: &Session, name: &BucketName) -> Done {
     Ok(Exit::Done)
 }
 
-fn unknown(name: &BucketName) -> Report {
+fn unknown(name: &BucketName, about: &About) -> Report {
     let kind = ErrorKind::UnknownBucket { bucket: name.to_string() };
     Report::new(Exit::NotFound, kind.to_string()).field("kind", "unknown_bucket").next_line(vec![
-        ("see", "galvani bucket list".to_owned()),
-        ("make", format!("galvani bucket create {name}")),
+        ("see", about.command("bucket list").to_string()),
+        ("make", about.command("bucket create").place(name.as_str()).to_string()),
     ])
 }
 
@@ -129,6 +131,8 @@ fn policy(policy: ConflictPolicy) -> &'static str {
     }
 }
 
-fn retype(command: &'static str, name: &str) -> Retype {
-    Retype { command, subject: name.to_owned(), typed: format!("galvani {command} {name}") }
+fn retype(app: &App, command: &'static str, name: Option<&BucketName>, line: Line) -> Retype {
+    let about = About { bucket: name.cloned(), ..app.about() };
+    let subject = name.map(BucketName::to_string).unwrap_or_default();
+    Retype { command, subject, line: app.again(line), about }
 }

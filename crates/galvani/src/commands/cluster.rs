@@ -3,11 +3,13 @@
 //! Starts nothing; `galvani server` does. The work is `galvani-node/src/provision.rs`.
 
 use crate::args::cluster::{Cluster, Create, NodeArg};
+use crate::args::line::Line;
 use crate::commands::Done;
 use crate::connect::App;
 use crate::context::{Context, check_name};
 use crate::exit::Exit;
 use crate::report::{Report, json};
+use clap::ValueEnum;
 use galvani_node::provision::{ClusterSpec, NodeSpec, ProvisionError, Provisioned, create};
 use serde_json::Value;
 use std::path::absolute;
@@ -86,14 +88,28 @@ fn refused(args: &Create, error: &ProvisionError) -> Report {
     match error {
         ProvisionError::Exists { .. } => report
             .why("a cluster is never made over another one")
-            .next("try", format!("galvani cluster create --dir {}-2 ..", args.dir.display())),
+            .next("try", elsewhere(args).to_string()),
         ProvisionError::Member { .. } | ProvisionError::Layout(_) | ProvisionError::Bucket(_) => {
-            report.why("nothing was made").next("see", "galvani cluster create --help")
+            report.why("nothing was made").next("see", "galvani help cluster create")
         }
         ProvisionError::Pki(_) | ProvisionError::ClusterFile(_) | ProvisionError::Io { .. } => {
             report.why(format!("what was made so far is in {}", args.dir.display()))
         }
     }
+}
+
+/// The same command into another directory.
+fn elsewhere(args: &Create) -> Line {
+    let mut dir = args.dir.clone().into_os_string();
+    dir.push("-2");
+    let line = Line::new("cluster create").with("--name", &args.name).with_path("--dir", dir);
+    let line = args.nodes.iter().fold(line, |line, node| line.another("--node", node));
+    let durability = args.durability.to_possible_value();
+    let durability = durability.map(|value| value.get_name().to_owned());
+    line.given("-n", args.n)
+        .with("--partitions", args.partitions)
+        .given("--durability", durability)
+        .flag("--no-context", args.no_context)
 }
 
 /// Copies of each key, if there are as many nodes.

@@ -6,7 +6,7 @@
 use crate::args::data::Del;
 use crate::commands::put::{ok_line, token, written_json};
 use crate::commands::{Done, options};
-use crate::connect::{App, Session};
+use crate::connect::{App, RETRIES, Session, TimeLeft};
 use crate::exit::Exit;
 use crate::report::text::{count, key as shown};
 use crate::report::{Report, client, json, mistakes};
@@ -18,23 +18,32 @@ use std::time::{Duration, Instant};
 
 /// Deletes the keys.
 pub(crate) async fn run(app: &App, args: Del) -> Done {
-    let context = args.context.as_deref().map(token).transpose()?;
-    if context.is_some() && args.keys.len() > 1 {
+    if args.context.is_some() && args.keys.len() > 1 {
         let what = "del: a context is of one key, and several are named";
-        return Err(Report::new(Exit::Usage, what).next("see", "galvani del --help"));
+        return Err(Report::new(Exit::Usage, what).next("see", "galvani help del"));
     }
-    let session = app.connect().await?;
+    let context = args.context.as_deref().zip(args.keys.first());
+    let context = context.map(|(text, key)| token(text, app, &args.bucket, key)).transpose()?;
     match &args.prefix {
-        Some(prefix) => by_prefix(app, &session, &args, prefix.clone()).await,
-        None => several(app, &session, &args, context).await,
+        Some(prefix) => {
+            if !args.yes && !confirmed(app, &args, prefix)? {
+                return Ok(Exit::Refused);
+            }
+            let session = app.connect_with(app.timeout(), RETRIES).await?;
+            by_prefix(app, &session, &args, prefix.clone()).await
+        }
+        None => several(app, &app.connect().await?, &args, context).await,
     }
 }
 
 async fn several(app: &App, session: &Session, args: &Del, context: Option<Context>) -> Done {
     let mut worst = Exit::Done;
+    // Each key is a call; connecting is part of the first one's time.
+    let mut time = session.time;
     for key in &args.keys {
         let began = Instant::now();
-        let outcome = one(session, args, key, context.as_ref()).await;
+        let outcome = one(app, session, args, key, context.as_ref(), time).await;
+        time = TimeLeft::of(app.timeout());
         let exit = match outcome {
             Ok(Some(written)) => {
                 tell(app, key, &written, began.elapsed())?;
@@ -57,17 +66,20 @@ async fn several(app: &App, session: &Session, args: &Del, context: Option<Conte
 
 /// Deletes one key. `None`: there was nothing to delete.
 async fn one(
+    app: &App,
     session: &Session,
     args: &Del,
     key: &Bytes,
     context: Option<&Context>,
+    time: TimeLeft,
 ) -> Result<Option<Written>, Report> {
-    let retype = options::retype("del", &args.bucket.bucket, key, "");
+    let retype = options::retype(app, "del", &args.bucket.bucket, key, args.line_of(key));
     let bucket = session.bucket(&args.bucket);
     let seen = match context {
         Some(context) => context.clone(),
         None => {
             let get = options::read(bucket.get(key.clone()), args.copies, args.read);
+            let get = get.timeout(time.left());
             let read = get.await.map_err(|error| client::report(&error, &retype))?;
             if read.values().next().is_none() {
                 return Ok(None);
@@ -76,7 +88,11 @@ async fn one(
         }
     };
     let delete = options::write(bucket.delete(key.clone()).after(&seen), args.copies, args.write);
-    let written = delete.send().await.map_err(|error| client::report(&error, &retype))?;
+    let written = delete
+        .timeout(time.left())
+        .send()
+        .await
+        .map_err(|error| client::report(&error, &retype))?;
     Ok(Some(written))
 }
 
@@ -93,10 +109,7 @@ fn tell(app: &App, key: &Bytes, written: &Written, took: Duration) -> Result<(),
 }
 
 async fn by_prefix(app: &App, session: &Session, args: &Del, prefix: Bytes) -> Done {
-    if !args.yes && !confirmed(&prefix)? {
-        return Ok(Exit::Refused);
-    }
-    let listing = options::retype("del", &args.bucket.bucket, &prefix, "");
+    let listing = options::retype(app, "del", &args.bucket.bucket, &prefix, args.line());
     let mut list = session.bucket(&args.bucket).list(prefix);
     if let Some(r) = args.read.r {
         list = list.r(r);
@@ -105,7 +118,9 @@ async fn by_prefix(app: &App, session: &Session, args: &Del, prefix: Bytes) -> D
     while let Some(page) = list.next_page().await.map_err(|e| client::report(&e, &listing))? {
         let keys = page.keys.into_iter().map(|listed| listed.key);
         let mut deletes = stream::iter(keys)
-            .map(|key| async move { one(session, args, &key, None).await })
+            .map(|key| async move {
+                one(app, session, args, &key, None, TimeLeft::of(app.timeout())).await
+            })
             .buffer_unordered(AT_ONCE);
         while let Some(outcome) = deletes.next().await {
             match outcome {
@@ -131,13 +146,21 @@ async fn by_prefix(app: &App, session: &Session, args: &Del, prefix: Bytes) -> D
     Ok(worst)
 }
 
-fn confirmed(prefix: &[u8]) -> Result<bool, Report> {
+fn confirmed(app: &App, args: &Del, prefix: &[u8]) -> Result<bool, Report> {
     if !io::stdin().is_terminal() {
         let what = "del --prefix deletes many keys: say --yes";
-        return Err(Report::new(Exit::Usage, what).why("NOTHING WAS WRITTEN"));
+        let line = app.again(args.line().flag("--yes", true));
+        let report = Report::new(Exit::Usage, what).why("NOTHING WAS WRITTEN");
+        return Err(report.next("say", line.to_string()));
     }
     let mut err = io::stderr().lock();
-    let asked = write!(err, "delete every key that starts with {:?}? [y/N] ", shown(prefix));
+    let bucket = &args.bucket.bucket;
+    let asked = match prefix.is_empty() {
+        true => write!(err, "delete every key of bucket {bucket}? [y/N] "),
+        false => {
+            write!(err, "delete every key of {bucket} that starts with {}? [y/N] ", shown(prefix))
+        }
+    };
     let mut answer = String::new();
     let told =
         asked.and_then(|()| err.flush()).and_then(|()| io::stdin().lock().read_line(&mut answer));
@@ -153,7 +176,7 @@ pub(crate) fn worse(one: Exit, other: Exit) -> Exit {
         Exit::OutOfDate | Exit::Usage => 3,
         Exit::Refused | Exit::TimedOut => 4,
         Exit::NotTrusted | Exit::NoServer => 5,
-        Exit::Unexpected => 6,
+        Exit::Unexpected | Exit::Interrupted => 6,
         Exit::Unknown => 7,
     };
     if rank(other) > rank(one) { other } else { one }

@@ -2,6 +2,7 @@
 //!
 //! Shows owners that did not answer as such; changes nothing.
 
+use crate::args::line::Line;
 use crate::args::see::Explain;
 use crate::commands::{Done, options};
 use crate::connect::App;
@@ -16,7 +17,8 @@ use std::collections::BTreeSet;
 /// Explains the key.
 pub(crate) async fn run(app: &App, args: Explain) -> Done {
     let session = app.connect().await?;
-    let retype = options::retype("explain", &args.bucket.bucket, &args.key, "");
+    let line = Line::new("explain").place(&args.key).in_bucket(&args.bucket.bucket);
+    let retype = options::retype(app, "explain", &args.bucket.bucket, &args.key, line);
     let asked = session.bucket(&args.bucket).explain(args.key.clone()).await;
     let explanation = asked.map_err(|error| client::report(&error, &retype))?;
     let view = session.client.cluster();

@@ -8,7 +8,7 @@ use crate::commands::put::save_context;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
-use crate::report::client;
+use crate::report::client::{self, Retype};
 use crate::report::text::{clock, printable, quoted};
 use crate::report::{json, mistakes};
 use galvani_client::{Read, Sibling};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 /// Reads the key.
 pub(crate) async fn run(app: &App, args: Get) -> Done {
     let session = app.connect().await?;
-    let retype = options::retype("get", &args.bucket.bucket, &args.key, "");
+    let retype = options::retype(app, "get", &args.bucket.bucket, &args.key, args.line());
     let began = Instant::now();
     let get = session.bucket(&args.bucket).get(args.key.clone());
-    let mut get = options::read(get, args.copies, args.read);
+    let mut get = options::read(get, args.copies, args.read).timeout(session.time.left());
     if args.copies.strict {
         get = get.strict();
     }
@@ -36,10 +36,17 @@ pub(crate) async fn run(app: &App, args: Get) -> Done {
         let said: Vec<String> = read.answers.iter().map(ToString::to_string).collect();
         app.out.say(&format!("{}   in {}", said.join("   "), crate::report::text::Span(took)));
     }
-    show(app, &session, &args, &read, took)
+    show(app, &session, &args, &read, &retype, took)
 }
 
-fn show(app: &App, session: &Session, args: &Get, read: &Read, took: Duration) -> Done {
+fn show(
+    app: &App,
+    session: &Session,
+    args: &Get,
+    read: &Read,
+    retype: &Retype,
+    took: Duration,
+) -> Done {
     let values: Vec<&Sibling> = read.siblings.iter().filter(|one| one.value.is_some()).collect();
     let exit = match (values.len(), args.siblings) {
         (0, _) => Exit::NotFound,
@@ -50,15 +57,11 @@ fn show(app: &App, session: &Session, args: &Get, read: &Read, took: Duration) -
         app.out.json(document(session, args, read, &values, took))?;
         return Ok(exit);
     }
-    let bucket = args.bucket.bucket.as_str();
     match (values.as_slice(), args.siblings) {
         ([], _) => Err(mistakes::not_found(&args.key)),
         (all, Some(SiblingsAs::Table | SiblingsAs::Json)) => table(app, all),
         ([one], None) => print(app, one.value.as_deref().unwrap_or_default()),
-        (_, None) => {
-            let place = mistakes::place(bucket, &args.key);
-            Err(mistakes::siblings(read, &options::subject(&args.bucket.bucket, &args.key), &place))
-        }
+        (_, None) => Err(mistakes::siblings(read, retype, &args.read)),
     }
 }
 

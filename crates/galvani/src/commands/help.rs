@@ -103,8 +103,8 @@ A failed write says what became of it:
   THE WRITE IS STORED ..   some replicas have it, and it may spread       exit 6
   THE WRITE MAY BE STORED  nobody said so, and it may spread              exit 6
 
-With -o json the error is a document on stdout too: schema galvani.error/1 with fields exit, error,
-why, next, kind, applied (no, maybe), acks, answers, request_id.
+With -o json the error is a document on stdout too, wrong usage included: schema galvani.error/1
+with fields exit, error, why, next, kind, applied (no, maybe), acks, answers, request_id.
 
 see also: galvani help exit-codes, galvani help quorums
 ";

@@ -2,43 +2,44 @@
 //!
 //! A record is read first and written only if it differs: an import that was cut short is simply
 //! started again, and nothing becomes a sibling. Memory is bounded by the records under way, not by
-//! the file. Next to read: `record.rs`, the format.
+//! the file. Next to read: `record.rs`, the format; `import/lines.rs`, the file.
+
+mod lines;
 
 use crate::args::data::Import;
 use crate::commands::del::worse;
-use crate::commands::patience::patient;
+use crate::commands::patience::{Interrupted, Patience, Signals, Stop};
 use crate::commands::progress::bar;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
-use crate::record::{Record, RecordError};
+use crate::record::Record;
+use crate::report::client::{About, Retype};
 use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json, mistakes};
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::StreamExt;
 use galvani_client::Error;
-use galvani_model::limits::{KEY_BYTES_MAX, SIBLINGS_MAX, VALUE_BYTES_MAX};
 use indicatif::ProgressBar;
+use lines::Line;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// A line of the file.
-struct Line {
-    number: u64,
-    bytes: Vec<u8>,
-}
 
 /// What became of a record.
 enum Outcome {
     Written,
     Same,
     Failed(Report),
+    /// The run ends: the cluster did not answer for too long.
+    GaveUp(Error),
 }
 
 /// How many came to what.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Tally {
     written: u64,
     same: u64,
@@ -46,82 +47,192 @@ struct Tally {
     last_line: u64,
 }
 
+/// Why a run ends before the file does.
+enum Early {
+    Interrupted,
+    GaveUp(Error),
+    Failures,
+    /// The file cannot be read any further.
+    Broken(Report),
+}
+
 /// Loads the file.
 pub(crate) async fn run(app: &App, args: Import) -> Done {
-    let stdin = args.file.as_os_str() == "-";
-    let (source, total): (Box<dyn BufRead>, Option<u64>) = match stdin {
-        true => (Box::new(BufReader::new(io::stdin())), None),
-        false => open(&args.file)?,
-    };
-    let mut failures = match &args.failed {
-        Some(path) => Some(create(path)?),
-        None => None,
-    };
+    let (lines, total) = lines::open(&args.file, args.skip)?;
+    let mut failures = args.failed.as_deref().map(create).transpose()?;
+    let signals = Signals::taken()?;
     let timeout = app.global.timeout.unwrap_or(TIMEOUT);
     let session = app.connect_with(timeout, RETRIES).await?;
     let began = Instant::now();
-    let bar = bar(&app.out, total, "import");
-    let (mut tally, mut worst, mut broken) = (Tally::default(), Exit::Done, None);
-    {
-        let (session, args) = (&session, &args);
-        let lines = stream::iter(Lines { source, number: 0, skip: args.skip, done: false });
-        let mut outcomes = lines
-            .map(|line| async move {
-                match line {
-                    Ok(line) => {
-                        let outcome = one(session, args, &line).await;
-                        (Some(line), outcome)
-                    }
-                    Err(report) => (None, Outcome::Failed(report)),
-                }
-            })
-            .buffer_unordered(usize::from(args.concurrency));
-        while let Some((line, outcome)) = outcomes.next().await {
-            let Some(line) = line else {
-                if let Outcome::Failed(report) = outcome {
-                    broken = Some(report);
-                }
-                break;
-            };
-            bar.inc(1);
-            tally.last_line = tally.last_line.max(line.number);
-            match outcome {
-                Outcome::Written => tally.written += 1,
-                Outcome::Same => tally.same += 1,
-                Outcome::Failed(report) => {
-                    tally.failed += 1;
-                    worst = worse(worst, report.exit);
-                    keep(&line, failures.as_mut(), args)?;
-                    tell_failure(app, &bar, &line, &report, tally.failed);
-                    if tally.failed >= u64::from(args.max_failures) {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    bar.finish_and_clear();
+    let about = About { bucket: Some(args.bucket.bucket.clone()), timeout, ..app.about() };
+    let subject = args.file.display().to_string();
+    let retype = Retype { command: "import", subject, line: app.again(args.line()), about };
+    let mut run = Run {
+        app,
+        session: &session,
+        args: &args,
+        retype: &retype,
+        patience: Patience::of(args.patience),
+        bar: bar(&app.out, total, "import"),
+        under_way: RefCell::default(),
+        stopping: Cell::new(false),
+    };
+    let mut tally = Tally::default();
+    let mut worst = Exit::Done;
+    let ended = run.all(lines, signals, &mut tally, &mut worst, failures.as_mut()).await;
+    run.bar.finish_and_clear();
     if let (Some(file), Some(path)) = (&mut failures, &args.failed) {
-        file.flush().map_err(|error| mistakes::file(path, &error))?;
+        file.flush().map_err(|error| crate::context::io_report(path, &error))?;
     }
-    tell(app, &args, &tally, began.elapsed())?;
-    match broken {
-        Some(report) => Err(report),
-        None => Ok(worst),
+    match ended? {
+        None => {
+            tell(app, &tally, began.elapsed())?;
+            Ok(worst)
+        }
+        Some(early) => Err(run.cut_short(early, &tally, worst)),
     }
 }
 
-/// Writes one record, unless it is there already.
-async fn one(session: &Session, args: &Import, line: &Line) -> Outcome {
-    let record = match Record::parse(&line.bytes) {
-        Ok(record) => record,
-        Err(error) => return Outcome::Failed(malformed(line, &error)),
-    };
-    let stored = patient(|tries| store(session, args, &record, tries > 0)).await;
-    stored.unwrap_or_else(|error| {
-        let retype = options::retype("import", &args.bucket.bucket, &record.key, "");
-        Outcome::Failed(client::report(&error, &retype))
-    })
+/// An import under way.
+struct Run<'a> {
+    app: &'a App,
+    session: &'a Session,
+    args: &'a Import,
+    retype: &'a Retype,
+    patience: Patience,
+    bar: ProgressBar,
+    /// Numbers of the lines that are begun and not done.
+    under_way: RefCell<BTreeSet<u64>>,
+    /// No further line is begun.
+    stopping: Cell<bool>,
+}
+
+impl Run<'_> {
+    /// Until the file ends, or the run does before it. Records under way are waited for unless it
+    /// is interrupted.
+    async fn all(
+        &mut self,
+        lines: lines::Source,
+        mut signals: Signals,
+        tally: &mut Tally,
+        worst: &mut Exit,
+        mut failures: Option<&mut BufWriter<File>>,
+    ) -> Result<Option<Early>, Report> {
+        let this = &*self;
+        let lines = lines.take_while(|_| std::future::ready(!this.stopping.get()));
+        let outcomes = lines
+            .map(|line| async move {
+                let line = line?;
+                this.under_way.borrow_mut().insert(line.number);
+                let outcome = this.one(&line).await;
+                if !matches!(outcome, Outcome::GaveUp(_)) {
+                    this.under_way.borrow_mut().remove(&line.number);
+                }
+                Ok::<_, Report>((line, outcome))
+            })
+            .buffer_unordered(usize::from(this.args.concurrency));
+        let mut outcomes = std::pin::pin!(outcomes);
+        let mut early = None;
+        loop {
+            let next = outcomes.next();
+            let next = this.patience.watch(&this.app.out, &this.bar, &mut signals, next).await;
+            let (line, outcome) = match next {
+                Ok(Some(Ok(done))) => done,
+                Ok(Some(Err(broken))) => {
+                    this.stopping.set(true);
+                    early.get_or_insert(Early::Broken(broken));
+                    continue;
+                }
+                Ok(None) => return Ok(early),
+                Err(Interrupted) => return Ok(Some(Early::Interrupted)),
+            };
+            match outcome {
+                Outcome::Written => tally.written += 1,
+                Outcome::Same => tally.same += 1,
+                Outcome::GaveUp(error) => {
+                    this.stopping.set(true);
+                    early.get_or_insert(Early::GaveUp(error));
+                    continue;
+                }
+                Outcome::Failed(report) => {
+                    tally.failed += 1;
+                    *worst = worse(*worst, report.exit);
+                    keep(&line, failures.as_deref_mut(), this.args)?;
+                    this.tell_failure(&line, &report, tally.failed);
+                    if tally.failed >= u64::from(this.args.max_failures) {
+                        this.stopping.set(true);
+                        early.get_or_insert(Early::Failures);
+                    }
+                }
+            }
+            this.bar.inc(1);
+            tally.last_line = tally.last_line.max(line.number);
+        }
+    }
+
+    /// Writes one record, unless it is there already.
+    async fn one(&self, line: &Line) -> Outcome {
+        let record = match Record::parse(&line.bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                return Outcome::Failed(Report::new(Exit::Refused, error.to_string()));
+            }
+        };
+        let store = |tries| store(self.session, self.args, &record, tries > 0);
+        match self.patience.record(store).await {
+            Ok(outcome) => outcome,
+            Err(Stop::GaveUp(error)) => Outcome::GaveUp(error),
+            Err(Stop::Final(error)) => {
+                let subject = options::subject(&self.args.bucket.bucket, &record.key);
+                let retype = Retype { subject, ..self.retype.clone() };
+                Outcome::Failed(client::report(&error, &retype))
+            }
+        }
+    }
+
+    fn tell_failure(&self, line: &Line, report: &Report, failed: u64) {
+        let text = format!("failed line {}: {}", line.number, report.what());
+        let out = &self.app.out;
+        match failed {
+            1..=FAILURES_TOLD => self.bar.suspend(|| out.say(&text)),
+            _ if failed == FAILURES_TOLD + 1 => {
+                let text = "more failures are not shown; --failed FILE keeps them";
+                self.bar.suspend(|| out.say(text));
+            }
+            _ => {}
+        }
+    }
+
+    /// How far it came, and how to go on from there.
+    fn cut_short(&self, early: Early, tally: &Tally, worst: Exit) -> Report {
+        let report = match early {
+            Early::Interrupted => Report::new(Exit::Interrupted, "import: interrupted"),
+            Early::GaveUp(error) => client::gave_up(&error, self.retype, self.args.patience),
+            Early::Failures => {
+                let failed = count(tally.failed, "failure");
+                Report::new(worst, format!("import: gave up after {failed} (--max-failures)"))
+            }
+            Early::Broken(report) => report,
+        };
+        let Tally { written, same, failed, last_line } = *tally;
+        let report = report
+            .why(counts(tally))
+            .why("what is there already is not written again when it goes on")
+            .field("written", written)
+            .field("unchanged", same)
+            .field("failed", failed)
+            .field("last_line", last_line);
+        let skip = self.under_way.borrow().first().map_or(last_line, |line| line - 1);
+        let skip = skip.max(self.args.skip);
+        // Without reading first, what is there already would be written beside itself.
+        let mut line = self.retype.line.clone().without("--blind");
+        if skip > 0 {
+            line = line.with("--skip", skip);
+        }
+        report
+            .next("go on", line.to_string())
+            .next("see", self.retype.about.command("status").to_string())
+    }
 }
 
 /// One try. Another one reads first in any case: the one before may have left something.
@@ -153,28 +264,13 @@ async fn store(
     Ok(Outcome::Written)
 }
 
-fn malformed(line: &Line, error: &RecordError) -> Report {
-    Report::new(Exit::Refused, format!("import: line {}: {error}", line.number))
-}
-
-fn tell_failure(app: &App, bar: &ProgressBar, line: &Line, report: &Report, failed: u64) {
-    let text = format!("failed line {}: {}", line.number, report.what());
-    match failed {
-        1..=FAILURES_TOLD => bar.suspend(|| app.out.say(&text)),
-        _ if failed == FAILURES_TOLD + 1 => {
-            bar.suspend(|| app.out.say("more failures are not shown; see --failed FILE"));
-        }
-        _ => {}
-    }
-}
-
 fn keep(line: &Line, failures: Option<&mut BufWriter<File>>, args: &Import) -> Result<(), Report> {
     let (Some(file), Some(path)) = (failures, &args.failed) else { return Ok(()) };
     let wrote = file.write_all(&line.bytes).and_then(|()| file.write_all(b"\n"));
-    wrote.map_err(|error| mistakes::file(path, &error))
+    wrote.map_err(|error| crate::context::io_report(path, &error))
 }
 
-fn tell(app: &App, args: &Import, tally: &Tally, took: Duration) -> Result<(), Report> {
+fn tell(app: &App, tally: &Tally, took: Duration) -> Result<(), Report> {
     let Tally { written, same, failed, last_line } = *tally;
     if app.out.is_json() {
         let mut map = json::object("galvani.import/1");
@@ -183,87 +279,28 @@ fn tell(app: &App, args: &Import, tally: &Tally, took: Duration) -> Result<(), R
         map.insert("failed".to_owned(), failed.into());
         map.insert("last_line".to_owned(), last_line.into());
         map.insert("ms".to_owned(), json::millis(took));
-        app.out.json(map)?;
+        app.out.json(map)
     } else if !app.out.quiet {
         let rate = (written + same) as f64 / took.as_secs_f64().max(1e-9);
         app.out.line(&format!(
-            "{}  {} written, {} there already, {} failed  in {}, {}/s",
+            "{}  {}  in {}, {}/s",
             if failed == 0 { "ok" } else { "partly" },
-            count(written, "record"),
-            grouped(same),
-            grouped(failed),
+            counts(tally),
             Span(took),
             grouped(rate as u64)
-        ))?;
-    }
-    if failed >= u64::from(args.max_failures) {
-        app.out.note(&format!(
-            "gave up after {failed} failures, near line {last_line}; start it again to go on"
-        ));
-    }
-    Ok(())
-}
-
-/// The lines of the file, empty ones left out; an unreadable one ends it.
-struct Lines {
-    source: Box<dyn BufRead>,
-    number: u64,
-    skip: u64,
-    done: bool,
-}
-
-impl Iterator for Lines {
-    type Item = Result<Line, Report>;
-
-    fn next(&mut self) -> Option<Result<Line, Report>> {
-        while !self.done {
-            let mut bytes = Vec::new();
-            let mut bounded = io::Read::take(&mut self.source, LINE_BYTES_MAX + 1);
-            self.number += 1;
-            let failed = match bounded.read_until(b'\n', &mut bytes) {
-                Ok(0) => return None,
-                Ok(_) if bytes.len() as u64 > LINE_BYTES_MAX => "the line is too long".to_owned(),
-                Ok(_) => {
-                    let text = bytes.trim_ascii();
-                    if self.number <= self.skip || text.is_empty() {
-                        continue;
-                    }
-                    return Some(Ok(Line { number: self.number, bytes: text.to_vec() }));
-                }
-                Err(error) => error.to_string(),
-            };
-            self.done = true;
-            let what = format!("import: line {}: {failed}", self.number);
-            return Some(Err(Report::unexpected(what)));
-        }
-        None
+        ))
+    } else {
+        Ok(())
     }
 }
 
-/// The file and how many lines it has.
-fn open(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Report> {
-    let file = |error| mistakes::file(path, &error);
-    let opened = File::open(path).map_err(file)?;
-    let regular = opened.metadata().map_err(file)?.is_file();
-    let total = match regular {
-        true => Some(count_lines(File::open(path).map_err(file)?).map_err(file)?),
-        false => None,
-    };
-    Ok((Box::new(BufReader::new(opened)), total))
-}
-
-fn count_lines(file: File) -> io::Result<u64> {
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    let mut lines = 0;
-    loop {
-        let block = reader.fill_buf()?;
-        if block.is_empty() {
-            return Ok(lines);
-        }
-        lines += block.iter().filter(|&&byte| byte == b'\n').count() as u64;
-        let length = block.len();
-        reader.consume(length);
-    }
+fn counts(tally: &Tally) -> String {
+    format!(
+        "{} written, {} there already, {} failed",
+        count(tally.written, "record"),
+        grouped(tally.same),
+        grouped(tally.failed)
+    )
 }
 
 fn create(path: &Path) -> Result<BufWriter<File>, Report> {
@@ -275,27 +312,3 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const RETRIES: u8 = 4;
 /// Failures told one by one; all go to `--failed`.
 const FAILURES_TOLD: u64 = 20;
-/// Longest line: every byte of a key with the most and largest values, escaped as `\u0000`.
-const LINE_BYTES_MAX: u64 = 6 * (KEY_BYTES_MAX + 2 * VALUE_BYTES_MAX + 64 * SIBLINGS_MAX) as u64;
-
-#[cfg(test)]
-mod tests {
-    use super::Lines;
-
-    fn lines(text: &'static str, skip: u64) -> Vec<(u64, String)> {
-        let lines = Lines { source: Box::new(text.as_bytes()), number: 0, skip, done: false };
-        lines
-            .map(|line| line.map_err(|report| report.to_string()).expect("readable"))
-            .map(|line| (line.number, String::from_utf8_lossy(&line.bytes).into_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn lines_are_numbered_and_empty_ones_left_out() {
-        let text = "a\n\n b \r\nlast";
-        let all = [(1, "a"), (3, "b"), (4, "last")].map(|(n, text)| (n, text.to_owned()));
-        assert_eq!(lines(text, 0), all);
-        assert_eq!(lines(text, 1), all[1..]);
-        assert_eq!(lines("", 0), []);
-    }
-}

@@ -5,10 +5,10 @@
 
 use crate::args::Format;
 use crate::args::data::Ls;
-use crate::commands::Done;
-use crate::connect::App;
+use crate::commands::{Done, options};
+use crate::connect::{App, RETRIES};
 use crate::exit::Exit;
-use crate::report::client::{self, Retype};
+use crate::report::client::{self, About, Retype};
 use crate::report::json;
 use crate::report::text::{count, key as shown};
 use galvani_client::ListedKey;
@@ -16,9 +16,10 @@ use serde_json::{Map, Value};
 
 /// Lists the keys.
 pub(crate) async fn run(app: &App, args: Ls) -> Done {
-    let session = app.connect().await?;
-    let retype =
-        Retype { command: "ls", subject: shown(&args.prefix), typed: "galvani ls".to_owned() };
+    let session = app.connect_with(app.timeout(), RETRIES).await?;
+    let about = About { bucket: Some(args.bucket.bucket.clone()), ..app.about() };
+    let subject = options::subject(&args.bucket.bucket, &args.prefix);
+    let retype = Retype { command: "ls", subject, line: app.again(args.line()), about };
     let mut list = session.bucket(&args.bucket).list(args.prefix.clone());
     if args.strict {
         list = list.strict();

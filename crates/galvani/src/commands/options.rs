@@ -1,8 +1,11 @@
 //! From quorum options to requests, and back to what people would type again.
 
 use crate::args::data::{Copies, ReadQuorum, WriteQuorum};
-use crate::report::client::Retype;
-use crate::report::text::{printable, shell};
+use crate::args::line::Line;
+use crate::connect::App;
+use crate::report::client::{About, Retype};
+use crate::report::text::printable;
+use bytes::Bytes;
 use galvani_client::{BucketName, Get, Put};
 
 /// A read with what the options ask for; `strict` only where the command reads for its own sake.
@@ -39,17 +42,16 @@ pub(crate) fn write<State>(mut put: Put<State>, copies: Copies, asked: WriteQuor
     put
 }
 
-/// A command on a key as it could be typed again; `rest` comes behind the key.
-pub(crate) fn retype(command: &'static str, bucket: &BucketName, key: &[u8], rest: &str) -> Retype {
-    let option = match bucket.as_str() {
-        "default" => String::new(),
-        bucket => format!(" -b {bucket}"),
-    };
-    Retype {
-        command,
-        subject: subject(bucket, key),
-        typed: format!("galvani {command} {}{rest}{option}", shell(key)),
-    }
+/// A command on a key as it could be typed again: `line` has the options of the command itself.
+pub(crate) fn retype(
+    app: &App,
+    command: &'static str,
+    bucket: &BucketName,
+    key: &Bytes,
+    line: Line,
+) -> Retype {
+    let about = About { bucket: Some(bucket.clone()), key: Some(key.clone()), ..app.about() };
+    Retype { command, subject: subject(bucket, key), line: app.again(line), about }
 }
 
 /// A key as blocks name it: `cart/42`, or `bucket:key`.

@@ -3,12 +3,12 @@
 //! Shell users never asked for siblings: the read comes first, and the line says when more than one
 //! value was superseded.
 
-use crate::args::data::Put;
+use crate::args::data::{InBucket, Put};
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
-use crate::report::client::{self, Retype};
-use crate::report::text::{Span, count, shell};
+use crate::report::client::{self, About, Retype};
+use crate::report::text::{Span, count};
 use crate::report::{Report, json, mistakes};
 use bytes::Bytes;
 use galvani_client::{Context, Outcome, Read, Written};
@@ -33,9 +33,11 @@ enum Replaces {
 /// Stores the value.
 pub(crate) async fn run(app: &App, args: Put) -> Done {
     let given = args.value.clone().map(value_of).transpose()?;
-    let token = args.context.as_deref().map(token).transpose()?;
+    let token = args.context.as_deref().map(|text| token(text, app, &args.bucket, &args.key));
+    let token = token.transpose()?;
     let session = app.connect().await?;
-    let retype = retype(&args);
+    let bucket = &args.bucket.bucket;
+    let retype = options::retype(app, "put", bucket, &args.key, args.line());
     let began = Instant::now();
     let replaces = match (token, args.blind) {
         (Some(token), _) => Replaces::Token(token),
@@ -44,7 +46,7 @@ pub(crate) async fn run(app: &App, args: Put) -> Done {
     };
     let value = match (given, args.take, &replaces) {
         (Some(value), _, _) => value,
-        (None, Some(take), Replaces::Seen(read)) => taken(read, take, &args)?,
+        (None, Some(take), Replaces::Seen(read)) => taken(read, take, &retype)?,
         (None, _, _) => unreachable!("clap asks for a value or --take, which reads"),
     };
     let put = session.bucket(&args.bucket).put(args.key.clone(), value);
@@ -53,36 +55,38 @@ pub(crate) async fn run(app: &App, args: Put) -> Done {
         Replaces::Token(token) => put.after(token),
         Replaces::Nothing => put.blind(),
     };
-    let put = options::write(put, args.copies, args.write);
+    let put = options::write(put, args.copies, args.write).timeout(session.time.left());
     let written = put.send().await.map_err(|error| client::report(&error, &retype))?;
     if let Some(path) = &args.context_out {
         save_context(path, &written.context)?;
     }
-    tell(app, &session, &args, &replaces, &written, began.elapsed())?;
+    tell(app, &session, &args, &replaces, &written, &retype.about, began.elapsed())?;
     Ok(Exit::Done)
 }
 
 async fn read(session: &Session, args: &Put, retype: &Retype) -> Result<Read, Report> {
     let get = session.bucket(&args.bucket).get(args.key.clone());
-    let get = options::read(get, args.copies, args.read);
+    let get = options::read(get, args.copies, args.read).timeout(session.time.left());
     get.await.map_err(|error| {
         let report = client::report(&error, retype);
-        match error.is_retryable() {
-            true => report
-                .why("put reads first, to replace what is there")
-                .next("or", format!("{} --blind", retype.typed)),
+        let blind = retype.line.clone().without("-r").without("--pr").flag("--blind", true);
+        match error.is_retryable() && args.take.is_none() {
+            true => {
+                let report = report.why("put reads first, to replace what is there");
+                match blind.is_short() {
+                    true => report.next("or", blind.to_string()),
+                    false => report,
+                }
+            }
             false => report,
         }
     })
 }
 
-fn taken(read: &Read, take: usize, args: &Put) -> Result<Bytes, Report> {
+fn taken(read: &Read, take: usize, retype: &Retype) -> Result<Bytes, Report> {
     let values: Vec<&Bytes> = read.values().collect();
     let picked = take.checked_sub(1).and_then(|index| values.get(index).copied());
-    picked.cloned().ok_or_else(|| {
-        let place = mistakes::place(args.bucket.bucket.as_str(), &args.key);
-        mistakes::no_such_sibling(take, values.len(), &place)
-    })
+    picked.cloned().ok_or_else(|| mistakes::no_such_sibling(take, values.len(), &retype.about))
 }
 
 fn tell(
@@ -91,6 +95,7 @@ fn tell(
     args: &Put,
     replaces: &Replaces,
     written: &Written,
+    about: &About,
     took: Duration,
 ) -> Result<(), Report> {
     let superseded = match replaces {
@@ -111,19 +116,17 @@ fn tell(
     if let Some(superseded @ 2..) = superseded {
         app.out.note(&format!("superseded {superseded} values"));
     }
-    let place = mistakes::place(args.bucket.bucket.as_str(), &args.key);
     match replaces {
         Replaces::Token(_) if written.siblings_now > 1 => {
-            app.out.note(&mistakes::kept_as_sibling(written.siblings_now, &place));
+            app.out.note(&mistakes::kept_as_sibling(written.siblings_now, about));
         }
-        Replaces::Seen(_) if written.siblings_now > 1 => app.out.note(&format!(
-            "others wrote at the same time: {} now\n  merge  galvani update {place} -- CMD",
-            count(u64::from(written.siblings_now), "value")
-        )),
+        Replaces::Seen(_) if written.siblings_now > 1 => {
+            app.out.note(&mistakes::written_meanwhile(written.siblings_now, about));
+        }
         Replaces::Token(_) | Replaces::Seen(_) | Replaces::Nothing => {}
     }
     if written.siblings_now as usize >= SIBLINGS_WARN {
-        app.out.note(&mistakes::many_siblings(written.siblings_now, &place));
+        app.out.note(&mistakes::many_siblings(written.siblings_now, about));
     }
     session.note_overlap(app, &args.bucket, args.copies.n, args.read.r, args.write.w);
     Ok(())
@@ -205,18 +208,21 @@ fn bounded(from: &str, source: impl io::Read) -> Result<Bytes, Report> {
 }
 
 /// A context: the text itself, or a file that holds it.
-pub(crate) fn token(text: &str) -> Result<Context, Report> {
+pub(crate) fn token(
+    text: &str,
+    app: &App,
+    bucket: &InBucket,
+    key: &Bytes,
+) -> Result<Context, Report> {
     let path = Path::new(text);
     let text = match path.is_file() {
         true => fs::read_to_string(path).map_err(|error| mistakes::file(path, &error))?,
         false => text.to_owned(),
     };
     text.trim().parse().map_err(|_| {
-        Report::new(Exit::Refused, "--context is neither a context nor a file that holds one")
-            .why("NOTHING WAS WRITTEN")
-            .field("kind", "context_malformed")
-            .field("applied", "no")
-            .next("read again", "galvani get KEY --context-out FILE")
+        let about =
+            About { bucket: Some(bucket.bucket.clone()), key: Some(key.clone()), ..app.about() };
+        mistakes::no_context(&about)
     })
 }
 
@@ -224,19 +230,6 @@ pub(crate) fn token(text: &str) -> Result<Context, Report> {
 pub(crate) fn save_context(path: &Path, context: &Context) -> Result<(), Report> {
     fs::write(path, format!("{context}\n")).map_err(|error| mistakes::file(path, &error))
 }
-
-fn retype(args: &Put) -> Retype {
-    let value = args.value.as_ref().map(|value| shell(value.as_bytes()).into_owned());
-    let value = match value {
-        Some(value) if value.chars().count() <= VALUE_CHARS_TYPED => value,
-        Some(_) => "VALUE".to_owned(),
-        None => format!("--take {}", args.take.unwrap_or(1)),
-    };
-    options::retype("put", &args.bucket.bucket, &args.key, &format!(" {value}"))
-}
-
-/// Longer values are not typed again in a suggestion.
-const VALUE_CHARS_TYPED: usize = 60;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //!
 //! The sentences come from `galvani-model/src/quorum_promise.rs`.
 
+use crate::args::line::Line;
 use crate::args::see::{Quorum, QuorumExplain};
 use crate::commands::Done;
 use crate::exit::Exit;
@@ -40,7 +41,7 @@ fn promise(args: &QuorumExplain) -> Result<Promise, Report> {
             let what_asked = format!("-{what} {asked} asks for more copies than exist (n={n})");
             Report::new(Exit::Refused, what_asked)
                 .why("such a request is refused before anything is written")
-                .next("try", format!("galvani quorum explain -n {n} -{what} {n}"))
+                .next("try", line(args).at_most(&["-r", "-w", "--pw"], n, n).to_string())
         })
     };
     let (r, w) = (number("r", args.r)?, number("w", args.w)?);
@@ -50,6 +51,14 @@ fn promise(args: &QuorumExplain) -> Result<Promise, Report> {
         Some(pw) => promise.with_primaries(number("-pw", pw)?).map_err(refused),
         None => Ok(promise),
     }
+}
+
+fn line(args: &QuorumExplain) -> Line {
+    Line::new("quorum explain")
+        .with("-n", args.n)
+        .given("-r", (args.r != Answers::Majority).then_some(args.r))
+        .given("-w", (args.w != Answers::Majority).then_some(args.w))
+        .given("--pw", args.pw)
 }
 
 fn document(promise: &Promise) -> Map<String, Value> {

@@ -3,6 +3,7 @@
 //! Logs go to stderr: text on a terminal, JSON otherwise. `--check-config` only checks.
 
 use crate::args::cluster::Server;
+use crate::args::line::Line;
 use crate::commands::Done;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -84,7 +85,7 @@ async fn either(one: &mut Signal, other: &mut Signal) {
 
 fn start_log(filter: &str) -> Result<(), Report> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
-        Report::new(Exit::Usage, format!("--log: {error}")).next("try", "--log info")
+        Report::new(Exit::Usage, format!("--log: {error}")).why("what to log is error, warn, info, debug, trace, or a filter such as galvani_node=debug")
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match io::stderr().is_terminal() {
@@ -115,7 +116,8 @@ pub(crate) fn config_report(error: &ConfigError) -> Report {
         | ConfigError::Malformed { path, .. }
         | ConfigError::OutOfBounds { path, .. } => path,
     };
-    report.next("check", format!("galvani server --config {} --check-config", path.display()))
+    let check = Line::new("server").with_path("--config", path).flag("--check-config", true);
+    report.next("check", check.to_string())
 }
 
 fn node_report(error: &NodeError, data: &Path) -> Report {

@@ -8,11 +8,13 @@
 use crate::args::data::Update;
 use crate::commands::put::{ok_line, written_json};
 use crate::commands::{Done, options};
-use crate::connect::App;
+use crate::connect::{App, Session, TimeLeft};
 use crate::exit::Exit;
-use crate::report::{Report, client, json, mistakes};
+use crate::report::client::{self, Retype};
+use crate::report::text::Span;
+use crate::report::{Report, json, mistakes};
 use bytes::Bytes;
-use galvani_client::Read;
+use galvani_client::{Read, Written};
 use galvani_model::limits::VALUE_BYTES_MAX;
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write};
@@ -22,57 +24,92 @@ use std::time::{Duration, Instant};
 /// Updates the key.
 pub(crate) async fn run(app: &App, args: Update) -> Done {
     let session = app.connect().await?;
-    let retype = options::retype("update", &args.bucket.bucket, &args.key, " -- CMD");
-    let bucket = session.bucket(&args.bucket);
+    let bucket = &args.bucket.bucket;
+    let retype = options::retype(app, "update", bucket, &args.key, args.line());
     let began = Instant::now();
+    let mut time = session.time;
     let mut stored = None;
     for round in 1..=ROUNDS_MAX {
-        // Once a round is stored no later failure may say that nothing was written.
-        let told = |report: Report| match stored {
-            None => report,
-            Some(acks) => after_a_round(&report, &args, acks),
+        let written = match one_round(&session, &args, &retype, &mut time).await {
+            Ok(written) => written,
+            // Once a round is stored no later failure may say that nothing was written.
+            Err(report) => {
+                return Err(match stored {
+                    None => report,
+                    Some(acks) => after_a_round(&report, &retype, acks),
+                });
+            }
         };
-        let get = options::read(bucket.get(args.key.clone()), args.copies, args.read);
-        let read = get.await.map_err(|error| told(client::report(&error, &retype)))?;
-        let value = merged(&args, &read).await.map_err(told)?;
-        let put = bucket.put(args.key.clone(), value).after(&read);
-        let put = options::write(put, args.copies, args.write);
-        let written = put.send().await.map_err(|error| told(client::report(&error, &retype)))?;
+        if written.siblings_now <= 1 {
+            tell(app, &args, &written, round, began.elapsed())?;
+            return Ok(Exit::Done);
+        }
         stored = Some(written.acks);
-        if written.siblings_now > 1 {
-            let now = written.siblings_now;
-            app.out.note(&format!("others wrote at the same time ({now} values); round {round}"));
-            // Apart from the others, and from each other: writers in step never get through.
-            let jitter = u64::from(began.elapsed().subsec_nanos()) % 20;
-            let pause = (5u64 << round.min(5)) + jitter * u64::from(round);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            continue;
+        let now = written.siblings_now;
+        app.out.note(&format!("others wrote at the same time ({now} values); round {round}"));
+        // Apart from the others, and from each other: writers in step never get through.
+        let jitter = u64::from(began.elapsed().subsec_nanos()) % 20;
+        let pause = (5u64 << round.min(5)) + jitter * u64::from(round);
+        tokio::time::sleep(Duration::from_millis(pause).min(time.left())).await;
+        if time.is_over() {
+            return Err(still_siblings(&retype, &format!("in {}", Span(began.elapsed()))));
         }
-        if app.out.is_json() {
-            let mut map = written_json("galvani.update/1", &written, began.elapsed());
-            json::put_bytes(&mut map, "key", &args.key);
-            map.insert("rounds".to_owned(), round.into());
-            app.out.json(map)?;
-        } else if !app.out.quiet && app.out.is_table() {
-            app.out.line(&ok_line(&written))?;
-        }
-        return Ok(Exit::Done);
     }
-    let place = mistakes::place(args.bucket.bucket.as_str(), &args.key);
-    Err(Report::new(
-        Exit::Siblings,
-        format!("update {place}: still siblings after {ROUNDS_MAX} rounds"),
-    )
-    .why("the key is written faster than it can be merged; nothing is lost")
-    .next("see", format!("galvani get {place} --siblings table")))
+    Err(still_siblings(&retype, &format!("after {ROUNDS_MAX} rounds")))
+}
+
+/// Reads, runs the command and writes, within what is left of the time. What the command itself
+/// takes does not count.
+async fn one_round(
+    session: &Session,
+    args: &Update,
+    retype: &Retype,
+    time: &mut TimeLeft,
+) -> Result<Written, Report> {
+    let bucket = session.bucket(&args.bucket);
+    let get = options::read(bucket.get(args.key.clone()), args.copies, args.read);
+    let read = get.timeout(time.left()).await.map_err(|error| client::report(&error, retype))?;
+    let began = Instant::now();
+    let value = merged(args, &read).await?;
+    time.extend(began.elapsed());
+    let put = bucket.put(args.key.clone(), value).after(&read);
+    let put = options::write(put, args.copies, args.write).timeout(time.left());
+    put.send().await.map_err(|error| client::report(&error, retype))
+}
+
+fn tell(
+    app: &App,
+    args: &Update,
+    written: &Written,
+    round: u32,
+    took: Duration,
+) -> Result<(), Report> {
+    if app.out.is_json() {
+        let mut map = written_json("galvani.update/1", written, took);
+        json::put_bytes(&mut map, "key", &args.key);
+        map.insert("rounds".to_owned(), round.into());
+        app.out.json(map)
+    } else if !app.out.quiet && app.out.is_table() {
+        app.out.line(&ok_line(written))
+    } else {
+        Ok(())
+    }
+}
+
+fn still_siblings(retype: &Retype, how_long: &str) -> Report {
+    let subject = &retype.subject;
+    Report::new(Exit::Siblings, format!("update {subject}: still siblings {how_long}"))
+        .why("the key is written faster than it can be merged; nothing is lost")
+        .next("see", retype.about.on_key("get").with("--siblings", "table").to_string())
 }
 
 /// A failure after an earlier round was stored beside the writes of others.
-fn after_a_round(report: &Report, args: &Update, acks: u8) -> Report {
-    let place = mistakes::place(args.bucket.bucket.as_str(), &args.key);
-    Report::new(Exit::Unknown, format!("update {place}: a later round failed: {}", report.what()))
+fn after_a_round(report: &Report, retype: &Retype, acks: u8) -> Report {
+    let subject = &retype.subject;
+    let what = format!("update {subject}: a later round failed: {}", report.what());
+    Report::new(Exit::Unknown, what)
         .why("AN EARLIER ROUND IS STORED, beside what others wrote at the same time")
-        .next("see", format!("galvani get {place} --siblings table"))
+        .next("see", retype.about.on_key("get").with("--siblings", "table").to_string())
         .field("applied", "maybe")
         .field("acks", acks)
 }

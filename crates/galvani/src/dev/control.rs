@@ -2,7 +2,7 @@
 //!
 //! Without `--name` or `--dir` they mean the context's cluster if it is a local one, else `dev`.
 
-use crate::args::dev::{DevCommand, OneOrAll, Which};
+use crate::args::dev::{DevCommand, One, OneOrAll, Which};
 use crate::commands::{Done, block_on};
 use crate::connect::App;
 use crate::context::io_report;
@@ -38,18 +38,18 @@ pub(crate) fn run(app: &App, command: DevCommand) -> Done {
                 ProcessState::Up | ProcessState::Paused => {
                     process::kill(&local, std::slice::from_ref(node))?;
                     let name = &node.name;
-                    app.out
-                        .say(&format!("{name} killed (SIGKILL)  back: galvani dev start {name}"));
+                    let back = one.which.line("dev start").place(name);
+                    app.out.say(&format!("{name} killed (SIGKILL)  back: {back}"));
                 }
             }
         }
         DevCommand::Pause(one) => {
             let local = find(app, &one.which)?;
-            signal(app, &local, &one.node, Signal::STOP, ProcessState::Paused)?;
+            signal(app, &local, &one, Signal::STOP, ProcessState::Paused)?;
         }
         DevCommand::Resume(one) => {
             let local = find(app, &one.which)?;
-            signal(app, &local, &one.node, Signal::CONT, ProcessState::Up)?;
+            signal(app, &local, &one, Signal::CONT, ProcessState::Up)?;
         }
         DevCommand::Destroy { yes, which } => return destroy(app, &which, yes),
     }
@@ -61,7 +61,7 @@ fn find(app: &App, which: &Which) -> Result<Local, Report> {
     let dir = directory(app, which)?;
     Local::load(&dir)?.ok_or_else(|| {
         Report::new(Exit::NoServer, format!("no local cluster in {}", dir.display()))
-            .next("try", "galvani dev -d")
+            .next("try", which.line("dev").flag("-d", true).to_string())
     })
 }
 
@@ -108,10 +108,14 @@ fn stop(app: &App, which: &OneOrAll) -> Result<(), Report> {
         return Ok(());
     }
     match &which.node {
-        Some(node) => app.out.say(&format!("{node} stopped  back: galvani dev start {node}")),
-        None => app
-            .out
-            .say(&format!("cluster {name} stopped, data and ports stay  back: galvani dev start")),
+        Some(node) => {
+            let back = which.which.line("dev start").place(node);
+            app.out.say(&format!("{node} stopped  back: {back}"));
+        }
+        None => {
+            let back = which.which.line("dev start");
+            app.out.say(&format!("cluster {name} stopped, data and ports stay  back: {back}"));
+        }
     }
     Ok(())
 }
@@ -134,19 +138,23 @@ fn begin(app: &App, which: &OneOrAll) -> Result<(), Report> {
 fn signal(
     app: &App,
     local: &Local,
-    name: &str,
+    one: &One,
     what: Signal,
     then: ProcessState,
 ) -> Result<(), Report> {
+    let name = &one.node;
     let node = &local.memory.nodes[local.index_of(name)?];
     match process::signal(local, node, what)? {
         true => app.out.say(&match then {
-            ProcessState::Paused => format!("{name} paused  go on: galvani dev resume {name}"),
+            ProcessState::Paused => {
+                let on = one.which.line("dev resume").place(name);
+                format!("{name} paused  go on: {on}")
+            }
             ProcessState::Up | ProcessState::Down => format!("{name} goes on"),
         }),
         false => {
             return Err(Report::new(Exit::Refused, format!("{name} does not run"))
-                .next("try", format!("galvani dev start {name}")));
+                .next("try", one.which.line("dev start").place(name).to_string()));
         }
     }
     Ok(())

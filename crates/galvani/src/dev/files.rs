@@ -3,6 +3,7 @@
 //! `dev.json` has nodes, ports and process ids; all else is made by `galvani-node`'s provisioning.
 //! Destroying removes only what is known to be the cluster's.
 
+use crate::args::line::Line;
 use crate::connect::App;
 use crate::context::{Context, io_report, read_json, write_json};
 use crate::dev::process::{self, ProcessState};
@@ -76,6 +77,11 @@ impl Local {
         write_json(&self.dir.join("dev.json"), &self.memory)
     }
 
+    /// A command on this cluster, whatever context is selected then.
+    pub(crate) fn line(&self, command: &'static str) -> Line {
+        Line::new(command).with_path("--dir", &self.dir)
+    }
+
     /// Holds off every other command that starts or stops nodes, until dropped.
     pub(crate) fn lock(dir: &Path) -> Result<File, Report> {
         let path = dir.join("dev.lock");
@@ -133,7 +139,7 @@ impl Local {
             let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
             Report::new(Exit::Usage, format!("no node {name:?} in cluster {}", self.memory.name))
                 .why(format!("its nodes are {}", names.join(" ")))
-                .next("see", "galvani dev status")
+                .next("see", self.line("dev status").to_string())
         })
     }
 

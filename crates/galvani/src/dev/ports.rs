@@ -3,6 +3,7 @@
 //! A port is chosen once and kept for the cluster's life. Next to read: `up.rs`.
 
 use crate::args::dev::Ports;
+use crate::args::line::Line;
 use crate::exit::Exit;
 use crate::report::{Report, mistakes};
 use std::fs;
@@ -16,14 +17,19 @@ pub(crate) const BASE: u16 = 7070;
 const STEP: u16 = 10;
 
 /// The lanes of each node.
-pub(crate) fn choose(ports: Ports, nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
+pub(crate) fn choose(
+    ports: Ports,
+    nodes: u8,
+    lanes: u16,
+    auto: &Line,
+) -> Result<Vec<Vec<SocketAddr>>, Report> {
     match ports {
         Ports::Auto => any_free(nodes, lanes),
-        Ports::From(base) => from(base, nodes, lanes),
+        Ports::From(base) => from(base, nodes, lanes, auto),
     }
 }
 
-fn from(base: u16, nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
+fn from(base: u16, nodes: u8, lanes: u16, auto: &Line) -> Result<Vec<Vec<SocketAddr>>, Report> {
     let step = lanes.div_ceil(STEP).max(1) * STEP;
     let at = |node: u8, lane: u16| {
         let offset = u16::from(node).checked_mul(step)?.checked_add(lane)?;
@@ -33,7 +39,7 @@ fn from(base: u16, nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report
     let all: Option<Vec<_>> = (0..nodes).map(one).collect();
     all.ok_or_else(|| {
         let what = format!("--ports {base}: {nodes} nodes in steps of {step} go past port 65535");
-        Report::new(Exit::Usage, what).next("try", "galvani dev --ports auto")
+        Report::new(Exit::Usage, what).next("try", auto.to_string())
     })
 }
 
@@ -55,16 +61,16 @@ fn any_free(nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
     Ok(all)
 }
 
-/// An error unless every address is free; a `new` cluster may still choose others.
+/// An error unless every address is free; a new cluster may still choose others, with `auto`.
 pub(crate) fn check<'a>(
     lanes: impl Iterator<Item = &'a SocketAddr>,
-    new: bool,
+    auto: Option<&Line>,
 ) -> Result<(), Report> {
     for addr in lanes {
         match UdpSocket::bind(addr) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(mistakes::port_taken(addr.port(), owner(addr.port()), new));
+                return Err(mistakes::port_taken(addr.port(), owner(addr.port()), auto));
             }
             Err(error) => return Err(no_port(&error)),
         }
@@ -123,23 +129,25 @@ const COMMAND_CHARS_SHOWN: usize = 80;
 mod tests {
     use super::{check, choose, inode_of};
     use crate::args::dev::Ports;
+    use crate::args::line::Line;
     use std::collections::BTreeSet;
     use std::net::UdpSocket;
 
     #[test]
     fn ports_are_stable_and_apart() {
         let ports = |nodes, lanes| -> Vec<Vec<u16>> {
-            let all = choose(Ports::From(7070), nodes, lanes).expect("room");
+            let all = choose(Ports::From(7070), nodes, lanes, &Line::new("dev")).expect("room");
             all.iter().map(|one| one.iter().map(|addr| addr.port()).collect()).collect()
         };
         assert_eq!(ports(3, 2), [[7070, 7071], [7080, 7081], [7090, 7091]]);
         assert_eq!(ports(2, 11)[1][0], 7090);
-        assert_eq!(choose(Ports::From(65530), 2, 1).expect_err("no room").exit.code(), 2);
+        let refused = choose(Ports::From(65530), 2, 1, &Line::new("dev"));
+        assert_eq!(refused.expect_err("no room").exit.code(), 2);
     }
 
     #[test]
     fn automatic_ports_are_all_different() {
-        let all = choose(Ports::Auto, 5, 3).expect("free ports");
+        let all = choose(Ports::Auto, 5, 3, &Line::new("dev")).expect("free ports");
         let different: BTreeSet<_> = all.iter().flatten().collect();
         assert_eq!(different.len(), 15);
     }
@@ -148,7 +156,7 @@ mod tests {
     fn a_taken_port_is_told_with_its_owner() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let addr = socket.local_addr().expect("bound");
-        let report = check([addr].iter(), true).expect_err("taken");
+        let report = check([addr].iter(), None).expect_err("taken");
         let (port, pid) = (addr.port(), std::process::id());
         let told = report.to_string();
         assert!(told.starts_with(&format!("error  udp {port} is used by pid {pid} (")), "{told}");

@@ -32,12 +32,13 @@ pub(crate) async fn wait(
             Err(missing) => missing,
         };
         if began.elapsed() >= DEADLINE {
+            let first = local.memory.nodes.first().map_or("n1", |node| node.name.as_str());
             let what = format!("cluster {} is not ready after 30 s", local.memory.name);
             return Err(Report::new(Exit::NoServer, what)
                 .why(format!("waited for {missing}"))
                 .next_line(vec![
-                    ("see", "galvani dev status".to_owned()),
-                    ("or", "galvani dev logs NODE".to_owned()),
+                    ("see", local.line("dev status").to_string()),
+                    ("or", local.line("dev logs").place(first).to_string()),
                 ]));
         }
         if !told && began.elapsed() >= TELL_AFTER {
@@ -57,7 +58,7 @@ fn died(local: &Local, children: &mut [(String, Child)]) -> Option<Report> {
         for line in log_tail(&local.log(node), LOG_LINES) {
             report = report.why(line);
         }
-        Some(report.next("see", format!("galvani dev logs {name}")))
+        Some(report.next("see", local.line("dev logs").place(name).to_string()))
     })
 }
 

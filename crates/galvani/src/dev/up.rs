@@ -34,7 +34,7 @@ pub(crate) fn run(app: &App, args: Up) -> Done {
         Some(local) => {
             fits(&local, &args)?;
             if !args.detach && local.any_runs() {
-                return Err(runs_already(&local));
+                return Err(runs_already(&local, &args));
             }
             note_ignored(app, &args);
             local
@@ -67,7 +67,7 @@ pub(crate) fn start(local: &mut Local, indexes: &[usize]) -> Result<Vec<(String,
         .copied()
         .filter(|&index| local.state(&local.memory.nodes[index]) == ProcessState::Down)
         .collect();
-    ports::check(down.iter().flat_map(|&index| &local.memory.nodes[index].lanes), false)?;
+    ports::check(down.iter().flat_map(|&index| &local.memory.nodes[index].lanes), None)?;
     let mut children = Vec::new();
     for index in down {
         let node = &local.memory.nodes[index];
@@ -97,8 +97,10 @@ fn make(args: &Up, dir: PathBuf, name: String) -> Result<Local, Report> {
     let cores = available_parallelism().map_or(1, usize::from);
     let lanes =
         args.lanes.unwrap_or_else(|| u16::try_from(cores / usize::from(count)).unwrap_or(1).max(1));
-    let lanes = ports::choose(args.ports.unwrap_or(Ports::From(ports::BASE)), count, lanes)?;
-    ports::check(lanes.iter().flatten(), true)?;
+    let auto = args.line().with("--ports", "auto");
+    let ports = args.ports.unwrap_or(Ports::From(ports::BASE));
+    let lanes = ports::choose(ports, count, lanes, &auto)?;
+    ports::check(lanes.iter().flatten(), Some(&auto))?;
     let nodes: Vec<DevNode> = lanes
         .into_iter()
         .enumerate()
@@ -113,10 +115,8 @@ fn make(args: &Up, dir: PathBuf, name: String) -> Result<Local, Report> {
     let local = Local::new(dir, name, n, args.ephemeral, nodes);
     create(&spec(&local, args), &local.dir).map_err(|error| {
         let what = format!("the cluster could not be made: {error}");
-        Report::new(Exit::Refused, what).next_line(vec![
-            ("try", "galvani dev destroy".to_owned()),
-            ("or", "galvani dev --dir DIR".to_owned()),
-        ])
+        let elsewhere = args.line().with_path("--dir", format!("{}-2", local.dir.display()));
+        Report::new(Exit::Refused, what).next("try", elsewhere.to_string())
     })?;
     local.save()?;
     Ok(local)
@@ -153,8 +153,11 @@ fn fits(local: &Local, args: &Up) -> Result<(), Report> {
         Some(n) if usize::from(n) != have => {
             let what = format!("cluster {name} exists and has {have} nodes, not {n}");
             Err(Report::new(Exit::Refused, what).why("nothing was changed").next_line(vec![
-                ("try", format!("galvani dev --name other -n {n}")),
-                ("or", "galvani dev destroy".to_owned()),
+                (
+                    "try",
+                    args.line().without("--dir").with("--name", format!("{name}-{n}")).to_string(),
+                ),
+                ("or remove it:", args.which.line("dev destroy").to_string()),
             ]))
         }
         Some(_) | None => Ok(()),
@@ -175,9 +178,12 @@ fn note_ignored(app: &App, args: &Up) {
     }
 }
 
-fn runs_already(local: &Local) -> Report {
+fn runs_already(local: &Local, args: &Up) -> Report {
     Report::new(Exit::Refused, format!("cluster {} runs already", local.memory.name)).next_line(
-        vec![("see", "galvani dev status".to_owned()), ("stop", "galvani dev stop".to_owned())],
+        vec![
+            ("see", args.which.line("dev status").to_string()),
+            ("stop", args.which.line("dev stop").to_string()),
+        ],
     )
 }
 
@@ -231,7 +237,7 @@ async fn stay(app: &App, mut local: Local, mut children: Vec<(String, Child)>) -
         local.remove()?;
         app.out.say("stopped, data removed");
     } else {
-        app.out.say("stopped; the data stays: galvani dev start");
+        app.out.say(&format!("stopped; the data stays: {}", local.line("dev start")));
     }
     Ok(Exit::Done)
 }

@@ -3,29 +3,88 @@
 //! One table decides the exit code, and one place says what became of a write. The ways out depend
 //! on the command, which gives them as [`Retype`].
 
+use crate::args::line::Line;
+use crate::args::retype::Options;
 use crate::exit::Exit;
 use crate::report::text::{Size, Span};
 use crate::report::{Report, json};
-use galvani_client::{Applied, Error, ErrorKind, Outcome, Quorum, QuorumKind, ReplicaAnswer};
+use bytes::Bytes;
+use galvani_client::{
+    Applied, BucketName, Error, ErrorKind, Outcome, Quorum, QuorumKind, ReplicaAnswer,
+};
+use galvani_model::limits::VALUE_BYTES_MAX;
 use serde_json::{Map, Value};
+use std::time::Duration;
 
-/// The command as it could be typed again.
+/// The command as it could be typed again, and what else can be typed about the same thing.
 #[derive(Clone, Debug)]
 pub(crate) struct Retype {
     /// `put`, `get`, ...
     pub(crate) command: &'static str,
     /// What it was about, as people read it: `greeting`, or `bucket:key`.
     pub(crate) subject: String,
-    /// The command and its arguments, without quorum options: `galvani put greeting hi`.
-    pub(crate) typed: String,
+    /// The command with all its options: `galvani put greeting hi -w 3`.
+    pub(crate) line: Line,
+    pub(crate) about: About,
+}
+
+/// The cluster, and perhaps the bucket and the key, that a command is about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct About {
+    /// The options that say which cluster.
+    pub(crate) cluster: Options,
+    /// Whether it is a local cluster, whose nodes can be started from here.
+    pub(crate) local: bool,
+    /// The time a request had.
+    pub(crate) timeout: Duration,
+    pub(crate) bucket: Option<BucketName>,
+    pub(crate) key: Option<Bytes>,
+}
+
+impl About {
+    /// Another command on the same cluster.
+    pub(crate) fn command(&self, command: &'static str) -> Line {
+        Line::new(command).with_all(&self.cluster)
+    }
+
+    /// Another command on the same key.
+    pub(crate) fn on_key(&self, command: &'static str) -> Line {
+        let line = match &self.key {
+            Some(key) => Line::new(command).place(key),
+            None => Line::new(command),
+        };
+        let line = match &self.bucket {
+            Some(bucket) => line.in_bucket(bucket),
+            None => line,
+        };
+        line.with_all(&self.cluster)
+    }
+
+    fn status_or(&self) -> Way {
+        ("or see who is down:", self.command("status").to_string())
+    }
 }
 
 impl Retype {
-    /// With a smaller quorum.
-    fn with(&self, what: QuorumKind, number: impl std::fmt::Display) -> String {
-        format!("{} {} {number}", self.typed, option_of(what))
+    /// With a smaller quorum, and no other one above it.
+    fn with(&self, what: QuorumKind, number: u8, n: u8) -> Line {
+        let line = self.line.clone().with(option_of(what), number);
+        match what {
+            QuorumKind::W => line.at_most(&["--pw", "--dw"], number, n),
+            QuorumKind::R => line.at_most(&["--pr"], number, n),
+            QuorumKind::Pr | QuorumKind::Pw | QuorumKind::Dw => line,
+        }
+    }
+
+    /// The line under a label, if it is short enough to be typed again, and more ways.
+    fn ways(&self, label: &'static str, line: Line, more: Vec<Way>) -> Vec<Way> {
+        let first = line.is_short().then(|| (label, line.to_string()));
+        first.into_iter().chain(more).collect()
     }
 }
+
+/// A label and a command.
+type Way = (&'static str, String);
 
 /// What went wrong, in parts: tests make them, [`report`] takes them from a client error.
 pub(crate) struct Failure<'a> {
@@ -54,6 +113,20 @@ pub(crate) fn report(error: &Error, retype: &Retype) -> Report {
         report = report.field("attempts", tries);
     }
     report
+}
+
+/// The block of a run on many records that gave up after `patience`; what to type next is its own.
+pub(crate) fn gave_up(error: &Error, retype: &Retype, patience: Duration) -> Report {
+    let (command, took) = (retype.command, Span(patience));
+    let what = format!("{command}: gave up after {took} of trying: {}", what(error.kind()));
+    let exit = report(error, retype).exit;
+    let mut told = Report::new(exit, what).field("kind", kind_name(error.kind()));
+    let answers = &error.trace().answers;
+    if !answers.is_empty() {
+        let said: Vec<String> = answers.iter().map(ToString::to_string).collect();
+        told = told.why(said.join("   ")).field("answers", answers_json(answers));
+    }
+    told
 }
 
 /// The block of a failure.
@@ -111,77 +184,127 @@ fn with_fate(report: Report, failure: &Failure<'_>) -> Report {
 
 /// What to type next.
 fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
+    let Retype { line, about, .. } = retype;
+    let status = || ("try", about.command("status").to_string());
     match failure.kind {
         ErrorKind::Quorum { what, need, got, n, .. } => {
             let report = report.field("need", *need).field("got", *got).field("n", *n);
-            match got {
-                0 => report.next("try", "galvani status"),
-                _ => report.next_line(vec![
-                    ("try", retype.with(*what, got)),
-                    ("or see who is down:", "galvani status".to_owned()),
-                ]),
-            }
+            with_fewer(report, *what, *got, *n, retype)
         }
         ErrorKind::ReplicasDown { what, need, up, n, .. } => {
             let report = report.field("need", *need).field("up", *up).field("n", *n);
-            match up {
-                0 => report.next("try", "galvani status"),
-                _ => report.next_line(vec![
-                    ("try", retype.with(*what, up)),
-                    ("or see who is down:", "galvani status".to_owned()),
-                ]),
-            }
+            with_fewer(report, *what, *up, *n, retype)
         }
-        ErrorKind::QuorumTooLarge { what, n, .. } => report.field("n", *n).next_line(vec![
-            ("try", retype.with(*what, n)),
-            ("or", retype.with(*what, Quorum::All)),
-        ]),
+        ErrorKind::QuorumTooLarge { what, n, .. } => {
+            let all = line.clone().with(option_of(*what), Quorum::All);
+            let all = all.at_most(&["-r", "-w", "--pr", "--pw", "--dw"], *n, *n);
+            let exactly = retype.with(*what, *n, *n);
+            let more = retype.ways("or", all, Vec::new());
+            report.field("n", *n).next_line(retype.ways("try", exactly, more))
+        }
         ErrorKind::TooManyCopies { n, .. } => {
-            report.field("n", *n).next("try", format!("{} -n {n}", retype.typed))
+            let fewer = line.clone().with("-n", n);
+            let fewer = fewer.at_most(&["-r", "-w", "--pr", "--pw", "--dw"], *n, *n);
+            report.field("n", *n).next_line(retype.ways("try", fewer, Vec::new()))
         }
-        ErrorKind::TooLarge { size, limit } => report
-            .field("size", *size)
-            .field("limit", *limit)
-            .why("split it, or make a bucket with a larger limit")
-            .next("try", "galvani bucket create NAME --max-value 4MiB"),
+        ErrorKind::TooLarge { size, limit } => {
+            with_room(report.field("size", *size).field("limit", *limit), *size, retype)
+        }
         ErrorKind::Unreachable { .. }
         | ErrorKind::NoOwnerReachable
         | ErrorKind::ConnectionLost { .. }
-        | ErrorKind::Stopping => report.next("try", "galvani status"),
-        ErrorKind::Timeout { .. } => report.next_line(vec![
-            ("try", format!("{} --timeout 10s", retype.typed)),
-            ("or see who is down:", "galvani status".to_owned()),
-        ]),
-        ErrorKind::Overloaded { .. } => report.next("try", format!("{} (later)", retype.typed)),
+        | ErrorKind::Stopping => report.next_line(vec![status()]),
+        ErrorKind::Timeout { .. } => {
+            let longer = (about.timeout * 2).clamp(TIMEOUT_SUGGESTED, TIMEOUT_MOST);
+            let again = line.clone().with("--timeout", format!("{}s", longer.as_secs()));
+            let more = vec![about.status_or()];
+            report.next_line(match about.timeout < TIMEOUT_MOST {
+                true => retype.ways("try", again, more),
+                false => vec![status()],
+            })
+        }
+        ErrorKind::Overloaded { .. } => {
+            report.next_line(retype.ways("try later", line.clone(), vec![about.status_or()]))
+        }
         ErrorKind::UnknownBucket { bucket } => report.next_line(vec![
-            ("see", "galvani bucket list".to_owned()),
-            ("make", format!("galvani bucket create {bucket}")),
+            ("see", about.command("bucket list").to_string()),
+            ("make", about.command("bucket create").place(bucket).to_string()),
         ]),
         ErrorKind::BucketExists => {
-            report.next("see", format!("galvani bucket show {}", retype.subject))
+            let name = about.bucket.as_ref().map_or("default", BucketName::as_str);
+            report.next("see", about.command("bucket show").place(name).to_string())
         }
+        ErrorKind::NodeDown { node } => with_node_back(report, node, retype),
         ErrorKind::ContextForged | ErrorKind::ContextOtherKey | ErrorKind::ContextMalformed => {
-            report.next_line(vec![
-                ("read again", format!("galvani get {} --context-out F", retype.subject)),
-                ("or", format!("galvani update {} -- CMD", retype.subject)),
-            ])
+            let read = about.on_key("get").with("--context-out", CONTEXT_FILE);
+            let then = line.clone().with("--context", CONTEXT_FILE);
+            report.next("read again", read.to_string()).next_line(retype.ways(
+                "then",
+                then,
+                Vec::new(),
+            ))
         }
         ErrorKind::TooManySiblings { count, limit } => report
             .field("siblings", *count)
             .field("limit", *limit)
-            .why("blind writes, or writes under old contexts, left them")
-            .next("merge", format!("galvani update {} -- CMD", retype.subject)),
+            .why("blind writes, or writes under old contexts, left them; put --take picks one")
+            .next("see", about.on_key("get").with("--siblings", "table").to_string()),
         ErrorKind::Conflict { siblings } => report.field("siblings", *siblings),
         ErrorKind::ClockAhead { .. } => report.next("try", "timedatectl set-ntp true"),
-        ErrorKind::Tls { .. } | ErrorKind::NotPermitted => report.next_line(vec![
-            ("see", "galvani ctx ls".to_owned()),
-            ("or say", format!("{} --identity DIR", retype.typed)),
-        ]),
-        ErrorKind::Protocol { .. } => report
-            .why("most likely client and server are of different versions")
-            .next("see", "galvani version && galvani status"),
+        ErrorKind::Tls { .. } | ErrorKind::Identity { .. } | ErrorKind::NotPermitted => report
+            .why("the cluster's own root must have signed what --identity or the context names")
+            .next("see", "galvani ctx ls"),
+        ErrorKind::Protocol { .. } => {
+            report.why("most likely client and server are of different versions").next_line(vec![
+                ("see", "galvani version".to_owned()),
+                ("and", about.command("status").to_string()),
+            ])
+        }
         // The kinds of the client may grow; these say all there is to say in their own words.
         _ => report.next("see", "galvani help errors"),
+    }
+}
+
+/// The same with as many answers as there can be.
+fn with_fewer(report: Report, what: QuorumKind, most: u8, n: u8, retype: &Retype) -> Report {
+    match most {
+        0 => report.next("try", retype.about.command("status").to_string()),
+        _ => {
+            let more = vec![retype.about.status_or()];
+            report.next_line(retype.ways("try", retype.with(what, most, n), more))
+        }
+    }
+}
+
+/// A bucket in which the value has room, if there can be one.
+fn with_room(report: Report, size: u64, retype: &Retype) -> Report {
+    if size > VALUE_BYTES_MAX as u64 {
+        let most = Size(VALUE_BYTES_MAX as u64);
+        let report = report.why(format!("split it: no bucket takes more than {most}"));
+        return report.next("see", "galvani help bucket create");
+    }
+    let about = &retype.about;
+    let mib = size.div_ceil(1 << 20);
+    let make = about.command("bucket create").place(ROOMY).with("--max-value", format!("{mib}MiB"));
+    report
+        .why("split it, or use a bucket with a larger limit")
+        .next("make", make.to_string())
+        .next_line(retype.ways("then", retype.line.clone().with("-b", ROOMY), Vec::new()))
+}
+
+/// A node must come back first.
+fn with_node_back(report: Report, node: &str, retype: &Retype) -> Report {
+    let report = report.field("node", node).why("it would not know of it when it comes back");
+    let about = &retype.about;
+    match about.local {
+        true => report
+            .next("start it", about.command("dev start").place(node).to_string())
+            .next_line(retype.ways("then", retype.line.clone(), Vec::new())),
+        false => report.next("see", about.command("status").to_string()).next_line(retype.ways(
+            "then",
+            retype.line.clone(),
+            Vec::new(),
+        )),
     }
 }
 
@@ -324,6 +447,12 @@ fn option_of(what: QuorumKind) -> &'static str {
     }
 }
 
+/// Where a suggestion puts a context.
+const CONTEXT_FILE: &str = "new.context";
+/// The bucket that a suggestion makes for large values.
+const ROOMY: &str = "large";
+const TIMEOUT_SUGGESTED: Duration = Duration::from_secs(10);
+const TIMEOUT_MOST: Duration = Duration::from_secs(60);
 /// Commands that write.
 const WRITING: [&str; 5] = ["put", "del", "update", "import", "bucket create"];
 

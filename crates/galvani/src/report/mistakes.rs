@@ -3,8 +3,12 @@
 //! One function a mistake; each says what, why and what to type next. What servers refuse is
 //! worded in `client.rs`.
 
+use crate::args::data::ReadQuorum;
+use crate::args::line::Line;
+use crate::args::retype::Options;
 use crate::exit::Exit;
-use crate::report::text::{clock, count, key, quoted, shell};
+use crate::report::client::{About, Retype};
+use crate::report::text::{clock, count, key, quoted};
 use crate::report::{Report, json};
 use galvani_client::{Read, Sibling};
 use galvani_model::limits::SIBLINGS_MAX;
@@ -26,10 +30,8 @@ pub(crate) enum LocalCluster {
 pub(crate) fn no_cluster_selected() -> Report {
     Report::new(Exit::NoServer, "no galvani server is known: no context is selected")
         .why("a context says where a cluster is; `galvani dev` makes one")
-        .next_line(vec![
-            ("try", "galvani dev -d".to_owned()),
-            ("or", "galvani --server HOST:PORT --identity DIR ..".to_owned()),
-        ])
+        .why("or name a server, and who asks: --server HOST:PORT --identity DIR")
+        .next("try", "galvani dev -d")
 }
 
 /// No context has this name.
@@ -44,7 +46,13 @@ pub(crate) fn no_such_context(name: &str, known: &[String]) -> Report {
 }
 
 /// No seed answered.
-pub(crate) fn no_server(detail: &str, context: Option<&str>, local: LocalCluster) -> Report {
+pub(crate) fn no_server(
+    detail: &str,
+    context: Option<&str>,
+    local: LocalCluster,
+    cluster: &Options,
+) -> Report {
+    let command = |command| Line::new(command).with_all(cluster).to_string();
     let report = Report::new(Exit::NoServer, format!("no galvani server at {detail}"))
         .field("kind", "unreachable");
     let report = match (context, local) {
@@ -58,11 +66,8 @@ pub(crate) fn no_server(detail: &str, context: Option<&str>, local: LocalCluster
         (Some(name), LocalCluster::Unknown) => report.why(format!("context {name}")),
     };
     match local {
-        LocalCluster::Stopped => report.next("try", "galvani dev start"),
-        LocalCluster::Running => report.next_line(vec![
-            ("see", "galvani dev status".to_owned()),
-            ("or", "galvani dev logs NODE".to_owned()),
-        ]),
+        LocalCluster::Stopped => report.next("try", command("dev start")),
+        LocalCluster::Running => report.next("see", command("dev status")),
         LocalCluster::Unknown => report.next("see", "galvani ctx ls"),
     }
 }
@@ -74,19 +79,20 @@ pub(crate) fn no_identity(dir: Option<&Path>) -> Report {
         None => "no identity: servers ask every client for a certificate".to_owned(),
     };
     Report::new(Exit::NotTrusted, what)
-        .why("`galvani cluster create` and `galvani dev` make one, in DIR/client")
-        .next("say", "--identity DIR")
+        .why("`galvani cluster create` and `galvani dev` make one, in DIR/client: --identity DIR")
+        .next("see", "galvani ctx ls")
 }
 
-/// A key has several values and nothing says which to take. `place` is the key, with its bucket
-/// option where it needs one, as one types it.
-pub(crate) fn siblings(read: &Read, shown: &str, place: &str) -> Report {
+/// A key has several values and nothing says which to take. The ways out read as `get` did, so that
+/// they number the same values.
+pub(crate) fn siblings(read: &Read, get: &Retype, asked: &ReadQuorum) -> Report {
     let all: Vec<&Sibling> = read.siblings.iter().filter(|one| one.value.is_some()).collect();
-    siblings_block(&all, shown, place)
+    siblings_block(&all, get, asked)
 }
 
-fn siblings_block(all: &[&Sibling], shown: &str, place: &str) -> Report {
-    let head = format!("{shown} has {} siblings (concurrent writes); printed none", all.len());
+pub(crate) fn siblings_block(all: &[&Sibling], get: &Retype, asked: &ReadQuorum) -> Report {
+    let head =
+        format!("{} has {} siblings (concurrent writes); printed none", get.subject, all.len());
     let mut report =
         Report::new(Exit::Siblings, head).field("kind", "conflict").field("siblings", all.len());
     let line = |(index, one): (usize, &&Sibling)| {
@@ -99,18 +105,15 @@ fn siblings_block(all: &[&Sibling], shown: &str, place: &str) -> Report {
     if all.len() > SIBLINGS_SHOWN {
         report = report.why(format!("and {} more", all.len() - SIBLINGS_SHOWN));
     }
-    report
-        .next_line(vec![
-            ("see", format!("galvani get {place} --siblings json")),
-            ("pick", format!("galvani put {place} --take {}", all.len())),
-        ])
-        .next(
-            "merge",
-            format!(
-                "galvani update {place} -- jq -rs \
-                 '[.[].value|split(\",\")[]]|unique|join(\",\")'"
-            ),
-        )
+    let see = get.line.clone().without("-o").with("--siblings", "json");
+    let pick = get.about.on_key("put").with("--take", all.len()).reading(asked);
+    let merge = get.about.on_key("update").tail(UNION);
+    let report = report.next_line(vec![("see", see.to_string()), ("pick", pick.to_string())]);
+    match get.about.key.as_ref().is_some_and(|key| key.starts_with(b"-")) {
+        // `update` takes what stands behind `--` for its command: it has no place for such a key.
+        true => report,
+        false => report.next("merge", merge.to_string()),
+    }
 }
 
 /// One sibling for scripts.
@@ -125,12 +128,26 @@ pub(crate) fn sibling_json(one: &Sibling) -> Value {
 }
 
 /// `--take` names a sibling that is not there.
-pub(crate) fn no_such_sibling(take: usize, there: usize, place: &str) -> Report {
+pub(crate) fn no_such_sibling(take: usize, there: usize, about: &About) -> Report {
     let there = count(there as u64, "value");
     Report::new(Exit::Refused, format!("put: there is no sibling #{take}: {there}"))
         .why("NOTHING WAS WRITTEN")
         .field("applied", "no")
-        .next("see", format!("galvani get {place} --siblings table"))
+        .next("see", in_a_table(about))
+}
+
+/// `--context` is neither a context nor a file that holds one.
+pub(crate) fn no_context(about: &About) -> Report {
+    Report::new(Exit::Refused, "--context is neither a context nor a file that holds one")
+        .why("NOTHING WAS WRITTEN")
+        .field("kind", "context_malformed")
+        .field("applied", "no")
+        .next("read again", about.on_key("get").with("--context-out", "new.context").to_string())
+}
+
+/// The command that numbers a key's siblings.
+fn in_a_table(about: &About) -> String {
+    about.on_key("get").with("--siblings", "table").to_string()
 }
 
 /// r replicas agree that there is no value.
@@ -148,35 +165,42 @@ pub(crate) fn overlap_note(r: u8, w: u8, n: u8) -> String {
 }
 
 /// A write under an old context was kept beside others; a remark, no error.
-pub(crate) fn kept_as_sibling(now: u32, place: &str) -> String {
+pub(crate) fn kept_as_sibling(now: u32, about: &About) -> String {
     format!(
         "others wrote since that context was read; your value was kept as a sibling ({now} now)\n  \
-         merge  galvani update {place} -- CMD"
+         see  {}",
+        in_a_table(about)
     )
+}
+
+/// Others wrote between the read and the write of a put; a remark, no error.
+pub(crate) fn written_meanwhile(now: u32, about: &About) -> String {
+    let now = count(u64::from(now), "value");
+    format!("others wrote at the same time: {now} now\n  see  {}", in_a_table(about))
 }
 
 /// A key is on its way to the limit of siblings.
-pub(crate) fn many_siblings(now: u32, place: &str) -> String {
+pub(crate) fn many_siblings(now: u32, about: &About) -> String {
     format!(
-        "warn  {place} has {now} siblings; at {SIBLINGS_MAX} writes that add one are refused\n  \
-         merge  galvani update {place} -- CMD"
+        "it has {now} siblings; at {SIBLINGS_MAX} writes that add one are refused\n  see  {}",
+        in_a_table(about)
     )
 }
 
-/// A UDP port of the local cluster is taken. Only a `new` cluster may still choose others.
-pub(crate) fn port_taken(port: u16, owner: Option<(u32, String)>, new: bool) -> Report {
+/// A UDP port of the local cluster is taken. Only a new cluster may still choose others: `auto`.
+pub(crate) fn port_taken(port: u16, owner: Option<(u32, String)>, auto: Option<&Line>) -> Report {
     let pid = owner.as_ref().map(|(pid, _)| *pid);
     let what = match owner {
         Some((pid, command)) => format!("udp {port} is used by pid {pid} ({command})"),
         None => format!("udp {port} is used by another process"),
     };
     let report = Report::new(Exit::Refused, what).why("nothing was started");
-    match (new, pid) {
-        (true, _) => report.next("try", "galvani dev --ports auto"),
-        (false, Some(pid)) => report
+    match (auto, pid) {
+        (Some(auto), _) => report.next("try", auto.to_string()),
+        (None, Some(pid)) => report
             .why("a cluster keeps the ports it was made with")
             .next("free it", format!("kill {pid}")),
-        (false, None) => report
+        (None, None) => report
             .why("a cluster keeps the ports it was made with")
             .next("see", format!("ss -ulpn 'sport = {port}'")),
     }
@@ -188,7 +212,7 @@ pub(crate) fn input_too_large(from: &str, limit: u64) -> Report {
     Report::new(Exit::Refused, format!("put: {from} is over {limit}, the most a value may have"))
         .why("NOTHING WAS WRITTEN")
         .field("applied", "no")
-        .next("see", "galvani bucket create --help")
+        .next("see", "galvani help bucket create")
 }
 
 /// A file named on the command line cannot be used.
@@ -196,14 +220,8 @@ pub(crate) fn file(path: &Path, error: &std::io::Error) -> Report {
     Report::new(Exit::Usage, format!("{}: {error}", path.display()))
 }
 
-/// The key as one types it, with its bucket if that is not `default`.
-pub(crate) fn place(bucket: &str, key: &[u8]) -> String {
-    match bucket {
-        "default" => shell(key).into_owned(),
-        bucket => format!("{} -b {bucket}", shell(key)),
-    }
-}
-
+/// Merges lists with commas: the union of all values.
+const UNION: [&str; 3] = ["jq", "-rs", "[.[].value|split(\",\")[]]|unique|join(\",\")"];
 const SIBLINGS_SHOWN: usize = 8;
 
 #[cfg(test)]
@@ -221,14 +239,15 @@ mod tests {
             dot: galvani_client::Dot::new(Origin(1), 1),
         };
         let (milk, tea) = (sibling("milk,eggs", "n1", 0), sibling("milk,tea", "n3", 2));
-        let report = siblings_block(&[&milk, &tea], "cart/42", "cart/42");
+        let get = retype(None, "cart/42");
+        let report = siblings_block(&[&milk, &tea], &get, &ReadQuorum::default());
         assert_eq!(report.exit.code(), 4);
         assert_eq!(
             report.to_string(),
             "error  cart/42 has 2 siblings (concurrent writes); printed none\n       \
              #1  \"milk,eggs\"  by n1  05:31:07Z\n       \
              #2  \"milk,tea\"  by n3  05:31:09Z\n  \
-             see    galvani get cart/42 --siblings json      pick  galvani put cart/42 --take 2\n  \
+             see    galvani get cart/42 -r 2 --siblings json      pick  galvani put cart/42 --take 2\n  \
              merge  galvani update cart/42 -- jq -rs \
              '[.[].value|split(\",\")[]]|unique|join(\",\")'"
         );
@@ -236,8 +255,12 @@ mod tests {
 
     #[test]
     fn no_cluster_says_how_to_get_one() {
-        let stopped =
-            no_server("127.0.0.1:7070 (udp, no answer in 1 s)", Some("dev"), LocalCluster::Stopped);
+        let stopped = no_server(
+            "127.0.0.1:7070 (udp, no answer in 1 s)",
+            Some("dev"),
+            LocalCluster::Stopped,
+            &Options::new(),
+        );
         assert_eq!(stopped.exit.code(), 8);
         assert_eq!(
             stopped.to_string(),
@@ -252,7 +275,7 @@ mod tests {
     #[test]
     fn a_taken_port_names_its_owner() {
         let owner = Some((3112, "galvani server, cluster old".to_owned()));
-        let report = port_taken(7070, owner, true);
+        let report = port_taken(7070, owner, Some(&Line::new("dev").with("--ports", "auto")));
         assert_eq!(
             report.to_string(),
             "error  udp 7070 is used by pid 3112 (galvani server, cluster old)\n       \
@@ -268,12 +291,16 @@ mod tests {
             "r=1 w=1 n=3: a read may miss your last write; r+w>n (e.g. 2+2) avoids it"
         );
         assert!(overlap_note(2, 2, 4).contains("(e.g. 3+2)"));
-        assert!(kept_as_sibling(2, "cart/42").contains("kept as a sibling (2 now)"));
+        let about = retype(Some("shop"), "it's").about;
+        let text = kept_as_sibling(2, &about);
+        assert!(text.contains("kept as a sibling (2 now)"), "{text}");
+        assert!(text.ends_with(r"galvani get 'it'\''s' -b shop --siblings table"), "{text}");
     }
 
-    #[test]
-    fn keys_are_typed_with_their_bucket() {
-        assert_eq!(place("default", b"a b"), "'a b'");
-        assert_eq!(place("shop", b"cart/42"), "cart/42 -b shop");
+    fn retype(bucket: Option<&str>, key: &'static str) -> Retype {
+        let bucket = bucket.map(|name| name.parse().expect("a name"));
+        let about = About { bucket, key: Some(key.into()), ..About::default() };
+        let line = about.on_key("get").with("-r", 2);
+        Retype { command: "get", subject: key.to_owned(), line, about }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod json;
 pub(crate) mod mistakes;
 pub(crate) mod text;
+pub(crate) mod usage;
 
 use crate::exit::Exit;
 use serde_json::{Map, Value, json};

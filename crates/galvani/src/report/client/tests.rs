@@ -1,24 +1,27 @@
 //! Exact text of the blocks: what people see is part of the interface.
 
-use super::{Failure, Retype, block};
+use super::{About, Failure, Retype, block};
+use crate::args::line::Line;
 use crate::exit::Exit;
-use galvani_client::{Applied, ErrorKind, Outcome, Quorum, QuorumKind, ReplicaAnswer};
+use galvani_client::{Applied, BucketName, ErrorKind, Outcome, Quorum, QuorumKind, ReplicaAnswer};
 use std::time::Duration;
 
+fn retype(command: &'static str, line: Line) -> Retype {
+    let about = About {
+        bucket: Some(BucketName::default_bucket()),
+        key: Some("greeting".into()),
+        timeout: Duration::from_secs(2),
+        ..About::default()
+    };
+    Retype { command, subject: "greeting".to_owned(), line, about }
+}
+
 fn put() -> Retype {
-    Retype {
-        command: "put",
-        subject: "greeting".to_owned(),
-        typed: "galvani put greeting hi".to_owned(),
-    }
+    retype("put", Line::new("put").place("greeting").place("hi"))
 }
 
 fn get() -> Retype {
-    Retype {
-        command: "get",
-        subject: "greeting".to_owned(),
-        typed: "galvani get greeting".to_owned(),
-    }
+    retype("get", Line::new("get").place("greeting"))
 }
 
 fn answer(node: &str, outcome: Outcome, micros: u64) -> ReplicaAnswer {
@@ -96,8 +99,9 @@ fn a_value_too_large_names_both_sizes() {
         text,
         "error  put greeting: 5.2 MiB is over the bucket's limit (1 MiB)\n       \
          NOTHING WAS WRITTEN\n       \
-         split it, or make a bucket with a larger limit\n  \
-         try  galvani bucket create NAME --max-value 4MiB"
+         split it, or use a bucket with a larger limit\n  \
+         make  galvani bucket create large --max-value 6MiB\n  \
+         then  galvani put greeting hi -b large"
     );
 }
 
@@ -109,7 +113,8 @@ fn a_context_of_another_key_is_refused() {
         text,
         "error  put greeting: the context belongs to another key\n       \
          NOTHING WAS WRITTEN\n  \
-         read again  galvani get greeting --context-out F      or  galvani update greeting -- CMD"
+         read again  galvani get greeting --context-out new.context\n  \
+         then        galvani put greeting hi --context new.context"
     );
 }
 
@@ -122,8 +127,8 @@ fn too_many_siblings_ask_for_a_merge() {
         text,
         "error  put greeting: it has 100 siblings, the limit\n       \
          NOTHING WAS WRITTEN\n       \
-         blind writes, or writes under old contexts, left them\n  \
-         merge  galvani update greeting -- CMD"
+         blind writes, or writes under old contexts, left them; put --take picks one\n  \
+         see  galvani get greeting --siblings table"
     );
 }
 
@@ -141,10 +146,39 @@ fn a_read_without_its_answers_timed_out() {
 }
 
 #[test]
+fn a_smaller_quorum_keeps_the_other_options_and_lowers_those_that_need_more() {
+    let line = Line::new("put").place("k").place("v").with("-w", "all").with("--dw", 3);
+    let line = line.with("--pw", 1).flag("--strict", true).with("-b", "shop");
+    let kind = quorum(QuorumKind::W, 3, 2);
+    let maybe = Applied::Maybe { acks: 2 };
+    let failure = Failure { kind: &kind, applied: maybe, answers: &[], write: true };
+    let text = block(&failure, &retype("put", line)).to_string();
+    let expected = "try  galvani put k v -w 2 --dw 2 --pw 1 --strict -b shop      or see";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn a_bucket_with_a_node_down_says_how_to_bring_it_back() {
+    let line = Line::new("bucket create").place("logs").with("-n", 3);
+    let mut retype = retype("bucket create", line);
+    let kind = ErrorKind::NodeDown { node: "n3".to_owned() };
+    let failure = Failure { kind: &kind, applied: Applied::No, answers: &[], write: true };
+    let report = block(&failure, &retype);
+    assert_eq!(report.exit.code(), 5);
+    assert!(report.to_string().contains("NOTHING WAS WRITTEN"), "{report}");
+    assert!(report.to_string().contains("  see   galvani status\n"), "{report}");
+    retype.about.local = true;
+    let text = block(&failure, &retype).to_string();
+    assert!(text.contains("  start it  galvani dev start n3\n"), "{text}");
+    assert!(text.ends_with("  then      galvani bucket create logs -n 3"), "{text}");
+}
+
+#[test]
 fn exit_codes_follow_what_became_of_the_write() {
     let down = ErrorKind::Unreachable { detail: "n1".to_owned() };
     let lost = ErrorKind::ConnectionLost { detail: "n1".to_owned() };
     let tls = ErrorKind::Tls { detail: "n1".to_owned() };
+    let identity = ErrorKind::Identity { what: "no good".to_owned() };
     let busy = ErrorKind::Overloaded { retry_after: Duration::from_millis(5) };
     let late = ErrorKind::Timeout { after: Duration::from_secs(2), detail: String::new() };
     let odd = ErrorKind::Protocol { what: "?".to_owned() };
@@ -155,6 +189,7 @@ fn exit_codes_follow_what_became_of_the_write() {
         (&lost, Applied::Maybe { acks: 0 }, true, 6),
         (&lost, Applied::No, false, 8),
         (&tls, Applied::No, true, 9),
+        (&identity, Applied::No, false, 9),
         (&busy, Applied::No, true, 5),
         (&late, Applied::No, true, 5),
         (&late, Applied::Maybe { acks: 1 }, true, 6),
