@@ -2,6 +2,7 @@
 
 use galvani_client::{Applied, ErrorKind, Quorum, QuorumKind};
 use galvani_cluster_tests::{Cluster, until};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_value_written_through_any_node_is_read_through_any_other() {
@@ -131,12 +132,21 @@ fn too_few_owners_is_refused_before_writing_and_reads_say_who_is_away() {
     };
     assert_eq!((*what, *need, *up, *n), (QuorumKind::W, 2, 1, 3));
     cluster.run(&["put", "new", "v", "--blind", "-w", "2"]).expect(5).is_three_part_error();
+    let began = Instant::now();
+    let ran = cluster.run(&["bucket", "create", "later", "--timeout", "20s"]).expect(5);
+    let ran = ran.is_three_part_error().says(&["is down", "NOTHING WAS WRITTEN"]);
+    let start = ran.stderr.lines().find_map(|line| line.trim().strip_prefix("start it  galvani "));
+    let start: Vec<&str> = start.expect("a command").split(' ').collect();
+    assert!(began.elapsed() < Duration::from_secs(10), "it waited for its time: {ran}");
+    assert!(matches!(start[..], ["dev", "start", "n2" | "n3"]), "{start:?}");
     let ran = cluster.run(&["get", "k", "-r", "2", "--timeout", "1s"]).expect(7);
     ran.is_three_part_error().says(&["n2", "n3"]);
     assert_eq!(cluster.run(&["get", "k", "-r", "1"]).expect(0).text(), "v\n");
     cluster.run(&["put", "one", "v", "-w", "1", "--blind"]).expect(0);
     cluster.start_all();
     cluster.run(&["get", "new", "-r", "all"]).expect(3);
+    cluster.run(&["bucket", "show", "later"]).expect(3);
+    cluster.run(&["bucket", "create", "later"]).expect(0);
     assert_eq!(cluster.run(&["get", "one", "-r", "all"]).expect(0).text(), "v\n");
 }
 

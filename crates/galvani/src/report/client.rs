@@ -145,14 +145,18 @@ pub(crate) fn block(failure: &Failure<'_>, retype: &Retype) -> Report {
         report = report.field("answers", answers_json(failure.answers));
     }
     if failure.write {
-        report = with_fate(report, failure);
+        report = with_fate(report, failure, retype);
     }
     with_ways(report, failure, retype)
 }
 
 /// What became of the write.
-fn with_fate(report: Report, failure: &Failure<'_>) -> Report {
+fn with_fate(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
     match failure.applied {
+        Applied::Maybe { acks } if retype.command == BUCKET_CREATE => report
+            .why("SOME NODES MAY KNOW THE BUCKET, not all do. Making it again finishes it.")
+            .field("applied", "maybe")
+            .field("acks", acks),
         Applied::No => report.why("NOTHING WAS WRITTEN").field("applied", "no"),
         Applied::Maybe { acks } => {
             let stored = failure.answers.iter().filter(|answer| match answer.outcome {
@@ -233,6 +237,10 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
         ErrorKind::BucketExists => {
             let name = about.bucket.as_ref().map_or("default", BucketName::as_str);
             report.next("see", about.command("bucket show").place(name).to_string())
+        }
+        // Half made, or it never can be: then what is wrong with it is all there is to say.
+        ErrorKind::BucketRefused { .. } if failure.applied != Applied::No => {
+            report.next_line(retype.ways("try again", line.clone(), vec![about.status_or()]))
         }
         ErrorKind::NodeDown { node } => with_node_back(report, node, retype),
         ErrorKind::ContextForged | ErrorKind::ContextOtherKey | ErrorKind::ContextMalformed => {
@@ -454,7 +462,8 @@ const ROOMY: &str = "large";
 const TIMEOUT_SUGGESTED: Duration = Duration::from_secs(10);
 const TIMEOUT_MOST: Duration = Duration::from_secs(60);
 /// Commands that write.
-const WRITING: [&str; 5] = ["put", "del", "update", "import", "bucket create"];
+const WRITING: [&str; 5] = ["put", "del", "update", "import", BUCKET_CREATE];
+const BUCKET_CREATE: &str = "bucket create";
 
 #[cfg(test)]
 mod tests;

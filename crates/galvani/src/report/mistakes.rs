@@ -38,7 +38,7 @@ pub(crate) fn no_cluster_selected() -> Report {
 pub(crate) fn no_such_context(name: &str, known: &[String]) -> Report {
     let known = match known.is_empty() {
         true => "there is none".to_owned(),
-        false => format!("there are {}", known.join(", ")),
+        false => format!("known: {}", known.join(", ")),
     };
     Report::new(Exit::Usage, format!("no context {name:?}"))
         .why(known)

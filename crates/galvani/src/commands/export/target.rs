@@ -41,7 +41,7 @@ impl Target {
         let mut name = path.as_os_str().to_owned();
         name.push(".part");
         let part = PathBuf::from(name);
-        let file = File::create(&part).map_err(|error| mistakes::file(&part, &error))?;
+        let file = File::create(&part).map_err(|error| mistakes::file(path, &error))?;
         let file = BufWriter::new(file);
         Ok(Target::File(Part { part, path: path.to_owned(), file, whole: false }))
     }

@@ -167,6 +167,15 @@ fn a_bucket_with_a_node_down_says_how_to_bring_it_back() {
     assert_eq!(report.exit.code(), 5);
     assert!(report.to_string().contains("NOTHING WAS WRITTEN"), "{report}");
     assert!(report.to_string().contains("  see   galvani status\n"), "{report}");
+    let why = "node n3 became unreachable".to_owned();
+    let half = ErrorKind::BucketRefused { why };
+    let maybe = Applied::Maybe { acks: 1 };
+    let failure_half = Failure { kind: &half, applied: maybe, answers: &[], write: true };
+    let report = block(&failure_half, &retype);
+    assert_eq!(report.exit.code(), 6);
+    assert!(report.to_string().contains("SOME NODES MAY KNOW THE BUCKET"), "{report}");
+    let again = "  try again  galvani bucket create logs -n 3      or see who is down:";
+    assert!(report.to_string().contains(again), "{report}");
     retype.about.local = true;
     let text = block(&failure, &retype).to_string();
     assert!(text.contains("  start it  galvani dev start n3\n"), "{text}");
