@@ -2,6 +2,7 @@
 //!
 //! Until a stranger has proved who it is, it costs bounded memory (`tls.rs` bounds the bytes, this
 //! file the number) and bounded time; above a mark it must first prove its address by a Retry.
+//! Then its share of the links counts (`share.rs`).
 //! A link is only reported once the peer's first stream has come, which a dialing side opens after
 //! it has accepted us. Everything refused is counted by cause.
 
@@ -66,6 +67,11 @@ impl Handshake {
             Err(reason) => return shared.counters.count_refused(&reason),
         };
         let (connection, peer) = (accepted.connection, accepted.peer);
+        let Some(_seat) = shared.seats.take(&peer) else {
+            count(&shared.counters.refused_share);
+            connection.close(CloseCode::OVERLOADED.varint(), b"too many links of this identity");
+            return;
+        };
         let all_classes = peer.is_node();
         let link = shared.register(0, false, all_classes);
         drop(self);

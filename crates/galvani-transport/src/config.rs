@@ -38,7 +38,8 @@ pub struct Config {
     pub inbox_bytes_max: usize,
     /// Most events one `recv_batch` returns, so a lane keeps its other duties. Default 1,024.
     pub batch_events_max: usize,
-    /// Most links alive at once, accepted and dialed. Further ones are refused. Default 4,096.
+    /// Most links alive at once, accepted and dialed. Further ones are refused. Default 4,096. One
+    /// identity may hold a quarter of them, and a quarter is kept for nodes and own dials.
     pub links_max: usize,
     /// Most accepted handshakes under way at once; further ones are refused. Default 256.
     pub handshakes_max: usize,

@@ -24,6 +24,8 @@ pub struct Counters {
     pub refused_slow: u64,
     /// Incoming handshakes refused for lack of room.
     pub refused_full: u64,
+    /// Incoming links refused because their identity, or all clients together, have their share.
+    pub refused_share: u64,
     /// Incoming handshakes whose certificate names no valid peer.
     pub refused_identity: u64,
     /// Incoming handshakes that ended for another reason, the peer's own close among them.
@@ -78,6 +80,7 @@ live_counters!(
     refused_alpn,
     refused_slow,
     refused_full,
+    refused_share,
     refused_identity,
     refused_other,
     retries,

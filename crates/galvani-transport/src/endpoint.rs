@@ -25,6 +25,7 @@ use crate::counters::{LiveCounters, count};
 use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::pki::Identity;
+use crate::share::Seats;
 use crate::tls::{self, Credentials};
 use crate::{
     Class, CloseCode, Config, Counters, DownReason, Event, LinkId, PathStats, PeerIdentity,
@@ -68,6 +69,7 @@ impl LaneEndpoint {
             local_addr,
             buffers,
             inbox: Inbox::new(&config),
+            seats: Seats::new(config.links_max),
             config,
             links: Mutex::default(),
             next_link: AtomicU64::new(1),
@@ -255,6 +257,7 @@ pub(crate) struct Shared {
     local_addr: SocketAddr,
     buffers: SocketBuffers,
     pub(crate) inbox: Inbox,
+    pub(crate) seats: Arc<Seats>,
     pub(crate) config: Config,
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
     next_link: AtomicU64,

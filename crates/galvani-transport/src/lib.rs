@@ -22,6 +22,7 @@ mod outbox;
 mod peer;
 pub mod pki;
 mod reason;
+mod share;
 mod socket;
 mod stream;
 mod tls;

@@ -15,7 +15,7 @@ use webpki::EndEntityCert;
 pub const NODE_SERVER_NAME: &str = "node.galvani";
 
 /// The peer of a link.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerIdentity {
     /// A node of the cluster.
     Node {

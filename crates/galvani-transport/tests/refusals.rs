@@ -10,7 +10,7 @@ use common::{
 };
 use galvani_transport::pki::Identity;
 use galvani_transport::{
-    ALPN, Class, CloseCode, Config, Counters, DownReason, Event, LaneEndpoint,
+    ALPN, Class, CloseCode, Config, Counters, DownReason, Event, LaneEndpoint, Role,
 };
 
 mod raw;
@@ -207,6 +207,40 @@ async fn links_beyond_the_bound_are_refused() {
     let reason = refusal(bind(&client(&ca), Config::default()), &server).await;
     assert_eq!(reason, DownReason::Refused);
     counted(&server, |c| c.refused_full == 1).await;
+}
+
+#[tokio::test]
+async fn one_identity_cannot_take_all_links_and_nodes_always_find_room() {
+    let ca = new_ca();
+    let server = bind(&node(&ca, 1), Config { links_max: 8, ..Config::default() });
+    let full = DownReason::ClosedByPeer { code: CloseCode::OVERLOADED };
+    let mut clients = Vec::new();
+    for name in ["a", "b", "c"] {
+        let identity = ca.issue_client(name, Role::ReadWrite).expect("client identity");
+        let mut greedy = bind(&identity, Config::default());
+        for _ in 0..2 {
+            greedy.dial(server.local_addr(), None, 0);
+            expect_up(&mut greedy).await;
+        }
+        greedy.dial(server.local_addr(), None, 0);
+        assert_eq!(expect_down(&mut greedy).await.1, full, "{name} has its quarter");
+        clients.push(greedy);
+    }
+    let other = ca.issue_client("d", Role::ReadWrite).expect("client identity");
+    assert_eq!(refusal(bind(&other, Config::default()), &server).await, full);
+    counted(&server, |c| c.refused_share == 4 && c.refused_full == 0).await;
+    for number in 2..=3 {
+        let mut peer = bind(&node(&ca, number), Config::default());
+        peer.dial(server.local_addr(), None, 0);
+        expect_up(&mut peer).await;
+    }
+    // A seat comes back with the end of its link.
+    let mut leaver = clients.remove(0);
+    leaver.shutdown(PATIENCE).await;
+    counted(&server, |c| c.links_down >= 2).await;
+    let mut late = bind(&other, Config::default());
+    late.dial(server.local_addr(), None, 0);
+    expect_up(&mut late).await;
 }
 
 #[tokio::test]
