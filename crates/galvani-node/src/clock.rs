@@ -27,6 +27,11 @@ impl Clock {
         self.start + Duration::from_micros(micros)
     }
 
+    /// What the clock read at an instant.
+    pub(crate) fn micros_at(&self, instant: Instant) -> u64 {
+        instant.saturating_duration_since(self.start).as_micros() as u64
+    }
+
     pub(crate) fn uptime(&self) -> Duration {
         self.start.elapsed()
     }

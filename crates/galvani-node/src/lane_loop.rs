@@ -126,13 +126,16 @@ impl<E: Engine> LaneLoop<E> {
                     self.lane.handle(Input::PeerDown(peer), now, &mut self.store);
                 }
             }
-            Event::Frame { link, class, payload } => {
+            Event::Frame { link, class, arrived, payload } => {
                 let size = payload.len();
                 if !self.may_decode(link, &payload) {
                     return;
                 }
                 match Frame::decode(payload) {
-                    Ok(frame) => self.on_frame(link, class, frame, now),
+                    Ok(frame) => {
+                        let arrived = self.clock.micros_at(arrived);
+                        self.on_frame(link, class, arrived, frame, now);
+                    }
                     Err(error) => {
                         tracing::warn!(event = "malformed_frame", size, error = %error);
                         self.endpoint.close(link, MALFORMED, "malformed frame");
@@ -163,7 +166,7 @@ impl<E: Engine> LaneLoop<E> {
         self.links.forget_accepted(link);
     }
 
-    fn on_frame(&mut self, link: LinkId, class: Class, frame: Frame, now: Now) {
+    fn on_frame(&mut self, link: LinkId, class: Class, arrived: u64, frame: Frame, now: Now) {
         let Frame { id, forwarded, message } = frame;
         let identity = match self.links.who(link) {
             None => return,
@@ -194,7 +197,8 @@ impl<E: Engine> LaneLoop<E> {
             let _ = self.send(link, class, id, false, &status);
             return;
         }
-        self.lane.handle(Input::Request { from, forwarded, message }, now, &mut self.store);
+        let request = Input::Request { from, forwarded, arrived, message };
+        self.lane.handle(request, now, &mut self.store);
     }
 
     /// Commits what the tick staged and lets its effects out. What cannot be sent is told to the

@@ -45,6 +45,8 @@ pub enum Input {
         from: ReplyTo,
         /// Whether another node sent it on.
         forwarded: bool,
+        /// When it arrived, in the lane's microseconds: what it waited counts against its timeout.
+        arrived: u64,
         /// The request.
         message: Message,
     },

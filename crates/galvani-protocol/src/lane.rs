@@ -7,6 +7,7 @@
 //! Next to read: `put.rs`, `get.rs`, `serve.rs`.
 
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
+use crate::expired;
 use crate::known::KnownOp;
 use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
 use crate::origins::Origins;
@@ -90,8 +91,13 @@ impl Lane {
     /// Handles one input. Effects wait for [`Lane::end_tick`].
     pub fn handle(&mut self, input: Input, now: Now, store: &mut dyn Store) {
         match input {
-            Input::Request { from, forwarded, message } => {
-                self.on_request(from, forwarded, message, now, store);
+            Input::Request { from, forwarded, arrived, mut message } => {
+                if expired::charge(&mut message, now.micros.saturating_sub(arrived)) {
+                    self.on_request(from, forwarded, message, now, store);
+                } else {
+                    self.counters.expired += 1;
+                    self.effects.push(expired::answer(from, &message));
+                }
             }
             Input::Reply { id, message } => self.on_heard(id, Heard::Reply(message), now, store),
             Input::Undelivered { id } => self.on_heard(id, Heard::Silence, now, store),

@@ -7,6 +7,7 @@
 
 mod buckets;
 pub mod effect;
+mod expired;
 mod explain;
 mod forward;
 mod get;

@@ -125,7 +125,15 @@ impl Pair {
             Effect::Ask { id, message, .. } => {
                 self.seen.push(message.clone());
                 let to = ReplyTo { link: 10 + from as u64, id };
-                self.handle(1 - from, Input::Request { from: to, forwarded: false, message });
+                self.handle(
+                    1 - from,
+                    Input::Request {
+                        from: to,
+                        forwarded: false,
+                        arrived: self.now.micros,
+                        message,
+                    },
+                );
             }
             Effect::Answer { to, message, .. } if to.link >= 10 => {
                 self.seen.push(message.clone());
@@ -161,7 +169,15 @@ impl Pair {
             value: Bytes::from(value),
         };
         let from = ReplyTo { link: 1, id: 0 };
-        self.handle(side, Input::Request { from, forwarded: false, message: Message::Put(put) });
+        self.handle(
+            side,
+            Input::Request {
+                from,
+                forwarded: false,
+                arrived: self.now.micros,
+                message: Message::Put(put),
+            },
+        );
         self.flow();
     }
 
@@ -171,7 +187,10 @@ impl Pair {
 
     fn ask(&mut self, side: usize, message: Message) -> Vec<Message> {
         let from = ReplyTo { link: 1, id: 0 };
-        self.handle(side, Input::Request { from, forwarded: false, message });
+        self.handle(
+            side,
+            Input::Request { from, forwarded: false, arrived: self.now.micros, message },
+        );
         let answers = self.tick(side).into_iter().filter_map(|effect| match effect {
             Effect::Answer { message, .. } => Some(message),
             Effect::Ask { .. } | Effect::DefineBucket { .. } => None,
@@ -352,7 +371,15 @@ fn nothing_of_a_failed_tick_is_shown() {
     assert_eq!(compares(&pair.tick(0)), 1, "it is made again");
     let pull = Pull { shard: SHARD, wanted: PartitionClock::new(), credit: 1 };
     let from = ReplyTo { link: 1, id: 0 };
-    pair.handle(0, Input::Request { from, forwarded: false, message: Message::Pull(pull) });
+    pair.handle(
+        0,
+        Input::Request {
+            from,
+            forwarded: false,
+            arrived: pair.now.micros,
+            message: Message::Pull(pull),
+        },
+    );
     let failed = pair.sides[0].lane.end_tick(Err(StoreError::Full));
     let error = Message::Pulled(Err(ReplicaError::DiskFull));
     assert!(matches!(&failed[..], [Effect::Answer { message, .. }] if *message == error));

@@ -5,19 +5,19 @@
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{ClusterId, LaneIndex, NodeId, RequestId, Shard};
+use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::StoreError;
-use galvani_model::version::{ContextKey, DotSet, Kind, RecordHead, Version};
+use galvani_model::version::{ContextKey, Dot, DotSet, Kind, RecordHead, Version, value_hash};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{FailKind, MemoryEngine};
 use galvani_storage::{NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{CreateBucket, Failed, Get, Held, Put, Replicated};
+use galvani_wire::message::{CreateBucket, Failed, Fetch, Get, Held, Put, Replicate, Replicated};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -78,7 +78,8 @@ impl Bench {
     fn request(&mut self, forwarded: bool, message: Message) -> ReplyTo {
         self.requests += 1;
         let from = ReplyTo { link: 1, id: self.requests };
-        self.handle(Input::Request { from, forwarded, message });
+        let arrived = self.now.micros;
+        self.handle(Input::Request { from, forwarded, arrived, message });
         from
     }
 
@@ -389,4 +390,65 @@ fn a_bucket_is_refused_at_once_while_a_node_is_known_to_be_down() {
         let effects = bench.tick();
         assert_eq!(defines(&effects), me == 1, "{me} {down}");
     }
+}
+
+#[test]
+fn expired_work_is_dropped() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let record = |counter| {
+        let value = Bytes::from_static(b"v");
+        let head = RecordHead {
+            dot: Dot::new(Origin(77), counter),
+            key: key.clone(),
+            past: DotSet::new(),
+            hlc: Hlc::from_unix_ms(1_000_000),
+            rid: RequestId(u128::from(counter)),
+            author: NodeId(2),
+            kind: Kind::Put,
+            value_len: 1,
+            value_hash: value_hash(Kind::Put, &value),
+        };
+        (head, value)
+    };
+    let replicate = |counter, timeout_ms| {
+        let (head, value) = record(counter);
+        Message::Replicate(Replicate { shard, head, fsync: false, timeout_ms, value })
+    };
+    let fetch = || {
+        let (have, shown) = (Vec::new(), Vec::new());
+        let (key, records) = (key.clone(), true);
+        Message::Fetch(Fetch { shard, key, records, have, shown, timeout_ms: 100 })
+    };
+    // (request, milliseconds it waited in the inbox, what it is answered with)
+    let expired = Err(ReplicaError::Expired);
+    let cases = [
+        (replicate(1, 100), 100, Message::Replicated(Replicated { result: expired.clone() })),
+        (replicate(1, 100), 99, Message::Replicated(Replicated { result: Ok(false) })),
+        // A repair: nobody waits for it, and it is done whenever its turn comes.
+        (replicate(2, 0), 60_000, Message::Replicated(Replicated { result: Ok(false) })),
+        (fetch(), 5_000, Message::Fetched(Err(ReplicaError::Expired))),
+    ];
+    for (message, waited_ms, answer) in cases {
+        bench.now.micros += 100_000_000;
+        let from = ReplyTo { link: 1, id: 500 };
+        let arrived = bench.now.micros - waited_ms * 1000;
+        bench.handle(Input::Request { from, forwarded: false, arrived, message });
+        let effects = bench.tick();
+        assert_eq!(answers(&effects), [&answer], "after {waited_ms} ms");
+    }
+    assert_eq!(bench.lane.counters().replicated, 2, "the expired one was not taken in");
+    // A client's put that waited too long is refused, and certainly not stored.
+    let arrived = bench.now.micros - 2_000_000;
+    let from = ReplyTo { link: 1, id: 501 };
+    let message = put(key.clone(), 9, 1);
+    bench.handle(Input::Request { from, forwarded: false, arrived, message });
+    let effects = bench.tick();
+    let [Message::Failed(Failed { failure, applied, .. })] = answers(&effects)[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((failure, applied), (&Failure::DeadlinePassed, &AppliedOutcome::No));
+    assert_eq!(bench.lane.counters().expired, 3);
+    assert_eq!(bench.lane.inflight(), 0);
 }

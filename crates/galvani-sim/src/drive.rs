@@ -351,7 +351,8 @@ impl World {
     /// A message from a peer reaches a lane.
     pub(crate) fn take_ask(&mut self, ask: AskRef, forwarded: bool, message: Message) {
         let from = self.route(Route::Peer(ask));
-        self.push_input(ask.conn.server, Input::Request { from, forwarded, message });
+        let arrived = self.now_of(ask.conn.server.node).micros;
+        self.push_input(ask.conn.server, Input::Request { from, forwarded, arrived, message });
     }
 
     /// A new place for an answer to go.

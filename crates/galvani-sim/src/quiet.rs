@@ -261,7 +261,11 @@ impl World {
                     let from = self.route(Route::Nobody);
                     let message = Message::Replicate(replicate);
                     let to = LaneAt { node: receiver, lane };
-                    self.push_input(to, Input::Request { from, forwarded: false, message });
+                    let arrived = self.now_of(receiver).micros;
+                    self.push_input(
+                        to,
+                        Input::Request { from, forwarded: false, arrived, message },
+                    );
                 }
                 Ok(None) | Err(_) => {
                     let what = format!("node {donor} has {dot} in its clock and no record of it");

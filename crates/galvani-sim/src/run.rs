@@ -117,6 +117,7 @@ impl World {
             ("lane.lww_discarded", all.lww_discarded),
             ("lane.incarnations_noticed", all.incarnations),
             ("lane.duplicates", all.duplicates),
+            ("lane.expired", all.expired),
             ("lane.repairs_sent", all.repairs_sent),
             ("lane.shards_compared", all.shards_compared),
             ("lane.shards_differing", all.shards_differing),

@@ -298,7 +298,11 @@ impl World {
             Packet::Request { to, boot, call, message } => {
                 if !self.nodes[to.node].is_down() && self.nodes[to.node].boot == boot {
                     let from = self.route(Route::Client(call));
-                    self.push_input(to, Input::Request { from, forwarded: false, message });
+                    let arrived = self.now_of(to.node).micros;
+                    self.push_input(
+                        to,
+                        Input::Request { from, forwarded: false, arrived, message },
+                    );
                 }
             }
             Packet::Answer { call, message } => self.client_hears(call, message),

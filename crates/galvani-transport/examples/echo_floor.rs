@@ -65,7 +65,7 @@ async fn serve(server: &mut LaneEndpoint) {
     loop {
         server.recv_batch(&mut events).await;
         for event in events.drain(..) {
-            if let Event::Frame { link, class, payload } = event {
+            if let Event::Frame { link, class, payload, .. } = event {
                 let id = &payload[..8];
                 let sent = server.send(link, class, &[id, &[0; REPLY - 8]]);
                 sent.expect("room for replies");

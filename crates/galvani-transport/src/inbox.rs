@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -39,6 +40,8 @@ pub enum Event {
         link: LinkId,
         /// The stream class it came on.
         class: Class,
+        /// When it arrived; it may have waited here since.
+        arrived: Instant,
         /// Its bytes. They share the read buffer: copy what is kept for long.
         payload: Bytes,
     },
@@ -99,9 +102,10 @@ impl Inbox {
             frames.clear();
             return true;
         }
+        let arrived = Instant::now();
         for payload in frames.drain(..) {
             state.bytes[class.index()] += cost(&payload);
-            state.queue.push_back(Event::Frame { link, class, payload });
+            state.queue.push_back(Event::Frame { link, class, arrived, payload });
         }
         let more = state.bytes[class.index()] < self.bytes_max;
         wake(state);
@@ -211,6 +215,7 @@ const CONTROL_PER_LINK: usize = 4;
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll, Waker};
+    use std::time::Instant;
 
     use bytes::Bytes;
 
@@ -259,6 +264,17 @@ mod tests {
             .collect();
         assert_eq!(order, (0..10).collect::<Vec<u8>>());
         assert_eq!(inbox.bytes(Class::Client), 0);
+    }
+
+    #[test]
+    fn a_frame_tells_when_it_came_not_when_it_was_taken() {
+        let inbox = Inbox::new(&Config::default());
+        let before = Instant::now();
+        inbox.push_frames(LinkId::test(1), Class::Replication, &mut frames(1, 1));
+        let after = Instant::now();
+        while Instant::now() == after {}
+        let [Event::Frame { arrived, .. }] = drain(&inbox, 10)[..] else { panic!("one frame") };
+        assert!((before..=after).contains(&arrived));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Counters {
     pub quorum_failures: u64,
     /// Requests refused before anything was done.
     pub refused: u64,
+    /// Requests whose time was up before their turn came: nothing was done for them.
+    pub expired: u64,
     /// Records sent to replicas that a read found lacking.
     pub repairs_sent: u64,
     /// Retries recognised as writes already taken in.
@@ -71,6 +73,7 @@ impl Counters {
         self.duplicates += other.duplicates;
         self.quorum_failures += other.quorum_failures;
         self.refused += other.refused;
+        self.expired += other.expired;
         self.repairs_sent += other.repairs_sent;
         self.retries_recognised += other.retries_recognised;
         self.lww_discarded += other.lww_discarded;

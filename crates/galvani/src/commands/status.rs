@@ -248,6 +248,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                     "retries_recognised": counters.retries_recognised,
                     "lww_discarded": counters.lww_discarded,
                     "incarnations": counters.incarnations,
+                    "expired": counters.expired,
                     "quarantined": counters.quarantined,
                     "shards_compared": counters.shards_compared,
                     "shards_differing": counters.shards_differing,
