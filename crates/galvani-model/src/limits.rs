@@ -39,6 +39,10 @@ pub const TIMEOUT_MS_DEFAULT: u32 = 2_000;
 /// How long a replica remembers a request id, in milliseconds (24 h): the window in which a retry
 /// is recognised as the same write.
 pub const REQUEST_ID_RETENTION_MS: u64 = 24 * 3600 * 1000;
+/// Default bytes of values that the reads of one lane hold (256 MiB): twice what one read of the
+/// largest value brings from [`N_MAX`] replicas that all differ (7 * 16 MiB), or 64 KiB for each of
+/// 4,096 reads; a node of four lanes stays below 1 GiB.
+pub const HELD_BYTES_DEFAULT: usize = 256 << 20;
 /// Keys in one page of a listing.
 pub const LIST_PAGE_MAX: usize = 1000;
 
@@ -48,6 +52,10 @@ pub const LIST_PAGE_MAX: usize = 1000;
 pub struct Limits {
     /// Client requests one lane works on at once; more are refused as overloaded. Default 4096.
     pub inflight: usize,
+    /// Bytes of values that reads under way on one lane may hold until they are answered. A single
+    /// read may exceed it alone; beyond it, requests and further answers are refused as overloaded.
+    /// Default [`HELD_BYTES_DEFAULT`].
+    pub held_bytes: usize,
     /// Siblings from which a write that adds one is refused. Default [`SIBLINGS_MAX`].
     pub siblings_max: usize,
     /// How long after a change the owners of a shard compare what they have taken in, in
@@ -59,6 +67,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { inflight: 4096, siblings_max: SIBLINGS_MAX, anti_entropy_ms: 1000 }
+        Limits {
+            inflight: 4096,
+            held_bytes: HELD_BYTES_DEFAULT,
+            siblings_max: SIBLINGS_MAX,
+            anti_entropy_ms: 1000,
+        }
     }
 }

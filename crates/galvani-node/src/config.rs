@@ -168,6 +168,7 @@ impl NodeConfig {
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let bounds = [
             ("limits.inflight", self.limits.inflight as u64, 1, 1 << 20, "1..=1048576"),
+            ("limits.held_bytes", self.limits.held_bytes as u64, 1 << 20, 1 << 40, "1 MiB..=1 TiB"),
             ("limits.siblings_max", self.limits.siblings_max as u64, 1, 1000, "1..=1000"),
             (
                 "limits.anti_entropy_ms",

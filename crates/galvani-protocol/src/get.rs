@@ -126,7 +126,6 @@ impl GetOp {
                 Ok(()) => self.count(ctx, index, Ok(())),
                 Err(error) => {
                     self.records.clear();
-                    let error = replica::as_replica_error(&error);
                     self.count(ctx, index, Err(Outcome::Refused(error)));
                 }
             }
@@ -146,10 +145,14 @@ impl GetOp {
         }
     }
 
-    fn read_own(&mut self, ctx: &mut Ctx<'_>) -> Result<(), StoreError> {
-        let local = replica::read(ctx.store, self.shard, &self.key)?;
+    fn read_own(&mut self, ctx: &mut Ctx<'_>) -> Result<(), ReplicaError> {
+        let refused = |error: StoreError| replica::as_replica_error(&error);
+        let local = replica::read(ctx.store, self.shard, &self.key).map_err(refused)?;
         for dot in local.object.dots() {
-            let record = replica::record(ctx.store, self.shard, dot)?;
+            let record = replica::record(ctx.store, self.shard, dot).map_err(refused)?;
+            if !ctx.may_hold(self.held() + record.value.len()) {
+                return Err(ReplicaError::Overloaded);
+            }
             self.records.insert(dot, record);
         }
         self.shown = local.object.versions().iter().map(|version| version.write).collect();
@@ -177,6 +180,11 @@ impl GetOp {
         self.answered
     }
 
+    /// Bytes of values it holds until it is answered.
+    pub(crate) fn held(&self) -> usize {
+        self.records.values().map(|record| record.value.len()).sum()
+    }
+
     /// The replicas it asked.
     pub(crate) fn asked(&self) -> &Asked {
         &self.asked
@@ -196,6 +204,11 @@ impl GetOp {
         let malformed = Err(Outcome::Refused(ReplicaError::Malformed));
         if held.versions.iter().any(|version| version.dots.is_empty()) {
             return malformed;
+        }
+        // More than the lane may hold counts as no answer: another replica's may still fit.
+        let brings: usize = held.values.iter().map(Bytes::len).sum();
+        if !self.answered && !ctx.may_hold(self.held() + brings) {
+            return Err(Outcome::Refused(ReplicaError::Overloaded));
         }
         let dots: Vec<Dot> =
             held.versions.iter().flat_map(|version| version.dots.clone()).collect();
@@ -350,6 +363,7 @@ impl GetOp {
             Requirement::Primaries => QuorumKind::Pr,
             Requirement::Places | Requirement::Durable => QuorumKind::R,
         };
+        self.records.clear();
         let failure = Failure::QuorumNotMet { what, need, got, n: self.need.n };
         ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
     }

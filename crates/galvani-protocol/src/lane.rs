@@ -155,6 +155,11 @@ impl Lane {
         self.sync.shards_behind()
     }
 
+    /// Bytes of values that operations under way hold.
+    pub fn held_bytes(&self) -> usize {
+        self.table.held()
+    }
+
     /// Figures since the lane was made.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -184,7 +189,9 @@ impl Lane {
         if from_client {
             let op = self.table.next_id();
             self.started.push((op, from));
-            let full = self.table.waiting() >= self.config.limits.inflight;
+            let limits = &self.config.limits;
+            let full =
+                self.table.waiting() >= limits.inflight || self.table.held() >= limits.held_bytes;
             let started = self.with(now, store, |ctx, stopping| {
                 let refusal = if stopping {
                     Some(Failure::Stopping)
@@ -312,6 +319,7 @@ impl Lane {
             counters: &mut self.counters,
             origins: &mut self.origins,
             sync: &mut self.sync,
+            held: self.table.held(),
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)

@@ -79,6 +79,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) origins: &'a mut Origins,
     pub(crate) sync: &'a mut AntiEntropy,
+    /// Bytes of values that the lane's other operations hold.
+    pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.
     pub(crate) fsync: &'a mut bool,
 }
@@ -109,6 +111,11 @@ impl Ctx<'_> {
             Taken::Duplicate => {}
         }
         Ok(taken)
+    }
+
+    /// Whether an operation may hold `bytes` of values: whatever it needs if no other holds any.
+    pub(crate) fn may_hold(&self, bytes: usize) -> bool {
+        self.held == 0 || self.held.saturating_add(bytes) <= self.config.limits.held_bytes
     }
 
     /// Answers a request of operation `op`.

@@ -57,6 +57,15 @@ impl Op {
         }
     }
 
+    /// Bytes of values it holds.
+    fn held(&self) -> usize {
+        match self {
+            Op::Get(op, _) => op.held(),
+            Op::Put(..) | Op::List(..) | Op::Explain(..) | Op::Forward(..) => 0,
+            Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) => 0,
+        }
+    }
+
     /// The index of its ask that waits for `peer`, if one does.
     fn waits_for(&self, peer: PeerLane, topology: &Topology) -> Option<usize> {
         let of = |asked: &Asked, shard: &Shard| {
@@ -86,11 +95,13 @@ pub(crate) struct OpTable {
     last: u64,
     /// Operations that somebody waits for.
     waiting: usize,
+    /// Bytes of values that operations hold.
+    held: usize,
 }
 
 impl OpTable {
     pub(crate) fn new() -> OpTable {
-        OpTable { ops: BTreeMap::new(), deadlines: BTreeSet::new(), last: 0, waiting: 0 }
+        OpTable { ops: BTreeMap::new(), deadlines: BTreeSet::new(), last: 0, waiting: 0, held: 0 }
     }
 
     /// A number no operation of this lane has had.
@@ -102,6 +113,7 @@ impl OpTable {
     pub(crate) fn insert(&mut self, id: u64, op: Op) {
         self.deadlines.insert((op.deadline(), id));
         self.waiting += usize::from(op.is_waited_for());
+        self.held += op.held();
         self.ops.insert(id, op);
     }
 
@@ -109,6 +121,7 @@ impl OpTable {
         let op = self.ops.remove(&id)?;
         self.deadlines.remove(&(op.deadline(), id));
         self.waiting -= usize::from(op.is_waited_for());
+        self.held -= op.held();
         Some(op)
     }
 
@@ -128,6 +141,11 @@ impl OpTable {
     /// Whether nothing is under way, not even for the lane itself.
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// Bytes of values that operations hold.
+    pub(crate) fn held(&self) -> usize {
+        self.held
     }
 
     /// Operations that somebody waits for.

@@ -290,6 +290,42 @@ fn more_than_the_lane_takes_on_is_refused_and_comes_again() {
     assert_eq!(applied, AppliedOutcome::No);
 }
 
+#[test]
+fn reads_hold_no_more_bytes_of_values_than_the_lane_may() {
+    let limits = Limits { held_bytes: 100, ..Limits::default() };
+    let mut bench = Bench::new(limits);
+    let key = bench.key(true);
+    let value = |put: Message, bytes: usize| match put {
+        Message::Put(put) => Message::Put(Put { value: vec![7; bytes].into(), ..put }),
+        other => other,
+    };
+    for (rid, bytes) in [(1, 60), (2, 30)] {
+        bench.request(false, value(put(key.clone(), rid, 1), bytes));
+        bench.tick();
+    }
+    // Each holds 90 bytes until another replica answers; the second one would make it 180.
+    bench.request(false, get(key.clone(), 3));
+    assert!(answers(&bench.tick()).is_empty(), "it waits for the others");
+    assert_eq!(bench.lane.held_bytes(), 90);
+    bench.request(false, get(key.clone(), 3));
+    bench.tick();
+    assert_eq!(bench.lane.held_bytes(), 90, "its own copy was not taken as an answer");
+    // Alone on its lane a read may hold all that its key has.
+    bench.request(false, value(put(key.clone(), 3, 1), 80));
+    bench.now.micros += 3_000_000;
+    bench.handle(Input::Wake);
+    bench.tick();
+    assert_eq!(bench.lane.held_bytes(), 0, "answered reads hold nothing");
+    bench.request(false, get(key.clone(), 3));
+    bench.tick();
+    assert_eq!(bench.lane.held_bytes(), 170);
+    // Now nothing more is taken on, and nothing of it was done.
+    bench.request(false, put(key, 4, 1));
+    let (failure, applied) = failure(&bench.tick());
+    assert!(matches!(failure, Failure::Overloaded { .. }), "{failure:?}");
+    assert_eq!(applied, AppliedOutcome::No);
+}
+
 /// What a peer that lost its mind may answer to a fetch; none of it counts, none of it stays.
 #[test]
 fn answers_that_do_not_hold_together_are_no_answers() {

@@ -149,6 +149,9 @@ impl Profile {
         if !quiet {
             draw_later_faults(&mut rng, &mut profile.faults);
         }
+        if rng.chance(100) {
+            profile.limits.held_bytes = rng.between(60, 300) as usize;
+        }
         // Ways of repair hide each other's bugs: half of the seeds must do without this one.
         profile.limits.anti_entropy_ms = rng.pick(&[0, 0, 0, 50, 300, 1_000]);
         profile
