@@ -83,12 +83,7 @@ impl<E: Engine> LaneLoop<E> {
                 }
                 None => {}
             }
-            for event in events.drain(..) {
-                self.on_event(event, now);
-                if self.store.staged_bytes() > TICK_BYTES_MAX {
-                    self.end_tick(now);
-                }
-            }
+            self.on_events(&mut events, now);
             self.lane.handle(Input::Wake, now, &mut self.store);
             self.end_tick(now);
             self.publish(now);
@@ -109,6 +104,16 @@ impl<E: Engine> LaneLoop<E> {
         let publish = self.published_at + PUBLISH_MICROS * 5;
         let others = [self.lane.next_deadline(), redial, stop_by];
         others.into_iter().flatten().fold(publish, u64::min)
+    }
+
+    /// Handles what arrived; a tick that has staged enough ends, and the next one begins.
+    fn on_events(&mut self, events: &mut Vec<Event>, now: Now) {
+        for event in events.drain(..) {
+            self.on_event(event, now);
+            if self.store.staged_bytes() > TICK_BYTES_MAX {
+                self.end_tick(now);
+            }
+        }
     }
 
     fn on_event(&mut self, event: Event, now: Now) {
@@ -419,3 +424,6 @@ fn class_of(message: &Message) -> Class {
         _ => Class::Replication,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub struct Config {
     /// Largest payload of one frame, bytes, per class in the order of [`Class::ALL`]. Checked
     /// against the length prefix before anything is allocated; both ends must agree on it.
     pub frame_bytes_max: [usize; Class::COUNT],
-    /// Bytes that may wait in one stream's outbox before `send` says `Full`. Default 48 MiB: all that
+    /// Bytes that may wait in one stream's outbox before `send` says `Full`. Default 64 MiB: all that
     /// one inbox hands over at once, and a frame more, can be passed on.
     /// A single frame larger than this still passes when the outbox is empty.
     pub outbox_bytes_max: usize,
@@ -90,7 +90,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             frame_bytes_max: [DEFAULT_FRAME_BYTES_MAX; Class::COUNT],
-            outbox_bytes_max: 48 << 20,
+            outbox_bytes_max: 64 << 20,
             inbox_bytes_max: 32 << 20,
             batch_events_max: 1_024,
             links_max: 4_096,
@@ -155,6 +155,8 @@ mod tests {
     fn windows_leave_room_for_every_class() {
         let config = Config::default();
         assert!(config.send_window >= u64::from(config.stream_window) * Class::COUNT as u64);
+        let one_more = config.frame_bytes_max.into_iter().max().unwrap_or_default();
+        assert!(config.outbox_bytes_max >= config.inbox_bytes_max + one_more);
         assert!(config.keep_alive * 3 < config.idle_timeout);
         assert!(config.retry_above <= config.handshakes_max);
     }

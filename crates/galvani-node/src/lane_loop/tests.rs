@@ -1,0 +1,185 @@
+//! The driver by hand, over the engine in memory: ticks end in time, and what cannot be sent or was
+//! not written down is told as that.
+//!
+//! Whole nodes are in `tests/three_nodes.rs` and in `cluster-tests`.
+
+use super::{LaneLoop, TICK_BYTES_MAX, is_bucket_ask, unsendable, without_bucket};
+use crate::clock::Clock;
+use crate::config::DurabilityMode;
+use crate::links::Links;
+use crate::shared::Shared;
+use bytes::{Bytes, BytesMut};
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, RequestId};
+use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_model::placement::{Layout, Member};
+use galvani_model::version::{ContextKey, Dot, DotSet, Kind, RecordHead, value_hash};
+use galvani_protocol::{Effect, Lane, LaneConfig, PeerLane, ReplyTo, Topology};
+use galvani_storage::engine::{Engine, FailKind, MemoryEngine};
+use galvani_storage::{NodeStore, StoreConfig};
+use galvani_transport::pki::ClusterCa;
+use galvani_transport::{Class, Config, Event, LaneEndpoint, LinkId, PeerIdentity, TransportKeys};
+use galvani_wire::Message;
+use galvani_wire::codec::encode;
+use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
+use galvani_wire::message::{CreateBucket, Failed, PutDone, Replicate};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+struct Bench {
+    lane: LaneLoop<MemoryEngine>,
+    engine: Arc<MemoryEngine>,
+    /// A link that node 2 has dialed, as the lane sees it.
+    link: LinkId,
+}
+
+/// The only lane of node 1, with node 2 linked to it. Call it inside a runtime.
+fn bench() -> Bench {
+    let members = (1..=3u16).map(|id| {
+        let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
+        Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address]).expect("a member")
+    });
+    let layout = Layout::compute(ClusterId(5), 1, 16, 3, members.collect()).expect("a layout");
+    let topology = Topology {
+        node: NodeId(1),
+        name: "test".into(),
+        layout: Arc::new(layout),
+        buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
+        context_key: ContextKey([1; 16]),
+    };
+    let me = PeerLane { node: NodeId(1), lane: LaneIndex(0) };
+    let links = Links::new(&topology.layout, me, 1);
+    let engine = Arc::new(MemoryEngine::new());
+    let shared = Arc::new(Shared::new(engine.clone(), topology, 1));
+    let config = StoreConfig { lane: me.lane, lanes: 1, keep_origins: false };
+    let store = NodeStore::open(engine.clone(), config).expect("empty").store;
+    let limits = Limits::default();
+    let config = LaneConfig { lane: me.lane, limits, always_fsync: false, boot: 7 };
+    let ca = ClusterCa::create("abcd").expect("an authority");
+    let identity = ca.issue_node(&format!("{:032x}", 1), &[]).expect("an identity");
+    let keys = TransportKeys::generate().expect("keys");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let endpoint = LaneEndpoint::bind(any, &identity, &keys, Config::default()).expect("bound");
+    let (_, control) = mpsc::unbounded_channel();
+    let link = endpoint.dial(endpoint.local_addr(), None, 0);
+    let mut lane = LaneLoop {
+        me,
+        lane: Lane::new(config, shared.topology(), []),
+        store,
+        endpoint,
+        links,
+        shared,
+        clock: Clock::start(),
+        durability: DurabilityMode::Os,
+        control,
+        published_at: 0,
+    };
+    let peer = PeerIdentity::Node { id: NodeId(2).to_bytes() };
+    let remote = lane.endpoint.local_addr();
+    let up = Event::LinkUp { link, peer, remote, dialed: false, tag: 0 };
+    let now = lane.clock.now();
+    lane.on_events(&mut vec![up], now);
+    Bench { lane, engine, link }
+}
+
+impl Bench {
+    fn frame(&self, id: u64, message: &Message) -> Event {
+        let mut bytes = BytesMut::new();
+        encode(id, false, message, &mut bytes);
+        let (class, arrived) = (Class::Replication, Instant::now());
+        Event::Frame { link: self.link, class, arrived, payload: bytes.freeze() }
+    }
+
+    fn replicate(&self, counter: u64, bytes: usize) -> Event {
+        let value = Bytes::from(vec![7; bytes]);
+        let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+        let shard = self.lane.shared.topology().layout.shard_of(&key, 3);
+        let head = RecordHead {
+            dot: Dot::new(Origin(9), counter),
+            key,
+            past: DotSet::new(),
+            hlc: Hlc(counter),
+            rid: RequestId(counter.into()),
+            author: NodeId(2),
+            kind: Kind::Put,
+            value_len: bytes as u32,
+            value_hash: value_hash(Kind::Put, &value),
+        };
+        let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
+        self.frame(counter, &Message::Replicate(replicate))
+    }
+}
+
+#[tokio::test]
+async fn a_tick_ends_when_it_has_staged_enough() {
+    const EACH: usize = 1 << 20;
+    let mut bench = bench();
+    let count = 2 * TICK_BYTES_MAX / EACH;
+    let mut events: Vec<Event> =
+        (1..=count as u64).map(|counter| bench.replicate(counter, EACH)).collect();
+    let now = bench.lane.clock.now();
+    let before = bench.engine.stats().commits;
+    bench.lane.on_events(&mut events, now);
+    assert!(bench.engine.stats().commits > before, "committed before all of it was staged");
+    assert!(bench.lane.store.staged_bytes() <= TICK_BYTES_MAX + 2 * EACH);
+    bench.lane.end_tick(now);
+    assert_eq!(bench.lane.lane.counters().replicated, count as u64);
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_not_written_down_is_not_known_and_comes_again() {
+    let mut bench = bench();
+    let name: BucketName = "late".parse().expect("a name");
+    let props = BucketProps::with_copies(3);
+    let define =
+        Message::DefineBucket(CreateBucket { name: name.clone(), props, timeout_ms: 1000 });
+    let now = bench.lane.clock.now();
+    bench.engine.fail_next_commits([FailKind::Full]);
+    for known in [false, true] {
+        let mut events = vec![bench.frame(1, &define)];
+        bench.lane.on_events(&mut events, now);
+        bench.lane.end_tick(now);
+        assert_eq!(bench.lane.shared.topology().buckets.contains_key(&name), known);
+    }
+}
+
+#[test]
+fn nobody_is_told_of_a_bucket_that_was_lost() {
+    let to = ReplyTo { link: 1, id: 1 };
+    let why = BucketProps::with_copies(3);
+    let refused = Failure::BucketRefused { why: "full".into() };
+    let answer = |message| Effect::Answer { to, op: 1, message };
+    let told = without_bucket(answer(Message::BucketDefined(Ok(()))), "full");
+    assert_eq!(told, answer(Message::BucketDefined(Err(refused.clone()))));
+    let told = without_bucket(answer(Message::BucketCreated), "full");
+    let failed = Failed { failure: refused, applied: AppliedOutcome::No, answers: Vec::new() };
+    assert_eq!(told, answer(Message::Failed(failed)));
+    let name = "late".parse().expect("a name");
+    let message = Message::DefineBucket(CreateBucket { name, props: why, timeout_ms: 1000 });
+    let peer = PeerLane { node: NodeId(2), lane: LaneIndex(0) };
+    let ask = Effect::Ask { to: peer, id: 8, forwarded: false, message };
+    assert!(is_bucket_ask(&ask), "such an ask is not sent at all");
+    assert!(!is_bucket_ask(&answer(Message::BucketCreated)));
+}
+
+#[test]
+fn an_answer_that_finds_its_outbox_full_becomes_a_small_refusal() {
+    let why = ReplicaError::Overloaded;
+    let fetched = unsendable(Message::FetchedPage(Err(ReplicaError::DiskFull)), why.clone());
+    assert_eq!(fetched, Message::FetchedPage(Err(why.clone())));
+    let stored = |node, outcome| Answer { node: NodeId(node), outcome, micros: 1 };
+    let answers = vec![stored(1, Outcome::Stored), stored(2, Outcome::StoredDurably)];
+    let answers = [answers, vec![stored(3, Outcome::Pending)]].concat();
+    let (dot, context) = (Dot::new(Origin(1), 1), Bytes::new());
+    let done = Message::PutDone(PutDone { dot, context, siblings: 1, answers });
+    let (failure, applied) = (Failure::Coordinator(why.clone()), AppliedOutcome::Maybe { acks: 2 });
+    let failed = Failed { failure, applied, answers: Vec::new() };
+    assert_eq!(unsendable(done, why.clone()), Message::Failed(failed), "stored is not denied");
+    let (failure, applied) = (Failure::Coordinator(why.clone()), AppliedOutcome::No);
+    let failed = Failed { failure, applied, answers: Vec::new() };
+    assert_eq!(unsendable(Message::BucketCreated, why), Message::Failed(failed));
+}
