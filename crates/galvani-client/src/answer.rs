@@ -11,6 +11,7 @@ use galvani_model::ids::RequestId;
 use galvani_model::version::{Dot, Kind};
 use galvani_wire::message::{GetDone, PutDone};
 use galvani_wire::{Answer, Outcome};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,7 +90,8 @@ impl AsRef<Context> for Read {
 pub struct Written {
     /// Covers this write and what it replaced: write `.after(&written)` to replace it.
     pub context: Context,
-    /// Replicas that said they stored it before the answer was given.
+    /// Places of the write, one for each owner, that were covered when the answer was given: by the
+    /// owner, or by a node that stands in for it and holds a hint.
     pub acks: u8,
     /// Values the key has now at the coordinator, tombstones not counted. Above one: others wrote
     /// concurrently, and somebody must merge.
@@ -110,7 +112,8 @@ impl Written {
                 false
             }
         };
-        let acks = done.answers.iter().filter(stored).count();
+        let place = |answer: &Answer| answer.stands_in_for.unwrap_or(answer.node);
+        let acks = done.answers.iter().filter(stored).map(place).collect::<BTreeSet<_>>().len();
         Written {
             context: Context::received(&done.context),
             acks: u8::try_from(acks).unwrap_or(u8::MAX),
@@ -140,11 +143,13 @@ impl AsRef<Context> for Written {
     }
 }
 
-/// One replica's part in a request. Displays as `n3 unreachable`.
+/// One node's part in a request. Displays as `n3 unreachable`, or `n4 for n3 stored` for a stand-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaAnswer {
     /// The node's name.
     pub node: String,
+    /// The owner in whose place it was asked, if it is none itself: it holds a hint.
+    pub stands_in_for: Option<String>,
     /// What it said.
     pub outcome: Outcome,
     /// From the coordinator's asking to the answer; `None` if there is none.
@@ -164,6 +169,7 @@ impl ReplicaAnswer {
         let took = Duration::from_micros(u64::from(answer.micros));
         ReplicaAnswer {
             node: directory.name_of(answer.node),
+            stands_in_for: answer.stands_in_for.map(|owner| directory.name_of(owner)),
             outcome: answer.outcome.clone(),
             took: (!took.is_zero()).then_some(took),
         }
@@ -172,7 +178,10 @@ impl ReplicaAnswer {
 
 impl fmt::Display for ReplicaAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.node)?;
+        match &self.stands_in_for {
+            Some(owner) => write!(f, "{} for {owner} ", self.node)?,
+            None => write!(f, "{} ", self.node)?,
+        }
         match &self.outcome {
             Outcome::Stored => f.write_str("stored")?,
             Outcome::StoredDurably => f.write_str("stored durably")?,

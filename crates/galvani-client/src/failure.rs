@@ -44,6 +44,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
             | ReplicaError::Damaged
             | ReplicaError::StorageFailed
             | ReplicaError::Expired
+            | ReplicaError::HintsFull
             | ReplicaError::Overloaded => AGAIN,
             ReplicaError::Malformed | ReplicaError::AnswerTooLarge => FINAL,
         },

@@ -78,6 +78,7 @@ pub use galvani_model::ids::{NodeId, Partition, RequestId, Shard};
 pub use galvani_model::key::KeyError;
 pub use galvani_model::placement::{Layout, Member};
 pub use galvani_model::request::Quorum;
+pub use galvani_model::store::HintFigures;
 pub use galvani_model::version::{Dot, DotSet, Version};
 pub use galvani_transport::pki::Identity;
 pub use galvani_wire::failure::QuorumKind;

@@ -230,6 +230,7 @@ async fn status_is_partial_rather_than_late() {
             cpu_micros: 0,
             inflight: 0,
             shards_behind: 0,
+            hints: Default::default(),
             peers_up: Vec::new(),
             peers_down: Vec::new(),
             counters: galvani_client::Counters::default(),

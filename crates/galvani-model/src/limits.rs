@@ -63,6 +63,12 @@ pub struct Limits {
     /// enough to cost nothing (some 100 bytes a changed shard and peer), and replication has long
     /// brought what is on its way.
     pub anti_entropy_ms: u32,
+    /// Bytes of hints one lane holds for one owner that is away; beyond it hints for that owner are
+    /// refused and do not count for w. Default 256 MiB. Nothing diverges: what the owner missed is
+    /// found when clocks are compared.
+    pub hint_bytes_per_owner: u64,
+    /// Bytes of hints one lane holds in all. Default 1 GiB.
+    pub hint_bytes: u64,
 }
 
 impl Default for Limits {
@@ -72,6 +78,8 @@ impl Default for Limits {
             held_bytes: HELD_BYTES_DEFAULT,
             siblings_max: SIBLINGS_MAX,
             anti_entropy_ms: 1000,
+            hint_bytes_per_owner: 256 << 20,
+            hint_bytes: 1 << 30,
         }
     }
 }

@@ -6,11 +6,12 @@
 //! (floor 3) need not know each other: `docs/decisions/0001-store-trait-floor.md`.
 
 use crate::bucket::BucketName;
-use crate::ids::{Origin, Shard, WriteId};
+use crate::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use crate::key::Key;
 use crate::version::{Digest, Dot, Object, PartitionClock, Record};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 
 /// Why storage did not do what it was asked. Nothing of the failed step is kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +97,39 @@ pub struct Listed {
     pub object: Object,
 }
 
+/// What a lane holds for one owner that was away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintFigures {
+    /// Records.
+    pub count: u64,
+    /// Bytes of their rows.
+    pub bytes: u64,
+    /// When the first of them came (milliseconds since 1970 on this node); 0 for those that were
+    /// there when it started.
+    pub since_ms: u64,
+}
+
+impl HintFigures {
+    /// Adds what another lane holds for the same owner.
+    pub fn add(&mut self, other: &HintFigures) {
+        self.since_ms = match self.count {
+            0 => other.since_ms,
+            _ => self.since_ms.min(other.since_ms),
+        };
+        self.count += other.count;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Hints for one target, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HintPage {
+    /// The records, with their shards.
+    pub records: Vec<(Shard, Record)>,
+    /// The last hint looked at, damaged ones included; `None` if there was none.
+    pub last: Option<(Shard, Dot)>,
+}
+
 /// Rows of one lane's shards. Only `galvani-protocol/src/replica.rs` calls [`Store::stage`].
 pub trait Store {
     /// The live versions of a key here; absent if nothing is known.
@@ -116,6 +150,36 @@ pub trait Store {
 
     /// Forgets who this vnode mints as: its next mint starts a new incarnation. Kept by the tick.
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError>;
+
+    /// Stages a hint: a record held for an owner that is away, outside of this node's own shards.
+    /// One that is held already changes nothing.
+    fn hold(
+        &mut self,
+        target: NodeId,
+        shard: Shard,
+        record: &Record,
+        at_ms: u64,
+    ) -> Result<(), StoreError>;
+
+    /// Committed hints for `target` in partitions that are `wanted`, ascending, after `after`
+    /// (exclusive): at most `limit`, and none that starts beyond `credit` bytes.
+    fn hints(
+        &mut self,
+        target: NodeId,
+        after: Option<(Shard, Dot)>,
+        wanted: &dyn Fn(Partition) -> bool,
+        credit: usize,
+        limit: usize,
+    ) -> Result<HintPage, StoreError>;
+
+    /// Stages that a hint goes: its target holds the record durably.
+    fn release(&mut self, target: NodeId, shard: Shard, dot: Dot) -> Result<(), StoreError>;
+
+    /// Bytes of hints for `target`, and for all targets together, staged ones included.
+    fn hint_bytes(&self, target: NodeId) -> (u64, u64);
+
+    /// Committed hints by target; none is empty.
+    fn hint_figures(&self) -> &BTreeMap<NodeId, HintFigures>;
 
     /// Up to `limit` keys of a bucket in one shard, ascending, after `after` (exclusive), that
     /// start with `prefix`.

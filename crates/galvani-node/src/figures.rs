@@ -7,10 +7,12 @@ use crate::clock::Clock;
 use crate::config::DurabilityMode;
 use crate::shared::Shared;
 use galvani_model::ids::NodeId;
+use galvani_model::store::HintFigures;
 use galvani_storage::engine::Engine;
 use galvani_wire::NodeStatus;
 use galvani_wire::view::Counters;
 use rustix::time::{ClockId, clock_gettime};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What one lane last published.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,7 @@ pub(crate) struct LaneFigures {
     pub(crate) counters: Counters,
     pub(crate) inflight: u32,
     pub(crate) shards_behind: u32,
+    pub(crate) hints: BTreeMap<NodeId, HintFigures>,
     pub(crate) peers_up: Vec<NodeId>,
     pub(crate) peers_down: Vec<NodeId>,
 }
@@ -33,7 +36,11 @@ pub(crate) fn status<E: Engine>(
     for lane in &lanes {
         counters.add(&lane.counters);
     }
-    let first = lanes.first().cloned().unwrap_or_default();
+    let mut hints: BTreeMap<NodeId, HintFigures> = BTreeMap::new();
+    for (&owner, held) in lanes.iter().flat_map(|lane| &lane.hints) {
+        hints.entry(owner).or_default().add(held);
+    }
+    let (peers_up, peers_down) = peers(&lanes, shared.topology().node);
     NodeStatus {
         node: shared.topology().node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -45,11 +52,20 @@ pub(crate) fn status<E: Engine>(
         memory_bytes: resident_bytes(),
         cpu_micros: cpu_micros(),
         inflight: lanes.iter().map(|lane| lane.inflight).sum(),
+        hints,
         shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
-        peers_up: first.peers_up,
-        peers_down: first.peers_down,
+        peers_up,
+        peers_down,
         counters,
     }
+}
+
+/// Peers that are up and those that are not. A peer is up when every lane here reaches every lane
+/// there: then any key can be asked for. A lane that has not published yet reaches nobody.
+fn peers(lanes: &[LaneFigures], me: NodeId) -> (Vec<NodeId>, Vec<NodeId>) {
+    let known = lanes.iter().flat_map(|lane| lane.peers_up.iter().chain(&lane.peers_down));
+    let known: BTreeSet<NodeId> = known.copied().filter(|&node| node != me).collect();
+    known.into_iter().partition(|node| lanes.iter().all(|lane| lane.peers_up.contains(node)))
 }
 
 fn cpu_micros() -> u64 {
@@ -62,4 +78,25 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LaneFigures, peers};
+    use galvani_model::ids::NodeId;
+
+    #[test]
+    fn a_peer_is_up_when_every_lane_reaches_it() {
+        let ids = |ids: &[u128]| ids.iter().map(|&id| NodeId(id)).collect::<Vec<_>>();
+        let lane = |up: &[u128], down: &[u128]| LaneFigures {
+            peers_up: ids(up),
+            peers_down: ids(down),
+            ..LaneFigures::default()
+        };
+        // The own node stands in them too: its other lanes are peers of a lane.
+        let both = [lane(&[1, 2, 3], &[4]), lane(&[1, 2], &[3, 4])];
+        assert_eq!(peers(&both, NodeId(1)), (ids(&[2]), ids(&[3, 4])));
+        let silent = [lane(&[2], &[]), LaneFigures::default()];
+        assert_eq!(peers(&silent, NodeId(1)), (ids(&[]), ids(&[2])));
+    }
 }

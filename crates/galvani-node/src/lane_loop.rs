@@ -8,15 +8,14 @@ use crate::clock::Clock;
 use crate::config::DurabilityMode;
 use crate::figures::{self, LaneFigures};
 use crate::links::{Links, Who};
+use crate::permission::{Permission, permission};
 use crate::shared::{Control, Shared};
 use galvani_model::limits::REQUEST_ID_RETENTION_MS;
-use galvani_model::store::StoreError;
+use galvani_model::store::{Store, StoreError};
 use galvani_protocol::{Effect, Input, Lane, Now, PeerLane};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::Engine;
-use galvani_transport::{
-    Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdentity, Role, SendError,
-};
+use galvani_transport::{Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdentity, SendError};
 use galvani_wire::Message;
 use galvani_wire::codec::{Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
@@ -316,59 +315,11 @@ impl<E: Engine> LaneLoop<E> {
         counters.quarantined = self.store.quarantined();
         let inflight = self.lane.inflight() as u32;
         let shards_behind = self.lane.shards_behind() as u32;
-        let figures = LaneFigures { counters, inflight, shards_behind, peers_up, peers_down };
+        let hints = self.store.hint_figures().clone();
+        let figures =
+            LaneFigures { counters, inflight, shards_behind, hints, peers_up, peers_down };
         self.shared.publish(self.me.lane.0 as usize, figures);
     }
-}
-
-/// Whether a message may come from whoever sent it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Permission {
-    Granted,
-    /// A client asks for more than its role allows: a typed refusal.
-    Denied,
-    /// No honest program sends this with such a certificate: the link is closed.
-    Hostile,
-}
-
-fn permission(identity: &PeerIdentity, forwarded: bool, message: &Message) -> Permission {
-    let role = match identity {
-        PeerIdentity::Node { .. } => return Permission::Granted,
-        PeerIdentity::Client { role, .. } => *role,
-    };
-    if forwarded {
-        return Permission::Hostile;
-    }
-    let needs = match message {
-        Message::Describe | Message::Status => Role::ReadOnly,
-        Message::Get(_) | Message::List(_) | Message::Explain(_) => Role::ReadOnly,
-        Message::Put(_) => Role::ReadWrite,
-        Message::CreateBucket(_) => Role::Admin,
-        Message::PutDone(_)
-        | Message::GetDone(_)
-        | Message::Failed(_)
-        | Message::Described(_)
-        | Message::Listed(_)
-        | Message::BucketCreated
-        | Message::Explained(_)
-        | Message::StatusIs(_)
-        | Message::Replicate(_)
-        | Message::Replicated(_)
-        | Message::Fetch(_)
-        | Message::Fetched(_)
-        | Message::FetchPage(_)
-        | Message::FetchedPage(_)
-        | Message::DefineBucket(_)
-        | Message::BucketDefined(_)
-        | Message::AskKnown(_)
-        | Message::Known(_)
-        | Message::Compare(_)
-        | Message::Compared(_)
-        | Message::Pull(_)
-        | Message::Pulled(_) => return Permission::Hostile,
-    };
-    // Roles are ordered from the one that may do everything to the one that may only read.
-    if role <= needs { Permission::Granted } else { Permission::Denied }
 }
 
 /// What is sent in place of an answer that is too large, or that the asker is too slow to take.
@@ -419,7 +370,10 @@ fn class_of(message: &Message) -> Class {
         Message::AskKnown(_)
         | Message::DefineBucket(_)
         | Message::Compare(_)
-        | Message::Pull(_) => Class::Background,
+        | Message::Pull(_)
+        | Message::PullHints(_)
+        | Message::HintsWait(_) => Class::Background,
+        Message::Hint(hint) if hint.record.timeout_ms == 0 => Class::Background,
         Message::Put(_) | Message::Get(_) | Message::List(_) | Message::Explain(_) => Class::Client,
         _ => Class::Replication,
     }

@@ -12,6 +12,7 @@ mod lane_loop;
 mod links;
 pub mod local;
 mod node;
+mod permission;
 pub mod provision;
 mod shared;
 

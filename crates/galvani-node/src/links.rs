@@ -141,11 +141,11 @@ impl Links {
         ReplyTo { link: link.number() * CLASSES + class, id }
     }
 
-    /// Nodes with at least one lane up, and those with none.
+    /// Nodes of which all lanes are up, and those of which some lane is not.
     pub(crate) fn nodes(&self) -> (Vec<NodeId>, Vec<NodeId>) {
         let mut up: BTreeMap<NodeId, bool> = BTreeMap::new();
         for (lane, peer) in &self.peers {
-            *up.entry(lane.node).or_default() |= peer.up;
+            *up.entry(lane.node).or_insert(true) &= peer.up;
         }
         let nodes = |wanted: bool| {
             up.iter().filter(|(_, up)| **up == wanted).map(|(&node, _)| node).collect()

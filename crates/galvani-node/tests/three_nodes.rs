@@ -1,6 +1,6 @@
 //! Three real nodes in one process, spoken to by the real client over QUIC.
 
-use galvani_client::{Applied, Client, ErrorKind, Quorum};
+use galvani_client::{Applied, Client, ErrorKind, NodeReport, Quorum};
 use galvani_node::local::{LocalCluster, LocalSpec};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -14,9 +14,20 @@ fn start(lanes: usize) -> (TempDir, LocalCluster) {
     (dir, cluster)
 }
 
-/// A client of a cluster whose nodes all run.
+/// A client of a cluster whose nodes all run, once each of them reaches all others.
 async fn client(cluster: &LocalCluster, node: usize) -> Client {
-    client_that_reads(cluster, node, Quorum::All).await
+    let client = client_that_reads(cluster, node, Quorum::All).await;
+    let by = Instant::now() + DEADLINE;
+    loop {
+        let reports = client.status().await;
+        let met = |report: &NodeReport| {
+            report.status.as_ref().is_ok_and(|status| status.peers_up.len() == reports.len() - 1)
+        };
+        if reports.iter().all(met) {
+            return client;
+        }
+        assert!(Instant::now() < by, "never connected: {reports:?}");
+    }
 }
 
 /// A client, once a read that needs `r` replicas has been answered.

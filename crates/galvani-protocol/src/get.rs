@@ -105,7 +105,7 @@ impl GetOp {
             policy: props.policy,
             need,
             asked: Asked::new(replicas, ctx.now),
-            tracker: tracker(replicas, need.r, need.pr, 0),
+            tracker: tracker(replicas, need.needs(), 0),
             answered: false,
             join: ReadJoin::new(),
             records: BTreeMap::new(),

@@ -8,8 +8,10 @@
 
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
 use crate::expired;
+use crate::handoff::fetch::FetchHintsOp;
+use crate::handoff::{self, Handoff};
 use crate::known::KnownOp;
-use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
+use crate::ops::{Ctx, Heard, NOBODY, OVERLOAD_RETRY_MS, Step, of_ask_id};
 use crate::origins::Origins;
 use crate::replica::as_replica_error;
 use crate::route;
@@ -51,6 +53,7 @@ pub struct Lane {
     up: BTreeSet<PeerLane>,
     origins: Origins,
     sync: AntiEntropy,
+    handoff: Handoff,
     counters: Counters,
     effects: Vec<Effect>,
     /// Operations started since the last commit, and who asked.
@@ -73,6 +76,7 @@ impl Lane {
             origins.keep(shard, others.collect());
         }
         let sync = AntiEntropy::new(config.limits.anti_entropy_ms, config.boot as u64);
+        let handoff = Handoff::new((config.boot >> 64) as u64);
         Lane {
             config,
             topology,
@@ -80,6 +84,7 @@ impl Lane {
             up: BTreeSet::new(),
             origins,
             sync,
+            handoff,
             counters: Counters::default(),
             effects: Vec::new(),
             started: Vec::new(),
@@ -134,8 +139,8 @@ impl Lane {
 
     /// When the next deadline is due, in the lane's microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        let sync = self.sync.next_deadline();
-        self.table.next_deadline().into_iter().chain(sync).min()
+        let background = self.sync.next_deadline().into_iter().chain(self.handoff.next_deadline());
+        background.chain(self.table.next_deadline()).min()
     }
 
     /// Operations that somebody waits for.
@@ -143,11 +148,11 @@ impl Lane {
         self.table.waiting()
     }
 
-    /// Whether nothing is under way, and anti-entropy with every peer that can be reached is at
-    /// rest: all has been compared since it last changed, and nothing that was seen to be missing
-    /// here is still to come.
+    /// Whether nothing is under way, and anti-entropy and handoff with every peer that can be
+    /// reached are at rest: all has been compared since it last changed, nothing that was seen to
+    /// be missing here is still to come, and no hint is held.
     pub fn is_settled(&self) -> bool {
-        self.table.is_empty() && self.sync.is_settled()
+        self.table.is_empty() && self.sync.is_settled() && self.handoff.is_settled()
     }
 
     /// Shards of which this lane is known to lack something now.
@@ -235,6 +240,7 @@ impl Lane {
             Op::Known(known) => known.on_heard(ctx, heard),
             Op::Compare(compare) => compare.on_heard(ctx, heard),
             Op::Pull(pull) => pull.on_heard(ctx, heard, busy),
+            Op::FetchHints(fetch) => fetch.on_heard(ctx, heard, busy),
         });
         if step == Step::Wait {
             self.table.insert(op, under_way);
@@ -252,6 +258,7 @@ impl Lane {
         }
         let shared = sync::shared(&self.topology, self.config.lane, peer);
         self.sync.peer_up(peer, shared, now);
+        self.handoff.peer_up(peer, now);
     }
 
     /// Compares everything again: records of a bucket that was unknown here were passed over.
@@ -260,6 +267,7 @@ impl Lane {
             let shared = sync::shared(&self.topology, self.config.lane, peer);
             self.sync.share(peer, shared, now);
         }
+        self.handoff.ask_all(now);
     }
 
     fn on_peer_down(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
@@ -268,6 +276,7 @@ impl Lane {
             self.on_heard(id, Heard::Silence, now, store);
         }
         self.sync.peer_down(peer);
+        self.handoff.peer_down(peer);
     }
 
     fn on_time(&mut self, now: Now, store: &mut dyn Store) {
@@ -285,6 +294,11 @@ impl Lane {
             });
             self.table.insert(op, asked);
         }
+        for to in self.with(now, store, |ctx, _| handoff::poll(ctx)) {
+            let op = self.table.next_id();
+            let fetch = self.with(now, store, |ctx, _| FetchHintsOp::start(ctx, op, to));
+            self.table.insert(op, Op::FetchHints(fetch));
+        }
     }
 
     fn give_up(&mut self, op: u64, mut late: Op, now: Now, store: &mut dyn Store) {
@@ -298,8 +312,12 @@ impl Lane {
             Op::Known(_) => Step::Done,
             Op::Compare(compare) => compare.give_up(ctx),
             Op::Pull(pull) => pull.give_up(ctx),
+            Op::FetchHints(fetch) => fetch.give_up(ctx),
         });
-        debug_assert_eq!(step, Step::Done, "operation {op} outlived its deadline");
+        // A put may wait on, for stand-ins.
+        if step == Step::Wait {
+            self.table.insert(op, late);
+        }
     }
 
     /// Lends the lane's pieces to one operation.
@@ -320,6 +338,7 @@ impl Lane {
             origins: &mut self.origins,
             sync: &mut self.sync,
             held: self.table.held(),
+            handoff: &mut self.handoff,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
@@ -343,11 +362,18 @@ impl Lane {
         for op in &fresh {
             self.table.take(*op);
         }
+        self.handoff.unsay();
         for effect in &effects {
-            if let Effect::Ask { id, message: Message::Compare(_), .. } = effect
-                && let Some(Op::Compare(unsent)) = self.table.take(of_ask_id(*id).0)
-            {
-                unsent.unsay(&mut self.sync);
+            let unsent = match effect {
+                Effect::Ask {
+                    id, message: Message::Compare(_) | Message::PullHints(_), ..
+                } => self.table.take(of_ask_id(*id).0),
+                Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+            };
+            match unsent {
+                Some(Op::Compare(compare)) => compare.unsay(&mut self.sync),
+                Some(Op::FetchHints(fetch)) => fetch.unsay(&mut self.handoff),
+                Some(_) | None => {}
             }
         }
         let mut kept: Vec<Effect> =
@@ -363,6 +389,3 @@ impl Lane {
 
 /// Answered operations that may listen to late replicas, per operation that may be waited for.
 const LINGERING_PER_INFLIGHT: usize = 4;
-
-/// When a client refused for overload should come again: a few service times of a full table.
-const OVERLOAD_RETRY_MS: u32 = 50;

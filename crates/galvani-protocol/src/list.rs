@@ -80,7 +80,7 @@ impl ListOp {
             n: need.n,
             limit: list.limit.clamp(1, LIST_PAGE_MAX as u16),
             asked: Asked::new(replicas, ctx.now),
-            tracker: tracker(replicas, need.r, need.pr, 0),
+            tracker: tracker(replicas, need.needs(), 0),
             joins: BTreeMap::new(),
             told_up_to: None,
             deadline: refuse::deadline(ctx, list.timeout_ms)?,

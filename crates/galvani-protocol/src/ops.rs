@@ -1,16 +1,19 @@
 //! What all operations under way share: the replicas they asked, and the lane's pieces they may use.
 //!
-//! An operation is a value in the lane's table; its asks carry `op * 8 + replica`, so an answer
+//! An operation is a value in the lane's table; its asks carry `op * 16 + replica`, so an answer
 //! finds its operation without another table. Next to read: `put.rs`, `get.rs`.
 
 use crate::effect::{Effect, Now, PeerLane, ReplyTo};
+use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
 use crate::origins::Origins;
 use crate::replica::{self, Taken};
+use crate::stand_ins::STAND_INS_MAX;
 use crate::sync::AntiEntropy;
 use crate::topology::Topology;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{NodeId, Shard};
+use galvani_model::limits::N_MAX;
 use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_model::version::Record;
@@ -21,12 +24,16 @@ use galvani_wire::view::Counters;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
-/// Asks per operation that an ask id leaves room for: one per owner, `N_MAX` fits.
-const ASKS_PER_OP: u64 = 8;
+/// Asks per operation that an ask id leaves room for: one per owner, and those to stand-ins.
+pub const ASKS_PER_OP: u64 = 16;
+const _: () = assert!(N_MAX as usize + STAND_INS_MAX <= ASKS_PER_OP as usize);
 
 /// The id to ask replica `index` of operation `op` with.
 pub(crate) fn ask_id(op: u64, index: usize) -> u64 {
-    assert!((index as u64) < ASKS_PER_OP, "an operation asks at most N_MAX replicas");
+    assert!(
+        (index as u64) < ASKS_PER_OP,
+        "an operation asks at most N_MAX owners and STAND_INS_MAX others"
+    );
     op * ASKS_PER_OP + index as u64
 }
 
@@ -45,6 +52,9 @@ pub(crate) const LINGER_MICROS: u64 = 500_000;
 /// How long an operation that cannot succeed any more waits for the replicas that have not spoken,
 /// in microseconds, so that its error says truly who answered.
 pub(crate) const ACCOUNT_MICROS: u64 = 100_000;
+
+/// When a client refused for overload should come again: a few service times of a full table.
+pub(crate) const OVERLOAD_RETRY_MS: u32 = 50;
 
 /// What became of one ask.
 #[derive(Clone, Debug)]
@@ -79,6 +89,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) origins: &'a mut Origins,
     pub(crate) sync: &'a mut AntiEntropy,
+    pub(crate) handoff: &'a mut Handoff,
     /// Bytes of values that the lane's other operations hold.
     pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.
@@ -150,15 +161,11 @@ impl Ctx<'_> {
     }
 }
 
-/// Counts the answers of `replicas` towards numbers that `refuse.rs` found possible.
-pub(crate) fn tracker(
-    replicas: &[NodeId],
-    places: u8,
-    primaries: u8,
-    durable: u8,
-) -> QuorumTracker {
-    let needs = Needs { places, primaries, durable };
-    QuorumTracker::new(OwnerSet { owners: replicas.iter().copied().collect(), needs, stand_ins: 0 })
+/// Counts the answers of `replicas`, and of at most so many stand-ins, towards numbers that
+/// `refuse.rs` found possible.
+pub(crate) fn tracker(replicas: &[NodeId], needs: Needs, stand_ins: usize) -> QuorumTracker {
+    let (owners, stand_ins) = (replicas.iter().copied().collect(), stand_ins as u16);
+    QuorumTracker::new(OwnerSet { owners, needs, stand_ins })
         .expect("refuse.rs let pass only numbers that 1..=N_MAX distinct owners can meet")
 }
 
@@ -178,8 +185,20 @@ pub(crate) struct Asked {
 impl Asked {
     /// `nodes` in preference order; none has answered.
     pub(crate) fn new(nodes: &[NodeId], now: Now) -> Asked {
-        let slot = |&node: &NodeId| Answer { node, outcome: Outcome::Pending, micros: 0 };
+        let slot = |&node: &NodeId| Answer {
+            node,
+            stands_in_for: None,
+            outcome: Outcome::Pending,
+            micros: 0,
+        };
         Asked { started: now.micros, slots: nodes.iter().map(slot).collect() }
+    }
+
+    /// One more is asked, in the place of an owner. Returns its index.
+    pub(crate) fn add_stand_in(&mut self, node: NodeId, owner: NodeId) -> usize {
+        let stands_in_for = Some(owner);
+        self.slots.push(Answer { node, stands_in_for, outcome: Outcome::Pending, micros: 0 });
+        self.slots.len() - 1
     }
 
     /// Notes what replica `index` said. Returns its node; `None` if it had spoken before.

@@ -1,24 +1,31 @@
 //! Coordination of a put (a delete is a put of a tombstone).
 //!
 //! Refuse, or mint a dot, take the record in here, send it to the other owners, count who stored
-//! it, answer when enough have. It never unwrites: what was taken in anywhere may spread, and the
-//! answer says so. The own ack counts at once because effects leave only after the tick's commit.
-//! Next to read: `replica.rs`, `refuse.rs`. Source: DeCandia et al. 2007, section 4.5.
+//! it, answer when enough have. For an owner that is away, refuses, or is silent for long, a
+//! stand-in is asked to hold the record as a hint. It never unwrites: what was taken in anywhere may
+//! spread, and the answer says so. The own ack counts at once because effects leave only after the
+//! tick's commit. Next to read: `stand_ins.rs`, `replica.rs`, `refuse.rs`.
+//! Source: DeCandia et al. 2007, sections 4.5, 4.6.
 
 use crate::effect::ReplyTo;
-use crate::ops::{ACCOUNT_MICROS, Asked, Ctx, Heard, LINGER_MICROS, Step, shortfall, tracker};
+use crate::ops::{
+    ACCOUNT_MICROS, Asked, Ctx, Heard, LINGER_MICROS, NOBODY, OVERLOAD_RETRY_MS, Step, shortfall,
+    tracker,
+};
 use crate::refuse::{self, WriteQuorum};
 use crate::replica::{self, Taken};
+use crate::stand_ins::StandIns;
 use crate::topology::Owners;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::Shard;
+use galvani_model::ids::{NodeId, Shard};
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
 use galvani_model::version::{Context, Dot, DotSet, Kind, Record, RecordHead, value_hash};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
-use galvani_wire::message::{Put, PutDone, Replicate, Replicated};
+use galvani_wire::message::{Hint, Put, PutDone, Replicate, Replicated};
+use smallvec::SmallVec;
 
 /// A put under way.
 #[derive(Clone, Debug)]
@@ -29,13 +36,22 @@ pub(crate) struct PutOp {
     asked: Asked,
     tracker: QuorumTracker,
     answered: bool,
-    dot: Dot,
+    shard: Shard,
+    /// Boxed, because operations move in and out of the table.
+    record: Box<Record>,
+    stand_ins: StandIns,
+    /// When owners that are still silent get stand-ins, in the lane's microseconds.
+    hint_at: Option<u64>,
     context: bytes::Bytes,
     siblings: u32,
     /// When the client stops waiting, or late replicas are no longer listened to, in the lane's
     /// microseconds.
-    pub(crate) deadline: u64,
+    deadline: u64,
 }
+
+/// How long an owner may be silent before a stand-in is asked as well, in microseconds: far above a
+/// healthy round trip, far below the usual deadline.
+const HINT_AFTER_MICROS: u64 = 300_000;
 
 impl PutOp {
     /// Starts a put on this owner; `None` if it was refused (and answered) or is over at once.
@@ -68,10 +84,17 @@ impl PutOp {
         let need = refuse::write_quorum(&put.options, props)?;
         let deadline = refuse::deadline(ctx, put.timeout_ms)?;
         let context = refuse::write_shape(ctx, &put, props)?;
+        let stand_ins = match put.options.strict {
+            true => StandIns::default(),
+            false => StandIns::of(ctx, shard),
+        };
+        if stand_ins.left() > 0 && !ctx.may_hold(put.value.len()) {
+            return Err(Failure::Overloaded { retry_after_ms: OVERLOAD_RETRY_MS });
+        }
         let counted = &owners[..need.n as usize];
-        refuse::reachable(ctx, counted, shard, QuorumKind::W, need.w)?;
-        refuse::reachable(ctx, counted, shard, QuorumKind::Pw, need.pw)?;
-        refuse::reachable(ctx, counted, shard, QuorumKind::Dw, need.dw)?;
+        refuse::reachable(ctx, counted, shard, (QuorumKind::W, need.w), stand_ins.left())?;
+        refuse::reachable(ctx, counted, shard, (QuorumKind::Pw, need.pw), 0)?;
+        refuse::reachable(ctx, counted, shard, (QuorumKind::Dw, need.dw), stand_ins.left())?;
         let policy = props.policy;
         let timeout_ms = put.timeout_ms;
         let (record, siblings) =
@@ -79,7 +102,7 @@ impl PutOp {
                 Refusal::Failure(failure) => failure,
                 Refusal::Store(error) => Failure::Coordinator(replica::as_replica_error(&error)),
             })?;
-        Ok(Prepared { record, siblings, shard, need, deadline, timeout_ms })
+        Ok(Prepared { record, siblings, shard, need, deadline, timeout_ms, stand_ins })
     }
 
     /// Sends the record to the other owners and counts this one.
@@ -90,33 +113,37 @@ impl PutOp {
         prepared: Prepared,
         owners: &Owners,
     ) -> Option<PutOp> {
-        let Prepared { record, siblings, shard, need, deadline, timeout_ms } = prepared;
+        let Prepared { record, siblings, shard, need, deadline, timeout_ms, stand_ins } = prepared;
         let fsync = need.dw > 0;
         *ctx.fsync |= fsync;
         let mut seen = record.head.past.clone();
         seen.insert(record.head.dot);
         let context = Context { seen, hlc: record.head.hlc };
+        let hint_at = ctx.now.micros + HINT_AFTER_MICROS;
         let mut put = PutOp {
             op,
             reply_to,
             need,
             asked: Asked::new(owners, ctx.now),
-            tracker: tracker(&owners[..need.n as usize], need.w, need.pw, need.dw),
+            tracker: tracker(&owners[..need.n as usize], need.needs(), stand_ins.left()),
             answered: false,
-            dot: record.head.dot,
+            hint_at: (stand_ins.left() > 0).then_some(hint_at),
+            stand_ins,
+            shard,
             context: context.seal(&record.head.key, &ctx.topology.context_key).into(),
             siblings,
             deadline,
+            record: Box::new(record),
         };
         for (index, &node) in owners.iter().enumerate() {
             if ctx.is_me(node) {
                 put.count(ctx, index, Ok(fsync || ctx.config.always_fsync));
             } else if let Some(lane) = ctx.reach(node, shard) {
-                let (head, value) = (record.head.clone(), record.value.clone());
-                let replicate = Replicate { shard, head, fsync, timeout_ms, value };
+                let replicate = put.replicate(timeout_ms);
                 ctx.ask(lane, op, index, Message::Replicate(replicate));
             } else {
                 put.count(ctx, index, Err(Outcome::Unreachable));
+                put.stand_in(ctx, node);
             }
         }
         match put.progress(ctx) {
@@ -134,8 +161,23 @@ impl PutOp {
             Heard::Reply(_) => Err(Outcome::Refused(ReplicaError::Malformed)),
             Heard::Silence => Err(Outcome::Unreachable),
         };
-        self.count(ctx, index, said);
+        let away = matches!(&said, Err(outcome) if is_away(outcome));
+        if let Some(node) = self.count(ctx, index, said)
+            && away
+        {
+            // A stand-in that refuses is replaced by the next one.
+            let owner = self.stand_ins.owner_of(index).unwrap_or(node);
+            self.stand_in(ctx, owner);
+        }
         self.progress(ctx)
+    }
+
+    /// When it is to be looked at again, in the lane's microseconds.
+    pub(crate) fn wake_at(&self) -> u64 {
+        match self.hint_at {
+            Some(at) if !self.answered => at.min(self.deadline),
+            Some(_) | None => self.deadline,
+        }
     }
 
     /// Whether its client has its answer: then it only listens to late replicas.
@@ -143,32 +185,86 @@ impl PutOp {
         self.answered
     }
 
+    /// Bytes of values it holds, for stand-ins that may yet be asked.
+    pub(crate) fn held(&self) -> usize {
+        if self.stand_ins.left() > 0 { self.record.value.len() } else { 0 }
+    }
+
     /// The replicas it asked.
     pub(crate) fn asked(&self) -> &Asked {
         &self.asked
     }
 
-    /// Time is up: what is known now is the answer.
+    /// Owners are silent for long: stand-ins are asked, too. Or time is up: what is known now is
+    /// the answer.
     pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        let silent: SmallVec<[NodeId; 4]> = self.silent_owners().collect();
+        if !self.answered && ctx.now.micros < self.deadline {
+            self.hint_at = None;
+            for owner in silent {
+                self.stand_in(ctx, owner);
+            }
+            return self.progress(ctx);
+        }
         if !self.answered {
             self.answer_lost(ctx);
+        }
+        for owner in silent {
+            self.leave_hint(ctx, owner);
         }
         Step::Done
     }
 
-    fn count(&mut self, ctx: &Ctx<'_>, index: usize, said: Result<bool, Outcome>) {
+    /// Owners that have not answered and that nobody stands in for.
+    fn silent_owners(&self) -> impl Iterator<Item = NodeId> {
+        let owners =
+            self.asked.pending().filter(|(index, _)| self.stand_ins.owner_of(*index).is_none());
+        owners.map(|(_, node)| node).filter(|&node| !self.stand_ins.has_for(node))
+    }
+
+    /// Asks the next stand-in to hold the record for `owner`, if there is one left.
+    fn stand_in(&mut self, ctx: &mut Ctx<'_>, owner: NodeId) {
+        let Some(lane) = self.stand_ins.next() else { return };
+        let index = self.asked.add_stand_in(lane.node, owner);
+        self.stand_ins.note(index, owner);
+        let left_ms = self.deadline.saturating_sub(ctx.now.micros) / 1000;
+        let record = self.replicate((left_ms as u32).max(1));
+        ctx.ask(lane, self.op, index, Message::Hint(Hint { owner, record }));
+    }
+
+    /// Leaves the record with a stand-in without waiting for its ack.
+    fn leave_hint(&mut self, ctx: &mut Ctx<'_>, owner: NodeId) {
+        if let Some(lane) = self.stand_ins.next() {
+            let record = self.replicate(0);
+            ctx.ask(lane, NOBODY, 0, Message::Hint(Hint { owner, record }));
+        }
+    }
+
+    fn replicate(&self, timeout_ms: u32) -> Replicate {
+        let Record { head, value } = Record::clone(&self.record);
+        Replicate { shard: self.shard, head, fsync: self.need.dw > 0, timeout_ms, value }
+    }
+
+    /// Notes an answer; returns whose it was, if it had not spoken before.
+    fn count(
+        &mut self,
+        ctx: &Ctx<'_>,
+        index: usize,
+        said: Result<bool, Outcome>,
+    ) -> Option<NodeId> {
         let outcome = match &said {
             Ok(true) => Outcome::StoredDurably,
             Ok(false) => Outcome::Stored,
             Err(outcome) => outcome.clone(),
         };
-        let Some(node) = self.asked.note(index, outcome, ctx.now) else {
-            return;
+        let node = self.asked.note(index, outcome, ctx.now)?;
+        match (said, self.stand_ins.owner_of(index)) {
+            (Ok(durable), None) => self.tracker.ack(node, durable),
+            (Err(_), None) => self.tracker.fail(node),
+            (Ok(durable), Some(owner)) => self.tracker.ack_stand_in(node, owner, durable),
+            (Err(_), Some(_)) => self.tracker.fail_stand_in(node),
         };
-        match said {
-            Ok(durable) => self.tracker.ack(node, durable),
-            Err(_) => self.tracker.fail(node),
-        };
+        Some(node)
     }
 
     fn progress(&mut self, ctx: &mut Ctx<'_>) -> Step {
@@ -191,7 +287,7 @@ impl PutOp {
         self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         ctx.counters.puts += 1;
         let done = PutDone {
-            dot: self.dot,
+            dot: self.record.head.dot,
             context: self.context.clone(),
             siblings: self.siblings,
             answers: self.asked.answers(),
@@ -222,6 +318,27 @@ struct Prepared {
     need: WriteQuorum,
     deadline: u64,
     timeout_ms: u32,
+    stand_ins: StandIns,
+}
+
+/// Whether a replica that says this is as good as away, so that another node is to stand in.
+fn is_away(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Unreachable => true,
+        Outcome::Refused(error) => match error {
+            ReplicaError::DiskFull
+            | ReplicaError::StorageFailed
+            | ReplicaError::Damaged
+            | ReplicaError::Expired
+            | ReplicaError::Overloaded
+            | ReplicaError::HintsFull => true,
+            ReplicaError::NotOwner
+            | ReplicaError::UnknownBucket
+            | ReplicaError::Malformed
+            | ReplicaError::AnswerTooLarge => false,
+        },
+        Outcome::Stored | Outcome::StoredDurably | Outcome::Answered | Outcome::Pending => false,
+    }
 }
 
 /// Why a write was not staged.

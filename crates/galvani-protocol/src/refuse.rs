@@ -7,6 +7,7 @@ use crate::ops::Ctx;
 use galvani_model::bucket::BucketProps;
 use galvani_model::ids::NodeId;
 use galvani_model::limits::TIMEOUT_MS_MAX;
+use galvani_model::quorum::Needs;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::version::{Context, ContextError, Kind};
 use galvani_wire::failure::{Failure, QuorumKind};
@@ -31,6 +32,20 @@ pub(crate) struct ReadQuorum {
     pub(crate) n: u8,
     pub(crate) r: u8,
     pub(crate) pr: u8,
+}
+
+impl WriteQuorum {
+    /// What the tracker is to count.
+    pub(crate) fn needs(self) -> Needs {
+        Needs { places: self.w, primaries: self.pw, durable: self.dw }
+    }
+}
+
+impl ReadQuorum {
+    /// What the tracker is to count.
+    pub(crate) fn needs(self) -> Needs {
+        Needs { places: self.r, primaries: self.pr, durable: 0 }
+    }
 }
 
 /// The numbers of a write to a bucket, or which of them cannot be met.
@@ -126,16 +141,18 @@ fn context_failure(error: ContextError) -> Failure {
     }
 }
 
-/// Whether enough of `replicas` can be reached for `need` acks; known before anything is written.
+/// Whether enough of `replicas` can be reached for `need` acks, or of the `stand_ins` that may take
+/// the place of others; known before anything is written.
 pub(crate) fn reachable(
     ctx: &Ctx<'_>,
     replicas: &[NodeId],
     shard: galvani_model::ids::Shard,
-    what: QuorumKind,
-    need: u8,
+    (what, need): (QuorumKind, u8),
+    stand_ins: usize,
 ) -> Result<(), Failure> {
     let up = |&&node: &&NodeId| ctx.is_me(node) || ctx.reach(node, shard).is_some();
-    let up = replicas.iter().filter(up).count() as u8;
+    let up = replicas.iter().filter(up).count();
+    let up = (up + stand_ins.min(replicas.len() - up)) as u8;
     if up >= need {
         Ok(())
     } else {

@@ -4,10 +4,11 @@
 //! then `put.rs`, `get.rs`, `serve.rs`.
 
 use crate::buckets::{self, BucketOp};
-use crate::effect::ReplyTo;
+use crate::effect::{PeerLane, ReplyTo};
 use crate::explain::ExplainOp;
 use crate::forward::ForwardOp;
 use crate::get::GetOp;
+use crate::handoff::hold;
 use crate::known;
 use crate::list::ListOp;
 use crate::ops::{Ctx, NOBODY};
@@ -20,7 +21,7 @@ use crate::table::Op;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_wire::Message;
 use galvani_wire::failure::{Failure, ReplicaError};
-use galvani_wire::message::CreateBucket;
+use galvani_wire::message::{CreateBucket, HintsWait};
 use galvani_wire::view::ClusterView;
 
 /// Starts a client's request here, or sends it on to an owner.
@@ -160,6 +161,15 @@ pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
         Message::Pull(pull) => {
             let pulled = pull::answer(ctx, &pull);
             ctx.answer(from, NOBODY, Message::Pulled(pulled));
+        }
+        Message::Hint(hint) => hold::on_hint(ctx, from, hint),
+        Message::PullHints(pull) => {
+            let pulled = hold::give(ctx, &pull);
+            ctx.answer(from, NOBODY, Message::HintsPulled(pulled));
+        }
+        Message::HintsWait(HintsWait { node, lane }) => {
+            ctx.handoff.waits_at(PeerLane { node, lane }, ctx.now);
+            ctx.answer(from, NOBODY, Message::Noted);
         }
         Message::Describe => {
             let topology = ctx.topology;

@@ -8,6 +8,7 @@ use crate::effect::PeerLane;
 use crate::explain::ExplainOp;
 use crate::forward::ForwardOp;
 use crate::get::GetOp;
+use crate::handoff::fetch::FetchHintsOp;
 use crate::known::KnownOp;
 use crate::list::ListOp;
 use crate::ops::{Asked, ask_id};
@@ -30,12 +31,13 @@ pub(crate) enum Op {
     Known(KnownOp),
     Compare(CompareOp),
     Pull(PullOp),
+    FetchHints(FetchHintsOp),
 }
 
 impl Op {
     fn deadline(&self) -> u64 {
         match self {
-            Op::Put(op, _) => op.deadline,
+            Op::Put(op, _) => op.wake_at(),
             Op::Get(op, _) => op.deadline,
             Op::List(op, _) => op.deadline,
             Op::Explain(op, _) => op.deadline,
@@ -44,6 +46,7 @@ impl Op {
             Op::Known(op) => op.deadline,
             Op::Compare(op) => op.deadline,
             Op::Pull(op) => op.deadline,
+            Op::FetchHints(op) => op.deadline,
         }
     }
 
@@ -53,7 +56,7 @@ impl Op {
             Op::Put(op, _) => !op.is_answered(),
             Op::Get(op, _) => !op.is_answered(),
             Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
-            Op::Known(_) | Op::Compare(_) | Op::Pull(_) => false,
+            Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::FetchHints(_) => false,
         }
     }
 
@@ -61,8 +64,9 @@ impl Op {
     fn held(&self) -> usize {
         match self {
             Op::Get(op, _) => op.held(),
-            Op::Put(..) | Op::List(..) | Op::Explain(..) | Op::Forward(..) => 0,
-            Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) => 0,
+            Op::Put(op, _) => op.held(),
+            Op::List(..) | Op::Explain(..) | Op::Forward(..) => 0,
+            Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::FetchHints(_) => 0,
         }
     }
 
@@ -83,6 +87,7 @@ impl Op {
             Op::Known(op) => (op.to == peer).then_some(0),
             Op::Compare(op) => (op.to == peer).then_some(0),
             Op::Pull(op) => (op.to == peer).then_some(0),
+            Op::FetchHints(op) => (op.to == peer).then_some(0),
         }
     }
 }

@@ -21,8 +21,8 @@ pub(crate) fn unsay_one(
     match effect {
         Effect::Ask { id, .. } if fresh.contains(&of_ask_id(id).0) => None,
         Effect::Answer { op, .. } if fresh.contains(&op) => None,
-        // It may speak of what this tick staged; the lane makes the comparison again.
-        Effect::Ask { message: Message::Compare(_), .. } => None,
+        // They may speak of what this tick staged; the lane asks again.
+        Effect::Ask { message: Message::Compare(_) | Message::PullHints(_), .. } => None,
         // A repair may carry what this tick staged.
         Effect::Ask { id, .. } if of_ask_id(id).0 == NOBODY => None,
         Effect::Answer { to, op, message } => {
@@ -33,6 +33,7 @@ pub(crate) fn unsay_one(
                 Message::FetchedPage(_) => Message::FetchedPage(Err(error)),
                 Message::Compared(_) => Message::Compared(Err(error)),
                 Message::Pulled(_) => Message::Pulled(Err(error)),
+                Message::HintsPulled(_) => Message::HintsPulled(Err(error)),
                 // An earlier read may have been answered from what this tick staged.
                 Message::GetDone(_) => {
                     let (failure, applied) = (Failure::Coordinator(error), AppliedOutcome::No);

@@ -157,10 +157,11 @@ impl World {
         let dice = &mut self.dice.clients;
         let narrowed = dice.chance(100).then(|| dice.between(1, u64::from(n)) as u8);
         let of = u64::from(narrowed.unwrap_or(n));
+        let strict = dice.chance(200);
         let mut some =
             |chance| dice.chance(chance).then(|| Quorum::Exactly(dice.between(1, of) as u8));
         let options =
-            WriteOptions { n: narrowed, w: some(400), pw: some(80), dw: some(150), strict: false };
+            WriteOptions { n: narrowed, w: some(400), pw: some(80), dw: some(150), strict };
         let timeout_ms = dice.pick(&[100, 400, 1_500]);
         let impossible = false;
         let new = NewWrite { key, kind, context, value: None, options, timeout_ms, impossible };
@@ -202,6 +203,7 @@ impl World {
             calls: Vec::new(),
             dots: Default::default(),
             holders: Default::default(),
+            handed: Default::default(),
             acked_at: None,
         });
         self.coverage.add("writes", 1);

@@ -7,14 +7,14 @@ use crate::history::CallEnd;
 use crate::ledger::Entry;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, dense};
+use crate::oracles::{ack, dense, handed};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
-use crate::store::{Deaf, Staged};
+use crate::store::{Deaf, Staged, StagedHints};
 use crate::tamper;
 use crate::world::{World, at};
 use bytes::BytesMut;
 use galvani_model::bucket::{BucketName, BucketProps};
-use galvani_protocol::{Effect, Input, PeerLane, ReplyTo};
+use galvani_protocol::{ASKS_PER_OP, Effect, Input, PeerLane, ReplyTo};
 use galvani_wire::failure::{Failure, ReplicaError};
 use galvani_wire::{Frame, Message, encode};
 
@@ -134,13 +134,17 @@ impl World {
         let node = &mut self.nodes[to.node];
         let slot = &mut node.lanes[to.lane];
         let (staged, vanished) = slot.store.take_tick();
+        let hints = slot.store.take_hints();
         let committed =
             slot.store.commit(fsync.unwrap_or(self.profile.always_fsync), !staged.is_empty());
         if let Some(why) = vanished.into_iter().next() {
             self.violate("vanish", format!("{}: {why}", at(to)));
         }
         match &committed {
-            Ok(()) => self.note_committed(to, &staged),
+            Ok(()) => {
+                self.note_committed(to, &staged);
+                self.note_hints(to.node, &hints);
+            }
             Err(error) => {
                 self.coverage.add("disk.commit_failed", 1);
                 let text = error.to_string();
@@ -154,6 +158,11 @@ impl World {
                     self.coverage.add("disk.failed_commit_kept", 1);
                     self.note_committed(to, &kept);
                 }
+                let mut hints = hints;
+                let node = &self.nodes[to.node];
+                hints.held.retain(|&(shard, dot)| node.holds_hint(shard, dot));
+                hints.released.retain(|&(_, shard, dot)| !node.holds_hint(shard, dot));
+                self.note_hints(to.node, &hints);
             }
         }
         let node = &mut self.nodes[to.node];
@@ -193,6 +202,18 @@ impl World {
                 && let Some(why) = dense::check(&self.nodes[to.node], change.shard)
             {
                 self.violate("dense_own_counter", format!("{}: {why}", at(to)));
+            }
+        }
+    }
+
+    fn note_hints(&mut self, node: usize, hints: &StagedHints) {
+        self.coverage.add("hints.held", hints.held.len() as u64);
+        self.coverage.add("hints.released", hints.released.len() as u64);
+        self.nodes[node].unsynced.extend(&hints.held);
+        for &(target, shard, dot) in &hints.released {
+            if let Err(why) = handed::check(self, node, target, shard, dot) {
+                self.violate("handed_over_durably", why);
+                return;
             }
         }
     }
@@ -240,8 +261,12 @@ impl World {
             self.push_input(from, Input::Undelivered { id });
             return;
         }
+        if let Message::Hint(hint) = &message {
+            self.coverage.add("hints.sent", 1);
+            self.check_in_flight(&hint.record.head, from);
+        }
         if let Message::Replicate(replicate) = &message {
-            self.coverage.add(if id < 8 { "repairs.sent" } else { "replicates.sent" }, 1);
+            self.coverage.add(if id < ASKS_PER_OP { "repairs.sent" } else { "replicates.sent" }, 1);
             self.check_in_flight(&replicate.head, from);
         }
         let Some(message) = tamper::ask(self.mutant, id, message) else {

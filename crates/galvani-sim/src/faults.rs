@@ -224,11 +224,11 @@ impl World {
         self.doubt_witnesses(node);
         self.nodes[node].lost_data_at = Some(self.now);
         for write in &mut self.history.writes {
-            if write.holders.contains(&node) {
+            if write.holders.contains(&node) || write.handed.contains(&node) {
                 let shard = self.keys[write.key].shard;
-                let clock = self.nodes[node].clock_on_disk(shard);
-                if !write.dots.iter().any(|&dot| clock.contains(dot)) {
+                if !self.nodes[node].holds(shard, &write.dots) {
                     write.holders.remove(&node);
+                    write.handed.remove(&node);
                 }
             }
         }

@@ -81,6 +81,10 @@ mutants! {
     DropsPulled = "drops-pulled",
     /// Whoever is shown a clock says that its own is equal.
     AlwaysEqual = "always-equal",
+    /// A stand-in acks hints that it does not hold.
+    HoldsNothing = "holds-nothing",
+    /// A hint goes when it is given to its owner, whatever becomes of it there.
+    ReleasesEarly = "releases-early",
     /// Read repairs are never sent.
     DropsRepairs = "drops-repairs",
     /// A write is sent to no other owner, and acked as if it were.

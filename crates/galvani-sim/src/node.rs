@@ -233,6 +233,24 @@ impl Node {
         }
     }
 
+    /// Whether it holds a write of which these are the dots, as an owner or as a stand-in.
+    pub(crate) fn holds(&self, shard: Shard, dots: &BTreeSet<Dot>) -> bool {
+        let clock = self.clock_on_disk(shard);
+        dots.iter().any(|&dot| clock.contains(dot) || self.holds_hint(shard, dot))
+    }
+
+    /// Whether the disk has a hint of a record, for whomever.
+    pub(crate) fn holds_hint(&self, shard: Shard, dot: Dot) -> bool {
+        let mut held = false;
+        let mut see = |key: &[u8], _: &[u8]| {
+            held |= keys::split_hint(key).is_some_and(|(_, of, held)| (of, held) == (shard, dot));
+            core::ops::ControlFlow::Continue(())
+        };
+        let scanned = self.disk.scan(Table::Hints, &[0], None, usize::MAX, &mut see);
+        scanned.expect("a disk in memory can be read");
+        held
+    }
+
     /// Whether the log of the disk has a record.
     pub(crate) fn has_record(&self, shard: Shard, dot: Dot) -> bool {
         matches!(self.disk.memory().get(Table::Log, &keys::log(shard, dot)), Ok(Some(_)))

@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 
 /// Ticks without work after the last fault: more than a store waits before it tries a disk again.
 const IDLE_TICKS: u64 = 20;
+/// Virtual time in which nodes connect and operations of the time of faults end, in microseconds.
+const CALM_MICROS: u64 = 10_000_000;
 /// Virtual time in which a cluster without faults must be idle, in microseconds.
 const REST_MICROS: u64 = 60_000_000;
 
@@ -27,9 +29,11 @@ impl World {
     /// Ends all faults and demands rest, agreement, and every acked write.
     pub(crate) fn finish(&mut self) {
         self.calm_down();
+        // A hint for a node that does not know the bucket yet waits until it does.
+        self.run_until(self.now + CALM_MICROS);
+        self.finish_buckets();
         self.come_to_rest("after the faults");
         self.check_replicas();
-        self.finish_buckets();
         if self.has_anti_entropy() {
             // Everything must have spread by itself: nothing is read before this.
             self.come_to_rest("after anti-entropy");

@@ -122,6 +122,9 @@ impl World {
             ("lane.shards_compared", all.shards_compared),
             ("lane.shards_differing", all.shards_differing),
             ("lane.records_pulled", all.records_pulled),
+            ("lane.hints_held", all.hints_held),
+            ("lane.hints_delivered", all.hints_delivered),
+            ("lane.hints_received", all.hints_received),
             ("lane.rows_quarantined", quarantined),
         ];
         for (name, count) in counted {

@@ -7,10 +7,10 @@ use crate::disk::Disk;
 use crate::mutant::Mutant;
 use crate::oracles::vanish;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
-use galvani_model::ids::{Shard, WriteId};
+use galvani_model::ids::{NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
+    Change, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
 };
 use galvani_model::version::{Dot, Object, Record};
 use galvani_storage::NodeStore;
@@ -27,6 +27,13 @@ pub(crate) struct Staged {
     pub(crate) shard: Shard,
     pub(crate) record: Record,
     pub(crate) minted: bool,
+}
+
+/// What a tick changes of the hints a node holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StagedHints {
+    pub(crate) held: Vec<(Shard, Dot)>,
+    pub(crate) released: Vec<(NodeId, Shard, Dot)>,
 }
 
 /// Which calls to forget an origin a mutant does not let through.
@@ -47,6 +54,7 @@ pub(crate) struct SimStore {
     mutant: Option<Mutant>,
     staged: Vec<Staged>,
     vanished: Vec<String>,
+    hints: StagedHints,
     commits: u64,
     /// What a mutant does not hear now.
     pub(crate) deaf: Deaf,
@@ -64,6 +72,7 @@ impl SimStore {
             mutant,
             staged,
             vanished,
+            hints: StagedHints::default(),
             commits: 0,
             deaf: Deaf::No,
             before: BTreeMap::new(),
@@ -103,6 +112,11 @@ impl SimStore {
     /// What the tick staged, and versions that vanished in it without a reason.
     pub(crate) fn take_tick(&mut self) -> (Vec<Staged>, Vec<String>) {
         (core::mem::take(&mut self.staged), core::mem::take(&mut self.vanished))
+    }
+
+    /// The hints that the tick took in and let go.
+    pub(crate) fn take_hints(&mut self) -> StagedHints {
+        core::mem::take(&mut self.hints)
     }
 
     /// The real store.
@@ -176,6 +190,52 @@ impl Store for SimStore {
         }
         self.revived.remove(&shard);
         self.inner.forget_origin(shard)
+    }
+
+    fn hold(
+        &mut self,
+        target: NodeId,
+        shard: Shard,
+        record: &Record,
+        at_ms: u64,
+    ) -> Result<(), StoreError> {
+        if self.mutant == Some(Mutant::HoldsNothing) {
+            return Ok(());
+        }
+        self.inner.hold(target, shard, record, at_ms)?;
+        self.hints.held.push((shard, record.head.dot));
+        Ok(())
+    }
+
+    fn hints(
+        &mut self,
+        target: NodeId,
+        after: Option<(Shard, Dot)>,
+        wanted: &dyn Fn(Partition) -> bool,
+        credit: usize,
+        limit: usize,
+    ) -> Result<HintPage, StoreError> {
+        let page = self.inner.hints(target, after, wanted, credit, limit)?;
+        if self.mutant == Some(Mutant::ReleasesEarly) {
+            for (shard, record) in &page.records {
+                self.release(target, *shard, record.head.dot)?;
+            }
+        }
+        Ok(page)
+    }
+
+    fn release(&mut self, target: NodeId, shard: Shard, dot: Dot) -> Result<(), StoreError> {
+        self.inner.release(target, shard, dot)?;
+        self.hints.released.push((target, shard, dot));
+        Ok(())
+    }
+
+    fn hint_bytes(&self, target: NodeId) -> (u64, u64) {
+        self.inner.hint_bytes(target)
+    }
+
+    fn hint_figures(&self) -> &BTreeMap<NodeId, HintFigures> {
+        self.inner.hint_figures()
     }
 
     fn list(

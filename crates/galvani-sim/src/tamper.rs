@@ -5,12 +5,13 @@
 
 use crate::mutant::Mutant;
 use galvani_model::version::DotSet;
+use galvani_protocol::ASKS_PER_OP;
 use galvani_wire::Message;
 use galvani_wire::failure::AppliedOutcome;
 use galvani_wire::message::{Comparison, Pulled, Replicated};
 
 /// Asks below this id are answered to nobody: repairs.
-const FIRST_OPERATION_ASK: u64 = 8;
+const FIRST_OPERATION_ASK: u64 = ASKS_PER_OP;
 
 /// An ask as it leaves, or `None` if it never does.
 pub(crate) fn ask(mutant: Option<Mutant>, id: u64, mut message: Message) -> Option<Message> {

@@ -123,11 +123,11 @@ impl World {
         self.now = self.now.max(limit);
     }
 
-    /// Handles everything there is; false if that is not over at `limit`. Where anti-entropy runs
-    /// it is over when every lane is settled: its sweeps go on for ever.
+    /// Handles everything there is; false if that is not over at `limit`. It is over when every lane
+    /// is settled: the sweeps of anti-entropy go on for ever.
     pub(crate) fn drain(&mut self, limit: u64) -> bool {
         while !self.is_over() {
-            if self.has_anti_entropy() && self.is_settled() {
+            if self.is_settled() {
                 return true;
             }
             let Some((micros, event)) = self.queue.pop_until(limit) else { break };

@@ -15,11 +15,11 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::TornBatches => 1..=20,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
         Mutant::AsksNobody => 220..=300,
-        Mutant::IgnoresDigests => 420..=500,
-        Mutant::IgnoresRecords => 1_760..=1_800,
-        Mutant::IgnoresContexts => 340..=440,
-        Mutant::TrustsCopies => 1..=180,
-        Mutant::StaleClocks | Mutant::IgnoresChecksums => 80..=180,
+        Mutant::IgnoresDigests => 320..=400,
+        Mutant::IgnoresRecords => 3_160..=3_200,
+        Mutant::IgnoresContexts => 1..=180,
+        Mutant::TrustsCopies => 540..=600,
+        Mutant::StaleClocks | Mutant::IgnoresChecksums => 50..=150,
         Mutant::DamageIsAbsence => 1..=40,
         Mutant::RevivesOrigins => 1..=20,
         Mutant::LosesCommits
@@ -33,6 +33,8 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::LastWriterWins
         | Mutant::DropsPast
         | Mutant::DropsPulled
+        | Mutant::HoldsNothing
+        | Mutant::ReleasesEarly
         | Mutant::AcksForOthers => 1..=10,
     }
 }
@@ -64,7 +66,9 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
             "equal_clock_equal_digest",
         ],
         Mutant::LosesCommits => &["durable_at_ack", "dense_own_counter", "commit_before_send"],
-        Mutant::EffectsFirst | Mutant::NeverFsyncs => &["durable_at_ack"],
+        Mutant::EffectsFirst => &["durable_at_ack"],
+        Mutant::NeverFsyncs | Mutant::HoldsNothing => &["durable_at_ack", "handed_over_durably"],
+        Mutant::ReleasesEarly => &["handed_over_durably"],
         Mutant::DuplicateAcks | Mutant::AcksForOthers => &["durable_at_ack"],
         Mutant::TornBatches => &["rows_add_up", "one_dot_one_record", "no_panic"],
         Mutant::PlainContexts => &["causality", "read_your_quorum"],

@@ -5,7 +5,7 @@
 //! are little endian. Hostile bytes give a [`DecodeError`], never a panic or a large allocation.
 
 use crate::failure::{Failure, ReplicaError};
-use crate::message::{Held, HeldPage, Message, Pulled};
+use crate::message::{Held, HeldPage, HintsPulled, Message, Pulled};
 use crate::view::{ClusterView, NodeStatus};
 use bytes::{BufMut, Bytes, BytesMut};
 use galvani_model::key::KeyError;
@@ -91,6 +91,7 @@ macro_rules! kinds {
     (@pattern Describe) => { Message::Describe };
     (@pattern BucketCreated) => { Message::BucketCreated };
     (@pattern Status) => { Message::Status };
+    (@pattern Noted) => { Message::Noted };
     (@pattern $variant:ident) => { Message::$variant(..) };
 }
 
@@ -100,7 +101,8 @@ kinds! {
     Status = 14, StatusIs = 15,
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
-    Compare = 42, Compared = 43, Pull = 44, Pulled = 45,
+    Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
+    HintsPulled = 48, HintsWait = 49, Noted = 50,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -144,7 +146,11 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::Compared(m) => header(m, out),
         Message::Pull(m) => header(m, out),
         Message::Pulled(m) => header(m, out),
-        Message::Describe | Message::BucketCreated | Message::Status => {}
+        Message::Hint(m) => header(m, out),
+        Message::PullHints(m) => header(m, out),
+        Message::HintsPulled(m) => header(m, out),
+        Message::HintsWait(m) => header(m, out),
+        Message::Describe | Message::BucketCreated | Message::Status | Message::Noted => {}
     }
 }
 
@@ -152,6 +158,7 @@ fn put_body(message: &Message, out: &mut BytesMut) {
     match message {
         Message::Put(put) => out.put_slice(&put.value),
         Message::Replicate(replicate) => out.put_slice(&replicate.value),
+        Message::Hint(hint) => out.put_slice(&hint.record.value),
         Message::GetDone(done) => {
             for sibling in &done.siblings {
                 out.put_slice(&sibling.value);
@@ -162,13 +169,18 @@ fn put_body(message: &Message, out: &mut BytesMut) {
                 out.put_slice(value);
             }
         }
-        Message::Pulled(Ok(pulled)) => {
+        Message::Pulled(Ok(pulled))
+        | Message::HintsPulled(Ok(HintsPulled { records: pulled, .. })) => {
             for value in &pulled.values {
                 out.put_slice(value);
             }
         }
         Message::Fetched(Err(_))
         | Message::Pulled(Err(_))
+        | Message::HintsPulled(Err(_))
+        | Message::PullHints(_)
+        | Message::HintsWait(_)
+        | Message::Noted
         | Message::PutDone(_)
         | Message::Get(_)
         | Message::Failed(_)
@@ -283,8 +295,7 @@ fn read_message(
         15 => Message::StatusIs(Box::new(read::<NodeStatus>(header)?)),
         32 => {
             let mut replicate: crate::message::Replicate = read(header)?;
-            replicate.head.key.check()?;
-            replicate.value = body.take(replicate.head.value_len)?;
+            replicate.value = read_value(&replicate.head, body)?;
             Message::Replicate(replicate)
         }
         33 => Message::Replicated(read(header)?),
@@ -308,6 +319,15 @@ fn read_message(
         43 => Message::Compared(read(header)?),
         44 => Message::Pull(read(header)?),
         45 => Message::Pulled(read_pulled(header, body)?),
+        46 => {
+            let mut hint: crate::message::Hint = read(header)?;
+            hint.record.value = read_value(&hint.record.head, body)?;
+            Message::Hint(hint)
+        }
+        47 => Message::PullHints(read(header)?),
+        48 => Message::HintsPulled(read_hints(header, body)?),
+        49 => Message::HintsWait(read(header)?),
+        50 => Message::Noted,
         _ => return Err(DecodeError::Unknown { kind, flags }),
     })
 }
@@ -331,14 +351,25 @@ fn read_pulled(
     Ok(pulled)
 }
 
+fn read_hints(
+    header: &[u8],
+    body: &mut Body,
+) -> Result<Result<HintsPulled, ReplicaError>, DecodeError> {
+    let mut pulled: Result<HintsPulled, ReplicaError> = read(header)?;
+    if let Ok(pulled) = &mut pulled {
+        pulled.records.values = read_values(&pulled.records.heads, body)?;
+    }
+    Ok(pulled)
+}
+
 /// The values of records whose heads came in the header.
 fn read_values(heads: &[RecordHead], body: &mut Body) -> Result<Vec<Bytes>, DecodeError> {
-    let mut values = Vec::with_capacity(heads.len());
-    for head in heads {
-        head.key.check()?;
-        values.push(body.take(head.value_len)?);
-    }
-    Ok(values)
+    heads.iter().map(|head| read_value(head, body)).collect()
+}
+
+fn read_value(head: &RecordHead, body: &mut Body) -> Result<Bytes, DecodeError> {
+    head.key.check()?;
+    body.take(head.value_len)
 }
 
 /// A prefix or starting point longer than a key can match none.

@@ -76,6 +76,9 @@ pub enum ReplicaError {
     /// Its answer does not fit in one frame.
     #[error("its answer is too large to send")]
     AnswerTooLarge,
+    /// It holds as many hints for that owner, or in all, as it may.
+    #[error("it holds as many hints as it may")]
+    HintsFull,
 }
 
 /// What one replica answered.
@@ -100,6 +103,8 @@ pub enum Outcome {
 pub struct Answer {
     /// Which node.
     pub node: NodeId,
+    /// The owner in whose place it was asked, if it is none itself: it holds a hint.
+    pub stands_in_for: Option<NodeId>,
     /// What it said.
     pub outcome: Outcome,
     /// Microseconds from the coordinator's asking to its answer (0 if there is none).

@@ -324,7 +324,7 @@ pub struct Pull {
 }
 
 /// Records of a shard, ascending per origin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulled {
     /// The records without their values.
     pub heads: Vec<RecordHead>,
@@ -338,6 +338,48 @@ impl Pulled {
     pub fn into_records(self) -> impl Iterator<Item = Record> {
         self.heads.into_iter().zip(self.values).map(|(head, value)| Record { head, value })
     }
+}
+
+/// A record for a node that is no owner to hold until `owner` is back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// Whom it is for.
+    pub owner: NodeId,
+    /// The record; its shard is one that `owner` owns.
+    pub record: Replicate,
+}
+
+/// Asks a node for the hints it holds for the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullHints {
+    /// The sender.
+    pub node: NodeId,
+    /// The sender's lane: hints of the partitions it serves are wanted.
+    pub lane: LaneIndex,
+    /// The number of the page that the sender now holds durably, 0 for none: its hints may go.
+    pub taken: u64,
+    /// Bytes of records that the sender takes at once.
+    pub credit: u32,
+}
+
+/// Hints for the node that asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintsPulled {
+    /// The page's number, for [`PullHints::taken`]; at least 1.
+    pub page: u64,
+    /// The records' shards, in their order.
+    pub shards: Vec<Shard>,
+    /// The records. None: there are no more.
+    pub records: Pulled,
+}
+
+/// Tells an owner that the sender holds hints for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintsWait {
+    /// The sender.
+    pub node: NodeId,
+    /// The sender's lane.
+    pub lane: LaneIndex,
 }
 
 /// Any message.
@@ -401,4 +443,14 @@ pub enum Message {
     Pull(Pull),
     /// See [`Pulled`].
     Pulled(Result<Pulled, ReplicaError>),
+    /// See [`Hint`]; answered with [`Replicated`].
+    Hint(Hint),
+    /// See [`PullHints`].
+    PullHints(PullHints),
+    /// See [`HintsPulled`].
+    HintsPulled(Result<HintsPulled, ReplicaError>),
+    /// See [`HintsWait`].
+    HintsWait(HintsWait),
+    /// A [`HintsWait`] was heard.
+    Noted,
 }

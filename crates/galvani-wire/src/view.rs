@@ -6,6 +6,7 @@
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::Layout;
+use galvani_model::store::HintFigures;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,6 +61,12 @@ pub struct Counters {
     pub records_pulled: u64,
     /// Bytes of their values.
     pub bytes_pulled: u64,
+    /// Hints taken in for owners that were away.
+    pub hints_held: u64,
+    /// Hints that their owners have taken over durably.
+    pub hints_delivered: u64,
+    /// Records that hints brought here.
+    pub hints_received: u64,
     /// Times another owner had an equal clock and a different digest: damage, or a bug.
     pub digests_unequal: u64,
 }
@@ -83,6 +90,9 @@ impl Counters {
         self.shards_differing += other.shards_differing;
         self.records_pulled += other.records_pulled;
         self.bytes_pulled += other.bytes_pulled;
+        self.hints_held += other.hints_held;
+        self.hints_delivered += other.hints_delivered;
+        self.hints_received += other.hints_received;
         self.digests_unequal += other.digests_unequal;
     }
 }
@@ -112,9 +122,11 @@ pub struct NodeStatus {
     pub inflight: u32,
     /// Shards of which it is known to lack something that another owner has.
     pub shards_behind: u32,
-    /// Peers it is connected to.
+    /// Hints it holds, by the owner they are for.
+    pub hints: BTreeMap<NodeId, HintFigures>,
+    /// Peers of which every lane can be reached from every lane of this node.
     pub peers_up: Vec<NodeId>,
-    /// Peers it is not connected to.
+    /// Peers of which some lane cannot be reached from some lane of this node.
     pub peers_down: Vec<NodeId>,
     /// Figures since it started, all lanes.
     pub counters: Counters,

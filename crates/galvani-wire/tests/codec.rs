@@ -9,6 +9,7 @@ use galvani_model::ids::{
 use galvani_model::key::Key;
 use galvani_model::placement::{Layout, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::store::HintFigures;
 use galvani_model::version::{
     Digest, Dot, DotSet, Kind, PartitionClock, Range, RecordHead, Version, value_hash,
 };
@@ -16,8 +17,8 @@ use galvani_wire::codec::{DecodeError, Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
     AskKnown, Compare, Compared, Comparison, CreateBucket, Explain, Explained, Failed, Fetch,
-    FetchPage, Get, GetDone, Held, HeldPage, Known, List, Message, Page, Pull, Pulled, Put,
-    PutDone, ReplicaView, Replicate, Replicated, Sibling,
+    FetchPage, Get, GetDone, Held, HeldPage, Hint, HintsPulled, HintsWait, Known, List, Message,
+    Page, Pull, PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated, Sibling,
 };
 use galvani_wire::view::{ClusterView, Counters, NodeStatus};
 use proptest::collection::vec;
@@ -65,7 +66,11 @@ fn answers() -> Vec<Answer> {
         Outcome::Unreachable,
         Outcome::Refused(ReplicaError::Damaged),
     ];
-    outcomes.map(|outcome| Answer { node: NodeId(2), outcome, micros: 7 }).to_vec()
+    let answer = |outcome| {
+        let stands_in_for = (outcome == Outcome::Stored).then_some(NodeId(3));
+        Answer { node: NodeId(2), stands_in_for, outcome, micros: 7 }
+    };
+    outcomes.map(answer).to_vec()
 }
 
 fn view() -> ClusterView {
@@ -190,6 +195,7 @@ fn tool_messages() -> Vec<Message> {
             cpu_micros: 3,
             inflight: 0,
             shards_behind: 2,
+            hints: BTreeMap::from([(NodeId(3), HintFigures { count: 4, bytes: 5, since_ms: 6 })]),
             peers_up: vec![NodeId(2)],
             peers_down: vec![],
             counters: Counters { puts: 3, ..Counters::default() },
@@ -272,6 +278,25 @@ fn peer_messages() -> Vec<Message> {
             values: vec![Bytes::from_static(b"milk\neggs"), Bytes::new()],
         })),
         Message::Pulled(Err(ReplicaError::DiskFull)),
+        Message::Hint(Hint {
+            owner: NodeId(4),
+            record: Replicate {
+                shard,
+                head: head(b"milk\neggs"),
+                fsync: true,
+                timeout_ms: 9,
+                value: Bytes::from_static(b"milk\neggs"),
+            },
+        }),
+        Message::PullHints(PullHints { node: NodeId(2), lane: LaneIndex(0), taken: 7, credit: 9 }),
+        Message::HintsPulled(Ok(HintsPulled {
+            page: 8,
+            shards: vec![shard],
+            records: Pulled { heads: vec![head(b"v")], values: vec![Bytes::from_static(b"v")] },
+        })),
+        Message::HintsPulled(Err(ReplicaError::NotOwner)),
+        Message::HintsWait(HintsWait { node: NodeId(2), lane: LaneIndex(0) }),
+        Message::Noted,
     ]
 }
 
@@ -299,7 +324,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 29);
+    assert_eq!(kinds.len(), 34);
 }
 
 #[test]

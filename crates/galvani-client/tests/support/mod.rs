@@ -208,7 +208,7 @@ pub fn node_id(index: usize) -> NodeId {
 }
 
 pub fn answer(node: usize, outcome: Outcome) -> Answer {
-    Answer { node: node_id(node), outcome, micros: 300 }
+    Answer { node: node_id(node), stands_in_for: None, outcome, micros: 300 }
 }
 
 /// A write stored by the first two nodes.

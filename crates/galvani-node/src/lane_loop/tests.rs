@@ -171,7 +171,8 @@ fn an_answer_that_finds_its_outbox_full_becomes_a_small_refusal() {
     let why = ReplicaError::Overloaded;
     let fetched = unsendable(Message::FetchedPage(Err(ReplicaError::DiskFull)), why.clone());
     assert_eq!(fetched, Message::FetchedPage(Err(why.clone())));
-    let stored = |node, outcome| Answer { node: NodeId(node), outcome, micros: 1 };
+    let stored =
+        |node, outcome| Answer { node: NodeId(node), stands_in_for: None, outcome, micros: 1 };
     let answers = vec![stored(1, Outcome::Stored), stored(2, Outcome::StoredDurably)];
     let answers = [answers, vec![stored(3, Outcome::Pending)]].concat();
     let (dot, context) = (Dot::new(Origin(1), 1), Bytes::new());

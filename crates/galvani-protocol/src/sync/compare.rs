@@ -91,11 +91,7 @@ impl CompareOp {
 
     fn judge(&self, ctx: &mut Ctx<'_>, shard: Shard, comparison: Comparison) {
         match comparison {
-            Comparison::Equal => {
-                if let Some(peer) = ctx.sync.peers.get_mut(&self.to) {
-                    peer.behind.remove(&shard);
-                }
-            }
+            Comparison::Equal => {}
             Comparison::Unequal(_) => ctx.counters.digests_unequal += 1,
             Comparison::Differs(clock) => {
                 ctx.counters.shards_differing += 1;
@@ -147,7 +143,6 @@ fn one(
         if let Some(peer) = ctx.sync.peers.get_mut(&sender) {
             // It need not be shown what it has just shown itself.
             peer.unsaid.remove(&shard);
-            peer.behind.remove(&shard);
         }
         return Ok(Comparison::Equal);
     }

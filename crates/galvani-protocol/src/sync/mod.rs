@@ -277,13 +277,15 @@ fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock)
     let now = ctx.now.micros;
     let Some(peer) = ctx.sync.peers.get_mut(&lane) else { return };
     if !lacks {
-        peer.behind.remove(&shard);
         return;
     }
     let fresh = now < peer.up_at + FRESH_MICROS;
     let due = now + if fresh { SETTLE_FRESH_MICROS } else { SETTLE_MICROS };
-    let due = peer.behind.get(&shard).map_or(due, |earlier| earlier.due.min(due));
-    peer.behind.insert(shard, Behind { clock, due });
+    // This may be an older word than one that was heard before: what a peer has ever shown is
+    // asked for, and only a page decides that it does not have it.
+    let behind = peer.behind.entry(shard).or_insert(Behind { clock: PartitionClock::new(), due });
+    behind.clock.union(&clock);
+    behind.due = behind.due.min(due);
 }
 
 /// The shards that this lane and a peer's lane both own.

@@ -1,4 +1,5 @@
-//! At the instant of an ack at least W distinct owners hold the write, as durably as promised.
+//! At the instant of an ack at least W distinct nodes hold the write, as durably as promised: owners,
+//! or stand-ins with a hint.
 //!
 //! Asked when the coordinator lets the ack go, of the disks themselves. Owners whose disk or machine
 //! failed since the write was first sent are subtracted, because their acks may have been honest.
@@ -47,14 +48,24 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
             excused_sync += lost_data;
         }
     }
-    let all: Vec<usize> = info
-        .owners
-        .iter()
-        .copied()
-        .filter(|&node| {
-            let clock = world.nodes[node].clock_on_disk(info.shard);
-            write.dots.iter().any(|&dot| clock.contains(dot))
-        })
+    for node in (0..world.nodes.len()).filter(|node| !info.owners.contains(node)) {
+        let lost_data = u8::from(world.nodes[node].lost_data_at >= Some(since));
+        let held = write.dots.iter().filter(|&&dot| world.nodes[node].holds_hint(info.shard, dot));
+        let held: BTreeSet<_> = held.copied().collect();
+        if held.is_empty() {
+            excused += lost_data;
+            excused_sync += lost_data;
+            continue;
+        }
+        holding.insert(node);
+        if held.iter().any(|&dot| !world.nodes[node].unsynced.contains(&(info.shard, dot))) {
+            durable.insert(node);
+        } else {
+            excused_sync += lost_data;
+        }
+    }
+    let all: Vec<usize> = (0..world.nodes.len())
+        .filter(|&node| world.nodes[node].holds(info.shard, &write.dots))
         .collect();
     let need_durable = if world.profile.always_fsync { w.max(dw) } else { dw };
     let what = format!("write {number} ({}) w={w} dw={dw} of n={n}", done.dot);

@@ -38,6 +38,8 @@ pub enum Table {
     Clocks = 4,
     /// Facts about the store itself.
     Meta = 5,
+    /// Records held for owners that were away: written once, scanned per target, deleted.
+    Hints = 6,
 }
 
 impl Table {
@@ -49,10 +51,11 @@ impl Table {
         Table::RequestIds,
         Table::Clocks,
         Table::Meta,
+        Table::Hints,
     ];
 
     /// How many tables there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 
     /// The table's number, below [`Table::COUNT`].
     pub const fn index(self) -> usize {
@@ -68,6 +71,7 @@ impl Table {
             Table::RequestIds => "request_ids",
             Table::Clocks => "clocks",
             Table::Meta => "meta",
+            Table::Hints => "hints",
         }
     }
 }

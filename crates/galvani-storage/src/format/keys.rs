@@ -4,7 +4,7 @@
 //! scan in order, objects scan by bucket and then by key.
 
 use galvani_model::bucket::BucketName;
-use galvani_model::ids::{Origin, Partition, Shard, WriteId};
+use galvani_model::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::version::Dot;
 
@@ -83,6 +83,23 @@ pub fn request(of: Shard, write: WriteId) -> [u8; SHARD_BYTES + 16] {
     out
 }
 
+/// Bytes of the prefix of all hints for one target.
+pub const TARGET_BYTES: usize = 16;
+
+/// The key of a hint's row: whom it is for, then as in the log.
+pub fn hint(target: NodeId, of: Shard, dot: Dot) -> [u8; TARGET_BYTES + SHARD_BYTES + 24] {
+    let mut out = [0; TARGET_BYTES + SHARD_BYTES + 24];
+    out[..TARGET_BYTES].copy_from_slice(&target.to_bytes());
+    out[TARGET_BYTES..].copy_from_slice(&log(of, dot));
+    out
+}
+
+/// Whom a hint's row is for, and which record it holds.
+pub fn split_hint(row: &[u8]) -> Option<(NodeId, Shard, Dot)> {
+    let (target, log) = row.split_first_chunk::<TARGET_BYTES>()?;
+    Some((NodeId::from_bytes(*target), shard_of(log)?, dot_of_log(log)?))
+}
+
 /// The first key after every key that starts with `prefix`; `None` if there is none.
 pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte < u8::MAX)?;
@@ -106,6 +123,9 @@ mod tests {
         assert_eq!(shard_of(&row), Some(SHARD));
         let dot = Dot::new(Origin(7), 300);
         assert_eq!(dot_of_log(&log(SHARD, dot)), Some(dot));
+        let held = hint(NodeId(9), SHARD, dot);
+        assert_eq!(split_hint(&held), Some((NodeId(9), SHARD, dot)));
+        assert_eq!(split_hint(&held[..20]), None);
         assert!(log(SHARD, Dot::new(Origin(7), 256)) > log(SHARD, Dot::new(Origin(7), 255)));
     }
 

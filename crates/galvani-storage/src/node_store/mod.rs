@@ -6,6 +6,7 @@
 //! really kept is in doubt. It decides nothing about versions: `galvani-protocol` does.
 //! Next to read: `state.rs`, `../format/`.
 
+mod hints;
 mod state;
 mod sweep;
 #[cfg(test)]
@@ -15,12 +16,13 @@ use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
-use galvani_model::ids::{LaneIndex, Shard, WriteId};
+use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
+    Change, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
 };
 use galvani_model::version::{Dot, Object, Record};
+use hints::Hints;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -68,6 +70,8 @@ pub struct NodeStore<E> {
     lost: bool,
     /// Where the sweep of request rows goes on.
     sweep_from: Vec<u8>,
+    /// Records held for owners that are away.
+    hints: Hints,
 }
 
 /// While the disk is full, writes are refused before they are staged, so that reads of the same tick
@@ -92,7 +96,9 @@ impl<E: Engine> NodeStore<E> {
             owes_sync: false,
             lost: false,
             sweep_from: vec![0],
+            hints: Hints::default(),
         };
+        store.count_hints(0)?;
         let mut kept = Vec::new();
         for shard in store.shards()? {
             match store.stored_origin(shard)? {
@@ -139,6 +145,7 @@ impl<E: Engine> NodeStore<E> {
                 for shard in core::mem::take(&mut self.dirty) {
                     self.renewed.remove(&shard);
                 }
+                self.hints.committed();
                 self.forget_tick();
                 Ok(())
             }
@@ -251,6 +258,10 @@ impl<E: Engine> NodeStore<E> {
             if let Err(again) = self.engine.reopen() {
                 tracing::error!(event = "engine_reopen_failed", error = %again);
             }
+            // Whether the batch's hints are there is not known either.
+            if let Err(again) = self.count_hints(0) {
+                tracing::error!(event = "hints_not_counted", error = %again);
+            }
         }
     }
 
@@ -259,6 +270,7 @@ impl<E: Engine> NodeStore<E> {
         self.objects.clear();
         self.records.clear();
         self.requests.clear();
+        self.hints.forget_tick();
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -366,6 +378,39 @@ impl<E: Engine> Store for NodeStore<E> {
             self.dirty.insert(shard);
         }
         Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        target: NodeId,
+        shard: Shard,
+        record: &Record,
+        at_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.hold_hint(target, shard, record, at_ms)
+    }
+
+    fn hints(
+        &mut self,
+        target: NodeId,
+        after: Option<(Shard, Dot)>,
+        wanted: &dyn Fn(Partition) -> bool,
+        credit: usize,
+        limit: usize,
+    ) -> Result<HintPage, StoreError> {
+        self.page_of_hints(target, after, wanted, credit, limit)
+    }
+
+    fn release(&mut self, target: NodeId, shard: Shard, dot: Dot) -> Result<(), StoreError> {
+        self.release_hint(target, shard, dot)
+    }
+
+    fn hint_bytes(&self, target: NodeId) -> (u64, u64) {
+        self.bytes_of_hints(target)
+    }
+
+    fn hint_figures(&self) -> &BTreeMap<NodeId, HintFigures> {
+        &self.hints.figures
     }
 
     fn list(

@@ -288,3 +288,61 @@ fn a_sweep_forgets_old_requests_only() {
         assert_eq!(known.is_some(), counter >= 6);
     }
 }
+
+const TARGET: NodeId = NodeId(8);
+
+fn held(store: &mut NodeStore<MemoryEngine>, after: Option<(Shard, Dot)>) -> Vec<u64> {
+    let page = store.hints(TARGET, after, &|_| true, 1 << 20, 100).expect("readable");
+    page.records.iter().map(|(_, record)| record.head.dot.counter).collect()
+}
+
+#[test]
+fn a_hint_is_held_once_paged_in_order_and_goes_when_it_is_released() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for counter in [3, 1, 2, 3] {
+        store.hold(TARGET, SHARD, &record(counter, "a"), 50 + counter).expect("room");
+    }
+    store.hold(NodeId(9), SHARD, &record(1, "a"), 70).expect("room");
+    assert!(held(&mut store, None).is_empty(), "not before the commit");
+    let (one, all) = store.hint_bytes(TARGET);
+    assert!(one > 0 && all > one, "but its bytes count already");
+    store.commit(false).expect("room");
+    assert_eq!(held(&mut store, None), [1, 2, 3]);
+    assert_eq!(held(&mut store, Some((SHARD, Dot::new(ORIGIN, 1)))), [2, 3]);
+    assert_eq!(store.hint_figures()[&TARGET].count, 3);
+    assert_eq!(store.hint_bytes(TARGET), (one, all));
+    let small = store.hints(TARGET, None, &|_| true, 1, 100).expect("readable");
+    assert_eq!(small.records.len(), 1, "one record starts within any credit");
+
+    store.release(TARGET, SHARD, Dot::new(ORIGIN, 2)).expect("readable");
+    store.release(TARGET, SHARD, Dot::new(ORIGIN, 77)).expect("an unknown one is none");
+    store.commit(false).expect("room");
+    let mut again = open(&engine, false);
+    for store in [&mut store, &mut again] {
+        assert_eq!(held(store, None), [1, 3]);
+        assert_eq!(store.hint_figures()[&TARGET].count, 2);
+    }
+    assert_eq!(again.hint_bytes(TARGET).0, store.hint_bytes(TARGET).0, "counted from the disk");
+}
+
+#[test]
+fn a_hint_of_a_failed_commit_does_not_count_and_a_damaged_one_is_taken_away() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    engine.fail_next_commits([FailKind::Full]);
+    store.hold(TARGET, SHARD, &record(1, "a"), 50).expect("staged");
+    store.commit(false).expect_err("no room");
+    assert_eq!((store.hint_bytes(TARGET), store.hint_figures().len()), ((0, 0), 0));
+    store.try_again_when_full();
+    for counter in 1..=3 {
+        store.hold(TARGET, SHARD, &record(counter, "a"), 50).expect("room again");
+    }
+    store.commit(false).expect("room");
+    let row = keys::hint(TARGET, SHARD, Dot::new(ORIGIN, 2));
+    assert!(engine.corrupt(Table::Hints, &row, Corruption::FlipBit(77)));
+    assert_eq!(held(&mut store, None), [1, 3], "a damaged hint is never given out");
+    assert_eq!(store.quarantined(), 1);
+    store.commit(false).expect("room");
+    assert_eq!(store.hint_figures()[&TARGET].count, 2);
+}

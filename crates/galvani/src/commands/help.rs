@@ -95,7 +95,7 @@ Every error has three parts: what failed, why (each replica by name), and what t
 
   error  put greeting: w=3 not reached, 2 of 3 acked in 2.0 s
          n1 stored 0.6 ms   n2 stored 0.9 ms   n3 no answer
-         THE WRITE IS STORED on n1, n2; a read brings the others up to date. Repeating it is safe.
+         THE WRITE IS STORED on n1, n2 and reaches the others by itself. Repeating it is safe.
     try  galvani put greeting hi -w 2      or see who is down:  galvani status
 
 A failed write says what became of it:

@@ -136,14 +136,18 @@ fn tell(
 pub(crate) fn ok_line(written: &Written) -> String {
     let (mut acked, mut others) = (Vec::new(), Vec::new());
     for answer in &written.answers {
+        let who = match &answer.stands_in_for {
+            Some(owner) => format!("{} for {owner}", answer.node),
+            None => answer.node.clone(),
+        };
         match (&answer.outcome, answer.took) {
             (Outcome::Stored | Outcome::StoredDurably | Outcome::Answered, Some(took)) => {
-                acked.push(format!("{} {}", answer.node, Span(took)));
+                acked.push(format!("{who} {}", Span(took)));
             }
             (Outcome::Stored | Outcome::StoredDurably | Outcome::Answered, None) => {
-                acked.push(answer.node.clone());
+                acked.push(who);
             }
-            (Outcome::Pending, _) => others.push(format!("{} still pending", answer.node)),
+            (Outcome::Pending, _) => others.push(format!("{who} still pending")),
             (Outcome::Unreachable | Outcome::Refused(_), _) => others.push(answer.to_string()),
         }
     }
@@ -152,10 +156,11 @@ pub(crate) fn ok_line(written: &Written) -> String {
         false => format!("; {}", others.join(", ")),
     };
     let id = written.request_id.map(|id| format!("  {}", id.short())).unwrap_or_default();
+    let owners = written.answers.iter().filter(|answer| answer.stands_in_for.is_none()).count();
     format!(
         "ok  {} of {} acked ({}{tail})  {} now{id}",
         written.acks,
-        written.answers.len(),
+        owners,
         acked.join(", "),
         count(u64::from(written.siblings_now), "value")
     )

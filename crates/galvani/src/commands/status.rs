@@ -9,10 +9,13 @@ use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
 use crate::report::{Report, json};
-use galvani_client::{BucketName, ClusterView, Counters, NodeId, NodeReport, Partition, Shard};
+use galvani_client::{
+    BucketName, ClusterView, Counters, HintFigures, NodeId, NodeReport, Partition, Shard,
+};
 use serde_json::{Map, Value, json as value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Shows it, once or again and again.
 pub(crate) async fn run(app: &App, args: Status) -> Done {
@@ -116,13 +119,14 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\nrepair       {}\n{}",
+         lost\nrepair       {}\nhints        {}\n{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
         view.layout.version(),
         safety.words(),
         repair_words(reports),
+        hint_words(view, reports),
         crate::output::trimmed(&table),
     )
 }
@@ -148,6 +152,27 @@ fn repair_words(reports: &[NodeReport]) -> String {
         times => format!("   DAMAGE: {} between equal clocks", count(times, "unequal digest")),
     };
     format!("{behind}   {} brought by anti-entropy{alarm}", count(pulled, "record"))
+}
+
+/// What stand-ins hold for owners that were away.
+fn hint_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+    let mut held: BTreeMap<NodeId, HintFigures> = BTreeMap::new();
+    for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
+        for (&owner, figures) in &status.hints {
+            held.entry(owner).or_default().add(figures);
+        }
+    }
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+    let words = held.into_iter().map(|(owner, HintFigures { count: held, bytes, since_ms })| {
+        let age_s = (now_ms as u64).saturating_sub(since_ms) / 1000;
+        let since = match since_ms {
+            0 => "from before a restart".to_owned(),
+            _ => format!("oldest {}", Age(age_s)),
+        };
+        format!("{} for {}, {}, {since}", count(held, "hint"), name(view, owner), Size(bytes))
+    });
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "none held".to_owned() } else { words.join("   ") }
 }
 
 fn counted(reports: &[NodeReport], figure: impl Fn(&Counters) -> u64) -> u64 {
@@ -235,6 +260,12 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "cpu_micros": status.cpu_micros,
                 "inflight": status.inflight,
                 "shards_behind": status.shards_behind,
+                "hints": status.hints.iter().map(|(owner, held)| value!({
+                    "for": name(view, *owner),
+                    "count": held.count,
+                    "bytes": held.bytes,
+                    "since_ms": held.since_ms,
+                })).collect::<Vec<Value>>(),
                 "peers_up": names(&status.peers_up),
                 "peers_down": names(&status.peers_down),
                 "counters": {
@@ -255,6 +286,9 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                     "records_pulled": counters.records_pulled,
                     "bytes_pulled": counters.bytes_pulled,
                     "digests_unequal": counters.digests_unequal,
+                    "hints_held": counters.hints_held,
+                    "hints_delivered": counters.hints_delivered,
+                    "hints_received": counters.hints_received,
                 },
             })
         }

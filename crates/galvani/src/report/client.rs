@@ -172,12 +172,12 @@ fn with_fate(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
                            Repeating it is safe."
                     .to_owned(),
                 (_, true) => format!(
-                    "THE WRITE IS STORED on {acks} of the replicas; a read brings the others up \
-                     to date. Repeating it is safe."
+                    "THE WRITE IS STORED on {acks} of the replicas and reaches the others by \
+                     itself. Repeating it is safe."
                 ),
                 (_, false) => format!(
-                    "THE WRITE IS STORED on {}; a read brings the others up to date. Repeating it \
-                     is safe.",
+                    "THE WRITE IS STORED on {} and reaches the others by itself. Repeating it is \
+                     safe.",
                     names.join(", ")
                 ),
             };
@@ -425,6 +425,9 @@ pub(crate) fn answers_json(answers: &[ReplicaAnswer]) -> Vec<Value> {
     let one = |answer: &ReplicaAnswer| {
         let mut map = Map::new();
         map.insert("node".to_owned(), answer.node.as_str().into());
+        if let Some(owner) = &answer.stands_in_for {
+            map.insert("stands_in_for".to_owned(), owner.as_str().into());
+        }
         let outcome = match &answer.outcome {
             Outcome::Stored => "stored",
             Outcome::StoredDurably => "stored_durably",

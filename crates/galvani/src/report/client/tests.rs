@@ -26,7 +26,7 @@ fn get() -> Retype {
 
 fn answer(node: &str, outcome: Outcome, micros: u64) -> ReplicaAnswer {
     let took = (micros > 0).then(|| Duration::from_micros(micros));
-    ReplicaAnswer { node: node.to_owned(), outcome, took }
+    ReplicaAnswer { node: node.to_owned(), stands_in_for: None, outcome, took }
 }
 
 fn quorum(what: QuorumKind, need: u8, got: u8) -> ErrorKind {
@@ -53,7 +53,7 @@ fn an_unreached_w_says_who_has_it() {
         text,
         "error  put greeting: w=3 not reached, 2 of 3 acked in 2.0 s\n       \
          n1 stored 0.6 ms   n2 stored 0.9 ms   n3 no answer\n       \
-         THE WRITE IS STORED on n1, n2; a read brings the others up to date. Repeating it is safe.\n  \
+         THE WRITE IS STORED on n1, n2 and reaches the others by itself. Repeating it is safe.\n  \
          try  galvani put greeting hi -w 2      or see who is down:  galvani status"
     );
 }

@@ -1,154 +1,21 @@
-//! One lane by hand: what it answers, asks and takes back, one input at a time.
+//! Requests of clients and peers: what a lane answers, asks and takes back, one input at a time.
 //!
-//! Whole clusters under faults are the simulator's; these pin down single steps.
+//! Whole clusters under faults are the simulator's; these pin down single steps. Next to read:
+//! `bench.rs`.
 
+use crate::bench::{Bench, answers, asks, failure, get, peer, put, strict};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, RequestId, Shard};
-use galvani_model::key::Key;
+use galvani_model::ids::{NodeId, Origin, RequestId};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, Member};
-use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::StoreError;
-use galvani_model::version::{ContextKey, Dot, DotSet, Kind, RecordHead, Version, value_hash};
-use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
-use galvani_storage::engine::{FailKind, MemoryEngine};
-use galvani_storage::{NodeStore, StoreConfig};
+use galvani_model::version::{Dot, DotSet, Kind, RecordHead, Version, value_hash};
+use galvani_protocol::{Effect, Input, ReplyTo};
+use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{CreateBucket, Failed, Fetch, Get, Held, Put, Replicate, Replicated};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-const NODES: usize = 4;
-
-struct Bench {
-    lane: Lane,
-    store: NodeStore<MemoryEngine>,
-    engine: Arc<MemoryEngine>,
-    topology: Arc<Topology>,
-    now: Now,
-    requests: u64,
-}
-
-fn key(name: &str) -> Key {
-    Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key")
-}
-
-impl Bench {
-    /// Node 1 of four, three copies, all peers up.
-    fn new(limits: Limits) -> Bench {
-        Bench::of(NodeId(1), limits)
-    }
-
-    /// The same as another node.
-    fn of(me: NodeId, limits: Limits) -> Bench {
-        let members = (1..=NODES as u16).map(|id| {
-            let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
-            Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address])
-        });
-        let members: Vec<Member> = members.collect::<Result<_, _>>().expect("members");
-        let layout = Layout::compute(ClusterId(5), 1, 16, 3, members).expect("a layout");
-        let topology = Arc::new(Topology {
-            node: me,
-            name: "test".into(),
-            layout: Arc::new(layout),
-            buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
-            context_key: ContextKey([1; 16]),
-        });
-        let engine = Arc::new(MemoryEngine::new());
-        let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
-        let store = NodeStore::open(engine.clone(), config).expect("empty").store;
-        let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 7 };
-        let lane = Lane::new(config, topology.clone(), []);
-        let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
-        let mut bench = Bench { lane, store, engine, topology, now, requests: 0 };
-        for node in (1..=NODES as u128).map(NodeId).filter(|&node| node != me) {
-            bench.handle(Input::PeerUp(peer(node)));
-        }
-        bench.tick();
-        bench
-    }
-
-    fn handle(&mut self, input: Input) {
-        self.lane.handle(input, self.now, &mut self.store);
-    }
-
-    fn request(&mut self, forwarded: bool, message: Message) -> ReplyTo {
-        self.requests += 1;
-        let from = ReplyTo { link: 1, id: self.requests };
-        let arrived = self.now.micros;
-        self.handle(Input::Request { from, forwarded, arrived, message });
-        from
-    }
-
-    /// Commits and gives out the effects, as the driver does.
-    fn tick(&mut self) -> Vec<Effect> {
-        let fsync = self.lane.wants_fsync(self.store.has_staged());
-        let committed = self.store.commit(fsync);
-        self.lane.end_tick(committed)
-    }
-
-    /// A key this node owns, or one it does not.
-    fn key(&self, owned: bool) -> Key {
-        let mut keys = (0..).map(|number| key(&format!("key-{number}")));
-        let fits = |key: &Key| self.topology.layout.is_owner(NodeId(1), self.shard(key)) == owned;
-        keys.find(fits).expect("some key fits")
-    }
-
-    fn shard(&self, key: &Key) -> Shard {
-        self.topology.layout.shard_of(key, 3)
-    }
-}
-
-fn peer(node: NodeId) -> PeerLane {
-    PeerLane { node, lane: LaneIndex(0) }
-}
-
-fn put(key: Key, rid: u128, w: u8) -> Message {
-    Message::Put(Put {
-        key,
-        kind: Kind::Put,
-        rid: RequestId(rid),
-        issued: Hlc::from_unix_ms(1_000_000),
-        context: None,
-        options: WriteOptions { w: Some(Quorum::Exactly(w)), ..WriteOptions::default() },
-        timeout_ms: 2000,
-        value: Bytes::from_static(b"v"),
-    })
-}
-
-fn get(key: Key, r: u8) -> Message {
-    let options = ReadOptions { r: Some(Quorum::Exactly(r)), ..ReadOptions::default() };
-    Message::Get(Get { key, options, timeout_ms: 2000 })
-}
-
-fn answers(effects: &[Effect]) -> Vec<&Message> {
-    let mut answers = Vec::new();
-    for effect in effects {
-        match effect {
-            Effect::Answer { message, .. } => answers.push(message),
-            Effect::Ask { .. } | Effect::DefineBucket { .. } => {}
-        }
-    }
-    answers
-}
-
-fn asks(effects: &[Effect]) -> Vec<(PeerLane, u64)> {
-    let ask = |effect: &Effect| match effect {
-        Effect::Ask { to, id, .. } => Some((*to, *id)),
-        Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
-    };
-    effects.iter().filter_map(ask).collect()
-}
-
-fn failure(effects: &[Effect]) -> (Failure, AppliedOutcome) {
-    match answers(effects)[..] {
-        [Message::Failed(Failed { failure, applied, .. })] => (failure.clone(), *applied),
-        ref other => panic!("one failure expected, got {other:?}"),
-    }
-}
+use galvani_wire::message::{CreateBucket, Failed, Fetch, Held, Put, Replicate, Replicated};
 
 #[test]
 fn a_write_is_answered_when_w_distinct_owners_have_it() {
@@ -174,7 +41,7 @@ fn what_cannot_be_reached_is_refused_before_it_is_written() {
     let owners = bench.topology.owners(bench.shard(&key));
     let away = *owners.iter().find(|&&node| node != NodeId(1)).expect("three owners");
     bench.handle(Input::PeerDown(peer(away)));
-    bench.request(false, put(key.clone(), 1, 3));
+    bench.request(false, strict(put(key.clone(), 1, 3)));
     let expected = Failure::ReplicasDown { what: QuorumKind::W, need: 3, up: 2, n: 3 };
     let effects = bench.tick();
     assert_eq!(failure(&effects), (expected, AppliedOutcome::No));
@@ -190,7 +57,7 @@ fn what_cannot_be_reached_is_refused_before_it_is_written() {
 fn a_replica_that_goes_away_decides_the_write_once_the_others_have_spoken() {
     let mut bench = Bench::new(Limits::default());
     let key = bench.key(true);
-    bench.request(false, put(key, 1, 3));
+    bench.request(false, strict(put(key, 1, 3)));
     let asked = asks(&bench.tick());
     bench.handle(Input::PeerDown(asked[0].0));
     assert!(answers(&bench.tick()).is_empty(), "the third may speak yet");
@@ -204,7 +71,7 @@ fn a_replica_that_goes_away_decides_the_write_once_the_others_have_spoken() {
 fn a_lost_write_does_not_wait_long_for_the_silent() {
     let mut bench = Bench::new(Limits::default());
     let key = bench.key(true);
-    bench.request(false, put(key, 1, 3));
+    bench.request(false, strict(put(key, 1, 3)));
     let asked = asks(&bench.tick());
     bench.handle(Input::PeerDown(asked[0].0));
     bench.tick();
@@ -287,42 +154,6 @@ fn more_than_the_lane_takes_on_is_refused_and_comes_again() {
     bench.request(false, put(key, 3, 3));
     let (failure, applied) = failure(&bench.tick());
     assert!(matches!(failure, Failure::Overloaded { .. }));
-    assert_eq!(applied, AppliedOutcome::No);
-}
-
-#[test]
-fn reads_hold_no_more_bytes_of_values_than_the_lane_may() {
-    let limits = Limits { held_bytes: 100, ..Limits::default() };
-    let mut bench = Bench::new(limits);
-    let key = bench.key(true);
-    let value = |put: Message, bytes: usize| match put {
-        Message::Put(put) => Message::Put(Put { value: vec![7; bytes].into(), ..put }),
-        other => other,
-    };
-    for (rid, bytes) in [(1, 60), (2, 30)] {
-        bench.request(false, value(put(key.clone(), rid, 1), bytes));
-        bench.tick();
-    }
-    // Each holds 90 bytes until another replica answers; the second one would make it 180.
-    bench.request(false, get(key.clone(), 3));
-    assert!(answers(&bench.tick()).is_empty(), "it waits for the others");
-    assert_eq!(bench.lane.held_bytes(), 90);
-    bench.request(false, get(key.clone(), 3));
-    bench.tick();
-    assert_eq!(bench.lane.held_bytes(), 90, "its own copy was not taken as an answer");
-    // Alone on its lane a read may hold all that its key has.
-    bench.request(false, value(put(key.clone(), 3, 1), 80));
-    bench.now.micros += 3_000_000;
-    bench.handle(Input::Wake);
-    bench.tick();
-    assert_eq!(bench.lane.held_bytes(), 0, "answered reads hold nothing");
-    bench.request(false, get(key.clone(), 3));
-    bench.tick();
-    assert_eq!(bench.lane.held_bytes(), 170);
-    // Now nothing more is taken on, and nothing of it was done.
-    bench.request(false, put(key, 4, 1));
-    let (failure, applied) = failure(&bench.tick());
-    assert!(matches!(failure, Failure::Overloaded { .. }), "{failure:?}");
     assert_eq!(applied, AppliedOutcome::No);
 }
 
@@ -427,6 +258,44 @@ fn a_bucket_is_refused_at_once_while_a_node_is_known_to_be_down() {
         assert_eq!(defines(&effects), me == 1, "{me} {down}");
     }
 }
+
+#[test]
+fn reads_hold_no_more_bytes_of_values_than_the_lane_may() {
+    let limits = Limits { held_bytes: 100, ..Limits::default() };
+    let mut bench = Bench::new(limits);
+    let key = bench.key(true);
+    let value = |put: Message, bytes: usize| match put {
+        Message::Put(put) => Message::Put(Put { value: vec![7; bytes].into(), ..put }),
+        other => other,
+    };
+    for (rid, bytes) in [(1, 60), (2, 30)] {
+        bench.request(false, value(put(key.clone(), rid, 1), bytes));
+        bench.tick();
+    }
+    // Each holds 90 bytes until another replica answers; the second one would make it 180.
+    bench.request(false, get(key.clone(), 3));
+    assert!(answers(&bench.tick()).is_empty(), "it waits for the others");
+    assert_eq!(bench.lane.held_bytes(), 90);
+    bench.request(false, get(key.clone(), 3));
+    bench.tick();
+    assert_eq!(bench.lane.held_bytes(), 90, "its own copy was not taken as an answer");
+    // Alone on its lane a read may hold all that its key has.
+    bench.request(false, value(put(key.clone(), 3, 1), 80));
+    bench.now.micros += 3_000_000;
+    bench.handle(Input::Wake);
+    bench.tick();
+    assert_eq!(bench.lane.held_bytes(), 0, "answered reads hold nothing");
+    bench.request(false, get(key.clone(), 3));
+    bench.tick();
+    assert_eq!(bench.lane.held_bytes(), 170);
+    // Now nothing more is taken on, and nothing of it was done.
+    bench.request(false, put(key, 4, 1));
+    let (failure, applied) = failure(&bench.tick());
+    assert!(matches!(failure, Failure::Overloaded { .. }), "{failure:?}");
+    assert_eq!(applied, AppliedOutcome::No);
+}
+
+/// What a peer that lost its mind may answer to a fetch; none of it counts, none of it stays.
 
 #[test]
 fn expired_work_is_dropped() {

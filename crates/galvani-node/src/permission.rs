@@ -1,0 +1,120 @@
+//! What a certificate allows its holder to send.
+//!
+//! Nodes may send everything, in their own name only; clients what their role allows, and nothing
+//! that only nodes say. Asked of every request before anything is done with it; it looks at no
+//! data. Next to read: `lane_loop.rs`.
+
+use galvani_model::ids::NodeId;
+use galvani_transport::{PeerIdentity, Role};
+use galvani_wire::Message;
+
+/// Whether a message may come from whoever sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    Granted,
+    /// A client asks for more than its role allows: a typed refusal.
+    Denied,
+    /// No honest program sends this with such a certificate: the link is closed.
+    Hostile,
+}
+
+/// Who a message says it is from, where it says so.
+fn sender(message: &Message) -> Option<NodeId> {
+    match message {
+        Message::Compare(compare) => Some(compare.node),
+        Message::PullHints(pull) => Some(pull.node),
+        Message::HintsWait(wait) => Some(wait.node),
+        _ => None,
+    }
+}
+
+/// What the certificate of whoever sent a message allows.
+pub(crate) fn permission(
+    identity: &PeerIdentity,
+    forwarded: bool,
+    message: &Message,
+) -> Permission {
+    let role = match identity {
+        PeerIdentity::Node { id } => {
+            // Hints are given to whom they are for, and dropped at its word.
+            let another = sender(message).is_some_and(|sender| sender.to_bytes() != *id);
+            return if another { Permission::Hostile } else { Permission::Granted };
+        }
+        PeerIdentity::Client { role, .. } => *role,
+    };
+    if forwarded {
+        return Permission::Hostile;
+    }
+    let needs = match message {
+        Message::Describe | Message::Status => Role::ReadOnly,
+        Message::Get(_) | Message::List(_) | Message::Explain(_) => Role::ReadOnly,
+        Message::Put(_) => Role::ReadWrite,
+        Message::CreateBucket(_) => Role::Admin,
+        Message::PutDone(_)
+        | Message::GetDone(_)
+        | Message::Failed(_)
+        | Message::Described(_)
+        | Message::Listed(_)
+        | Message::BucketCreated
+        | Message::Explained(_)
+        | Message::StatusIs(_)
+        | Message::Replicate(_)
+        | Message::Replicated(_)
+        | Message::Fetch(_)
+        | Message::Fetched(_)
+        | Message::FetchPage(_)
+        | Message::FetchedPage(_)
+        | Message::DefineBucket(_)
+        | Message::BucketDefined(_)
+        | Message::AskKnown(_)
+        | Message::Known(_)
+        | Message::Compare(_)
+        | Message::Compared(_)
+        | Message::Pull(_)
+        | Message::Pulled(_)
+        | Message::Hint(_)
+        | Message::PullHints(_)
+        | Message::HintsPulled(_)
+        | Message::HintsWait(_)
+        | Message::Noted => return Permission::Hostile,
+    };
+    // Roles are ordered from the one that may do everything to the one that may only read.
+    if role <= needs { Permission::Granted } else { Permission::Denied }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Permission, permission};
+    use galvani_model::ids::{LaneIndex, NodeId};
+    use galvani_transport::{PeerIdentity, Role};
+    use galvani_wire::Message;
+    use galvani_wire::message::{Compare, HintsWait, PullHints};
+
+    #[test]
+    fn a_node_speaks_for_itself_only() {
+        let me = PeerIdentity::Node { id: NodeId(3).to_bytes() };
+        let lane = LaneIndex(0);
+        for (node, expected) in [(NodeId(3), Permission::Granted), (NodeId(4), Permission::Hostile)]
+        {
+            let pull = PullHints { node, lane, taken: 0, credit: 1 };
+            let messages = [
+                Message::PullHints(pull),
+                Message::HintsWait(HintsWait { node, lane }),
+                Message::Compare(Compare { node, lane, shards: Vec::new() }),
+            ];
+            for message in messages {
+                assert_eq!(permission(&me, false, &message), expected, "{}", message.name());
+            }
+        }
+        assert_eq!(permission(&me, true, &Message::Describe), Permission::Granted);
+    }
+
+    #[test]
+    fn a_client_sends_what_its_role_allows_and_nothing_of_nodes() {
+        let client = |role| PeerIdentity::Client { name: "c".into(), role };
+        let (reader, admin) = (client(Role::ReadOnly), client(Role::Admin));
+        assert_eq!(permission(&reader, false, &Message::Status), Permission::Granted);
+        assert_eq!(permission(&admin, false, &Message::Noted), Permission::Hostile);
+        assert_eq!(permission(&admin, true, &Message::Status), Permission::Hostile, "sent on");
+    }
+}

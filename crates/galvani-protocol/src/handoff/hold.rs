@@ -1,0 +1,107 @@
+//! A stand-in's side of handoff: holding hints, and giving them to their owner.
+//!
+//! A hint is acked like any record, after the tick's commit. It goes when its owner asks for the
+//! page after the one that brought it. Next to read: `fetch.rs`.
+
+use super::Given;
+use crate::effect::{PeerLane, ReplyTo};
+use crate::ops::{Ctx, NOBODY};
+use crate::replica;
+use galvani_model::ids::NodeId;
+use galvani_model::store::StoreError;
+use galvani_model::version::Record;
+use galvani_wire::Message;
+use galvani_wire::failure::ReplicaError;
+use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Replicate, Replicated};
+
+/// Bytes given at once, whatever credit is granted.
+const CREDIT_BYTES_MAX: u32 = 1 << 20;
+/// Records given at once.
+const RECORDS_MAX: usize = 512;
+
+/// Holds a record for an owner that is away, and acks it.
+pub(crate) fn on_hint(ctx: &mut Ctx<'_>, from: ReplyTo, hint: Hint) {
+    let fsync = hint.record.fsync;
+    let result = hold(ctx, hint).map(|()| fsync || ctx.config.always_fsync);
+    ctx.answer(from, NOBODY, Message::Replicated(Replicated { result }));
+}
+
+fn hold(ctx: &mut Ctx<'_>, hint: Hint) -> Result<(), ReplicaError> {
+    let Hint { owner, record: Replicate { shard, head, fsync, timeout_ms: _, value } } = hint;
+    let (topology, me) = (ctx.topology, ctx.topology.node);
+    let (_, located) = topology.locate(&head.key).ok_or(ReplicaError::UnknownBucket)?;
+    let record = Record { head, value };
+    if located != shard || !record.is_intact() || record.head.dot.counter == 0 {
+        return Err(ReplicaError::Malformed);
+    }
+    let here = topology.layout.lane(me, shard.partition) == Some(ctx.config.lane);
+    let stands_in = topology.layout.is_owner(owner, shard) && !topology.layout.is_owner(me, shard);
+    if !here || !stands_in {
+        return Err(ReplicaError::NotOwner);
+    }
+    let (for_owner, in_all) = ctx.store.hint_bytes(owner);
+    let size = record.value.len() as u64;
+    let limits = &ctx.config.limits;
+    if for_owner + size > limits.hint_bytes_per_owner || in_all + size > limits.hint_bytes {
+        return Err(ReplicaError::HintsFull);
+    }
+    let failed = |error: StoreError| replica::as_replica_error(&error);
+    ctx.store.hold(owner, shard, &record, ctx.now.unix_ms).map_err(failed)?;
+    *ctx.fsync |= fsync;
+    ctx.counters.hints_held += 1;
+    ctx.handoff.note_held(ctx.now);
+    Ok(())
+}
+
+/// Gives an owner its next page, and drops the one that it now holds durably.
+pub(crate) fn give(ctx: &mut Ctx<'_>, pull: &PullHints) -> Result<HintsPulled, ReplicaError> {
+    let owner = PeerLane { node: pull.node, lane: pull.lane };
+    let mut after = None;
+    if let Some(given) = ctx.handoff.given.remove(&owner)
+        && given.page == pull.taken
+    {
+        after = given.last;
+        for (shard, dot) in given.hints {
+            ctx.store
+                .release(owner.node, shard, dot)
+                .map_err(|error| replica::as_replica_error(&error))?;
+            ctx.counters.hints_delivered += 1;
+        }
+    }
+    page(ctx, owner, after, pull.credit)
+}
+
+fn page(
+    ctx: &mut Ctx<'_>,
+    owner: PeerLane,
+    mut after: Option<(galvani_model::ids::Shard, galvani_model::version::Dot)>,
+    credit: u32,
+) -> Result<HintsPulled, ReplicaError> {
+    let credit = credit.min(CREDIT_BYTES_MAX) as usize;
+    let topology = ctx.topology;
+    let node: NodeId = owner.node;
+    let wanted = |partition| topology.lane_of(node, partition) == Some(owner);
+    let records = loop {
+        let found = ctx.store.hints(node, after, &wanted, credit, RECORDS_MAX);
+        let found = found.map_err(|error| replica::as_replica_error(&error))?;
+        // A page of damaged hints only is none: the next one, then.
+        if !found.records.is_empty() || found.last.is_none() {
+            after = found.last;
+            break found.records;
+        }
+        after = found.last;
+    };
+    let handoff = &mut *ctx.handoff;
+    handoff.pages += 1;
+    let hints = records.iter().map(|(shard, record)| (*shard, record.head.dot)).collect();
+    if !records.is_empty() {
+        handoff.given.insert(owner, Given { page: handoff.pages, hints, last: after });
+    }
+    let (mut shards, mut heads, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for (shard, record) in records {
+        shards.push(shard);
+        heads.push(record.head);
+        values.push(record.value);
+    }
+    Ok(HintsPulled { page: handoff.pages, shards, records: Pulled { heads, values } })
+}

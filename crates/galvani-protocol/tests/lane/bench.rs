@@ -1,0 +1,170 @@
+//! One lane of one node, driven by hand, and the messages it is fed with.
+//!
+//! It ticks as the driver does; what the lane asks of others is for the test to answer. Next to
+//! read: `requests.rs`, `handoff.rs`.
+
+use bytes::Bytes;
+use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{ClusterId, LaneIndex, NodeId, RequestId, Shard};
+use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_model::placement::{Layout, Member};
+use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::version::{ContextKey, Kind};
+use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
+use galvani_storage::engine::MemoryEngine;
+use galvani_storage::{NodeStore, StoreConfig};
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::message::{Failed, Get, HintsPulled, Pulled, Put};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const NODES: usize = 4;
+
+pub(crate) struct Bench {
+    pub(crate) lane: Lane,
+    pub(crate) store: NodeStore<MemoryEngine>,
+    pub(crate) engine: Arc<MemoryEngine>,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) now: Now,
+    pub(crate) requests: u64,
+}
+
+pub(crate) fn key(name: &str) -> Key {
+    Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key")
+}
+
+impl Bench {
+    /// Node 1 of four, three copies, all peers up.
+    pub(crate) fn new(limits: Limits) -> Bench {
+        Bench::of(NodeId(1), limits)
+    }
+
+    /// The same as another node.
+    pub(crate) fn of(me: NodeId, limits: Limits) -> Bench {
+        let members = (1..=NODES as u16).map(|id| {
+            let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
+            Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address])
+        });
+        let members: Vec<Member> = members.collect::<Result<_, _>>().expect("members");
+        let layout = Layout::compute(ClusterId(5), 1, 16, 3, members).expect("a layout");
+        let topology = Arc::new(Topology {
+            node: me,
+            name: "test".into(),
+            layout: Arc::new(layout),
+            buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
+            context_key: ContextKey([1; 16]),
+        });
+        let engine = Arc::new(MemoryEngine::new());
+        let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
+        let store = NodeStore::open(engine.clone(), config).expect("empty").store;
+        let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 7 };
+        let lane = Lane::new(config, topology.clone(), []);
+        let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
+        let mut bench = Bench { lane, store, engine, topology, now, requests: 0 };
+        for node in (1..=NODES as u128).map(NodeId).filter(|&node| node != me) {
+            bench.handle(Input::PeerUp(peer(node)));
+        }
+        bench.nobody_holds_hints();
+        bench
+    }
+
+    /// Every peer that is asked for hints says that it has none.
+    fn nobody_holds_hints(&mut self) {
+        for effect in self.tick() {
+            if let Effect::Ask { id, message: Message::PullHints(_), .. } = effect {
+                let (page, shards, records) = (1, Vec::new(), Pulled::default());
+                let none = HintsPulled { page, shards, records };
+                self.handle(Input::Reply { id, message: Message::HintsPulled(Ok(none)) });
+            }
+        }
+        self.tick();
+    }
+
+    pub(crate) fn handle(&mut self, input: Input) {
+        self.lane.handle(input, self.now, &mut self.store);
+    }
+
+    pub(crate) fn request(&mut self, forwarded: bool, message: Message) -> ReplyTo {
+        self.requests += 1;
+        let from = ReplyTo { link: 1, id: self.requests };
+        let arrived = self.now.micros;
+        self.handle(Input::Request { from, forwarded, arrived, message });
+        from
+    }
+
+    /// Commits and gives out the effects, as the driver does.
+    pub(crate) fn tick(&mut self) -> Vec<Effect> {
+        let fsync = self.lane.wants_fsync(self.store.has_staged());
+        let committed = self.store.commit(fsync);
+        self.lane.end_tick(committed)
+    }
+
+    /// A key this node owns, or one it does not.
+    pub(crate) fn key(&self, owned: bool) -> Key {
+        let mut keys = (0..).map(|number| key(&format!("key-{number}")));
+        let fits = |key: &Key| self.topology.layout.is_owner(NodeId(1), self.shard(key)) == owned;
+        keys.find(fits).expect("some key fits")
+    }
+
+    pub(crate) fn shard(&self, key: &Key) -> Shard {
+        self.topology.layout.shard_of(key, 3)
+    }
+}
+
+pub(crate) fn peer(node: NodeId) -> PeerLane {
+    PeerLane { node, lane: LaneIndex(0) }
+}
+
+pub(crate) fn put(key: Key, rid: u128, w: u8) -> Message {
+    Message::Put(Put {
+        key,
+        kind: Kind::Put,
+        rid: RequestId(rid),
+        issued: Hlc::from_unix_ms(1_000_000),
+        context: None,
+        options: WriteOptions { w: Some(Quorum::Exactly(w)), ..WriteOptions::default() },
+        timeout_ms: 2000,
+        value: Bytes::from_static(b"v"),
+    })
+}
+
+/// The same write without stand-ins.
+pub(crate) fn strict(message: Message) -> Message {
+    let Message::Put(mut put) = message else { panic!("only writes are strict: {message:?}") };
+    put.options.strict = true;
+    Message::Put(put)
+}
+
+pub(crate) fn get(key: Key, r: u8) -> Message {
+    let options = ReadOptions { r: Some(Quorum::Exactly(r)), ..ReadOptions::default() };
+    Message::Get(Get { key, options, timeout_ms: 2000 })
+}
+
+pub(crate) fn answers(effects: &[Effect]) -> Vec<&Message> {
+    let mut answers = Vec::new();
+    for effect in effects {
+        match effect {
+            Effect::Answer { message, .. } => answers.push(message),
+            Effect::Ask { .. } | Effect::DefineBucket { .. } => {}
+        }
+    }
+    answers
+}
+
+pub(crate) fn asks(effects: &[Effect]) -> Vec<(PeerLane, u64)> {
+    let ask = |effect: &Effect| match effect {
+        Effect::Ask { to, id, .. } => Some((*to, *id)),
+        Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+    };
+    effects.iter().filter_map(ask).collect()
+}
+
+pub(crate) fn failure(effects: &[Effect]) -> (Failure, AppliedOutcome) {
+    match answers(effects)[..] {
+        [Message::Failed(Failed { failure, applied, .. })] => (failure.clone(), *applied),
+        ref other => panic!("one failure expected, got {other:?}"),
+    }
+}

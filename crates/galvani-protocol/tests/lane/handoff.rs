@@ -1,0 +1,203 @@
+//! Sloppy quorums and hinted handoff, one input at a time.
+
+use crate::bench::{Bench, answers, asks, failure, peer, put, strict};
+use galvani_model::ids::{LaneIndex, NodeId, Shard};
+use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_model::request::Quorum;
+use galvani_model::store::{Store, StoreError};
+use galvani_protocol::{Effect, Input};
+use galvani_wire::Message;
+use galvani_wire::failure::{Failure, QuorumKind, ReplicaError};
+use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Replicated};
+
+/// Node 1 of four with a key it owns, the other owners, and the one node that is none.
+fn cluster() -> (Bench, Key, [NodeId; 2], NodeId) {
+    let bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    let layout = &bench.topology.layout;
+    let shard = bench.shard(&key);
+    let others: Vec<NodeId> =
+        layout.owners(shard).into_iter().filter(|&node| node != NodeId(1)).collect();
+    let fallback = layout.fallbacks(shard).next().expect("four nodes, three owners");
+    (bench, key, [others[0], others[1]], fallback)
+}
+
+fn hints(effects: &[Effect]) -> Vec<(NodeId, u64, &Hint)> {
+    let mut hints = Vec::new();
+    for effect in effects {
+        if let Effect::Ask { to, id, message: Message::Hint(hint), .. } = effect {
+            hints.push((to.node, *id, hint));
+        }
+    }
+    hints
+}
+
+fn stored() -> Message {
+    Message::Replicated(Replicated { result: Ok(false) })
+}
+
+#[test]
+fn a_stand_in_is_asked_for_an_owner_that_is_away_and_counts_for_w() {
+    let (mut bench, key, [away, up], fallback) = cluster();
+    bench.handle(Input::PeerDown(peer(away)));
+    bench.tick();
+    bench.request(false, put(key, 1, 3));
+    let effects = bench.tick();
+    let asked = hints(&effects);
+    assert_eq!(asked.len(), 1);
+    assert_eq!((asked[0].0, asked[0].2.owner), (fallback, away));
+    let to_owner = asks(&effects).into_iter().find(|(to, _)| to.node == up).expect("asked");
+    bench.handle(Input::Reply { id: to_owner.1, message: stored() });
+    assert!(answers(&bench.tick()).is_empty(), "two of three places");
+    bench.handle(Input::Reply { id: asked[0].1, message: stored() });
+    let effects = bench.tick();
+    match answers(&effects)[..] {
+        [Message::PutDone(done)] => {
+            let stand_in = done.answers.iter().find(|answer| answer.stands_in_for.is_some());
+            let stand_in = stand_in.expect("it is named");
+            assert_eq!((stand_in.node, stand_in.stands_in_for), (fallback, Some(away)));
+        }
+        ref other => panic!("stored, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_strict_write_has_no_stand_ins_and_pw_counts_owners_only() {
+    let (mut bench, key, [away, _], _) = cluster();
+    bench.handle(Input::PeerDown(peer(away)));
+    bench.tick();
+    bench.request(false, strict(put(key.clone(), 1, 3)));
+    let down = |what| Failure::ReplicasDown { what, need: 3, up: 2, n: 3 };
+    let effects = bench.tick();
+    assert_eq!(failure(&effects).0, down(QuorumKind::W));
+    let Message::Put(mut primaries) = put(key, 2, 1) else { unreachable!("made as a put") };
+    primaries.options.pw = Some(Quorum::Exactly(3));
+    bench.request(false, Message::Put(primaries));
+    assert_eq!(failure(&bench.tick()).0, down(QuorumKind::Pw));
+}
+
+#[test]
+fn an_owner_that_refuses_or_is_silent_for_long_gets_a_stand_in() {
+    let (mut bench, key, [full, silent], fallback) = cluster();
+    bench.request(false, put(key.clone(), 1, 3));
+    let effects = bench.tick();
+    assert!(hints(&effects).is_empty(), "all owners can be reached");
+    let ask_of =
+        |node| asks(&effects).into_iter().find(|(to, _)| to.node == node).expect("asked").1;
+    let refused = Replicated { result: Err(ReplicaError::DiskFull) };
+    bench.handle(Input::Reply { id: ask_of(full), message: Message::Replicated(refused) });
+    let effects = bench.tick();
+    assert_eq!(hints(&effects)[0].0, fallback);
+
+    bench.request(false, put(key, 2, 3));
+    bench.tick();
+    bench.now.micros += 400_000;
+    bench.handle(Input::Wake);
+    let effects = bench.tick();
+    let asked = hints(&effects);
+    assert_eq!(asked.len(), 1, "one fallback, one hint");
+    assert!([full, silent].contains(&asked[0].2.owner));
+}
+
+#[test]
+fn a_hint_is_held_given_page_by_page_and_dropped_when_it_is_durable_at_its_owner() {
+    let (mut holder, shard, owner, message) = holder_of_one();
+    holder.request(false, message.clone());
+    assert_eq!(answers(&holder.tick()), [&stored()]);
+    assert_eq!(holder.store.hint_figures()[&owner].count, 1);
+    let pull = |taken| {
+        Message::PullHints(PullHints { node: owner, lane: LaneIndex(0), taken, credit: 1 << 20 })
+    };
+    let given = |bench: &mut Bench, taken| {
+        bench.request(false, pull(taken));
+        match answers(&bench.tick())[..] {
+            [Message::HintsPulled(Ok(page))] => page.clone(),
+            ref other => panic!("a page, got {other:?}"),
+        }
+    };
+    let first = given(&mut holder, 0);
+    assert_eq!(first.shards, [shard]);
+    let again = given(&mut holder, first.page + 9);
+    assert_eq!(again.shards, [shard], "another page's number drops nothing");
+    assert_ne!(again.page, first.page);
+    let stale = given(&mut holder, first.page);
+    assert_eq!(stale.shards, [shard], "nor does that of an earlier page");
+    assert!(given(&mut holder, stale.page).shards.is_empty());
+    assert!(holder.store.hint_figures().is_empty());
+    assert_eq!(holder.lane.counters().hints_delivered, 1);
+}
+
+#[test]
+fn a_hint_store_that_is_full_refuses_and_does_not_ack() {
+    let (mut holder, _, _, message) = holder_of_one();
+    let none = Limits { hint_bytes_per_owner: 0, anti_entropy_ms: 0, ..Limits::default() };
+    let mut full = Bench::new(none);
+    full.request(false, message.clone());
+    let refused = Replicated { result: Err(ReplicaError::HintsFull) };
+    assert_eq!(answers(&full.tick()), [&Message::Replicated(refused)]);
+    // And an owner never holds a hint of its own shard.
+    let Message::Hint(mut hint) = message else { unreachable!("made as a hint") };
+    hint.owner = NodeId(1);
+    holder.request(false, Message::Hint(hint));
+    let refused = Replicated { result: Err(ReplicaError::NotOwner) };
+    assert_eq!(answers(&holder.tick()), [&Message::Replicated(refused)]);
+}
+
+#[test]
+fn a_page_whose_commit_failed_is_not_said_to_be_taken() {
+    let (.., message) = holder_of_one();
+    let Message::Hint(hint) = message else { unreachable!("made as a hint") };
+    // This node as the owner: the record is of a key it owns.
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    let mut record = hint.record;
+    record.shard = bench.shard(&key);
+    record.head.key = key;
+    let asked = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Ask { to, id, message: Message::PullHints(pull), .. } => {
+                Some((*to, *id, pull.taken))
+            }
+            Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+        })
+    };
+    bench.handle(Input::PeerDown(peer(NodeId(2))));
+    bench.handle(Input::PeerUp(peer(NodeId(2))));
+    bench.handle(Input::Wake);
+    let effects = bench.tick();
+    let (_, id, taken) = asked(&effects).expect("a peer that comes up is asked");
+    assert_eq!(taken, 0);
+    let records = Pulled { heads: vec![record.head], values: vec![record.value] };
+    let page = HintsPulled { page: 5, shards: vec![record.shard], records };
+    bench.handle(Input::Reply { id, message: Message::HintsPulled(Ok(page)) });
+    assert!(bench.lane.wants_fsync(true), "a page is fsynced before anyone drops it");
+    let committed = Err(StoreError::Full);
+    let _ = bench.store.commit(false);
+    bench.lane.end_tick(committed);
+    bench.now.micros += 2_000_000;
+    bench.handle(Input::Wake);
+    let taken = asked(&bench.tick()).map(|(.., taken)| taken);
+    assert_eq!(taken, Some(0), "asked again, and nothing is said to be durable");
+}
+
+/// Node 1 as a stand-in, the owner, and a hint for it to hold.
+fn holder_of_one() -> (Bench, Shard, NodeId, Message) {
+    let bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(false);
+    let shard = bench.shard(&key);
+    let owner = bench.topology.layout.owners(shard)[0];
+    // The record is made by the key's true owner: any that hangs together will do.
+    let mut maker = Bench::new(Limits::default());
+    let own = maker.key(true);
+    maker.request(false, put(own, 7, 1));
+    let effects = maker.tick();
+    let replicate = effects.iter().find_map(|effect| match effect {
+        Effect::Ask { message: Message::Replicate(replicate), .. } => Some(replicate.clone()),
+        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+    });
+    let mut record = replicate.expect("the other owners are asked");
+    record.shard = shard;
+    record.head.key = key;
+    (bench, shard, owner, Message::Hint(Hint { owner, record }))
+}

@@ -1,0 +1,7 @@
+//! One lane by hand: requests, and what stands in for owners that are away.
+//!
+//! Pins down single steps that whole clusters in the simulator pass too quickly to be looked at.
+
+mod bench;
+mod handoff;
+mod requests;

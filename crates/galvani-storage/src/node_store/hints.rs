@@ -1,0 +1,199 @@
+//! Hints: records held for owners that were away, outside of this node's own shards.
+//!
+//! A hint is one row under its target, shard and dot, so that one target's hints are one range. What
+//! a tick stages is in its batch; figures follow the commit. A hint leaves only when its target has
+//! said that it holds the record durably; nothing expires. It decides neither who holds hints nor
+//! when they go. Next to read: `mod.rs`; `galvani-protocol/src/handoff/`.
+
+use super::{NodeStore, store_error};
+use crate::engine::{Engine, Table};
+use crate::format::{keys, rows};
+use bytes::Bytes;
+use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard};
+use galvani_model::store::{HintFigures, HintPage, StoreError};
+use galvani_model::version::{Dot, Record};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+/// What one lane holds for others, and what the tick changes of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hints {
+    /// Per target, as committed.
+    pub(super) figures: BTreeMap<NodeId, HintFigures>,
+    /// Rows the tick puts (bytes) or takes away, by key.
+    staged: BTreeMap<Vec<u8>, Staged>,
+    /// Bytes of the rows the tick puts, per target.
+    staged_bytes: BTreeMap<NodeId, u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    target: NodeId,
+    bytes: u64,
+    put: bool,
+    at_ms: u64,
+}
+
+impl Hints {
+    /// What the tick staged is on disk.
+    pub(super) fn committed(&mut self) {
+        self.staged_bytes.clear();
+        for Staged { target, bytes, put, at_ms } in core::mem::take(&mut self.staged).into_values()
+        {
+            let figures = self.figures.entry(target).or_default();
+            if put {
+                if figures.count == 0 {
+                    figures.since_ms = at_ms;
+                }
+                figures.count += 1;
+                figures.bytes += bytes;
+            } else {
+                figures.count = figures.count.saturating_sub(1);
+                figures.bytes = figures.bytes.saturating_sub(bytes);
+            }
+            if figures.count == 0 {
+                self.figures.remove(&target);
+            }
+        }
+    }
+
+    /// What the tick staged is gone.
+    pub(super) fn forget_tick(&mut self) {
+        self.staged.clear();
+        self.staged_bytes.clear();
+    }
+
+    /// Bytes held for `target`, staged ones included, and for all targets.
+    fn bytes(&self, target: NodeId) -> (u64, u64) {
+        let one = self.figures.get(&target).map_or(0, |figures| figures.bytes);
+        let all: u64 = self.figures.values().map(|figures| figures.bytes).sum();
+        let staged = self.staged_bytes.get(&target).copied().unwrap_or(0);
+        (one + staged, all + self.staged_bytes.values().sum::<u64>())
+    }
+}
+
+impl<E: Engine> NodeStore<E> {
+    /// See [`galvani_model::store::Store::hold`].
+    pub(super) fn hold_hint(
+        &mut self,
+        target: NodeId,
+        shard: Shard,
+        record: &Record,
+        at_ms: u64,
+    ) -> Result<(), StoreError> {
+        if !self.takes_writes() {
+            return Err(StoreError::Full);
+        }
+        let key = keys::hint(target, shard, record.head.dot);
+        let staged = self.hints.staged.get(&key[..]).is_some_and(|row| row.put);
+        if staged || self.get(Table::Hints, &key)?.is_some() {
+            return Ok(());
+        }
+        let mut row = Vec::new();
+        rows::put_record(&key, record, &mut row);
+        self.batch.put(Table::Hints, &key, &row);
+        let bytes = row.len() as u64;
+        self.hints.staged.insert(key.to_vec(), Staged { target, bytes, put: true, at_ms });
+        *self.hints.staged_bytes.entry(target).or_default() += bytes;
+        Ok(())
+    }
+
+    /// See [`galvani_model::store::Store::hint_bytes`].
+    pub(super) fn bytes_of_hints(&self, target: NodeId) -> (u64, u64) {
+        self.hints.bytes(target)
+    }
+
+    /// See [`galvani_model::store::Store::hints`].
+    pub(super) fn page_of_hints(
+        &mut self,
+        target: NodeId,
+        after: Option<(Shard, Dot)>,
+        wanted: &dyn Fn(Partition) -> bool,
+        credit: usize,
+        limit: usize,
+    ) -> Result<HintPage, StoreError> {
+        let start = match after {
+            None => target.to_bytes().to_vec(),
+            Some((shard, dot)) => {
+                let mut start = keys::hint(target, shard, dot).to_vec();
+                start.push(0);
+                start
+            }
+        };
+        let end = keys::after_prefix(&target.to_bytes());
+        let config = self.config;
+        let mut page = HintPage::default();
+        let (mut used, mut damaged) = (0, Vec::new());
+        let mut take = |key: &[u8], row: &[u8]| {
+            let Some((_, shard, dot)) = keys::split_hint(key) else {
+                damaged.push((key.to_vec(), row.len() as u64, rows::RowError::Short));
+                return ControlFlow::Continue(());
+            };
+            let mine = LaneIndex::of(shard.partition, config.lanes) == config.lane;
+            if !mine || !wanted(shard.partition) {
+                return ControlFlow::Continue(());
+            }
+            if used >= credit || page.records.len() >= limit {
+                return ControlFlow::Break(());
+            }
+            page.last = Some((shard, dot));
+            match rows::get_record(key, &Bytes::copy_from_slice(row)) {
+                Ok(record) if record.head.dot == dot => {
+                    used += row.len();
+                    page.records.push((shard, record));
+                }
+                Ok(_) => damaged.push((key.to_vec(), row.len() as u64, rows::RowError::Checksum)),
+                Err(error) => damaged.push((key.to_vec(), row.len() as u64, error)),
+            }
+            ControlFlow::Continue(())
+        };
+        self.engine
+            .scan(Table::Hints, &start, end.as_deref(), usize::MAX, &mut take)
+            .map_err(store_error)?;
+        for (key, bytes, error) in damaged {
+            // Of no use to anyone, and it would be met again and again: counted, then taken away.
+            self.quarantine(format!("hint for {target}"), &error);
+            self.take_away(target, key, bytes);
+        }
+        Ok(page)
+    }
+
+    /// See [`galvani_model::store::Store::release`].
+    pub(super) fn release_hint(
+        &mut self,
+        target: NodeId,
+        shard: Shard,
+        dot: Dot,
+    ) -> Result<(), StoreError> {
+        let key = keys::hint(target, shard, dot);
+        if let Some(row) = self.get(Table::Hints, &key)? {
+            self.take_away(target, key.to_vec(), row.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn take_away(&mut self, target: NodeId, key: Vec<u8>, bytes: u64) {
+        self.batch.delete(Table::Hints, &key);
+        self.hints.staged.insert(key, Staged { target, bytes, put: false, at_ms: 0 });
+    }
+
+    /// Counts what the disk holds, as if all of it had come at `at_ms`.
+    pub(super) fn count_hints(&mut self, at_ms: u64) -> Result<(), StoreError> {
+        let mut figures: BTreeMap<NodeId, HintFigures> = BTreeMap::new();
+        let config = self.config;
+        let mut count = |key: &[u8], row: &[u8]| {
+            if let Some((target, shard, _)) = keys::split_hint(key)
+                && LaneIndex::of(shard.partition, config.lanes) == config.lane
+            {
+                let of = figures.entry(target).or_default();
+                of.count += 1;
+                of.bytes += row.len() as u64;
+                of.since_ms = at_ms;
+            }
+            ControlFlow::Continue(())
+        };
+        self.engine.scan(Table::Hints, &[0], None, usize::MAX, &mut count).map_err(store_error)?;
+        self.hints.figures = figures;
+        Ok(())
+    }
+}
