@@ -161,18 +161,18 @@ pub trait Store {
         at_ms: u64,
     ) -> Result<(), StoreError>;
 
-    /// Committed hints for `target` in partitions that are `wanted`, ascending, after `after`
-    /// (exclusive): at most `limit`, and none that starts beyond `credit` bytes.
+    /// Committed hints for `target` in these partitions (ascending), in the order of their keys,
+    /// after `after` (exclusive): at most `limit`, and none that starts beyond `credit` bytes.
     fn hints(
         &mut self,
         target: NodeId,
         after: Option<(Shard, Dot)>,
-        wanted: &dyn Fn(Partition) -> bool,
+        partitions: &[Partition],
         credit: usize,
         limit: usize,
     ) -> Result<HintPage, StoreError>;
 
-    /// Stages that a hint goes: its target holds the record durably.
+    /// Stages that a hint goes: its target holds the record durably. While the disk is full it stays.
     fn release(&mut self, target: NodeId, shard: Shard, dot: Dot) -> Result<(), StoreError>;
 
     /// Bytes of hints for `target`, and for all targets together, staged ones included.

@@ -19,7 +19,7 @@ use galvani_transport::{Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdent
 use galvani_wire::Message;
 use galvani_wire::codec::{Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
-use galvani_wire::message::Failed;
+use galvani_wire::message::{Failed, Replicated};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -327,6 +327,10 @@ fn unsendable(message: Message, why: ReplicaError) -> Message {
     match message {
         Message::Fetched(_) => Message::Fetched(Err(why)),
         Message::FetchedPage(_) => Message::FetchedPage(Err(why)),
+        Message::Replicated(_) => Message::Replicated(Replicated { result: Err(why) }),
+        Message::Compared(_) => Message::Compared(Err(why)),
+        Message::Pulled(_) => Message::Pulled(Err(why)),
+        Message::HintsPulled(_) => Message::HintsPulled(Err(why)),
         Message::PutDone(done) => {
             let stored = |answer: &&Answer| {
                 matches!(answer.outcome, Outcome::Stored | Outcome::StoredDurably)

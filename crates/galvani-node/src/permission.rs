@@ -96,7 +96,7 @@ mod tests {
         let lane = LaneIndex(0);
         for (node, expected) in [(NodeId(3), Permission::Granted), (NodeId(4), Permission::Hostile)]
         {
-            let pull = PullHints { node, lane, taken: 0, credit: 1 };
+            let pull = PullHints { node, lane, taken: 0, refused: Vec::new(), credit: 1 };
             let messages = [
                 Message::PullHints(pull),
                 Message::HintsWait(HintsWait { node, lane }),

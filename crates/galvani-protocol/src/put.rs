@@ -135,6 +135,7 @@ impl PutOp {
             deadline,
             record: Box::new(record),
         };
+        let mut away: SmallVec<[NodeId; 4]> = SmallVec::new();
         for (index, &node) in owners.iter().enumerate() {
             if ctx.is_me(node) {
                 put.count(ctx, index, Ok(fsync || ctx.config.always_fsync));
@@ -143,9 +144,14 @@ impl PutOp {
                 ctx.ask(lane, op, index, Message::Replicate(replicate));
             } else {
                 put.count(ctx, index, Err(Outcome::Unreachable));
-                put.stand_in(ctx, node);
+                away.push(node);
             }
         }
+        // After all owners are asked: the last stand-in takes the value with it.
+        for owner in away {
+            put.stand_in(ctx, owner);
+        }
+        put.let_go();
         match put.progress(ctx) {
             Step::Wait => Some(put),
             Step::Done => None,
@@ -187,7 +193,14 @@ impl PutOp {
 
     /// Bytes of values it holds, for stand-ins that may yet be asked.
     pub(crate) fn held(&self) -> usize {
-        if self.stand_ins.left() > 0 { self.record.value.len() } else { 0 }
+        self.record.value.len()
+    }
+
+    /// Lets the value go when nobody can be asked to hold it any more.
+    fn let_go(&mut self) {
+        if self.stand_ins.left() == 0 {
+            self.record.value = bytes::Bytes::new();
+        }
     }
 
     /// The replicas it asked.
@@ -222,14 +235,20 @@ impl PutOp {
         owners.map(|(_, node)| node).filter(|&node| !self.stand_ins.has_for(node))
     }
 
-    /// Asks the next stand-in to hold the record for `owner`, if there is one left.
+    /// Asks the next stand-in to hold the record for `owner`, if there is one left. An owner that
+    /// the request does not count must not use up those that count.
     fn stand_in(&mut self, ctx: &mut Ctx<'_>, owner: NodeId) {
+        let counted = self.tracker.owners().any(|(node, _)| node == owner);
+        if !counted && !self.answered {
+            return;
+        }
         let Some(lane) = self.stand_ins.next() else { return };
         let index = self.asked.add_stand_in(lane.node, owner);
         self.stand_ins.note(index, owner);
         let left_ms = self.deadline.saturating_sub(ctx.now.micros) / 1000;
         let record = self.replicate((left_ms as u32).max(1));
         ctx.ask(lane, self.op, index, Message::Hint(Hint { owner, record }));
+        self.let_go();
     }
 
     /// Leaves the record with a stand-in without waiting for its ack.
@@ -270,6 +289,9 @@ impl PutOp {
     fn progress(&mut self, ctx: &mut Ctx<'_>) -> Step {
         if !self.answered {
             match self.tracker.verdict() {
+                // Nobody is left who could decide it: an owner said no in a way that nobody else
+                // can make good.
+                Verdict::Pending if self.asked.is_complete() => self.answer_lost(ctx),
                 Verdict::Pending => {}
                 Verdict::Met => self.answer_met(ctx),
                 Verdict::Lost if self.asked.is_complete() => self.answer_lost(ctx),

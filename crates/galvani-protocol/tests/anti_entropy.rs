@@ -294,6 +294,27 @@ fn a_damaged_record_is_passed_over_and_never_spread() {
 }
 
 #[test]
+fn a_damaged_row_of_the_receiver_holds_up_no_other_record() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    pair.put(1, "k3", b"old".to_vec());
+    pair.link(false);
+    for number in 0..10 {
+        pair.put(0, &format!("k{number}"), b"v".to_vec());
+    }
+    let key = Key::new(BucketName::default_bucket(), "k3").expect("a key");
+    let row = keys::object(SHARD, &key);
+    assert!(pair.sides[1].engine.corrupt(Table::Objects, &row, Corruption::FlipBit(60)));
+    pair.link(true);
+    pair.pass(200);
+    assert_eq!(pair.clock(1).len(), 10, "all but the write to the damaged key");
+    let pages = pair.pages().len();
+    pair.pass(10_000);
+    let again = pair.pages().len() - pages;
+    assert!((1..=10).contains(&again), "it is asked for again, without haste: {again}");
+}
+
+#[test]
 fn equal_clocks_with_unequal_digests_are_counted_on_both_sides() {
     let mut pair = Pair::new();
     pair.link(true);

@@ -211,11 +211,11 @@ impl Store for SimStore {
         &mut self,
         target: NodeId,
         after: Option<(Shard, Dot)>,
-        wanted: &dyn Fn(Partition) -> bool,
+        partitions: &[Partition],
         credit: usize,
         limit: usize,
     ) -> Result<HintPage, StoreError> {
-        let page = self.inner.hints(target, after, wanted, credit, limit)?;
+        let page = self.inner.hints(target, after, partitions, credit, limit)?;
         if self.mutant == Some(Mutant::ReleasesEarly) {
             for (shard, record) in &page.records {
                 self.release(target, *shard, record.head.dot)?;

@@ -51,7 +51,7 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
             Message::Fetched(Ok(held))
         }
         (Some(Mutant::DropsPulled), Message::Pulled(Ok(_))) => {
-            Message::Pulled(Ok(Pulled { heads: Vec::new(), values: Vec::new() }))
+            Message::Pulled(Ok(Pulled::default()))
         }
         (Some(Mutant::AlwaysEqual), Message::Compared(Ok(mut compared))) => {
             compared.shards.fill(Comparison::Equal);

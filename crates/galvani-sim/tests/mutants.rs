@@ -14,7 +14,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::KeepsOrigins
         | Mutant::TornBatches => 1..=20,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
-        Mutant::AsksNobody => 220..=300,
+        Mutant::AsksNobody => 480..=560,
         Mutant::IgnoresDigests => 320..=400,
         Mutant::IgnoresRecords => 3_160..=3_200,
         Mutant::IgnoresContexts => 1..=180,

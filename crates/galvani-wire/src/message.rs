@@ -328,6 +328,8 @@ pub struct Pull {
 pub struct Pulled {
     /// The records without their values.
     pub heads: Vec<RecordHead>,
+    /// The last dot that was looked up, whether its record could be read or not.
+    pub through: Option<Dot>,
     /// The values of `heads`, in the body.
     #[serde(skip)]
     pub values: Vec<Bytes>,
@@ -358,6 +360,8 @@ pub struct PullHints {
     pub lane: LaneIndex,
     /// The number of the page that the sender now holds durably, 0 for none: its hints may go.
     pub taken: u64,
+    /// Positions in that page of records that the sender could not take in: they are to be kept.
+    pub refused: Vec<u16>,
     /// Bytes of records that the sender takes at once.
     pub credit: u32,
 }

@@ -275,6 +275,7 @@ fn peer_messages() -> Vec<Message> {
         Message::Pull(Pull { shard, wanted: clock(), credit: 1 << 18 }),
         Message::Pulled(Ok(Pulled {
             heads: vec![head(b"milk\neggs"), head(b"")],
+            through: Some(dot(9)),
             values: vec![Bytes::from_static(b"milk\neggs"), Bytes::new()],
         })),
         Message::Pulled(Err(ReplicaError::DiskFull)),
@@ -288,11 +289,21 @@ fn peer_messages() -> Vec<Message> {
                 value: Bytes::from_static(b"milk\neggs"),
             },
         }),
-        Message::PullHints(PullHints { node: NodeId(2), lane: LaneIndex(0), taken: 7, credit: 9 }),
+        Message::PullHints(PullHints {
+            node: NodeId(2),
+            lane: LaneIndex(0),
+            taken: 7,
+            refused: vec![0, 500],
+            credit: 9,
+        }),
         Message::HintsPulled(Ok(HintsPulled {
             page: 8,
             shards: vec![shard],
-            records: Pulled { heads: vec![head(b"v")], values: vec![Bytes::from_static(b"v")] },
+            records: Pulled {
+                heads: vec![head(b"v")],
+                through: None,
+                values: vec![Bytes::from_static(b"v")],
+            },
         })),
         Message::HintsPulled(Err(ReplicaError::NotOwner)),
         Message::HintsWait(HintsWait { node: NodeId(2), lane: LaneIndex(0) }),

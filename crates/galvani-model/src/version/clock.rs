@@ -124,10 +124,9 @@ impl PartitionClock {
         let mut missing = Vec::new();
         for theirs in other.ranges() {
             let Range { origin, mut first, last } = theirs;
-            for &(start, end) in self.spans(origin).unwrap_or(&[]) {
-                if end < first {
-                    continue;
-                }
+            let spans = self.spans(origin).unwrap_or(&[]);
+            let from = spans.partition_point(|span| span.1 < first);
+            for &(start, end) in &spans[from..] {
                 if start > last {
                     break;
                 }

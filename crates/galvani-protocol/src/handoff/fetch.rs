@@ -9,6 +9,8 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, Taken};
 use crate::serve;
+use galvani_model::ids::Shard;
+use galvani_model::version::Record;
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::message::{HintsPulled, PullHints};
@@ -32,10 +34,13 @@ pub(crate) struct FetchHintsOp {
 impl FetchHintsOp {
     /// Asks a peer for what it holds, and lets it drop what is durable here.
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, to: PeerLane) -> FetchHintsOp {
-        let holder = ctx.handoff.holders.get_mut(&to);
-        let taken = holder.map_or(0, |holder| core::mem::take(&mut holder.taken));
+        let (mut taken, mut refused) = (0, Vec::new());
+        if let Some(holder) = ctx.handoff.holders.get_mut(&to) {
+            taken = core::mem::take(&mut holder.taken);
+            refused = core::mem::take(&mut holder.refused);
+        }
         let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        let pull = PullHints { node, lane, taken, credit: CREDIT_BYTES };
+        let pull = PullHints { node, lane, taken, refused, credit: CREDIT_BYTES };
         ctx.ask(to, op, 0, Message::PullHints(pull));
         FetchHintsOp { to, deadline: ctx.now.micros + PATIENCE_MICROS }
     }
@@ -43,15 +48,14 @@ impl FetchHintsOp {
     /// The peer answered, or cannot. `busy` says whether clients wait for this lane.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard, busy: bool) -> Step {
         let now = ctx.now.micros;
+        let none = Taking { page: 0, refused: Vec::new() };
         let (due, taken) = match heard {
             Heard::Reply(Message::HintsPulled(Ok(pulled))) => match take_in(ctx, pulled) {
-                Ok(None) => (None, 0),
-                Ok(Some(page)) => (Some(now + if busy { BUSY_PAUSE_MICROS } else { 0 }), page),
-                // Asked again when this node learns of the bucket.
-                Err(ReplicaError::UnknownBucket) => (None, 0),
-                Err(_) => (Some(now + RETRY_MICROS), 0),
+                Ok(None) => (None, none),
+                Ok(Some(taken)) => (Some(now + if busy { BUSY_PAUSE_MICROS } else { 0 }), taken),
+                Err(_) => (Some(now + RETRY_MICROS), none),
             },
-            Heard::Reply(_) | Heard::Silence => (Some(now + RETRY_MICROS), 0),
+            Heard::Reply(_) | Heard::Silence => (Some(now + RETRY_MICROS), none),
         };
         self.finish(ctx.handoff, due, taken);
         Step::Done
@@ -59,19 +63,21 @@ impl FetchHintsOp {
 
     /// No answer came in time.
     pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
-        self.finish(ctx.handoff, Some(ctx.now.micros + RETRY_MICROS), 0);
+        let none = Taking { page: 0, refused: Vec::new() };
+        self.finish(ctx.handoff, Some(ctx.now.micros + RETRY_MICROS), none);
         Step::Done
     }
 
     /// It was never sent, because the tick it was made in does not exist.
     pub(crate) fn unsay(&self, handoff: &mut Handoff) {
-        self.finish(handoff, Some(self.deadline - PATIENCE_MICROS + RETRY_MICROS), 0);
+        let none = Taking { page: 0, refused: Vec::new() };
+        self.finish(handoff, Some(self.deadline - PATIENCE_MICROS + RETRY_MICROS), none);
     }
 
-    fn finish(&self, handoff: &mut Handoff, due: Option<u64>, taken: u64) {
+    fn finish(&self, handoff: &mut Handoff, due: Option<u64>, taken: Taking) {
         if let Some(holder) = handoff.holders.get_mut(&self.to) {
             holder.asking = false;
-            holder.taken = taken;
+            (holder.taken, holder.refused) = (taken.page, taken.refused);
             holder.due = match (holder.due, due) {
                 (Some(told), Some(due)) => Some(told.min(due)),
                 (told, due) => told.or(due),
@@ -81,8 +87,17 @@ impl FetchHintsOp {
     }
 }
 
-/// Takes a page in, to be fsynced by this tick. Returns its number, or `None` for an empty one.
-fn take_in(ctx: &mut Ctx<'_>, pulled: HintsPulled) -> Result<Option<u64>, ReplicaError> {
+/// What became of a page.
+struct Taking {
+    /// Its number, 0 if nothing of it may be dropped.
+    page: u64,
+    /// Positions of records that could not be taken in.
+    refused: Vec<u16>,
+}
+
+/// Takes a page in, to be fsynced by this tick; `None` for an empty one. A record that cannot be
+/// taken in is refused and stays with its holder: the rest must not wait for it.
+fn take_in(ctx: &mut Ctx<'_>, pulled: HintsPulled) -> Result<Option<Taking>, ReplicaError> {
     let HintsPulled { page, shards, records } = pulled;
     if shards.len() != records.heads.len() {
         return Err(ReplicaError::Malformed);
@@ -90,25 +105,38 @@ fn take_in(ctx: &mut Ctx<'_>, pulled: HintsPulled) -> Result<Option<u64>, Replic
     if shards.is_empty() {
         return Ok(None);
     }
-    for (shard, record) in shards.into_iter().zip(records.into_records()) {
-        let policy = serve::owned(ctx, shard, &record.head.key)?;
-        if !record.is_intact() || record.head.dot.counter == 0 {
-            return Err(ReplicaError::Malformed);
-        }
-        let failed = |error| replica::as_replica_error(&error);
-        if replica::notice_amnesia_in(ctx.store, shard, &record.head).map_err(failed)? {
-            ctx.counters.incarnations += 1;
-        }
-        match ctx.take_in(shard, record, policy, None).map_err(failed)? {
-            Taken::New { discarded, retry } => {
-                ctx.counters.hints_received += 1;
-                ctx.counters.lww_discarded += u64::from(discarded);
-                ctx.counters.retries_recognised += u64::from(retry);
+    let mut refused = Vec::new();
+    for (index, (shard, record)) in shards.into_iter().zip(records.into_records()).enumerate() {
+        match take_in_one(ctx, shard, record) {
+            Ok(()) => {}
+            // Nothing more of this page goes in now either.
+            Err(error @ (ReplicaError::DiskFull | ReplicaError::StorageFailed)) => {
+                return Err(error);
             }
-            Taken::Duplicate => ctx.counters.duplicates += 1,
+            Err(_) => refused.push(index as u16),
         }
     }
     // Also where all were known: they may have come in a moment ago, unsynced.
     *ctx.fsync = true;
-    Ok(Some(page))
+    Ok(Some(Taking { page, refused }))
+}
+
+fn take_in_one(ctx: &mut Ctx<'_>, shard: Shard, record: Record) -> Result<(), ReplicaError> {
+    let policy = serve::owned(ctx, shard, &record.head.key)?;
+    if !record.is_intact() || record.head.dot.counter == 0 {
+        return Err(ReplicaError::Malformed);
+    }
+    let failed = |error| replica::as_replica_error(&error);
+    if replica::notice_amnesia_in(ctx.store, shard, &record.head).map_err(failed)? {
+        ctx.counters.incarnations += 1;
+    }
+    match ctx.take_in(shard, record, policy, None).map_err(failed)? {
+        Taken::New { discarded, retry } => {
+            ctx.counters.hints_received += 1;
+            ctx.counters.lww_discarded += u64::from(discarded);
+            ctx.counters.retries_recognised += u64::from(retry);
+        }
+        Taken::Duplicate => ctx.counters.duplicates += 1,
+    }
+    Ok(())
 }

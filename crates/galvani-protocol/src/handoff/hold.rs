@@ -61,11 +61,16 @@ pub(crate) fn give(ctx: &mut Ctx<'_>, pull: &PullHints) -> Result<HintsPulled, R
         && given.page == pull.taken
     {
         after = given.last;
-        for (shard, dot) in given.hints {
-            ctx.store
-                .release(owner.node, shard, dot)
-                .map_err(|error| replica::as_replica_error(&error))?;
-            ctx.counters.hints_delivered += 1;
+        for (index, (shard, dot)) in given.hints.into_iter().enumerate() {
+            if pull.refused.contains(&(index as u16)) {
+                continue;
+            }
+            match ctx.store.release(owner.node, shard, dot) {
+                Ok(()) => ctx.counters.hints_delivered += 1,
+                // It stays, and is given again: a full disk must not hold up the rest.
+                Err(StoreError::Full) => {}
+                Err(error) => return Err(replica::as_replica_error(&error)),
+            }
         }
     }
     page(ctx, owner, after, pull.credit)
@@ -78,11 +83,10 @@ fn page(
     credit: u32,
 ) -> Result<HintsPulled, ReplicaError> {
     let credit = credit.min(CREDIT_BYTES_MAX) as usize;
-    let topology = ctx.topology;
     let node: NodeId = owner.node;
-    let wanted = |partition| topology.lane_of(node, partition) == Some(owner);
+    let partitions = super::between(ctx.topology, ctx.config.lane, owner);
     let records = loop {
-        let found = ctx.store.hints(node, after, &wanted, credit, RECORDS_MAX);
+        let found = ctx.store.hints(node, after, &partitions, credit, RECORDS_MAX);
         let found = found.map_err(|error| replica::as_replica_error(&error))?;
         // A page of damaged hints only is none: the next one, then.
         if !found.records.is_empty() || found.last.is_none() {
@@ -103,5 +107,9 @@ fn page(
         heads.push(record.head);
         values.push(record.value);
     }
-    Ok(HintsPulled { page: handoff.pages, shards, records: Pulled { heads, values } })
+    Ok(HintsPulled {
+        page: handoff.pages,
+        shards,
+        records: Pulled { heads, through: None, values },
+    })
 }

@@ -13,7 +13,8 @@ pub(crate) mod hold;
 
 use crate::effect::{Now, PeerLane};
 use crate::ops::{Ctx, NOBODY};
-use galvani_model::ids::{NodeId, Shard};
+use crate::topology::Topology;
+use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard};
 use galvani_model::version::Dot;
 use galvani_wire::Message;
 use galvani_wire::message::HintsWait;
@@ -41,13 +42,15 @@ pub(crate) struct Handoff {
     due_at: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Holder {
     /// When it is asked; `None` when it is not known to hold anything.
     due: Option<u64>,
     asking: bool,
     /// The page that is durable here, which it may drop; 0 for none.
     taken: u64,
+    /// Positions in that page of records that could not be taken in: those it must keep.
+    refused: Vec<u16>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +75,7 @@ impl Handoff {
 
     /// A peer can be reached: it may hold something, and something may be held for it.
     pub(crate) fn peer_up(&mut self, peer: PeerLane, now: Now) {
-        let holder = Holder { due: Some(now.micros), asking: false, taken: 0 };
+        let holder = Holder { due: Some(now.micros), asking: false, taken: 0, refused: Vec::new() };
         self.holders.insert(peer, holder);
         self.reschedule();
     }
@@ -154,12 +157,26 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<PeerLane> {
     asks
 }
 
+/// The partitions that this lane and a peer's lane both serve: only hints of these can pass between
+/// them. Ascending.
+fn between(topology: &Topology, mine: LaneIndex, peer: PeerLane) -> Vec<Partition> {
+    let all = (0..topology.layout.partitions()).map(Partition);
+    all.filter(|&partition| {
+        topology.layout.lane(topology.node, partition) == Some(mine)
+            && topology.lane_of(peer.node, partition) == Some(peer)
+    })
+    .collect()
+}
+
 fn tell(ctx: &mut Ctx<'_>) {
     let targets: Vec<NodeId> = ctx.store.hint_figures().keys().copied().collect();
     ctx.handoff.tell_at = (!targets.is_empty()).then_some(ctx.now.micros + TELL_AGAIN_MICROS);
     let lanes: Vec<PeerLane> =
         ctx.up.iter().copied().filter(|lane| targets.contains(&lane.node)).collect();
     for lane in lanes {
+        if between(ctx.topology, ctx.config.lane, lane).is_empty() {
+            continue;
+        }
         let wait = HintsWait { node: ctx.topology.node, lane: ctx.config.lane };
         ctx.ask(lane, NOBODY, 0, Message::HintsWait(wait));
     }

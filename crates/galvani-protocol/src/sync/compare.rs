@@ -105,7 +105,10 @@ impl CompareOp {
 
 /// Answers a peer's comparison, and learns from it.
 pub(crate) fn answer(ctx: &mut Ctx<'_>, compare: Compare) -> Result<Compared, ReplicaError> {
-    if compare.shards.len() > SHARDS_MAX {
+    let ranges: usize = compare.shards.iter().map(|(_, clock, _)| clock.range_count()).sum();
+    // One clock alone may be larger than a message's share: it is shown in a message of its own.
+    let large = ranges > RANGES_MAX && compare.shards.len() > 1;
+    if compare.shards.len() > SHARDS_MAX || large {
         return Err(ReplicaError::Malformed);
     }
     let sender = PeerLane { node: compare.node, lane: compare.lane };
@@ -150,11 +153,11 @@ fn one(
         ctx.counters.digests_unequal += 1;
         return Ok(Comparison::Unequal(mine));
     }
-    if state.clock.range_count() > room {
-        return Err(ReplicaError::AnswerTooLarge);
-    }
     let clock = state.clock.clone();
     learn(ctx, sender, shard, theirs);
+    if clock.range_count() > room {
+        return Err(ReplicaError::AnswerTooLarge);
+    }
     if let Some(peer) = ctx.sync.peers.get_mut(&sender) {
         peer.unsaid.remove(&shard);
     }

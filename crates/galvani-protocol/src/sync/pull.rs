@@ -28,6 +28,9 @@ const LOOKUPS_MAX: usize = 2 * RECORDS_MAX;
 /// How long a peer may take to answer, in microseconds.
 const PATIENCE_MICROS: u64 = 5_000_000;
 
+/// Pause after a page that could not be taken in, in microseconds.
+const FAILED_PAUSE_MICROS: u64 = 1_000_000;
+
 /// A page under way.
 #[derive(Clone, Debug)]
 pub(crate) struct PullOp {
@@ -81,6 +84,7 @@ impl PullOp {
 
     fn take_in(&self, ctx: &mut Ctx<'_>, pulled: Pulled) -> Page {
         let mut last = None;
+        let through = pulled.through;
         for record in pulled.into_records() {
             let dot = record.head.dot;
             let wanted = self.wanted.contains(dot) && last.is_none_or(|last| last < dot);
@@ -108,11 +112,14 @@ impl PullOp {
                     ctx.counters.bytes_pulled += bytes;
                 }
                 Ok(Taken::Duplicate) => ctx.counters.duplicates += 1,
+                // A row of that key is damaged here: its other dots must not wait for it. The next
+                // comparison asks for this one again.
+                Err(StoreError::Corrupt { .. }) => {}
                 Err(_) => return Page::Failed,
             }
             last = Some(dot);
         }
-        last.map_or(Page::Empty, Page::Through)
+        last.max(through).map_or(Page::Empty, Page::Through)
     }
 
     fn finish(&self, ctx: &mut Ctx<'_>, page: Page, busy: bool) {
@@ -127,6 +134,8 @@ impl PullOp {
                 (Page::Failed, _) => {
                     peer.unsaid.insert(self.shard);
                     peer.compare_at = peer.compare_at.max(now + sync.interval);
+                    // Whatever it was, a full disk say, the next shard meets it too.
+                    peer.pull_at = now + sync.interval.max(FAILED_PAUSE_MICROS);
                 }
                 // What this page passed over is not asked of this peer again; what the peer has
                 // shown meanwhile is.
@@ -166,11 +175,12 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
     let dots = ranges.into_iter().flat_map(|range| {
         (range.first..=range.last).map(move |counter| Dot::new(range.origin, counter))
     });
-    let (mut heads, mut values, mut used) = (Vec::new(), Vec::new(), 0);
+    let (mut heads, mut values, mut used, mut through) = (Vec::new(), Vec::new(), 0, None);
     for dot in dots.take(LOOKUPS_MAX) {
         if heads.len() >= RECORDS_MAX || used >= credit {
             break;
         }
+        through = Some(dot);
         match ctx.store.record(pull.shard, dot) {
             Ok(Some(record)) => {
                 used += record.value.len() + head_bytes(&record.head);
@@ -182,7 +192,7 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(Pulled { heads, values })
+    Ok(Pulled { heads, through, values })
 }
 
 /// About what a head takes in a message.

@@ -7,6 +7,7 @@ use galvani_model::limits::Limits;
 use galvani_model::request::Quorum;
 use galvani_model::store::{Store, StoreError};
 use galvani_protocol::{Effect, Input};
+use galvani_storage::engine::{Corruption, Table};
 use galvani_wire::Message;
 use galvani_wire::failure::{Failure, QuorumKind, ReplicaError};
 use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Replicated};
@@ -107,7 +108,8 @@ fn a_hint_is_held_given_page_by_page_and_dropped_when_it_is_durable_at_its_owner
     assert_eq!(answers(&holder.tick()), [&stored()]);
     assert_eq!(holder.store.hint_figures()[&owner].count, 1);
     let pull = |taken| {
-        Message::PullHints(PullHints { node: owner, lane: LaneIndex(0), taken, credit: 1 << 20 })
+        let (lane, refused, credit) = (LaneIndex(0), Vec::new(), 1 << 20);
+        Message::PullHints(PullHints { node: owner, lane, taken, refused, credit })
     };
     let given = |bench: &mut Bench, taken| {
         bench.request(false, pull(taken));
@@ -145,6 +147,92 @@ fn a_hint_store_that_is_full_refuses_and_does_not_ack() {
 }
 
 #[test]
+fn a_record_that_cannot_be_taken_in_is_kept_and_holds_up_no_other() {
+    let (mut holder, shard, owner, message) = holder_of_one();
+    let Message::Hint(first) = message else { unreachable!("made as a hint") };
+    let mut second = first.clone();
+    second.record.head.dot.counter += 1;
+    for hint in [first, second] {
+        holder.request(false, Message::Hint(hint));
+    }
+    holder.tick();
+    let pull = |bench: &mut Bench, taken, refused: &[u16]| {
+        let (node, lane, refused) = (owner, LaneIndex(0), refused.to_vec());
+        bench.request(
+            false,
+            Message::PullHints(PullHints { node, lane, taken, refused, credit: 1 << 20 }),
+        );
+        match answers(&bench.tick())[..] {
+            [Message::HintsPulled(Ok(page))] => page.clone(),
+            ref other => panic!("a page, got {other:?}"),
+        }
+    };
+    let page = pull(&mut holder, 0, &[]);
+    assert_eq!(page.shards, [shard, shard]);
+    let rest = pull(&mut holder, page.page, &[0]);
+    assert!(rest.shards.is_empty(), "what was refused is passed over for now");
+    assert_eq!(holder.store.hint_figures()[&owner].count, 1, "and kept");
+    assert_eq!(pull(&mut holder, 0, &[]).shards, [shard], "and given again from the start");
+}
+
+#[test]
+fn a_damaged_row_of_the_owner_refuses_one_hint_and_takes_in_the_others() {
+    let (.., message) = holder_of_one();
+    let Message::Hint(hint) = message else { unreachable!("made as a hint") };
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    bench.request(false, put(key.clone(), 3, 1));
+    bench.tick();
+    let row = galvani_storage::format::keys::object(shard, &key);
+    assert!(bench.engine.corrupt(Table::Objects, &row, Corruption::FlipBit(40)));
+    // Another key of the same shard is whole.
+    let mut others = (0..).map(|number| crate::bench::key(&format!("other-{number}")));
+    let other = others.find(|other| bench.shard(other) == shard).expect("some key fits");
+    bench.handle(Input::PeerDown(peer(NodeId(2))));
+    bench.handle(Input::PeerUp(peer(NodeId(2))));
+    let asked = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Ask { id, message: Message::PullHints(pull), .. } => Some((*id, pull.clone())),
+            Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+        })
+    };
+    let (id, _) = asked(&bench.tick()).expect("a peer that comes up is asked");
+    let record = |key, counter| {
+        let mut head = hint.record.head.clone();
+        (head.key, head.dot.counter) = (key, counter);
+        head
+    };
+    let heads = vec![record(key, 11), record(other.clone(), 12)];
+    let values = vec![hint.record.value.clone(); 2];
+    let records = Pulled { heads, through: None, values };
+    let page = HintsPulled { page: 5, shards: vec![shard; 2], records };
+    bench.handle(Input::Reply { id, message: Message::HintsPulled(Ok(page)) });
+    let effects = bench.tick();
+    let (_, next) = asked(&effects)
+        .or_else(|| {
+            bench.handle(Input::Wake);
+            asked(&bench.tick())
+        })
+        .expect("the next page is asked for");
+    assert_eq!((next.taken, next.refused), (5, vec![0]));
+    assert!(!bench.store.object(shard, &other).expect("whole").is_absent());
+}
+
+#[test]
+fn a_write_that_nobody_can_decide_any_more_is_answered_at_once() {
+    let (mut bench, key, [first, second], _) = cluster();
+    bench.request(false, put(key, 1, 3));
+    let effects = bench.tick();
+    let id_of = |node| asks(&effects).into_iter().find(|(to, _)| to.node == node).expect("asked").1;
+    let refused = Replicated { result: Err(ReplicaError::UnknownBucket) };
+    bench.handle(Input::Reply { id: id_of(first), message: Message::Replicated(refused) });
+    bench.handle(Input::Reply { id: id_of(second), message: stored() });
+    let (failure, _) = failure(&bench.tick());
+    assert!(matches!(failure, Failure::QuorumNotMet { need: 3, got: 2, .. }), "{failure:?}");
+}
+
+#[test]
 fn a_page_whose_commit_failed_is_not_said_to_be_taken() {
     let (.., message) = holder_of_one();
     let Message::Hint(hint) = message else { unreachable!("made as a hint") };
@@ -168,7 +256,8 @@ fn a_page_whose_commit_failed_is_not_said_to_be_taken() {
     let effects = bench.tick();
     let (_, id, taken) = asked(&effects).expect("a peer that comes up is asked");
     assert_eq!(taken, 0);
-    let records = Pulled { heads: vec![record.head], values: vec![record.value] };
+    let (heads, values) = (vec![record.head], vec![record.value]);
+    let records = Pulled { heads, through: None, values };
     let page = HintsPulled { page: 5, shards: vec![record.shard], records };
     bench.handle(Input::Reply { id, message: Message::HintsPulled(Ok(page)) });
     assert!(bench.lane.wants_fsync(true), "a page is fsynced before anyone drops it");

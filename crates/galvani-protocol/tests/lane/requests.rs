@@ -269,7 +269,8 @@ fn reads_hold_no_more_bytes_of_values_than_the_lane_may() {
         other => other,
     };
     for (rid, bytes) in [(1, 60), (2, 30)] {
-        bench.request(false, value(put(key.clone(), rid, 1), bytes));
+        // Strict ones: they hold nothing for stand-ins.
+        bench.request(false, strict(value(put(key.clone(), rid, 1), bytes)));
         bench.tick();
     }
     // Each holds 90 bytes until another replica answers; the second one would make it 180.
@@ -280,7 +281,7 @@ fn reads_hold_no_more_bytes_of_values_than_the_lane_may() {
     bench.tick();
     assert_eq!(bench.lane.held_bytes(), 90, "its own copy was not taken as an answer");
     // Alone on its lane a read may hold all that its key has.
-    bench.request(false, value(put(key.clone(), 3, 1), 80));
+    bench.request(false, strict(value(put(key.clone(), 3, 1), 80)));
     bench.now.micros += 3_000_000;
     bench.handle(Input::Wake);
     bench.tick();

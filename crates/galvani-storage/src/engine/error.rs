@@ -105,16 +105,38 @@ impl EngineError {
         }
     }
 
-    /// This error, met after the batch was written and before it was synced.
+    /// This error, met after the batch was written and before it was synced. Only a sync that
+    /// failed is one: another lane's failed write makes the engine read-only, and opening it again
+    /// decides what became of this batch.
     pub(crate) fn in_doubt_at_sync(self) -> EngineError {
         if self.is_in_doubt() {
             return self;
         }
-        EngineError::Io { step: IoStep::Sync, kind: io::ErrorKind::Other, os_code: None }
+        let step = match self {
+            EngineError::Lost => IoStep::Sync,
+            _ => IoStep::Commit,
+        };
+        EngineError::Io { step, kind: io::ErrorKind::Other, os_code: None }
     }
 
     /// The error for `source` met at `step`.
     pub(crate) fn from_io(step: IoStep, source: &io::Error) -> EngineError {
         EngineError::Io { step, kind: source.kind(), os_code: source.raw_os_error() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EngineError, IoStep};
+
+    #[test]
+    fn only_a_failed_sync_is_taken_for_one() {
+        let step = |error: EngineError| match error.in_doubt_at_sync() {
+            error @ EngineError::Io { step, .. } if error.is_in_doubt() => step,
+            other => panic!("in doubt, got {other}"),
+        };
+        assert_eq!(step(EngineError::ReadOnly), IoStep::Commit, "another lane's write failed");
+        assert_eq!(step(EngineError::Closed), IoStep::Commit);
+        assert_eq!(step(EngineError::Lost), IoStep::Sync);
     }
 }

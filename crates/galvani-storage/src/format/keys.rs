@@ -94,6 +94,14 @@ pub fn hint(target: NodeId, of: Shard, dot: Dot) -> [u8; TARGET_BYTES + SHARD_BY
     out
 }
 
+/// The range of one target's hints of one partition: its start, and its end if there is one.
+pub fn hints_of(target: NodeId, partition: Partition) -> (Vec<u8>, Option<Vec<u8>>) {
+    let mut start = target.to_bytes().to_vec();
+    start.extend_from_slice(&partition.0.to_be_bytes());
+    let end = after_prefix(&start);
+    (start, end)
+}
+
 /// Whom a hint's row is for, and which record it holds.
 pub fn split_hint(row: &[u8]) -> Option<(NodeId, Shard, Dot)> {
     let (target, log) = row.split_first_chunk::<TARGET_BYTES>()?;

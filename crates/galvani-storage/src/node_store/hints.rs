@@ -57,6 +57,14 @@ impl Hints {
         }
     }
 
+    /// A row of so many bytes is about to be replaced: it counts no more.
+    fn taken_over(&mut self, target: NodeId, bytes: u64) {
+        if let Some(figures) = self.figures.get_mut(&target) {
+            figures.count = figures.count.saturating_sub(1);
+            figures.bytes = figures.bytes.saturating_sub(bytes);
+        }
+    }
+
     /// What the tick staged is gone.
     pub(super) fn forget_tick(&mut self) {
         self.staged.clear();
@@ -85,9 +93,15 @@ impl<E: Engine> NodeStore<E> {
             return Err(StoreError::Full);
         }
         let key = keys::hint(target, shard, record.head.dot);
-        let staged = self.hints.staged.get(&key[..]).is_some_and(|row| row.put);
-        if staged || self.get(Table::Hints, &key)?.is_some() {
+        let staged = self.hints.staged.get(&key[..]).map(|row| row.put);
+        let stored = self.get(Table::Hints, &key)?;
+        let whole = stored.as_ref().is_some_and(|row| rows::get_record(&key, row).is_ok());
+        if staged.unwrap_or(whole) {
             return Ok(());
+        }
+        if let Some(row) = stored.filter(|_| staged.is_none()) {
+            // It is there, damaged: its bytes go from the figures with it.
+            self.hints.taken_over(target, row.len() as u64);
         }
         let mut row = Vec::new();
         rows::put_record(&key, record, &mut row);
@@ -108,31 +122,20 @@ impl<E: Engine> NodeStore<E> {
         &mut self,
         target: NodeId,
         after: Option<(Shard, Dot)>,
-        wanted: &dyn Fn(Partition) -> bool,
+        partitions: &[Partition],
         credit: usize,
         limit: usize,
     ) -> Result<HintPage, StoreError> {
-        let start = match after {
-            None => target.to_bytes().to_vec(),
-            Some((shard, dot)) => {
-                let mut start = keys::hint(target, shard, dot).to_vec();
-                start.push(0);
-                start
-            }
-        };
-        let end = keys::after_prefix(&target.to_bytes());
-        let config = self.config;
         let mut page = HintPage::default();
+        if !self.hints.figures.contains_key(&target) {
+            return Ok(page);
+        }
         let (mut used, mut damaged) = (0, Vec::new());
         let mut take = |key: &[u8], row: &[u8]| {
             let Some((_, shard, dot)) = keys::split_hint(key) else {
                 damaged.push((key.to_vec(), row.len() as u64, rows::RowError::Short));
                 return ControlFlow::Continue(());
             };
-            let mine = LaneIndex::of(shard.partition, config.lanes) == config.lane;
-            if !mine || !wanted(shard.partition) {
-                return ControlFlow::Continue(());
-            }
             if used >= credit || page.records.len() >= limit {
                 return ControlFlow::Break(());
             }
@@ -147,13 +150,30 @@ impl<E: Engine> NodeStore<E> {
             }
             ControlFlow::Continue(())
         };
-        self.engine
-            .scan(Table::Hints, &start, end.as_deref(), usize::MAX, &mut take)
-            .map_err(store_error)?;
+        // One range for each partition: other lanes' hints for the same target are not read.
+        for &partition in partitions {
+            let (mut start, end) = keys::hints_of(target, partition);
+            if let Some((shard, dot)) = after {
+                if partition < shard.partition {
+                    continue;
+                }
+                if partition == shard.partition {
+                    start = keys::hint(target, shard, dot).to_vec();
+                    start.push(0);
+                }
+            }
+            let end = end.as_deref();
+            self.engine
+                .scan(Table::Hints, &start, end, usize::MAX, &mut take)
+                .map_err(store_error)?;
+        }
         for (key, bytes, error) in damaged {
-            // Of no use to anyone, and it would be met again and again: counted, then taken away.
             self.quarantine(format!("hint for {target}"), &error);
-            self.take_away(target, key, bytes);
+            let hopeless = !matches!(error, rows::RowError::NewerVersion { .. });
+            // Of no use to anyone, and it would be met again and again: counted, then taken away.
+            if hopeless && self.takes_writes() {
+                self.take_away(target, key, bytes);
+            }
         }
         Ok(page)
     }
@@ -165,6 +185,9 @@ impl<E: Engine> NodeStore<E> {
         shard: Shard,
         dot: Dot,
     ) -> Result<(), StoreError> {
+        if !self.takes_writes() {
+            return Err(StoreError::Full);
+        }
         let key = keys::hint(target, shard, dot);
         if let Some(row) = self.get(Table::Hints, &key)? {
             self.take_away(target, key.to_vec(), row.len() as u64);

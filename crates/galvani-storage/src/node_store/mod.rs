@@ -257,6 +257,8 @@ impl<E: Engine> NodeStore<E> {
             self.states.clear();
             if let Err(again) = self.engine.reopen() {
                 tracing::error!(event = "engine_reopen_failed", error = %again);
+                // Also where nothing is staged any more the next commit must try again.
+                self.owes_sync = true;
             }
             // Whether the batch's hints are there is not known either.
             if let Err(again) = self.count_hints(0) {
@@ -394,11 +396,11 @@ impl<E: Engine> Store for NodeStore<E> {
         &mut self,
         target: NodeId,
         after: Option<(Shard, Dot)>,
-        wanted: &dyn Fn(Partition) -> bool,
+        partitions: &[Partition],
         credit: usize,
         limit: usize,
     ) -> Result<HintPage, StoreError> {
-        self.page_of_hints(target, after, wanted, credit, limit)
+        self.page_of_hints(target, after, partitions, credit, limit)
     }
 
     fn release(&mut self, target: NodeId, shard: Shard, dot: Dot) -> Result<(), StoreError> {

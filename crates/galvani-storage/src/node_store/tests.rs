@@ -292,7 +292,7 @@ fn a_sweep_forgets_old_requests_only() {
 const TARGET: NodeId = NodeId(8);
 
 fn held(store: &mut NodeStore<MemoryEngine>, after: Option<(Shard, Dot)>) -> Vec<u64> {
-    let page = store.hints(TARGET, after, &|_| true, 1 << 20, 100).expect("readable");
+    let page = store.hints(TARGET, after, &[SHARD.partition], 1 << 20, 100).expect("readable");
     page.records.iter().map(|(_, record)| record.head.dot.counter).collect()
 }
 
@@ -312,7 +312,7 @@ fn a_hint_is_held_once_paged_in_order_and_goes_when_it_is_released() {
     assert_eq!(held(&mut store, Some((SHARD, Dot::new(ORIGIN, 1)))), [2, 3]);
     assert_eq!(store.hint_figures()[&TARGET].count, 3);
     assert_eq!(store.hint_bytes(TARGET), (one, all));
-    let small = store.hints(TARGET, None, &|_| true, 1, 100).expect("readable");
+    let small = store.hints(TARGET, None, &[SHARD.partition], 1, 100).expect("readable");
     assert_eq!(small.records.len(), 1, "one record starts within any credit");
 
     store.release(TARGET, SHARD, Dot::new(ORIGIN, 2)).expect("readable");
