@@ -161,6 +161,9 @@ fn the_local_cluster_is_stopped_started_shown_and_destroyed() {
         log.text().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let ready = events.iter().filter(|event| event["event"] == "ready").count();
     assert_eq!(ready, 2, "{log}");
+    let asked = cluster.run(&["dev", "destroy"]).expect(2);
+    assert!(asked.stderr.contains("say --yes"), "nobody can be asked: {asked}");
+    assert!(cluster.dir().exists(), "so nothing is removed");
     cluster.run(&["dev", "destroy", "--yes"]).expect(0);
     assert_eq!(cluster.pids(), [0_u32; 0]);
     assert!(!cluster.dir().join("dev.json").exists());

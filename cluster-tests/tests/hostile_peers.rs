@@ -293,3 +293,29 @@ impl Watched {
         })
     }
 }
+
+#[test]
+fn a_client_does_what_its_role_allows_and_no_more() {
+    let cluster = Cluster::start();
+    cluster.run(&["put", "k", "v", "-w", "3"]).expect(0);
+    let ca = cluster.dir().join("ca").display().to_string();
+    for (role, put, bucket) in [("read-only", 9, 9), ("read-write", 0, 9), ("admin", 0, 0)] {
+        let out = cluster.scratch().join(role).display().to_string();
+        let make = ["cluster", "client", role, "--role", role, "--ca", &ca, "--out", &out];
+        cluster.run(&make).expect(0);
+        cluster.run(&make).expect(5);
+        let server = cluster.node("n1").addr.to_string();
+        let with = |words: &[&str], exit| {
+            let identity = ["--server", &server, "--identity", &out];
+            cluster.run(&[words, &identity].concat()).expect(exit);
+        };
+        with(&["get", "k"], 0);
+        with(&["put", "k", role], put);
+        with(&["bucket", "create", &format!("of-{role}"), "-n", "3"], bucket);
+    }
+    let nowhere = cluster.scratch().join("none").display().to_string();
+    let out = cluster.scratch().join("unmade").display().to_string();
+    cluster
+        .run(&["cluster", "client", "x", "--role", "admin", "--ca", &nowhere, "--out", &out])
+        .expect(9);
+}

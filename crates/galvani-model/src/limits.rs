@@ -52,8 +52,9 @@ pub const LIST_PAGE_MAX: usize = 1000;
 pub struct Limits {
     /// Client requests one lane works on at once; more are refused as overloaded. Default 4096.
     pub inflight: usize,
-    /// Bytes of values that reads under way on one lane may hold until they are answered. A single
-    /// read may exceed it alone; beyond it, requests and further answers are refused as overloaded.
+    /// Bytes of values that operations under way on one lane may hold: reads until they are answered,
+    /// writes as long as a stand-in may be asked. One alone may exceed it; beyond it, requests and
+    /// further answers are refused as overloaded.
     /// Default [`HELD_BYTES_DEFAULT`].
     pub held_bytes: usize,
     /// Siblings from which a write that adds one is refused. Default [`SIBLINGS_MAX`].

@@ -85,10 +85,16 @@ pub(crate) fn permission(
 #[cfg(test)]
 mod tests {
     use super::{Permission, permission};
-    use galvani_model::ids::{LaneIndex, NodeId};
+    use bytes::Bytes;
+    use galvani_model::bucket::{BucketName, BucketProps};
+    use galvani_model::hlc::Hlc;
+    use galvani_model::ids::{LaneIndex, NodeId, RequestId};
+    use galvani_model::key::Key;
+    use galvani_model::request::{ReadOptions, WriteOptions};
+    use galvani_model::version::Kind;
     use galvani_transport::{PeerIdentity, Role};
     use galvani_wire::Message;
-    use galvani_wire::message::{Compare, HintsWait, PullHints};
+    use galvani_wire::message::{Compare, CreateBucket, Get, HintsWait, PullHints, Put};
 
     #[test]
     fn a_node_speaks_for_itself_only() {
@@ -112,7 +118,34 @@ mod tests {
     #[test]
     fn a_client_sends_what_its_role_allows_and_nothing_of_nodes() {
         let client = |role| PeerIdentity::Client { name: "c".into(), role };
-        let (reader, admin) = (client(Role::ReadOnly), client(Role::Admin));
+        let (reader, writer, admin) =
+            (client(Role::ReadOnly), client(Role::ReadWrite), client(Role::Admin));
+        let key = Key::new(BucketName::default_bucket(), "k").expect("a key");
+        let get = Get { key: key.clone(), options: ReadOptions::default(), timeout_ms: 1 };
+        let put = Put {
+            key,
+            kind: Kind::Put,
+            rid: RequestId(1),
+            issued: Hlc::from_unix_ms(1),
+            context: None,
+            options: WriteOptions::default(),
+            timeout_ms: 1,
+            value: Bytes::new(),
+        };
+        let (name, props) = (BucketName::default_bucket(), BucketProps::with_copies(1));
+        let bucket = CreateBucket { name, props, timeout_ms: 1 };
+        let (granted, denied) = (Permission::Granted, Permission::Denied);
+        // What each role may do: read-only, read-write, admin.
+        let table = [
+            (Message::Describe, [granted, granted, granted]),
+            (Message::Get(get), [granted, granted, granted]),
+            (Message::Put(put), [denied, granted, granted]),
+            (Message::CreateBucket(bucket), [denied, denied, granted]),
+        ];
+        for (message, expected) in table {
+            let got = [&reader, &writer, &admin].map(|who| permission(who, false, &message));
+            assert_eq!(got, expected, "{}", message.name());
+        }
         assert_eq!(permission(&reader, false, &Message::Status), Permission::Granted);
         assert_eq!(permission(&admin, false, &Message::Noted), Permission::Hostile);
         assert_eq!(permission(&admin, true, &Message::Status), Permission::Hostile, "sent on");

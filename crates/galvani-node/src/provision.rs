@@ -11,7 +11,7 @@ use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutError, Member, MemberError};
 use galvani_model::version::ContextKey;
-use galvani_transport::Role;
+pub use galvani_transport::Role;
 use galvani_transport::pki::{ClusterCa, PkiError};
 use std::collections::BTreeSet;
 use std::fs;
@@ -127,6 +127,17 @@ pub fn create(spec: &ClusterSpec, dir: &Path) -> Result<Provisioned, ProvisionEr
     // Last, so that an interrupted creation is not taken for a cluster.
     file.save(&cluster_path)?;
     Ok(Provisioned { cluster, configs, client_identity })
+}
+
+/// Makes the identity of a client in `out`, which must not exist, signed by the root in `ca`.
+/// `name` is 1 to 63 of `a-z`, `0-9` and, inside, `-`.
+pub fn create_client(ca: &Path, name: &str, role: Role, out: &Path) -> Result<(), ProvisionError> {
+    if out.exists() {
+        return Err(ProvisionError::Exists { path: out.to_owned() });
+    }
+    let identity = ClusterCa::load(ca)?.issue_client(name, role)?;
+    identity.save(&make_dir(out)?)?;
+    Ok(())
 }
 
 fn create_node(

@@ -1,7 +1,7 @@
 //! One replica of one shard: the only place where a record changes anything (invariant I3).
 //!
-//! [`apply`] takes in one record, whatever brought it: a client's write, replication, read repair, later
-//! hints, transfer. It is idempotent: a dot already in the partition clock changes
+//! [`apply`] takes in one record, whatever brought it: a client's write, replication, read repair,
+//! a hint, anti-entropy. It is idempotent: a dot already in the partition clock changes
 //! nothing, which also kills late copies of replaced and collected versions. It never asks why a
 //! record came. Next to read: `put.rs` and `get.rs`, its callers. Source: algorithms 2.3, 2.6.
 

@@ -79,7 +79,9 @@ impl Exit {
             Exit::Refused => {
                 "refused, never stored: too large, r or w above n, overloaded, owners down"
             }
-            Exit::Unknown => "unknown: on some replicas, may spread; repeating is safe",
+            Exit::Unknown => {
+                "unknown: on some replicas, may spread; repeating is safe unless blind"
+            }
             Exit::TimedOut => "a read did not get its answers in time",
             Exit::NoServer => "no server reachable",
             Exit::NotTrusted => "TLS, identity or permission",

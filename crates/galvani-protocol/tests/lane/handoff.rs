@@ -10,7 +10,7 @@ use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::{Corruption, Table};
 use galvani_wire::Message;
 use galvani_wire::failure::{Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Replicated};
+use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Put, Replicated};
 
 /// Node 1 of four with a key it owns, the other owners, and the one node that is none.
 fn cluster() -> (Bench, Key, [NodeId; 2], NodeId) {
@@ -138,6 +138,12 @@ fn a_hint_store_that_is_full_refuses_and_does_not_ack() {
     full.request(false, message.clone());
     let refused = Replicated { result: Err(ReplicaError::HintsFull) };
     assert_eq!(answers(&full.tick()), [&Message::Replicated(refused)]);
+    // The bound in all holds, too, where one owner's does not.
+    let all = Limits { hint_bytes: 0, anti_entropy_ms: 0, ..Limits::default() };
+    let mut full = Bench::new(all);
+    full.request(false, message.clone());
+    let refused = Replicated { result: Err(ReplicaError::HintsFull) };
+    assert_eq!(answers(&full.tick()), [&Message::Replicated(refused)]);
     // And an owner never holds a hint of its own shard.
     let Message::Hint(mut hint) = message else { unreachable!("made as a hint") };
     hint.owner = NodeId(1);
@@ -217,6 +223,60 @@ fn a_damaged_row_of_the_owner_refuses_one_hint_and_takes_in_the_others() {
         .expect("the next page is asked for");
     assert_eq!((next.taken, next.refused), (5, vec![0]));
     assert!(!bench.store.object(shard, &other).expect("whole").is_absent());
+}
+
+#[test]
+fn an_owner_is_told_again_of_hints_that_still_wait() {
+    let (mut holder, _, owner, message) = holder_of_one();
+    holder.request(false, message);
+    holder.tick();
+    let mut told = 0;
+    for _ in 0..5_000 {
+        holder.now.micros += 1_000;
+        holder.handle(Input::Wake);
+        told += holder
+            .tick()
+            .iter()
+            .filter(|effect| {
+                matches!(effect, Effect::Ask { to, message: Message::HintsWait(_), .. }
+                    if to.node == owner)
+            })
+            .count();
+    }
+    assert!((2..=4).contains(&told), "once, and again every two seconds: {told}");
+}
+
+#[test]
+fn an_owner_that_never_answered_an_acked_write_gets_a_hint_in_the_end() {
+    let (mut bench, key, [up, silent], fallback) = cluster();
+    bench.request(false, put(key, 1, 2));
+    let effects = bench.tick();
+    let id_of = |node| asks(&effects).into_iter().find(|(to, _)| to.node == node).expect("asked").1;
+    bench.handle(Input::Reply { id: id_of(up), message: stored() });
+    assert!(matches!(answers(&bench.tick())[..], [Message::PutDone(_)]));
+    bench.now.micros += 1_000_000;
+    bench.handle(Input::Wake);
+    let effects = bench.tick();
+    let left = hints(&effects);
+    assert_eq!(left.len(), 1);
+    assert_eq!((left[0].0, left[0].2.owner), (fallback, silent));
+}
+
+#[test]
+fn a_write_that_may_need_a_stand_in_is_refused_when_the_lane_holds_too_much() {
+    let limits = Limits { held_bytes: 5, anti_entropy_ms: 0, ..Limits::default() };
+    let mut bench = Bench::new(limits);
+    let key = bench.key(true);
+    let four_bytes = |rid, w| {
+        let Message::Put(made) = put(key.clone(), rid, w) else { unreachable!("made as a put") };
+        Message::Put(Put { value: vec![7; 4].into(), ..made })
+    };
+    bench.request(false, four_bytes(1, 3));
+    assert!(answers(&bench.tick()).is_empty(), "it waits for its owners, and holds its value");
+    bench.request(false, four_bytes(2, 3));
+    assert!(matches!(failure(&bench.tick()).0, Failure::Overloaded { .. }));
+    bench.request(false, strict(four_bytes(3, 1)));
+    assert!(matches!(answers(&bench.tick())[..], [Message::PutDone(_)]), "it holds nothing");
 }
 
 #[test]

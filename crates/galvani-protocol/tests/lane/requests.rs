@@ -296,8 +296,6 @@ fn reads_hold_no_more_bytes_of_values_than_the_lane_may() {
     assert_eq!(applied, AppliedOutcome::No);
 }
 
-/// What a peer that lost its mind may answer to a fetch; none of it counts, none of it stays.
-
 #[test]
 fn expired_work_is_dropped() {
     let mut bench = Bench::new(Limits::default());
@@ -357,4 +355,26 @@ fn expired_work_is_dropped() {
     assert_eq!((failure, applied), (&Failure::DeadlinePassed, &AppliedOutcome::No));
     assert_eq!(bench.lane.counters().expired, 3);
     assert_eq!(bench.lane.inflight(), 0);
+}
+
+#[test]
+fn a_write_from_the_future_and_a_delete_with_a_value_are_refused_before_they_are_stored() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let edit = |rid, change: fn(&mut Put)| {
+        let Message::Put(mut made) = put(key.clone(), rid, 1) else { panic!("made as a put") };
+        change(&mut made);
+        Message::Put(made)
+    };
+    // The lane's clock says 1,000,000 ms; ten minutes ahead of it is the bound.
+    bench.request(false, edit(1, |put| put.issued = Hlc::from_unix_ms(1_000_000 + 600_001)));
+    let (ahead, applied) = failure(&bench.tick());
+    assert!(matches!(ahead, Failure::ClockAhead { ahead_ms: 600_001 }), "{ahead:?}");
+    assert_eq!(applied, AppliedOutcome::No);
+    bench.request(false, edit(2, |put| put.kind = Kind::Delete));
+    let (malformed, _) = failure(&bench.tick());
+    assert!(matches!(malformed, Failure::Malformed { .. }), "{malformed:?}");
+    assert_eq!(bench.lane.counters().puts, 0);
+    bench.request(false, edit(3, |put| put.issued = Hlc::from_unix_ms(1_000_000 + 600_000)));
+    assert!(!matches!(answers(&bench.tick())[..], [Message::Failed(_)]));
 }

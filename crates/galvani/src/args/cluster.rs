@@ -37,6 +37,43 @@ pub(crate) struct Server {
 pub(crate) enum Cluster {
     /// Make certificates, layout and a directory for each node, to be copied to its host.
     Create(Create),
+    /// Make the identity of a client, with a role.
+    Client(ClusterClient),
+}
+
+/// Arguments of `cluster client`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani cluster client reports --role read-only --ca prod/ca --out reports\n  \
+                         galvani get k --server 10.0.0.5:7070 --identity reports"
+)]
+#[command(
+    after_help = "A local cluster keeps its ca directory in the directory that `galvani dev` \
+                        names."
+)]
+pub(crate) struct ClusterClient {
+    /// The client's name: 1 to 63 of a-z, 0-9 and, inside, -.
+    pub(crate) name: String,
+    /// What it may do.
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: ClientRole,
+    /// The cluster's `ca` directory, whose key signs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ca: PathBuf,
+    /// Where the identity is written; must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClientRole {
+    /// Everything, buckets included.
+    Admin,
+    /// Reads and writes.
+    ReadWrite,
+    /// Reads.
+    ReadOnly,
 }
 
 /// Arguments of `cluster create`.

@@ -87,6 +87,11 @@ impl Line {
         self
     }
 
+    /// Whether an option or flag is set.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.options.iter().any(|(known, _)| *known == name)
+    }
+
     /// Takes these options over.
     pub(crate) fn with_all(mut self, options: &[(&'static str, Option<Vec<u8>>)]) -> Line {
         for (name, value) in options {

@@ -55,7 +55,8 @@ pub(crate) struct Global {
     /// Directory with ca.pem, cert.pem and key.pem, instead of the context's.
     #[arg(long, global = true, value_name = "DIR", env = "GALVANI_IDENTITY")]
     pub(crate) identity: Option<PathBuf>,
-    /// Time one request has, retries included: 1ms to 60s. [default: 2s]
+    /// Time a command on one key has, connecting and retries included: 1ms to 60s. Commands on many
+    /// keys have it for each request. [default: 2s]
     #[arg(
         long,
         global = true,

@@ -1,8 +1,9 @@
-//! `cluster create`: certificates, layout and a directory for each node, for real hosts.
+//! `cluster create`: certificates, layout and a directory for each node, for real hosts; `cluster
+//! client`: an identity with a role.
 //!
 //! Starts nothing; `galvani server` does. The work is `galvani-node/src/provision.rs`.
 
-use crate::args::cluster::{Cluster, Create, NodeArg};
+use crate::args::cluster::{ClientRole, Cluster, ClusterClient, Create, NodeArg};
 use crate::args::line::Line;
 use crate::commands::Done;
 use crate::connect::App;
@@ -10,13 +11,51 @@ use crate::context::{Context, check_name};
 use crate::exit::Exit;
 use crate::report::{Report, json};
 use clap::ValueEnum;
-use galvani_node::provision::{ClusterSpec, NodeSpec, ProvisionError, Provisioned, create};
+use galvani_node::provision::{
+    ClusterSpec, NodeSpec, ProvisionError, Provisioned, Role, create, create_client,
+};
 use serde_json::Value;
 use std::path::absolute;
 
 /// Does what is asked with clusters.
 pub(crate) fn run(app: &App, args: Cluster) -> Done {
-    let Cluster::Create(args) = args;
+    match args {
+        Cluster::Create(args) => run_create(app, args),
+        Cluster::Client(args) => client(app, &args),
+    }
+}
+
+/// Makes a client's identity from the cluster's own root.
+fn client(app: &App, args: &ClusterClient) -> Done {
+    let role = match args.role {
+        ClientRole::Admin => Role::Admin,
+        ClientRole::ReadWrite => Role::ReadWrite,
+        ClientRole::ReadOnly => Role::ReadOnly,
+    };
+    let made = create_client(&args.ca, &args.name, role, &args.out);
+    made.map_err(|error| {
+        let what = format!("cluster client: {error}");
+        match error {
+            ProvisionError::Exists { .. } => Report::new(Exit::Refused, what)
+                .why("an identity is never written over another: name a new directory by --out"),
+            _ => Report::new(Exit::NotTrusted, what)
+                .why("--ca is the directory ca that cluster create or dev has made"),
+        }
+    })?;
+    let out = args.out.display();
+    if app.out.is_json() {
+        let mut map = json::object("galvani.cluster_client/1");
+        map.insert("name".to_owned(), args.name.as_str().into());
+        map.insert("role".to_owned(), role.as_str().into());
+        map.insert("identity".to_owned(), out.to_string().into());
+        app.out.json(map)?;
+    } else {
+        app.out.line(&format!("ok  client {}  {}  in {out}", args.name, role.as_str()))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn run_create(app: &App, args: Create) -> Done {
     check_name(&args.name)?;
     let made = create(&spec(&args), &args.dir).map_err(|error| refused(&args, &error))?;
     if !args.no_context {

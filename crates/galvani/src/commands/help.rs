@@ -61,7 +61,8 @@ fn exit_codes() -> String {
 const EXIT_CODES_TAIL: &str = "  130  Ctrl-C
 
 A failed write is 5 if it was never stored and never will be, and 6 if it may be: some replicas
-have it, or nobody knows. Repeating it is safe either way. Commands on many keys end with the code
+have it, or nobody knows. Repeating it is safe, because put and update read first; a blind write, or
+one under an old context, would stand beside the first. Commands on many keys end with the code
 that matters most. With -o json the same number stands in the error's field \"exit\".
 ";
 

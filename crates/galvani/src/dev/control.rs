@@ -162,7 +162,13 @@ fn signal(
 
 fn destroy(app: &App, which: &Which, yes: bool) -> Done {
     let local = find(app, which)?;
-    if !yes && io::stdin().is_terminal() && !confirmed(&local) {
+    if !yes && !io::stdin().is_terminal() {
+        let what = "dev destroy removes the cluster and all its data: say --yes";
+        return Err(Report::new(Exit::Usage, what)
+            .why("NOTHING WAS REMOVED")
+            .next("say", local.line("dev destroy").flag("--yes", true).to_string()));
+    }
+    if !yes && !confirmed(&local) {
         return Ok(Exit::Refused);
     }
     let lock = Local::lock(&local.dir)?;

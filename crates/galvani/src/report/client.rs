@@ -167,22 +167,35 @@ fn with_fate(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
                 | Outcome::Refused(_) => false,
             });
             let names: Vec<&str> = stored.map(|answer| answer.node.as_str()).collect();
-            let line = match (acks, names.is_empty()) {
-                (0, _) => "THE WRITE MAY BE STORED: no replica has said so, and it may spread. \
-                           Repeating it is safe."
-                    .to_owned(),
+            let fate = match (acks, names.is_empty()) {
+                (0, _) => {
+                    "THE WRITE MAY BE STORED: no replica has said so, and it may spread.".to_owned()
+                }
                 (_, true) => format!(
-                    "THE WRITE IS STORED on {acks} of the replicas and reaches the others by \
-                     itself. Repeating it is safe."
+                    "THE WRITE IS STORED on {acks} of the replicas and reaches the others by itself."
                 ),
                 (_, false) => format!(
-                    "THE WRITE IS STORED on {} and reaches the others by itself. Repeating it is \
-                     safe.",
+                    "THE WRITE IS STORED on {} and reaches the others by itself.",
                     names.join(", ")
                 ),
             };
-            report.why(line).field("applied", "maybe").field("acks", acks)
+            report
+                .why(format!("{fate} {}", on_repeating(retype)))
+                .field("applied", "maybe")
+                .field("acks", acks)
         }
+    }
+}
+
+/// Whether typing it again does harm: each command is a new write.
+fn on_repeating(retype: &Retype) -> &'static str {
+    let line = &retype.line;
+    if line.has("--blind") {
+        "Repeating it blind would add a sibling: without --blind it reads and replaces."
+    } else if line.has("--context") {
+        "Repeating it under the same context would add a sibling: read again first."
+    } else {
+        "Repeating it is safe."
     }
 }
 

@@ -59,6 +59,19 @@ fn an_unreached_w_says_who_has_it() {
 }
 
 #[test]
+fn a_blind_write_in_doubt_is_not_called_safe_to_repeat() {
+    let answers = [answer("n1", Outcome::Stored, 640), answer("n3", Outcome::Pending, 0)];
+    let kind = quorum(QuorumKind::W, 3, 1);
+    let applied = Applied::Maybe { acks: 1 };
+    let failure = Failure { kind: &kind, applied, answers: &answers, write: true };
+    let says = |line: Line| block(&failure, &retype("put", line)).to_string();
+    let put = || Line::new("put").place("greeting").place("hi");
+    assert!(says(put()).contains("Repeating it is safe."));
+    assert!(says(put().flag("--blind", true)).contains("would add a sibling: without --blind"));
+    assert!(says(put().with("--context", "c")).contains("would add a sibling: read again"));
+}
+
+#[test]
 fn owners_known_down_refuse_a_strict_write() {
     let kind = ErrorKind::ReplicasDown {
         what: QuorumKind::W,
