@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::Class;
+use crate::{Class, Faults};
 
 /// Protocol name and version agreed on in the TLS handshake. Another version is another name.
 pub const ALPN: &[u8] = b"galvani/1";
@@ -72,6 +72,8 @@ pub struct Config {
     pub mtu_upper_bound: MtuBound,
     /// Socket buffer asked for in each direction, bytes. Default 4 MiB; the kernel may grant less.
     pub socket_buffer: usize,
+    /// Faults that may be set while the endpoint runs. Default none: the socket is QUIC's own.
+    pub faults: Option<Faults>,
 }
 
 impl Config {
@@ -106,6 +108,7 @@ impl Default for Config {
             initial_rtt: Duration::from_millis(20),
             mtu_upper_bound: MTU_INTERNET,
             socket_buffer: 4 << 20,
+            faults: None,
         }
     }
 }

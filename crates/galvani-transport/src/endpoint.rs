@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use quinn::{ClientConfig, Endpoint, TokioRuntime};
+use quinn::{ClientConfig, Endpoint, Runtime, TokioRuntime};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::counters::{LiveCounters, count};
+use crate::faulty_socket::FaultySocket;
 use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::pki::Identity;
@@ -57,8 +58,14 @@ impl LaneEndpoint {
         let endpoint_config = tls::endpoint(keys, &config)?;
         let (socket, buffers) = socket::bind(addr, config.socket_buffer)
             .map_err(|source| BindError::Socket { addr, source })?;
-        let quic_runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new(endpoint_config, server, socket, quic_runtime)
+        let mut socket = TokioRuntime
+            .wrap_udp_socket(socket)
+            .map_err(|source| BindError::Socket { addr, source })?;
+        if let Some(faults) = config.faults.clone() {
+            socket = Arc::new(FaultySocket::new(socket, faults, &runtime));
+        }
+        let quic = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(endpoint_config, server, socket, quic)
             .map_err(|source| BindError::Socket { addr, source })?;
         let local_addr =
             endpoint.local_addr().map_err(|source| BindError::Socket { addr, source })?;

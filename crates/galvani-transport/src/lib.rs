@@ -14,6 +14,8 @@ mod config;
 mod counters;
 mod dial;
 mod endpoint;
+mod faults;
+mod faulty_socket;
 mod frame;
 mod inbox;
 mod keys;
@@ -33,6 +35,7 @@ pub use config::{
 };
 pub use counters::Counters;
 pub use endpoint::{BindError, LaneEndpoint, Transport};
+pub use faults::{Faults, PeerFaults};
 pub use inbox::Event;
 pub use keys::{KeysError, TransportKeys};
 pub use link::{LinkId, PathStats};
