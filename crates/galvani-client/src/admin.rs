@@ -17,7 +17,8 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::placement::Member;
 use galvani_model::version::{DotSet, Version};
-use galvani_wire::message::{self, CreateBucket, Explained};
+use galvani_wire::message::{self, CreateBucket, Explained, FAULT_LINKS_MAX, SetFaults};
+use galvani_wire::view::LinkFaults;
 use galvani_wire::{Message, NodeStatus};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -129,6 +130,44 @@ impl Client {
         }
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         reports
+    }
+}
+
+impl Client {
+    /// Breaks the links between node `name` and others on purpose, or mends them: with `heal` all
+    /// faults that were set on it before go first. All that are set on it then. Needs the role
+    /// `admin` and a node whose configuration allows faults; that node alone is asked.
+    pub async fn set_faults(
+        &self,
+        name: &str,
+        heal: bool,
+        links: &[LinkFaults],
+    ) -> Result<Vec<LinkFaults>> {
+        const OP: &str = "set faults";
+        let fail = |what| Error::new(OP, name, ErrorKind::Setting { what });
+        if links.len() > FAULT_LINKS_MAX || !links.iter().all(LinkFaults::is_bounded) {
+            return Err(fail("faults are out of their bounds".to_owned()));
+        }
+        let directory = self.shared.directory();
+        let Some(member) = directory.view().layout.member_named(name) else {
+            return Err(fail(format!("the cluster has no node {name}")));
+        };
+        let plan = Plan {
+            op: OP,
+            subject: &|| name.to_owned(),
+            bucket: None,
+            route: directory.only(member),
+            deadline: self.shared.deadline(OP, self.timeout)?,
+            write: None,
+            changes: true,
+            hedge: false,
+            make: &|| Message::SetFaults(SetFaults { heal, links: links.to_vec() }),
+            accept: |message| match message {
+                Message::FaultsSet(set) => Ok(set),
+                other => Err(Box::new(other)),
+            },
+        };
+        run(&self.shared, plan).await
     }
 }
 

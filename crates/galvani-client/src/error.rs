@@ -345,6 +345,9 @@ pub enum ErrorKind {
     /// The role of this client's certificate does not allow it.
     #[error("the role of this certificate does not allow it")]
     NotPermitted,
+    /// The node's configuration does not let anybody set faults on it. Nothing was changed.
+    #[error("this node's configuration does not allow faults")]
+    FaultsNotAllowed,
     /// Client and server do not understand each other; most likely their versions differ.
     #[error("protocol error: {what}")]
     Protocol {
@@ -399,6 +402,7 @@ impl ErrorKind {
             | ErrorKind::TooManySiblings { .. }
             | ErrorKind::ClockAhead { .. }
             | ErrorKind::NotPermitted
+            | ErrorKind::FaultsNotAllowed
             | ErrorKind::Protocol { .. }
             | ErrorKind::Value { .. }
             | ErrorKind::Setting { .. }

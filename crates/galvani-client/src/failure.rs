@@ -62,6 +62,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         | Failure::TooManySiblings { .. }
         | Failure::ClockAhead { .. }
         | Failure::NotPermitted
+        | Failure::FaultsNotAllowed
         | Failure::Malformed { .. } => FINAL,
     }
 }
@@ -110,6 +111,7 @@ pub(crate) fn kind_of(
         Failure::DeadlinePassed => ErrorKind::Timeout { after, detail: detail() },
         Failure::Stopping => ErrorKind::Stopping,
         Failure::NotPermitted => ErrorKind::NotPermitted,
+        Failure::FaultsNotAllowed => ErrorKind::FaultsNotAllowed,
         Failure::Malformed { what } => ErrorKind::Protocol { what: what.clone() },
     }
 }
@@ -150,6 +152,7 @@ mod tests {
             Failure::TooManySiblings { count: 101, limit: 100 },
             Failure::ClockAhead { ahead_ms: 1 },
             Failure::NotPermitted,
+            Failure::FaultsNotAllowed,
             Failure::Malformed { what: text() },
         ] {
             assert_eq!(verdict(&failure).retry, None, "{failure:?}");

@@ -82,7 +82,7 @@ pub use galvani_model::store::HintFigures;
 pub use galvani_model::version::{Dot, DotSet, Version};
 pub use galvani_transport::pki::Identity;
 pub use galvani_wire::failure::QuorumKind;
-pub use galvani_wire::view::Counters;
+pub use galvani_wire::view::{Counters, LinkDelay, LinkFaults};
 pub use galvani_wire::{ClusterView, NodeStatus, Outcome, ReplicaError};
 
 /// A future on the heap that may move between threads: what awaiting a request makes.

@@ -3,10 +3,12 @@
 mod support;
 
 use bytes::Bytes;
-use galvani_client::{Applied, BucketProps, ErrorKind, ListedKey, Merge, Outcome, Quorum};
+use galvani_client::{
+    Applied, BucketProps, ErrorKind, LinkFaults, ListedKey, Merge, Outcome, Quorum,
+};
 use galvani_model::ids::Partition;
 use galvani_model::request::{ReadOptions, WriteOptions};
-use galvani_wire::message::Page;
+use galvani_wire::message::{Page, SetFaults};
 use galvani_wire::{Failure, Message, NodeStatus};
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
@@ -233,6 +235,7 @@ async fn status_is_partial_rather_than_late() {
             hints: Default::default(),
             peers_up: Vec::new(),
             peers_down: Vec::new(),
+            faults: Vec::new(),
             counters: galvani_client::Counters::default(),
         }))),
     })
@@ -243,6 +246,32 @@ async fn status_is_partial_rather_than_late() {
     assert_eq!(told, [("n1", true), ("n2", false), ("n3", true)]);
     let error = reports[1].status.as_ref().expect_err("silent");
     assert!(matches!(error.kind(), ErrorKind::Timeout { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn faults_are_set_on_the_named_node_alone() {
+    let cluster = Cluster::start(3, |asked| match (&asked.message, asked.node) {
+        (Message::SetFaults(set), 1) => Action::Reply(Message::FaultsSet(set.links.clone())),
+        _ => refused(Failure::FaultsNotAllowed),
+    })
+    .await;
+    let db = cluster.client().await;
+    let cut = LinkFaults { cut_in: true, ..LinkFaults::none(node_id(0)) };
+    let set = db.set_faults("n2", false, std::slice::from_ref(&cut)).await.expect("allowed");
+    assert_eq!(set, std::slice::from_ref(&cut));
+    let asked = cluster.asked();
+    let last = asked.last().expect("asked");
+    let expected = SetFaults { heal: false, links: vec![cut.clone()] };
+    assert_eq!((last.node, &last.message), (1, &Message::SetFaults(expected)));
+    let error = db.set_faults("n1", true, &[]).await.expect_err("not allowed");
+    assert_eq!(error.kind(), &ErrorKind::FaultsNotAllowed);
+    let before = cluster.asked().len();
+    let far = LinkFaults { loss_ppm: Some(1_000_001), ..cut };
+    for (node, links) in [("n2", vec![far]), ("n9", Vec::new())] {
+        let error = db.set_faults(node, false, &links).await.expect_err(node);
+        assert!(matches!(error.kind(), ErrorKind::Setting { .. }), "{error}");
+    }
+    assert_eq!(cluster.asked().len(), before, "nothing was sent");
 }
 
 #[tokio::test]

@@ -75,11 +75,14 @@ impl Default for StorageSection {
 pub struct TransportSection {
     /// Largest UDP payload path discovery may settle on, in bytes, 1200..=65507. Default 1452.
     pub mtu_max: u16,
+    /// Whether an administrator may break the node's links on purpose (`galvani dev cut`, `slow`,
+    /// `lossy`). Default false.
+    pub faults: bool,
 }
 
 impl Default for TransportSection {
     fn default() -> TransportSection {
-        TransportSection { mtu_max: 1452 }
+        TransportSection { mtu_max: 1452, faults: false }
     }
 }
 
@@ -256,6 +259,7 @@ mod tests {
         let config = parse("[node]\nname = \"n1\"\n").expect("valid");
         assert_eq!(config.node.durability, DurabilityMode::Os);
         assert_eq!(config.limits, Limits::default());
+        assert!(!config.transport.faults, "nobody breaks a server that did not ask for it");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
+use crate::faults::NodeFaults;
 use crate::shared::Shared;
 use galvani_model::ids::NodeId;
 use galvani_model::store::HintFigures;
@@ -56,6 +57,7 @@ pub(crate) fn status<E: Engine>(
         shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
         peers_up,
         peers_down,
+        faults: shared.faults.as_ref().map(NodeFaults::current).unwrap_or_default(),
         counters,
     }
 }

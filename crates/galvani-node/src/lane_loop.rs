@@ -6,6 +6,7 @@
 
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
+use crate::faults;
 use crate::figures::{self, LaneFigures};
 use crate::links::{Links, Who};
 use crate::permission::{Permission, permission};
@@ -194,12 +195,20 @@ impl<E: Engine> LaneLoop<E> {
                 return;
             }
         }
-        if message == Message::Status {
-            self.publish_now(now);
-            let status = figures::status(&self.shared, &self.clock, self.durability);
-            let status = Message::StatusIs(Box::new(status));
-            let _ = self.send(link, class, id, false, &status);
-            return;
+        match &message {
+            Message::Status => {
+                self.publish_now(now);
+                let status = figures::status(&self.shared, &self.clock, self.durability);
+                let status = Message::StatusIs(Box::new(status));
+                let _ = self.send(link, class, id, false, &status);
+                return;
+            }
+            Message::SetFaults(wanted) => {
+                let answer = faults::answer(&self.shared, wanted);
+                let _ = self.send(link, class, id, false, &answer);
+                return;
+            }
+            _ => {}
         }
         let request = Input::Request { from, forwarded, arrived, message };
         self.lane.handle(request, now, &mut self.store);

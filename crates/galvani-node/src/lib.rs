@@ -7,6 +7,7 @@
 mod clock;
 pub mod cluster_file;
 pub mod config;
+mod faults;
 mod figures;
 mod lane_loop;
 mod links;

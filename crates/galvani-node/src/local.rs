@@ -104,6 +104,7 @@ impl LocalCluster {
             nodes: addresses.chunks(spec.lanes).enumerate().map(node).collect(),
             durability: spec.durability,
             mtu_max: spec.mtu_max,
+            faults: false,
         };
         let made = create(&cluster_spec, dir)?;
         drop(sockets);

@@ -8,6 +8,7 @@
 use crate::clock::Clock;
 use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::{DurabilityMode, NodeConfig};
+use crate::faults::NodeFaults;
 use crate::lane_loop::LaneLoop;
 use crate::links::Links;
 use crate::shared::{Control, Shared, load_buckets};
@@ -173,7 +174,9 @@ impl Node {
             buckets,
             context_key: file.context_key(),
         };
-        let shared = Shared::new(Arc::new(engine), topology, member.lanes().len());
+        let faults = config.transport.faults.then(|| NodeFaults::new(rand::random()));
+        let shared =
+            Shared::new(Arc::new(engine), topology, member.lanes().len()).allowing_faults(faults);
         Ok(Node {
             config,
             member,
@@ -221,7 +224,8 @@ impl Node {
             .map_err(|source| NodeError::Thread { lane, source })?;
         let address = self.member.lanes()[lane as usize];
         let mtu_upper_bound = MtuBound::new(self.config.transport.mtu_max)?;
-        let transport = Config { mtu_upper_bound, ..Config::default() };
+        let faults = self.shared.faults.as_ref().map(NodeFaults::transport);
+        let transport = Config { mtu_upper_bound, faults, ..Config::default() };
         let endpoint = {
             let _inside = runtime.enter();
             LaneEndpoint::bind(address, &self.identity, &self.keys, transport)?

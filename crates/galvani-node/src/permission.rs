@@ -49,7 +49,7 @@ pub(crate) fn permission(
         Message::Describe | Message::Status => Role::ReadOnly,
         Message::Get(_) | Message::List(_) | Message::Explain(_) => Role::ReadOnly,
         Message::Put(_) => Role::ReadWrite,
-        Message::CreateBucket(_) => Role::Admin,
+        Message::CreateBucket(_) | Message::SetFaults(_) => Role::Admin,
         Message::PutDone(_)
         | Message::GetDone(_)
         | Message::Failed(_)
@@ -58,6 +58,7 @@ pub(crate) fn permission(
         | Message::BucketCreated
         | Message::Explained(_)
         | Message::StatusIs(_)
+        | Message::FaultsSet(_)
         | Message::Replicate(_)
         | Message::Replicated(_)
         | Message::Fetch(_)
@@ -94,7 +95,7 @@ mod tests {
     use galvani_model::version::Kind;
     use galvani_transport::{PeerIdentity, Role};
     use galvani_wire::Message;
-    use galvani_wire::message::{Compare, CreateBucket, Get, HintsWait, PullHints, Put};
+    use galvani_wire::message::{Compare, CreateBucket, Get, HintsWait, PullHints, Put, SetFaults};
 
     #[test]
     fn a_node_speaks_for_itself_only() {
@@ -149,5 +150,9 @@ mod tests {
         assert_eq!(permission(&reader, false, &Message::Status), Permission::Granted);
         assert_eq!(permission(&admin, false, &Message::Noted), Permission::Hostile);
         assert_eq!(permission(&admin, true, &Message::Status), Permission::Hostile, "sent on");
+        let heal = Message::SetFaults(SetFaults { heal: true, links: Vec::new() });
+        assert_eq!(permission(&admin, false, &heal), Permission::Granted);
+        let writer = client(Role::ReadWrite);
+        assert_eq!(permission(&writer, false, &heal), Permission::Denied);
     }
 }

@@ -35,6 +35,8 @@ pub struct ClusterSpec {
     pub durability: DurabilityMode,
     /// Largest UDP payload path discovery may settle on, in bytes.
     pub mtu_max: u16,
+    /// Whether faults may be set on its nodes while they run.
+    pub faults: bool,
 }
 
 /// A node to be made.
@@ -165,7 +167,7 @@ fn create_node(
         },
         limits: Limits::default(),
         storage: StorageSection::default(),
-        transport: TransportSection { mtu_max: spec.mtu_max },
+        transport: TransportSection { mtu_max: spec.mtu_max, faults: spec.faults },
     };
     let path = home.join("galvani.toml");
     let text = toml::to_string(&config).expect("our own configuration encodes to TOML");

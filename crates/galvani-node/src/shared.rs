@@ -4,6 +4,7 @@
 //! input. Buckets are the only thing made while running; they are on disk before anyone hears of
 //! them. Next to read: `lane_loop.rs`.
 
+use crate::faults::NodeFaults;
 use crate::figures::LaneFigures;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::store::StoreError;
@@ -34,6 +35,8 @@ pub(crate) struct Shared<E> {
     figures: Vec<Mutex<LaneFigures>>,
     /// When the disk was last asked, in the node's microseconds, and its answer in bytes.
     disk: Mutex<Option<(u64, u64)>>,
+    /// Faults that may be set on purpose; `None` unless the configuration allows them.
+    pub(crate) faults: Option<NodeFaults>,
 }
 
 /// How long an answer of the disk is good for, in microseconds: asking walks the directory.
@@ -50,7 +53,13 @@ impl<E: Engine> Shared<E> {
             controls: Mutex::new(Vec::new()),
             figures: (0..lanes).map(|_| Mutex::default()).collect(),
             disk: Mutex::new(None),
+            faults: None,
         }
+    }
+
+    /// Lets faults be set on purpose.
+    pub(crate) fn allowing_faults(self, faults: Option<NodeFaults>) -> Shared<E> {
+        Shared { faults, ..self }
     }
 
     pub(crate) fn topology(&self) -> Arc<Topology> {

@@ -168,6 +168,7 @@ impl World {
             Failure::DeadlinePassed => "failed.deadline_passed",
             Failure::Stopping => "failed.stopping",
             Failure::NotPermitted => "failed.not_permitted",
+            Failure::FaultsNotAllowed => "failed.faults_not_allowed",
             Failure::Malformed { .. } => "failed.malformed",
         };
         self.coverage.add(name, 1);

@@ -5,8 +5,8 @@
 //! are little endian. Hostile bytes give a [`DecodeError`], never a panic or a large allocation.
 
 use crate::failure::{Failure, ReplicaError};
-use crate::message::{Held, HeldPage, HintsPulled, Message, Pulled};
-use crate::view::{ClusterView, NodeStatus};
+use crate::message::{FAULT_LINKS_MAX, Held, HeldPage, HintsPulled, Message, Pulled, SetFaults};
+use crate::view::{ClusterView, LinkFaults, NodeStatus};
 use bytes::{BufMut, Bytes, BytesMut};
 use galvani_model::key::KeyError;
 use galvani_model::limits::KEY_BYTES_MAX;
@@ -65,6 +65,9 @@ pub enum DecodeError {
         /// What came.
         got: usize,
     },
+    /// Faults to be set are out of their bounds.
+    #[error("loss, delay, jitter or the number of links to break is out of bounds")]
+    Faults,
     /// A key is out of its bounds.
     #[error("a key is out of bounds: {0}")]
     Key(#[from] KeyError),
@@ -98,7 +101,7 @@ macro_rules! kinds {
 kinds! {
     Put = 1, PutDone = 2, Get = 3, GetDone = 4, Failed = 5, Describe = 6, Described = 7,
     List = 8, Listed = 9, CreateBucket = 10, BucketCreated = 11, Explain = 12, Explained = 13,
-    Status = 14, StatusIs = 15,
+    Status = 14, StatusIs = 15, SetFaults = 16, FaultsSet = 17,
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
@@ -133,6 +136,8 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::Explain(m) => header(m, out),
         Message::Explained(m) => header(m, out),
         Message::StatusIs(m) => header(m, out),
+        Message::SetFaults(m) => header(m, out),
+        Message::FaultsSet(m) => header(m, out),
         Message::Replicate(m) => header(m, out),
         Message::Replicated(m) => header(m, out),
         Message::Fetch(m) => header(m, out),
@@ -194,6 +199,8 @@ fn put_body(message: &Message, out: &mut BytesMut) {
         | Message::Explained(_)
         | Message::Status
         | Message::StatusIs(_)
+        | Message::SetFaults(_)
+        | Message::FaultsSet(_)
         | Message::Replicated(_)
         | Message::Fetch(_)
         | Message::FetchPage(_)
@@ -218,7 +225,7 @@ impl Frame {
     /// Whether the frame says it is a request that clients send. Asked before anything is decoded,
     /// so that nobody can make a node work on a message that is not theirs to send.
     pub fn is_client_request(frame: &[u8]) -> bool {
-        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14))
+        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14 | 16))
     }
 
     /// Decodes one frame. Values in the result are slices of `frame`.
@@ -293,6 +300,12 @@ fn read_message(
         13 => Message::Explained(read(header)?),
         14 => Message::Status,
         15 => Message::StatusIs(Box::new(read::<NodeStatus>(header)?)),
+        16 => {
+            let faults: SetFaults = read(header)?;
+            check_faults(&faults)?;
+            Message::SetFaults(faults)
+        }
+        17 => Message::FaultsSet(read(header)?),
         32 => {
             let mut replicate: crate::message::Replicate = read(header)?;
             replicate.value = read_value(&replicate.head, body)?;
@@ -370,6 +383,14 @@ fn read_values(heads: &[RecordHead], body: &mut Body) -> Result<Vec<Bytes>, Deco
 fn read_value(head: &RecordHead, body: &mut Body) -> Result<Bytes, DecodeError> {
     head.key.check()?;
     body.take(head.value_len)
+}
+
+/// Numbers that no honest program sends must not reach the sockets.
+fn check_faults(faults: &SetFaults) -> Result<(), DecodeError> {
+    if faults.links.len() > FAULT_LINKS_MAX || !faults.links.iter().all(LinkFaults::is_bounded) {
+        return Err(DecodeError::Faults);
+    }
+    Ok(())
 }
 
 /// A prefix or starting point longer than a key can match none.

@@ -211,6 +211,8 @@ pub enum Failure {
     Stopping,
     /// The role of this certificate does not allow it.
     NotPermitted,
+    /// The node's configuration does not allow faults to be set; nothing was changed.
+    FaultsNotAllowed,
     /// The message does not hold together.
     Malformed {
         /// What is wrong.

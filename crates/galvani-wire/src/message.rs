@@ -5,7 +5,7 @@
 //! Next to read: `codec.rs`.
 
 use crate::failure::{Answer, AppliedOutcome, Failure, ReplicaError};
-use crate::view::{ClusterView, NodeStatus};
+use crate::view::{ClusterView, LinkFaults, NodeStatus};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
@@ -174,6 +174,19 @@ pub struct Explained {
     /// Each owner's view.
     pub replicas: Vec<ReplicaView>,
 }
+
+/// Sets faults between the node that is asked and others: for clusters that are broken on purpose.
+/// What is set adds to what was set before; a new loss or delay takes the place of an old one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetFaults {
+    /// Whether all faults that were set before go first.
+    pub heal: bool,
+    /// What is set, at most [`FAULT_LINKS_MAX`].
+    pub links: Vec<LinkFaults>,
+}
+
+/// Most links that one [`SetFaults`] names.
+pub const FAULT_LINKS_MAX: usize = 1_024;
 
 /// A record for an owner to take in: replication and repair alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -419,6 +432,10 @@ pub enum Message {
     Status,
     /// See [`NodeStatus`].
     StatusIs(Box<NodeStatus>),
+    /// See [`SetFaults`].
+    SetFaults(SetFaults),
+    /// All faults that are set on the node now.
+    FaultsSet(Vec<LinkFaults>),
     /// See [`Replicate`].
     Replicate(Replicate),
     /// See [`Replicated`].

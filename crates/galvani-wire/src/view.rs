@@ -97,6 +97,59 @@ impl Counters {
     }
 }
 
+/// Faults set on purpose between a node and another one. Clients are never affected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkFaults {
+    /// The other node.
+    pub node: NodeId,
+    /// Whether nothing sent to it leaves.
+    pub cut_out: bool,
+    /// Whether nothing it sends is heard.
+    pub cut_in: bool,
+    /// Datagrams lost of a million, in each direction: at most [`LinkFaults::LOSS_PPM_MAX`].
+    pub loss_ppm: Option<u32>,
+    /// How much later what is sent to it leaves.
+    pub delay: Option<LinkDelay>,
+}
+
+/// A delay and how far it varies, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkDelay {
+    /// At most [`LinkFaults::DELAY_MICROS_MAX`].
+    pub micros: u32,
+    /// Either way; at most `micros`.
+    pub jitter_micros: u32,
+}
+
+impl LinkFaults {
+    /// Everything is lost.
+    pub const LOSS_PPM_MAX: u32 = 1_000_000;
+    /// Ten seconds: longer than any link lives without an answer.
+    pub const DELAY_MICROS_MAX: u32 = 10_000_000;
+
+    /// No faults between a node and `node`.
+    pub fn none(node: NodeId) -> LinkFaults {
+        LinkFaults { node, cut_out: false, cut_in: false, loss_ppm: None, delay: None }
+    }
+
+    /// Adds what `more` sets: cuts add up, a loss or a delay takes the place of an old one, and one
+    /// of 0 ends it.
+    pub fn add(&mut self, more: &LinkFaults) {
+        self.cut_out |= more.cut_out;
+        self.cut_in |= more.cut_in;
+        self.loss_ppm = more.loss_ppm.or(self.loss_ppm).filter(|ppm| *ppm > 0);
+        self.delay = more.delay.or(self.delay).filter(|delay| delay.micros > 0);
+    }
+
+    /// Whether every number is within its bounds.
+    pub fn is_bounded(&self) -> bool {
+        let delay = self.delay.is_none_or(|delay| {
+            delay.micros <= LinkFaults::DELAY_MICROS_MAX && delay.jitter_micros <= delay.micros
+        });
+        delay && self.loss_ppm.is_none_or(|ppm| ppm <= LinkFaults::LOSS_PPM_MAX)
+    }
+}
+
 /// One node as it sees itself and its peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -128,6 +181,8 @@ pub struct NodeStatus {
     pub peers_up: Vec<NodeId>,
     /// Peers of which some lane cannot be reached from some lane of this node.
     pub peers_down: Vec<NodeId>,
+    /// Faults that are set on purpose; none unless somebody breaks the cluster to see what happens.
+    pub faults: Vec<LinkFaults>,
     /// Figures since it started, all lanes.
     pub counters: Counters,
 }

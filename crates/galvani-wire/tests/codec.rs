@@ -16,11 +16,12 @@ use galvani_model::version::{
 use galvani_wire::codec::{DecodeError, Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
-    AskKnown, Compare, Compared, Comparison, CreateBucket, Explain, Explained, Failed, Fetch,
-    FetchPage, Get, GetDone, Held, HeldPage, Hint, HintsPulled, HintsWait, Known, List, Message,
-    Page, Pull, PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated, Sibling,
+    AskKnown, Compare, Compared, Comparison, CreateBucket, Explain, Explained, FAULT_LINKS_MAX,
+    Failed, Fetch, FetchPage, Get, GetDone, Held, HeldPage, Hint, HintsPulled, HintsWait, Known,
+    List, Message, Page, Pull, PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated,
+    SetFaults, Sibling,
 };
-use galvani_wire::view::{ClusterView, Counters, NodeStatus};
+use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
 use std::collections::BTreeMap;
@@ -198,9 +199,20 @@ fn tool_messages() -> Vec<Message> {
             hints: BTreeMap::from([(NodeId(3), HintFigures { count: 4, bytes: 5, since_ms: 6 })]),
             peers_up: vec![NodeId(2)],
             peers_down: vec![],
+            faults: link_faults(),
             counters: Counters { puts: 3, ..Counters::default() },
         })),
+        Message::SetFaults(SetFaults { heal: true, links: link_faults() }),
+        Message::FaultsSet(link_faults()),
     ]
+}
+
+fn link_faults() -> Vec<LinkFaults> {
+    let cut = LinkFaults { cut_out: true, ..LinkFaults::none(NodeId(2)) };
+    let delay = Some(LinkDelay { micros: 50_000, jitter_micros: 20_000 });
+    let bad =
+        LinkFaults { cut_in: true, loss_ppm: Some(50_000), delay, ..LinkFaults::none(NodeId(3)) };
+    vec![cut, bad]
 }
 
 fn all_messages() -> Vec<Message> {
@@ -335,7 +347,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 34);
+    assert_eq!(kinds.len(), 36);
 }
 
 #[test]
@@ -350,6 +362,7 @@ fn only_requests_of_clients_are_taken_for_such() {
                 | Message::CreateBucket(_)
                 | Message::Explain(_)
                 | Message::Status
+                | Message::SetFaults(_)
         );
         assert_eq!(Frame::is_client_request(&bytes_of(1, false, &message)), request);
     }
@@ -369,6 +382,39 @@ fn a_range_longer_than_any_key_is_refused() {
         });
         assert!(matches!(Frame::decode(bytes_of(1, false, &message)), Err(DecodeError::Key(_))));
     }
+}
+
+#[test]
+fn faults_out_of_bounds_are_refused() {
+    let link = LinkFaults::none(NodeId(2));
+    let delay = |micros, jitter_micros| Some(LinkDelay { micros, jitter_micros });
+    let set = |link: LinkFaults, count| SetFaults { heal: false, links: vec![link; count] };
+    for (faults, accepted) in [
+        (set(LinkFaults { loss_ppm: Some(1_000_000), ..link.clone() }, 1), true),
+        (set(LinkFaults { loss_ppm: Some(1_000_001), ..link.clone() }, 1), false),
+        (set(LinkFaults { delay: delay(10_000_000, 10_000_000), ..link.clone() }, 1), true),
+        (set(LinkFaults { delay: delay(10_000_001, 0), ..link.clone() }, 1), false),
+        (set(LinkFaults { delay: delay(5, 6), ..link.clone() }, 1), false),
+        (set(link.clone(), FAULT_LINKS_MAX), true),
+        (set(link.clone(), FAULT_LINKS_MAX + 1), false),
+    ] {
+        let decoded = Frame::decode(bytes_of(1, false, &Message::SetFaults(faults)));
+        assert_eq!(decoded.is_ok(), accepted, "{decoded:?}");
+        assert!(accepted || decoded == Err(DecodeError::Faults));
+    }
+}
+
+#[test]
+fn faults_add_up_and_newer_numbers_take_the_place_of_older_ones() {
+    let [mut cut, bad] = <[LinkFaults; 2]>::try_from(link_faults()).expect("two");
+    cut.add(&bad);
+    assert_eq!(cut, LinkFaults { node: NodeId(2), cut_out: true, ..bad.clone() });
+    cut.add(&LinkFaults { loss_ppm: Some(7), ..LinkFaults::none(NodeId(2)) });
+    let expected = LinkFaults { node: NodeId(2), cut_out: true, loss_ppm: Some(7), ..bad };
+    assert_eq!(cut, expected);
+    let delay = Some(LinkDelay { micros: 0, jitter_micros: 0 });
+    cut.add(&LinkFaults { loss_ppm: Some(0), delay, ..LinkFaults::none(NodeId(2)) });
+    assert_eq!((cut.loss_ppm, cut.delay), (None, None));
 }
 
 #[test]

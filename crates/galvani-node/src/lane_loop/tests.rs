@@ -6,6 +6,8 @@
 use super::{LaneLoop, TICK_BYTES_MAX, is_bucket_ask, unsendable, without_bucket};
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
+use crate::faults::{self, NodeFaults};
+use crate::figures;
 use crate::links::Links;
 use crate::shared::Shared;
 use bytes::{Bytes, BytesMut};
@@ -24,7 +26,8 @@ use galvani_transport::{Class, Config, Event, LaneEndpoint, LinkId, PeerIdentity
 use galvani_wire::Message;
 use galvani_wire::codec::encode;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
-use galvani_wire::message::{CreateBucket, Failed, PutDone, Replicate};
+use galvani_wire::message::{CreateBucket, Failed, PutDone, Replicate, SetFaults};
+use galvani_wire::view::LinkFaults;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -145,6 +148,25 @@ async fn a_bucket_that_was_not_written_down_is_not_known_and_comes_again() {
         bench.lane.end_tick(now);
         assert_eq!(bench.lane.shared.topology().buckets.contains_key(&name), known);
     }
+}
+
+#[tokio::test]
+async fn faults_are_set_only_where_the_configuration_allows_them() {
+    let bench = bench();
+    let heal = SetFaults { heal: true, links: Vec::new() };
+    let refused = Failed {
+        failure: Failure::FaultsNotAllowed,
+        applied: AppliedOutcome::No,
+        answers: Vec::new(),
+    };
+    assert_eq!(faults::answer(&bench.lane.shared, &heal), Message::Failed(refused));
+    let shared = Arc::into_inner(bench.lane.shared).expect("the only one");
+    let shared = shared.allowing_faults(Some(NodeFaults::new(1)));
+    let cut = LinkFaults { cut_in: true, ..LinkFaults::none(NodeId(2)) };
+    let wanted = SetFaults { heal: false, links: vec![cut.clone()] };
+    assert_eq!(faults::answer(&shared, &wanted), Message::FaultsSet(vec![cut.clone()]));
+    let status = figures::status(&shared, &Clock::start(), DurabilityMode::Os);
+    assert_eq!(status.faults, [cut], "so that nobody forgets them");
 }
 
 #[test]

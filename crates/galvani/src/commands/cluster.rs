@@ -82,6 +82,7 @@ fn spec(args: &Create) -> ClusterSpec {
         nodes: args.nodes.iter().map(node).collect(),
         durability: args.durability.into(),
         mtu_max: MTU_ETHERNET,
+        faults: false,
     }
 }
 

@@ -136,6 +136,7 @@ fn spec(local: &Local, args: &Up) -> ClusterSpec {
         nodes: local.memory.nodes.iter().map(node).collect(),
         durability: args.durability.map_or(DurabilityMode::Os, DurabilityMode::from),
         mtu_max: MTU_LOOPBACK,
+        faults: true,
     }
 }
 

@@ -275,6 +275,11 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
         ErrorKind::Tls { .. } | ErrorKind::Identity { .. } | ErrorKind::NotPermitted => report
             .why("the cluster's own root must have signed what --identity or the context names")
             .next("see", "galvani ctx ls"),
+        ErrorKind::FaultsNotAllowed => report
+            .why(
+                "a node takes faults only with faults = true under [transport] in its galvani.toml",
+            )
+            .next("see", about.command("status").to_string()),
         ErrorKind::Protocol { .. } => {
             report.why("most likely client and server are of different versions").next_line(vec![
                 ("see", "galvani version".to_owned()),
@@ -390,6 +395,7 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::BucketRefused { .. }
         | ErrorKind::BucketHome { .. }
         | ErrorKind::NodeDown { .. }
+        | ErrorKind::FaultsNotAllowed
         | ErrorKind::ContextForged
         | ErrorKind::ContextOtherKey
         | ErrorKind::ContextMalformed
@@ -428,6 +434,7 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::TooManySiblings { .. } => "too_many_siblings",
         ErrorKind::ClockAhead { .. } => "clock_ahead",
         ErrorKind::NotPermitted => "not_permitted",
+        ErrorKind::FaultsNotAllowed => "faults_not_allowed",
         ErrorKind::Protocol { .. } => "protocol",
         _ => "other",
     }

@@ -181,6 +181,7 @@ fn kinds() -> Vec<ErrorKind> {
         ErrorKind::TooManySiblings { count: 101, limit: 100 },
         ErrorKind::ClockAhead { ahead: after },
         ErrorKind::NotPermitted,
+        ErrorKind::FaultsNotAllowed,
         ErrorKind::Protocol { what: detail() },
         ErrorKind::Closed,
     ]);

@@ -218,6 +218,7 @@ fn exit_codes_follow_what_became_of_the_write() {
         (&late, Applied::No, false, 7),
         (&odd, Applied::No, true, 1),
         (&ErrorKind::NotPermitted, Applied::No, true, 9),
+        (&ErrorKind::FaultsNotAllowed, Applied::No, false, 5),
     ];
     for (kind, applied, write, code) in cases {
         let failure = Failure { kind, applied, answers: &[], write };
