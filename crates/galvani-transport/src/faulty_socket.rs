@@ -232,19 +232,4 @@ const WAITING_BYTES_MAX: usize = 16 << 20;
 const IDLE: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
-mod tests {
-    use super::keep;
-
-    #[test]
-    fn kept_datagrams_of_a_batch_move_together() {
-        let kept = |kept: &[bool]| {
-            let mut buffer = *b"aaabbbccc__";
-            let len = keep(&mut buffer, 8, 3, kept);
-            buffer[..len].to_vec()
-        };
-        assert_eq!(kept(&[true, true, true]), b"aaabbbcc");
-        assert_eq!(kept(&[false, true, true]), b"bbbcc");
-        assert_eq!(kept(&[true, false, true]), b"aaacc");
-        assert_eq!(kept(&[false, false, false]), b"");
-    }
-}
+mod tests;

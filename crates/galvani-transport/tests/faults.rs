@@ -23,8 +23,8 @@ async fn pair() -> Pair {
     let ca = new_ca();
     let faults = Faults::new(11);
     let config = Config {
-        idle_timeout: Duration::from_millis(800),
-        keep_alive: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(1_500),
+        keep_alive: Duration::from_millis(300),
         ..Config::loopback()
     };
     let with_faults = Config { faults: Some(faults.clone()), ..config.clone() };
@@ -108,6 +108,17 @@ async fn of_a_one_way_cut_only_one_direction_is_silent() {
     assert_eq!(expect_down(&mut pair.b).await, (pair.b_link, DownReason::IdleTimeout));
     let sent = pair.b.send(pair.b_link, Class::Client, &[b"x"]);
     assert_eq!(sent, Err(SendError::Closed));
+}
+
+#[tokio::test]
+async fn what_comes_in_is_cut_where_it_arrives() {
+    let mut pair = pair().await;
+    pair.set(PeerFaults { cut_in: true, ..PeerFaults::default() });
+    pair.a.send(pair.a_link, Class::Client, &[b"still heard"]).expect("room");
+    let Event::Frame { payload, .. } = common::one(&mut pair.b).await else { panic!("a frame") };
+    assert_eq!(&payload[..], b"still heard");
+    pair.b.send(pair.b_link, Class::Client, &[b"never heard"]).expect("room");
+    assert_eq!(expect_down(&mut pair.a).await, (pair.a_link, DownReason::IdleTimeout));
 }
 
 #[tokio::test]
