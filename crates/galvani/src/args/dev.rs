@@ -3,6 +3,7 @@
 //! Only shapes and bounds: what a flag does is in `dev/`. Next to read: `dev/mod.rs`.
 
 use crate::args::cluster::Durability;
+use crate::args::faults::{Cut, Lossy, Slow};
 use crate::args::line::Line;
 use clap::{Args, Subcommand, ValueEnum};
 use galvani_model::limits::LANES_MAX;
@@ -14,7 +15,8 @@ use std::str::FromStr;
 #[command(
     before_help = "  galvani dev -d                three nodes in the background; data is kept\n  \
                    galvani dev kill n3           a real SIGKILL\n  \
-                   galvani dev start n3          back, with its data and its port",
+                   galvani dev start n3          back, with its data and its port\n  \
+                   galvani dev cut 'n1|n2,n3'    a partition; galvani dev heal mends it",
     args_conflicts_with_subcommands = true
 )]
 pub(crate) struct Dev {
@@ -143,6 +145,14 @@ pub(crate) enum DevCommand {
     Pause(One),
     /// SIGCONT a node.
     Resume(One),
+    /// Cut nodes off from each other: 'n1|n2,n3'.
+    Cut(Cut),
+    /// Let what a node sends to others leave later.
+    Slow(Slow),
+    /// Lose a share of what a node and the others send each other.
+    Lossy(Lossy),
+    /// Undo cut, slow and lossy on all nodes.
+    Heal(Which),
     /// Kill all nodes and remove their data.
     Destroy {
         /// Do not ask.

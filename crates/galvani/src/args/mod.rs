@@ -9,6 +9,7 @@ pub(crate) mod bucket;
 pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod dev;
+pub(crate) mod faults;
 pub(crate) mod line;
 pub(crate) mod retype;
 pub(crate) mod see;

@@ -8,7 +8,7 @@ use crate::commands::Done;
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
-use crate::report::{Report, json};
+use crate::report::{Report, faults, json};
 use galvani_client::{
     BucketName, ClusterView, Counters, HintFigures, NodeId, NodeReport, Partition, Shard,
 };
@@ -119,7 +119,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\nrepair       {}\nhints        {}\n{}",
+         lost\nrepair       {}\nhints        {}\n{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
@@ -127,6 +127,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         safety.words(),
         repair_words(reports),
         hint_words(view, reports),
+        fault_words(view, reports),
         crate::output::trimmed(&table),
     )
 }
@@ -152,6 +153,21 @@ fn repair_words(reports: &[NodeReport]) -> String {
         times => format!("   DAMAGE: {} between equal clocks", count(times, "unequal digest")),
     };
     format!("{behind}   {} brought by anti-entropy{alarm}", count(pulled, "record"))
+}
+
+/// Faults that somebody has set on purpose, so that nobody forgets them; no line if there are none.
+fn fault_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+    let words = reports.iter().filter_map(|report| {
+        let status = report.status.as_ref().ok()?;
+        faults::words(&report.name, view, &status.faults)
+    });
+    let words: Vec<String> = words.collect();
+    match words.is_empty() {
+        true => String::new(),
+        false => {
+            format!("faults       SET ON PURPOSE: {}   undo: galvani dev heal\n", words.join("   "))
+        }
+    }
 }
 
 /// What stand-ins hold for owners that were away.
@@ -268,6 +284,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 })).collect::<Vec<Value>>(),
                 "peers_up": names(&status.peers_up),
                 "peers_down": names(&status.peers_down),
+                "faults": faults::document(view, &status.faults),
                 "counters": {
                     "puts": counters.puts,
                     "gets": counters.gets,

@@ -1,4 +1,5 @@
-//! The verbs of a local cluster: status, stop, start, logs, kill, pause, resume, destroy.
+//! The verbs of a local cluster: status, stop, start, logs, kill, pause, resume, destroy; those that
+//! break its links are in `faults.rs`.
 //!
 //! Without `--name` or `--dir` they mean the context's cluster if it is a local one, else `dev`.
 
@@ -9,7 +10,7 @@ use crate::context::io_report;
 use crate::dev::files::{DevNode, Local};
 use crate::dev::process::{self, ProcessState, log_tail};
 use crate::dev::up::{DEFAULT_NAME, absolute, start};
-use crate::dev::{ready, show};
+use crate::dev::{faults, ready, show};
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::text::Span;
@@ -51,6 +52,10 @@ pub(crate) fn run(app: &App, command: DevCommand) -> Done {
             let local = find(app, &one.which)?;
             signal(app, &local, &one, Signal::CONT, ProcessState::Up)?;
         }
+        DevCommand::Cut(args) => return faults::cut(app, &find(app, &args.which)?, &args),
+        DevCommand::Slow(args) => return faults::slow(app, &find(app, &args.one.which)?, &args),
+        DevCommand::Lossy(args) => return faults::lossy(app, &find(app, &args.one.which)?, &args),
+        DevCommand::Heal(which) => return faults::heal(app, &find(app, &which)?, &which),
         DevCommand::Destroy { yes, which } => return destroy(app, &which, yes),
     }
     Ok(Exit::Done)

@@ -3,9 +3,10 @@
 //! Each node is this same binary run as `galvani server`; there is no supervisor and no shortcut: a
 //! node is killed with SIGKILL and comes back with its data. A file in the cluster's directory
 //! remembers ports and process ids; an id is never trusted before /proc says it is that node. Read
-//! `up.rs` (making and starting), then `control.rs` (the other verbs).
+//! `up.rs` (making and starting), then `control.rs` (the other verbs) and `faults.rs`.
 
 mod control;
+mod faults;
 mod files;
 mod ports;
 mod process;

@@ -9,7 +9,7 @@ use crate::dev::files::{DevNode, Local};
 use crate::dev::process::{ProcessState, log_tail};
 use crate::exit::Exit;
 use crate::report::Report;
-use galvani_client::{Client, NodeReport, Quorum};
+use galvani_client::{Client, NodeId, NodeReport, Quorum};
 use std::collections::BTreeSet;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -91,7 +91,8 @@ async fn connect(local: &Local) -> Result<Client, String> {
         .map_err(|error| format!("an answer: {error}"))
 }
 
-/// Whether every running node answers and is connected to every other running one.
+/// Whether every running node answers and is connected to every other running one; those that
+/// somebody has cut off from each other need not be.
 fn nodes_meet(running: &[&DevNode], reports: &[NodeReport]) -> Result<(), String> {
     let expected: BTreeSet<_> = reports
         .iter()
@@ -104,12 +105,24 @@ fn nodes_meet(running: &[&DevNode], reports: &[NodeReport]) -> Result<(), String
         };
         let status = report.status.as_ref().map_err(|_| format!("{} to answer", node.name))?;
         let met: BTreeSet<_> = status.peers_up.iter().copied().chain([report.id]).collect();
-        if let Some(id) = expected.difference(&met).next() {
+        let mut missing = expected.difference(&met);
+        if let Some(id) = missing.find(|id| !are_cut(report.id, **id, reports)) {
             let name = reports.iter().find(|other| other.id == *id).map_or("?", |one| &one.name);
             return Err(format!("{} to reach {name}", node.name));
         }
     }
     Ok(())
+}
+
+/// Whether a fault that is set on one of two nodes cuts it off from the other.
+fn are_cut(one: NodeId, other: NodeId, reports: &[NodeReport]) -> bool {
+    let cuts = |at: NodeId, from: NodeId| {
+        let at = reports.iter().filter(move |report| report.id == at);
+        at.filter_map(|report| report.status.as_ref().ok())
+            .flat_map(|status| &status.faults)
+            .any(|link| link.node == from && (link.cut_in || link.cut_out))
+    };
+    cuts(one, other) || cuts(other, one)
 }
 
 /// A write and a read with majorities. The write is a tombstone: no listing shows it.

@@ -5,6 +5,7 @@
 //! read: `text.rs`, how values and times are written.
 
 pub(crate) mod client;
+pub(crate) mod faults;
 pub(crate) mod json;
 pub(crate) mod mistakes;
 pub(crate) mod text;

@@ -1,0 +1,243 @@
+//! Breaking the links of a local cluster on purpose, and mending them: cut, slow, lossy, heal.
+//!
+//! Each node is told by its own process what to drop or delay; both ends of a cut are told, so that
+//! one end that starts again does not mend it. Nothing is set unless all nodes that must be told
+//! run; if one does not take it all the same, the block says which, and what others have taken.
+
+use crate::args::dev::Which;
+use crate::args::faults::{Cut, Lossy, Slow};
+use crate::args::line::Line;
+use crate::commands::{Done, block_on};
+use crate::connect::App;
+use crate::dev::files::Local;
+use crate::dev::process::ProcessState;
+use crate::exit::Exit;
+use crate::report::{Report, faults, json};
+use galvani_client::{Client, ClusterView, Error, ErrorKind, LinkFaults, NodeId};
+use serde_json::{Value, json as value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What is to be set on each node, by the name of the other; the other's id is not known yet.
+type Wanted = BTreeMap<String, Vec<(String, LinkFaults)>>;
+
+/// What each node said it has now.
+type Told = Vec<(String, Vec<LinkFaults>)>;
+
+/// Cuts every pair across the bar.
+pub(crate) fn cut(app: &App, local: &Local, args: &Cut) -> Done {
+    let mut wanted = Wanted::new();
+    let both = !args.one_way;
+    for left in &args.groups.left {
+        for right in &args.groups.right {
+            let at_left = LinkFaults { cut_out: true, cut_in: both, ..nothing() };
+            let at_right = LinkFaults { cut_in: true, cut_out: both, ..nothing() };
+            wanted.entry(left.clone()).or_default().push((right.clone(), at_left));
+            wanted.entry(right.clone()).or_default().push((left.clone(), at_right));
+        }
+    }
+    let (left, right) = (args.groups.left.join(" "), args.groups.right.join(" "));
+    let said = match args.one_way {
+        false => format!("{left} and {right} do not hear each other any more"),
+        true => format!("{right} hears nothing of {left} any more, only the other way round"),
+    };
+    let act = Act { line: args.line(), which: &args.which, said };
+    set(app, local, &act, wanted)
+}
+
+/// What a node sends to others leaves later.
+pub(crate) fn slow(app: &App, local: &Local, args: &Slow) -> Done {
+    let name = &args.one.node;
+    let delay = args.link_delay().map_err(|why| {
+        let what = format!("{}: {why}", args.line());
+        Report::new(Exit::Usage, what).next("see", "galvani dev slow --help")
+    })?;
+    let fault = LinkFaults { delay: Some(delay), ..nothing() };
+    let said = match delay.micros {
+        0 => format!("what {name} sends to other nodes is not late any more"),
+        _ => format!("what {name} sends to other nodes is late now"),
+    };
+    let act = Act { line: args.line(), which: &args.one.which, said };
+    set(app, local, &act, with_all_others(local, name, &fault)?)
+}
+
+/// A share of what a node sends and hears is lost.
+pub(crate) fn lossy(app: &App, local: &Local, args: &Lossy) -> Done {
+    let name = &args.one.node;
+    let fault = LinkFaults { loss_ppm: Some(args.loss.ppm), ..nothing() };
+    let said = match args.loss.ppm {
+        0 => format!("nothing between {name} and other nodes is lost any more"),
+        _ => format!("part of what {name} and other nodes send each other is lost now"),
+    };
+    let act = Act { line: args.line(), which: &args.one.which, said };
+    set(app, local, &act, with_all_others(local, name, &fault)?)
+}
+
+/// Clears all faults on all nodes that run; those that do not run have none.
+pub(crate) fn heal(app: &App, local: &Local, which: &Which) -> Done {
+    let nodes = local.memory.nodes.iter();
+    let up = nodes.filter(|node| local.state(node) != ProcessState::Down);
+    let wanted: Wanted = up.map(|node| (node.name.clone(), Vec::new())).collect();
+    if wanted.is_empty() {
+        let what = format!("no node of cluster {} runs", local.memory.name);
+        return Err(Report::new(Exit::Refused, what)
+            .why("faults live in the processes: a node that starts has none")
+            .next("try", which.line("dev start").to_string()));
+    }
+    let said = "no faults are set any more".to_owned();
+    let act = Act { line: which.line("dev heal"), which, said };
+    let (view, told) = block_on(tell(local, &act, true, wanted))?;
+    show(app, local, &act, &view, &told)
+}
+
+/// A command as its reports need it.
+struct Act<'a> {
+    line: Line,
+    which: &'a Which,
+    said: String,
+}
+
+fn set(app: &App, local: &Local, act: &Act<'_>, wanted: Wanted) -> Done {
+    for name in wanted.keys() {
+        let node = &local.memory.nodes[local.index_of(name)?];
+        let (what, back) = match local.state(node) {
+            ProcessState::Up => continue,
+            ProcessState::Down => ("does not run", "dev start"),
+            ProcessState::Paused => ("is paused", "dev resume"),
+        };
+        return Err(Report::new(Exit::Refused, format!("{name} {what}: no fault was set"))
+            .why("faults live in the node's process, which must take them")
+            .next_line(vec![
+                ("try", act.which.line(back).place(name).to_string()),
+                ("then", act.line.to_string()),
+            ]));
+    }
+    let (view, told) = block_on(tell(local, act, false, wanted))?;
+    show(app, local, act, &view, &told)
+}
+
+/// Tells every node its part, one after the other, also after one has failed.
+async fn tell(
+    local: &Local,
+    act: &Act<'_>,
+    heal: bool,
+    wanted: Wanted,
+) -> Result<(Arc<ClusterView>, Told), Report> {
+    let client = Client::builder()
+        .seed(format!("galvani://{}", local.seeds().join(",")))
+        .identity_dir(local.dir.join("client"))
+        .connect()
+        .await
+        .map_err(|error| {
+            Report::new(Exit::NoServer, format!("{}: no node answers", act.line))
+                .why(error.to_string())
+                .next("see", act.which.line("dev status").to_string())
+        })?;
+    let view = client.cluster();
+    let (mut told, mut failed) = (Told::new(), Vec::new());
+    for (name, links) in wanted {
+        let links: Vec<LinkFaults> = links
+            .into_iter()
+            .filter_map(|(with, fault)| {
+                let node = view.layout.member_named(&with)?.id();
+                Some(LinkFaults { node, ..fault })
+            })
+            .collect();
+        match client.set_faults(&name, heal, &links).await {
+            Ok(set) => told.push((name, set)),
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    match failed.is_empty() {
+        true => Ok((view, told)),
+        false => Err(not_taken(local, act, heal, &told, &failed)),
+    }
+}
+
+fn not_taken(
+    local: &Local,
+    act: &Act<'_>,
+    heal: bool,
+    told: &Told,
+    failed: &[(String, Error)],
+) -> Report {
+    let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+    let refused = |(_, error): &(String, Error)| {
+        matches!(error.kind(), ErrorKind::FaultsNotAllowed | ErrorKind::NotPermitted)
+    };
+    let exit = if failed.iter().all(refused) { Exit::Refused } else { Exit::NoServer };
+    let mut report = Report::new(exit, format!("{}: not taken by {}", act.line, names.join(" ")));
+    for (name, error) in failed {
+        report = report.why(format!("{name}: {error}"));
+    }
+    report = match told.is_empty() {
+        true => report.why("no other node was told anything"),
+        false => {
+            let told: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+            report.why(format!("taken by {}", told.join(" ")))
+        }
+    };
+    for (name, error) in failed {
+        let Some(node) = local.memory.nodes.iter().find(|node| node.name == *name) else {
+            continue;
+        };
+        if matches!(error.kind(), ErrorKind::FaultsNotAllowed) {
+            let path = local.config(node);
+            let what = "write  faults = true  under [transport] in";
+            report = report.why(format!("{name}: {what} {}, stop and start it", path.display()));
+        }
+        if local.state(node) == ProcessState::Paused {
+            let line = act.which.line("dev resume").place(name);
+            report = report.next("go on", line.to_string());
+        }
+    }
+    let mut ways =
+        vec![("see", act.which.line("dev status").to_string()), ("again", act.line.to_string())];
+    if !heal && !told.is_empty() {
+        ways.push(("undo", act.which.line("dev heal").to_string()));
+    }
+    report.next_line(ways)
+}
+
+fn show(app: &App, local: &Local, act: &Act<'_>, view: &ClusterView, told: &Told) -> Done {
+    if app.out.is_json() {
+        let mut map = json::object("galvani.dev_faults/1");
+        map.insert("cluster".to_owned(), local.memory.name.as_str().into());
+        let node = |(name, set): &(String, Vec<LinkFaults>)| -> Value {
+            value!({ "name": name, "faults": faults::document(view, set) })
+        };
+        map.insert("nodes".to_owned(), told.iter().map(node).collect());
+        app.out.json(map)?;
+        return Ok(Exit::Done);
+    }
+    let any = told.iter().any(|(_, set)| !set.is_empty());
+    match any {
+        false => app.out.say(&act.said),
+        true => {
+            let undo = act.which.line("dev heal");
+            app.out.say(&format!("{}  undo: {undo}", act.said));
+            let words = told.iter().filter_map(|(name, set)| faults::words(name, view, set));
+            words.for_each(|words| app.out.say(&format!("  {words}")));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The same fault between one node and every other one.
+fn with_all_others(local: &Local, name: &str, fault: &LinkFaults) -> Result<Wanted, Report> {
+    local.index_of(name)?;
+    let others = local.memory.nodes.iter().filter(|node| node.name != name);
+    let links: Vec<_> = others.map(|node| (node.name.clone(), fault.clone())).collect();
+    if links.is_empty() {
+        let what = format!("cluster {} has one node: it has no link to break", local.memory.name);
+        return Err(Report::new(Exit::Refused, what)
+            .why("nothing was changed")
+            .next("try", format!("galvani dev -d -n 3 --name {}-3", local.memory.name)));
+    }
+    Ok(Wanted::from([(name.to_owned(), links)]))
+}
+
+fn nothing() -> LinkFaults {
+    // The other node's id is filled in once the cluster has told it.
+    LinkFaults::none(NodeId(0))
+}
