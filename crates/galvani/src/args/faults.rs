@@ -37,8 +37,8 @@ pub(crate) struct Cut {
     before_help = "  galvani dev slow n3 50ms               what n3 sends to other nodes leaves 50 ms later\n  \
                    galvani dev slow n3 50ms --jitter 20ms  30 to 70 ms later; also: 50ms±20\n  \
                    galvani dev slow n3 0ms                no longer",
-    after_help = "Datagrams keep their order. Clients are not affected. A node that is started again \
-                  starts without faults."
+    after_help = "Datagrams keep their order: under load, delays come near to the longest one. Clients \
+                  are not affected.\nA node that is started again starts without faults."
 )]
 pub(crate) struct Slow {
     #[command(flatten)]
