@@ -144,7 +144,7 @@ fn a_clean_stop_keeps_origins_and_dense_counters_and_a_kill_takes_new_ones() {
 }
 
 #[test]
-fn a_wiped_node_is_a_new_incarnation_and_is_filled_by_reads() {
+fn a_wiped_node_is_a_new_incarnation_and_is_filled_again() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
     let load = Load::start(&cluster, &history, &ALL, 4, 3_u8);
@@ -157,10 +157,7 @@ fn a_wiped_node_is_a_new_incarnation_and_is_filled_by_reads() {
 
     let client = cluster.client_at("n3");
     let keys = history.keys();
-    let empty = cluster.block_on(client.explain(keys[0].clone())).expect("all are up");
-    let third = empty.replicas.iter().find(|replica| replica.node == "n3").expect("an owner");
-    assert_eq!(third.versions.as_ref().map(Vec::len), Ok(0), "n3 has nothing yet: {third:?}");
-    // Two of three still see all, whatever n3 has.
+    // Two of three still see all, whatever n3 has by now: it is being filled.
     check_all(&cluster, &client, &history, 2_u8);
     check_all(&cluster, &client, &history, 3_u8);
     for key in keys.iter().take(40) {
