@@ -26,11 +26,14 @@ pub(super) struct Hints {
     staged_bytes: BTreeMap<NodeId, u64>,
 }
 
+/// How a row stands after the tick, and what that changes of the figures.
 #[derive(Clone, Copy, Debug)]
 struct Staged {
     target: NodeId,
-    bytes: u64,
-    put: bool,
+    /// Whether it is there.
+    there: bool,
+    count: i64,
+    bytes: i64,
     at_ms: u64,
 }
 
@@ -38,30 +41,16 @@ impl Hints {
     /// What the tick staged is on disk.
     pub(super) fn committed(&mut self) {
         self.staged_bytes.clear();
-        for Staged { target, bytes, put, at_ms } in core::mem::take(&mut self.staged).into_values()
-        {
-            let figures = self.figures.entry(target).or_default();
-            if put {
-                if figures.count == 0 {
-                    figures.since_ms = at_ms;
-                }
-                figures.count += 1;
-                figures.bytes += bytes;
-            } else {
-                figures.count = figures.count.saturating_sub(1);
-                figures.bytes = figures.bytes.saturating_sub(bytes);
-            }
+        for row in core::mem::take(&mut self.staged).into_values() {
+            let figures = self.figures.entry(row.target).or_default();
             if figures.count == 0 {
-                self.figures.remove(&target);
+                figures.since_ms = row.at_ms;
             }
-        }
-    }
-
-    /// A row of so many bytes is about to be replaced: it counts no more.
-    fn taken_over(&mut self, target: NodeId, bytes: u64) {
-        if let Some(figures) = self.figures.get_mut(&target) {
-            figures.count = figures.count.saturating_sub(1);
-            figures.bytes = figures.bytes.saturating_sub(bytes);
+            figures.count = figures.count.saturating_add_signed(row.count);
+            figures.bytes = figures.bytes.saturating_add_signed(row.bytes);
+            if figures.count == 0 {
+                self.figures.remove(&row.target);
+            }
         }
     }
 
@@ -93,22 +82,22 @@ impl<E: Engine> NodeStore<E> {
             return Err(StoreError::Full);
         }
         let key = keys::hint(target, shard, record.head.dot);
-        let staged = self.hints.staged.get(&key[..]).map(|row| row.put);
+        let staged = self.hints.staged.get(&key[..]).map(|row| row.there);
         let stored = self.get(Table::Hints, &key)?;
         let whole = stored.as_ref().is_some_and(|row| rows::get_record(&key, row).is_ok());
         if staged.unwrap_or(whole) {
             return Ok(());
         }
-        if let Some(row) = stored.filter(|_| staged.is_none()) {
-            // It is there, damaged: its bytes go from the figures with it.
-            self.hints.taken_over(target, row.len() as u64);
-        }
         let mut row = Vec::new();
         rows::put_record(&key, record, &mut row);
         self.batch.put(Table::Hints, &key, &row);
-        let bytes = row.len() as u64;
-        self.hints.staged.insert(key.to_vec(), Staged { target, bytes, put: true, at_ms });
-        *self.hints.staged_bytes.entry(target).or_default() += bytes;
+        // A row that is on disk is counted already: damaged, or taken away by this very tick.
+        let counted = stored.map(|row| row.len() as i64);
+        let count = i64::from(counted.is_none());
+        let bytes = row.len() as i64 - counted.unwrap_or(0);
+        let after = Staged { target, there: true, count, bytes, at_ms };
+        self.hints.staged.insert(key.to_vec(), after);
+        *self.hints.staged_bytes.entry(target).or_default() += row.len() as u64;
         Ok(())
     }
 
@@ -197,7 +186,8 @@ impl<E: Engine> NodeStore<E> {
 
     fn take_away(&mut self, target: NodeId, key: Vec<u8>, bytes: u64) {
         self.batch.delete(Table::Hints, &key);
-        self.hints.staged.insert(key, Staged { target, bytes, put: false, at_ms: 0 });
+        let after = Staged { target, there: false, count: -1, bytes: -(bytes as i64), at_ms: 0 };
+        self.hints.staged.insert(key, after);
     }
 
     /// Counts what the disk holds, as if all of it had come at `at_ms`.

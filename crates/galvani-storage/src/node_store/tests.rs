@@ -346,3 +346,27 @@ fn a_hint_of_a_failed_commit_does_not_count_and_a_damaged_one_is_taken_away() {
     store.commit(false).expect("room");
     assert_eq!(store.hint_figures()[&TARGET].count, 2);
 }
+
+#[test]
+fn a_hint_that_goes_and_comes_again_in_one_tick_is_counted_once() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    store.hold(TARGET, SHARD, &record(1, "a"), 50).expect("room");
+    store.commit(false).expect("room");
+    let before = store.hint_figures()[&TARGET];
+    store.release(TARGET, SHARD, Dot::new(ORIGIN, 1)).expect("readable");
+    store.hold(TARGET, SHARD, &record(1, "a"), 60).expect("room");
+    store.commit(false).expect("room");
+    assert_eq!(held(&mut store, None), [1]);
+    assert_eq!(store.hint_figures()[&TARGET], before);
+    // One that is damaged is written anew, and is still one.
+    let row = keys::hint(TARGET, SHARD, Dot::new(ORIGIN, 1));
+    assert!(engine.corrupt(Table::Hints, &row, Corruption::FlipBit(77)));
+    store.hold(TARGET, SHARD, &record(1, "a"), 70).expect("room");
+    store.commit(false).expect("room");
+    assert_eq!(held(&mut store, None), [1]);
+    assert_eq!(store.hint_figures()[&TARGET], before);
+    store.release(TARGET, SHARD, Dot::new(ORIGIN, 1)).expect("readable");
+    store.commit(false).expect("room");
+    assert!(store.hint_figures().is_empty());
+}
