@@ -1,8 +1,9 @@
 //! An owner's side of handoff: fetching the hints that a peer holds for it.
 //!
 //! Every record goes through the same `apply` as all others, and the page is fsynced before the
-//! next question says so, because the holder drops its copy then. A page that cannot be taken in
-//! whole is not said to be taken. Next to read: `hold.rs`.
+//! next question says so, because the holder drops its copies then: all but those of records that
+//! could not be taken in, which the question names. Nothing of a page whose commit fails is said to
+//! be taken. Next to read: `hold.rs`.
 
 use super::{Handoff, RETRY_MICROS};
 use crate::effect::PeerLane;
