@@ -54,6 +54,7 @@ fn every_flag_takes_numbers_and_words() {
         &["-r", "one"],
         &["-r", "majority"],
         &["-r", "all", "--pr", "all"],
+        &["-r", "2", "--repair", "blocking"],
         &["-r", "2", "--pr", "1", "--strict"],
     ];
     for (index, flags) in writes.iter().enumerate() {

@@ -56,6 +56,14 @@ impl Get {
         self
     }
 
+    /// Answers only once r replicas hold what is returned: those that lack it are repaired first. With
+    /// r a majority, no later read of a majority shows anything older. Costs a round trip where
+    /// replicas differ, nothing where they agree. Default: replicas are repaired after the answer.
+    pub fn blocking_repair(mut self) -> Get {
+        self.options.blocking_repair = true;
+        self
+    }
+
     /// The time the whole call has, 1 ms to 60 s. Default: the client's.
     pub fn timeout(mut self, whole_call: Duration) -> Get {
         self.timeout = Some(whole_call);

@@ -22,7 +22,8 @@ async fn choices_travel_and_answers_come_back_by_name() {
     })
     .await;
     let db = cluster.builder().r(Quorum::All).w(1).connect().await.expect("connected");
-    let read = db.get("k").n(2).pr(1).strict().timeout(SECOND).await.expect("answered");
+    let read =
+        db.get("k").n(2).pr(1).strict().blocking_repair().timeout(SECOND).await.expect("answered");
     assert_eq!(read.siblings[0].node, "n1");
     assert_eq!(read.siblings[0].written_at, UNIX_EPOCH + SECOND);
     assert_eq!(read.siblings[1].value, None);
@@ -34,8 +35,13 @@ async fn choices_travel_and_answers_come_back_by_name() {
 
     let asked = cluster.asked();
     let Message::Get(get) = &asked[0].message else { panic!("a get first") };
-    let options =
-        ReadOptions { n: Some(2), r: Some(Quorum::All), pr: Some(1.into()), strict: true };
+    let options = ReadOptions {
+        n: Some(2),
+        r: Some(Quorum::All),
+        pr: Some(1.into()),
+        strict: true,
+        blocking_repair: true,
+    };
     assert_eq!(get.options, options);
     assert!((500..=1_000).contains(&get.timeout_ms), "{}", get.timeout_ms);
     let Message::Put(put) = &asked[1].message else { panic!("then a delete") };

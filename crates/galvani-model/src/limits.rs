@@ -70,6 +70,9 @@ pub struct Limits {
     pub hint_bytes_per_owner: u64,
     /// Bytes of hints one lane holds in all. Default 1 GiB.
     pub hint_bytes: u64,
+    /// Records that one lane's reads send a second to replicas they found lacking; what is beyond it
+    /// is left to anti-entropy. Default 2000: each costs about as much as a put, so a tenth of a core.
+    pub read_repairs_per_second: u32,
 }
 
 impl Default for Limits {
@@ -81,6 +84,7 @@ impl Default for Limits {
             anti_entropy_ms: 1000,
             hint_bytes_per_owner: 256 << 20,
             hint_bytes: 1 << 30,
+            read_repairs_per_second: 2_000,
         }
     }
 }

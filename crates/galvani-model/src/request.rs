@@ -119,6 +119,9 @@ pub struct ReadOptions {
     pub pr: Option<Quorum>,
     /// Owners only, no stand-ins.
     pub strict: bool,
+    /// Answer only once r replicas hold what is returned, so that with r a majority no later read
+    /// shows anything older (Attiya, Bar-Noy, Dolev 1995: the read's second phase).
+    pub blocking_repair: bool,
 }
 
 /// What one write may choose. `None` inherits the bucket's default.

@@ -188,6 +188,13 @@ impl NodeConfig {
                 1 << 40,
                 "0..=1099511627776",
             ),
+            (
+                "limits.read_repairs_per_second",
+                u64::from(self.limits.read_repairs_per_second),
+                0,
+                1_000_000,
+                "0..=1000000",
+            ),
             ("storage.cache_mib", self.storage.cache_mib, 1, 1 << 20, "1..=1048576"),
             ("storage.memtable_mib", self.storage.memtable_mib, 8, 1 << 16, "8..=65536"),
             ("storage.reserve_mib", self.storage.reserve_mib, 0, 1 << 30, "0..=1073741824"),

@@ -60,6 +60,7 @@ pub(crate) fn permission(
         | Message::StatusIs(_)
         | Message::FaultsSet(_)
         | Message::Replicate(_)
+        | Message::Supply(_)
         | Message::Replicated(_)
         | Message::Fetch(_)
         | Message::Fetched(_)

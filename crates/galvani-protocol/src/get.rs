@@ -3,14 +3,13 @@
 //! Ask the owners, join what they hold (absence takes part), answer once r have answered, keep
 //! joining late answers, then send every replica that answered the records it lacks. Records this
 //! replica lacks are taken in as they arrive, through the same `apply`, and where that taught it
-//! something the answer is its own copy. A read never waits for its repairs and never returns a
-//! value that its context does not cover.
-//! Next to read: `replica.rs`. Source: DeCandia et al. 2007, sections 4.4-4.5.
+//! something the answer is its own copy. A read waits for its repairs only where it was asked to
+//! (`blocking_repair`), and never returns a value that its context does not cover.
+//! Next to read: `read_repair.rs`, `replica.rs`. Source: DeCandia et al. 2007, sections 4.4-4.5.
 
-use crate::effect::{PeerLane, ReplyTo};
-use crate::ops::{
-    ACCOUNT_MICROS, Asked, Ctx, Heard, LINGER_MICROS, NOBODY, Step, shortfall, tracker,
-};
+use crate::effect::ReplyTo;
+use crate::ops::{ACCOUNT_MICROS, Asked, Ctx, Heard, LINGER_MICROS, Step, shortfall, tracker};
+use crate::read_repair::{self, Confirming, HeardFrom};
 use crate::refuse::{self, ReadQuorum};
 use crate::replica;
 use crate::topology::Owners;
@@ -20,10 +19,10 @@ use galvani_model::ids::{NodeId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, DotSet, Object, ReadJoin, Record, Version};
+use galvani_model::version::{Context, Dot, Object, ReadJoin, Record, Version};
 use galvani_wire::Message;
-use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
-use galvani_wire::message::{Fetch, Get, GetDone, Held, Replicate, Sibling};
+use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
+use galvani_wire::message::{Fetch, Get, GetDone, Held, Replicated, Sibling};
 use std::collections::BTreeMap;
 
 /// A get under way.
@@ -38,6 +37,10 @@ pub(crate) struct GetOp {
     asked: Asked,
     tracker: QuorumTracker,
     answered: bool,
+    /// Whether it is to be answered only once r replicas hold what it returns.
+    blocking: bool,
+    /// Set once it knows what it returns and waits for that.
+    confirming: Option<Box<Confirming>>,
     join: ReadJoin,
     /// Records behind the versions heard of, from the own log or from answers.
     records: BTreeMap<Dot, Record>,
@@ -52,14 +55,6 @@ pub(crate) struct GetOp {
     /// When the client stops waiting, or late replicas are no longer listened to, in the lane's
     /// microseconds.
     pub(crate) deadline: u64,
-}
-
-/// One replica's answer, as far as its repair needs it.
-#[derive(Clone, Debug)]
-struct HeardFrom {
-    node: NodeId,
-    seen: DotSet,
-    shown: Vec<WriteId>,
 }
 
 impl GetOp {
@@ -107,6 +102,8 @@ impl GetOp {
             asked: Asked::new(replicas, ctx.now),
             tracker: tracker(replicas, need.needs(), 0),
             answered: false,
+            blocking: get.options.blocking_repair,
+            confirming: None,
             join: ReadJoin::new(),
             records: BTreeMap::new(),
             heard: Vec::new(),
@@ -162,6 +159,15 @@ impl GetOp {
 
     /// A replica answered, or cannot.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
+        if let Some(confirming) = &mut self.confirming {
+            let stored = match &heard {
+                Heard::Reply(Message::Replicated(Replicated { result })) => result.is_ok(),
+                Heard::Reply(_) | Heard::Silence => false,
+            };
+            if confirming.on_supplied(index, stored) {
+                return self.progress(ctx);
+            }
+        }
         let Some(node) = self.asked.awaited(index) else {
             return Step::Wait;
         };
@@ -180,14 +186,14 @@ impl GetOp {
         self.answered
     }
 
+    /// Where its answer goes.
+    pub(crate) fn reply_to(&self) -> ReplyTo {
+        self.reply_to
+    }
+
     /// Bytes of values it holds until it is answered.
     pub(crate) fn held(&self) -> usize {
         self.records.values().map(|record| record.value.len()).sum()
-    }
-
-    /// The replicas it asked.
-    pub(crate) fn asked(&self) -> &Asked {
-        &self.asked
     }
 
     /// Time is up: answer with what is known, and repair whoever answered.
@@ -197,6 +203,13 @@ impl GetOp {
         }
         self.repair(ctx);
         Step::Done
+    }
+
+    /// The ask that waits for `node`, if one does.
+    pub(crate) fn waits_for(&self, node: NodeId) -> Option<usize> {
+        let asked = self.asked.pending().find(|(_, asked)| *asked == node);
+        let supplied = || self.confirming.as_ref().and_then(|it| it.waits_for(node));
+        asked.map(|(index, _)| index).or_else(supplied)
     }
 
     /// Joins one replica's answer; what this replica lacks of it is taken in here at once.
@@ -250,7 +263,12 @@ impl GetOp {
         let shown = held.versions.iter().map(|version| version.write).collect();
         let object = Object::from_versions(held.versions, ConflictPolicy::Siblings);
         self.join.add(&object, &held.seen);
-        self.heard.push(HeardFrom { node, seen: held.seen, shown });
+        let heard = HeardFrom { node, seen: held.seen, shown };
+        if let Some(mut confirming) = self.confirming.take() {
+            self.judge(ctx, &mut confirming, &heard);
+            self.confirming = Some(confirming);
+        }
+        self.heard.push(heard);
         Ok(())
     }
 
@@ -272,7 +290,7 @@ impl GetOp {
         if !self.answered {
             match self.tracker.verdict() {
                 Verdict::Pending => {}
-                Verdict::Met => self.answer_met(ctx),
+                Verdict::Met => self.on_met(ctx),
                 Verdict::Lost if self.asked.is_complete() => self.answer_lost(ctx),
                 // Decided, but who else answers in a moment belongs in the account of it.
                 Verdict::Lost => {
@@ -287,10 +305,62 @@ impl GetOp {
         Step::Wait
     }
 
-    fn answer_met(&mut self, ctx: &mut Ctx<'_>) {
+    /// Enough have answered: so does it, if r replicas hold what it returns or nobody asked for that.
+    fn on_met(&mut self, ctx: &mut Ctx<'_>) {
+        let confirming = match self.confirming.take() {
+            Some(confirming) => confirming,
+            None => {
+                let (object, done) = self.settle(ctx);
+                if !self.blocking {
+                    return self.answer(ctx, done);
+                }
+                self.confirm(ctx, object, done)
+            }
+        };
+        let got = self.holders(ctx, &confirming);
+        if got >= self.need.r {
+            let done = GetDone { answers: self.asked.answers(), ..confirming.done };
+            return self.answer(ctx, done);
+        }
+        let hopeless = self.asked.is_complete() && confirming.is_complete();
+        if hopeless {
+            self.fail(ctx, QuorumKind::R, self.need.r, got);
+        }
+        self.confirming = Some(confirming);
+    }
+
+    /// How many of the replicas hold what is to be returned.
+    fn holders(&self, ctx: &mut Ctx<'_>, confirming: &Confirming) -> u8 {
+        let own = |a: &Answer| a.node == ctx.topology.node && a.outcome == Outcome::Answered;
+        let asked_here = self.asked.answers().iter().any(own);
+        confirming.holders() + u8::from(asked_here && confirming.is_here(ctx, self.shard))
+    }
+
+    /// Counts who holds `object`, and supplies who does not.
+    fn confirm(&self, ctx: &mut Ctx<'_>, object: Object, done: GetDone) -> Box<Confirming> {
+        let mut confirming = Confirming::new(done, object);
+        for heard in &self.heard {
+            self.judge(ctx, &mut confirming, heard);
+        }
+        Box::new(confirming)
+    }
+
+    fn judge(&self, ctx: &mut Ctx<'_>, confirming: &mut Confirming, heard: &HeardFrom) {
+        let left_ms = (self.deadline.saturating_sub(ctx.now.micros) / 1000).max(1) as u32;
+        confirming.judge(ctx, self.op, self.shard, heard, &self.records, left_ms);
+    }
+
+    fn answer(&mut self, ctx: &mut Ctx<'_>, done: GetDone) {
         self.answered = true;
         self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         ctx.counters.gets += 1;
+        // Late answers are listened to, but not at the price of holding values: repairs read them.
+        self.records.clear();
+        ctx.answer(self.reply_to, self.op, Message::GetDone(done));
+    }
+
+    /// What the answers so far add up to, and how that is told.
+    fn settle(&mut self, ctx: &mut Ctx<'_>) -> (Object, GetDone) {
         let object = self.known(ctx, true);
         let context = Context { seen: self.join.seen().clone(), hlc: self.join.hlc() };
         let siblings = object.versions().iter().map(|version| self.sibling(version)).collect();
@@ -299,9 +369,7 @@ impl GetOp {
             context: context.seal(&self.key, &ctx.topology.context_key).into(),
             answers: self.asked.answers(),
         };
-        // Late answers are listened to, but not at the price of holding values: repairs read them.
-        self.records.clear();
-        ctx.answer(self.reply_to, self.op, Message::GetDone(done));
+        (object, done)
     }
 
     /// What the answers add up to. Where the own copy has taken in all of them, it is that copy: it
@@ -356,49 +424,30 @@ impl GetOp {
     }
 
     fn answer_lost(&mut self, ctx: &mut Ctx<'_>) {
-        self.answered = true;
-        self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
+        if let Some(confirming) = self.confirming.take() {
+            let got = self.holders(ctx, &confirming);
+            return self.fail(ctx, QuorumKind::R, self.need.r, got);
+        }
         let (requirement, need, got) = shortfall(&self.tracker);
         let what = match requirement {
             Requirement::Primaries => QuorumKind::Pr,
             Requirement::Places | Requirement::Durable => QuorumKind::R,
         };
+        self.fail(ctx, what, need, got);
+    }
+
+    fn fail(&mut self, ctx: &mut Ctx<'_>, what: QuorumKind, need: u8, got: u8) {
+        self.answered = true;
+        self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         self.records.clear();
         let failure = Failure::QuorumNotMet { what, need, got, n: self.need.n };
         ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
     }
 
-    /// Sends every replica that answered the live records it has not seen, and where it shows a
-    /// write that was replaced under another dot, that dot's record too. Converged replicas get
-    /// nothing: a read of agreeing replicas writes nowhere.
+    /// Brings the replicas that answered up to date, now that nobody waits.
     fn repair(&mut self, ctx: &mut Ctx<'_>) {
         let object = self.known(ctx, false);
-        for HeardFrom { node, seen, shown } in core::mem::take(&mut self.heard) {
-            let Some(lane) = ctx.reach(node, self.shard) else { continue };
-            let live = object.versions().iter().flat_map(|version| version.dots.iter());
-            let mut missing: Vec<Dot> = live.copied().filter(|&dot| !seen.contains(dot)).collect();
-            let is_live = |write| object.versions().iter().any(|version| version.write == write);
-            for write in shown.into_iter().filter(|&write| !is_live(write)) {
-                // Best effort: storage that cannot say repairs nothing.
-                let known = ctx.store.request(self.shard, write).ok().flatten();
-                let dots = known.map(|entry| entry.dots).unwrap_or_default();
-                missing.extend(dots.into_iter().filter(|&dot| !seen.contains(dot)));
-            }
-            for dot in missing {
-                self.send_repair(ctx, lane, dot);
-            }
-        }
-    }
-
-    fn send_repair(&self, ctx: &mut Ctx<'_>, lane: PeerLane, dot: Dot) {
-        let record = match self.records.get(&dot) {
-            Some(record) => Some(record.clone()),
-            None => ctx.store.record(self.shard, dot).ok().flatten(),
-        };
-        let Some(Record { head, value }) = record else { return };
-        ctx.counters.repairs_sent += 1;
-        let shard = self.shard;
-        let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
-        ctx.ask(lane, NOBODY, 0, Message::Replicate(replicate));
+        let heard = core::mem::take(&mut self.heard);
+        read_repair::in_background(ctx, self.shard, &object, &heard, &self.records);
     }
 }

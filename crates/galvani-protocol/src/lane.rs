@@ -6,6 +6,7 @@
 //! returns (INV-2: a dot never leaves a node before its batch is safe).
 //! Next to read: `put.rs`, `get.rs`, `serve.rs`.
 
+use crate::budget::Budget;
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
 use crate::expired;
 use crate::handoff::fetch::FetchHintsOp;
@@ -54,6 +55,7 @@ pub struct Lane {
     origins: Origins,
     sync: AntiEntropy,
     handoff: Handoff,
+    read_repairs: Budget,
     counters: Counters,
     effects: Vec<Effect>,
     /// Operations started since the last commit, and who asked.
@@ -77,6 +79,7 @@ impl Lane {
         }
         let sync = AntiEntropy::new(config.limits.anti_entropy_ms, config.boot as u64);
         let handoff = Handoff::new((config.boot >> 64) as u64);
+        let read_repairs = Budget::new(config.limits.read_repairs_per_second);
         Lane {
             config,
             topology,
@@ -85,6 +88,7 @@ impl Lane {
             origins,
             sync,
             handoff,
+            read_repairs,
             counters: Counters::default(),
             effects: Vec::new(),
             started: Vec::new(),
@@ -339,6 +343,7 @@ impl Lane {
             sync: &mut self.sync,
             held: self.table.held(),
             handoff: &mut self.handoff,
+            read_repairs: &mut self.read_repairs,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
@@ -363,22 +368,29 @@ impl Lane {
             self.table.take(*op);
         }
         self.handoff.unsay();
+        let mut unread = Vec::new();
         for effect in &effects {
             let unsent = match effect {
                 Effect::Ask {
-                    id, message: Message::Compare(_) | Message::PullHints(_), ..
+                    id,
+                    message: Message::Compare(_) | Message::PullHints(_) | Message::Supply(_),
+                    ..
                 } => self.table.take(of_ask_id(*id).0),
                 Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
             };
             match unsent {
                 Some(Op::Compare(compare)) => compare.unsay(&mut self.sync),
                 Some(Op::FetchHints(fetch)) => fetch.unsay(&mut self.handoff),
+                // What it was to confirm may rest on this tick.
+                Some(Op::Get(get, _)) if !get.is_answered() => unread.push(get.reply_to()),
                 Some(_) | None => {}
             }
         }
         let mut kept: Vec<Effect> =
             effects.into_iter().filter_map(|effect| unsay_one(effect, &fresh, &error)).collect();
-        kept.extend(started.iter().map(|&(op, to)| {
+        let unread = unread.into_iter().map(|to| (NOBODY, to, AppliedOutcome::No));
+        let started = started.iter().map(|&(op, to)| (op, to, applied));
+        kept.extend(started.chain(unread).map(|(op, to, applied)| {
             let failure = Failure::Coordinator(error.clone());
             let failed = Failed { failure, applied, answers: Vec::new() };
             Effect::Answer { to, op, message: Message::Failed(failed) }

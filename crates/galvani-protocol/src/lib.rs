@@ -6,6 +6,7 @@
 //! (which only routes), then `put.rs`, `get.rs`, and `replica.rs`, the one place that changes a record.
 
 mod buckets;
+mod budget;
 pub mod effect;
 mod expired;
 mod explain;
@@ -18,6 +19,7 @@ mod list;
 mod ops;
 mod origins;
 mod put;
+mod read_repair;
 mod refuse;
 mod replica;
 mod route;

@@ -3,6 +3,7 @@
 //! An operation is a value in the lane's table; its asks carry `op * 16 + replica`, so an answer
 //! finds its operation without another table. Next to read: `put.rs`, `get.rs`.
 
+use crate::budget::Budget;
 use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
@@ -90,6 +91,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) origins: &'a mut Origins,
     pub(crate) sync: &'a mut AntiEntropy,
     pub(crate) handoff: &'a mut Handoff,
+    pub(crate) read_repairs: &'a mut Budget,
     /// Bytes of values that the lane's other operations hold.
     pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.

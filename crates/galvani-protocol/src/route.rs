@@ -142,6 +142,7 @@ fn start_bucket(ctx: &mut Ctx<'_>, op: u64, from: ReplyTo, bucket: CreateBucket)
 pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
     match message {
         Message::Replicate(replicate) => serve::on_replicate(ctx, from, replicate),
+        Message::Supply(supply) => serve::on_supply(ctx, from, supply),
         Message::Fetch(fetch) => serve::on_fetch(ctx, from, fetch),
         Message::FetchPage(fetch) => serve::on_fetch_page(ctx, from, fetch),
         Message::DefineBucket(bucket) => {

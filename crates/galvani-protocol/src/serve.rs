@@ -14,7 +14,7 @@ use galvani_model::store::StoreError;
 use galvani_model::version::Record;
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
-use galvani_wire::message::{Fetch, FetchPage, Held, HeldPage, Replicate, Replicated};
+use galvani_wire::message::{Fetch, FetchPage, Held, HeldPage, Replicate, Replicated, Supply};
 
 /// The operation number of a replica's answers: no operation of this lane.
 const REPLICA: u64 = 0;
@@ -26,10 +26,30 @@ pub(crate) fn on_replicate(ctx: &mut Ctx<'_>, from: ReplyTo, replicate: Replicat
     ctx.answer(from, REPLICA, Message::Replicated(Replicated { result }));
 }
 
+/// Takes all records of a supply in, and acks them as one.
+pub(crate) fn on_supply(ctx: &mut Ctx<'_>, from: ReplyTo, supply: Supply) {
+    let Supply { shard, heads, timeout_ms: _, values } = supply;
+    let records = heads.into_iter().zip(values).map(|(head, value)| Record { head, value });
+    let mut result = Ok(ctx.config.always_fsync);
+    for record in records {
+        // What was taken in before another record was refused stays: it is only not acked.
+        if let Err(error) = take_in_record(ctx, shard, record) {
+            result = Err(error);
+            break;
+        }
+    }
+    ctx.answer(from, REPLICA, Message::Replicated(Replicated { result }));
+}
+
 fn take_in(ctx: &mut Ctx<'_>, replicate: Replicate) -> Result<(), ReplicaError> {
     let Replicate { shard, head, fsync, timeout_ms: _, value } = replicate;
-    let policy = owned(ctx, shard, &head.key)?;
-    let record = Record { head, value };
+    take_in_record(ctx, shard, Record { head, value })?;
+    *ctx.fsync |= fsync;
+    Ok(())
+}
+
+fn take_in_record(ctx: &mut Ctx<'_>, shard: Shard, record: Record) -> Result<(), ReplicaError> {
+    let policy = owned(ctx, shard, &record.head.key)?;
     if !record.is_intact() || record.head.dot.counter == 0 {
         return Err(ReplicaError::Malformed);
     }
@@ -45,7 +65,6 @@ fn take_in(ctx: &mut Ctx<'_>, replicate: Replicate) -> Result<(), ReplicaError> 
         }
         Taken::Duplicate => ctx.counters.duplicates += 1,
     }
-    *ctx.fsync |= fsync;
     Ok(())
 }
 

@@ -79,7 +79,10 @@ impl Op {
         };
         match self {
             Op::Put(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
-            Op::Get(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
+            Op::Get(op, shard) => {
+                let lane = topology.lane_of(peer.node, shard.partition);
+                (lane == Some(peer)).then(|| op.waits_for(peer.node))?
+            }
             Op::List(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
             Op::Explain(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
             Op::Forward(_, to) => (*to == peer).then_some(0),

@@ -22,7 +22,10 @@ pub(crate) fn unsay_one(
         Effect::Ask { id, .. } if fresh.contains(&of_ask_id(id).0) => None,
         Effect::Answer { op, .. } if fresh.contains(&op) => None,
         // They may speak of what this tick staged; the lane asks again.
-        Effect::Ask { message: Message::Compare(_) | Message::PullHints(_), .. } => None,
+        Effect::Ask {
+            message: Message::Compare(_) | Message::PullHints(_) | Message::Supply(_),
+            ..
+        } => None,
         // A repair may carry what this tick staged.
         Effect::Ask { id, .. } if of_ask_id(id).0 == NOBODY => None,
         Effect::Answer { to, op, message } => {

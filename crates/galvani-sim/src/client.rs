@@ -106,7 +106,10 @@ impl World {
         let narrowed = dice.chance(100).then(|| dice.between(1, u64::from(n)) as u8);
         let of = narrowed.unwrap_or(n);
         let r = dice.chance(500).then(|| Quorum::Exactly(dice.between(1, u64::from(of)) as u8));
-        let options = ReadOptions { n: narrowed, r, pr: None, strict: dice.chance(200) };
+        let strict = dice.chance(200);
+        // Decided by the read's number, so that a seed's other draws stay what they are.
+        let blocking_repair = self.history.reads.len().is_multiple_of(5);
+        let options = ReadOptions { n: narrowed, r, pr: None, strict, blocking_repair };
         let timeout_ms = dice.pick(&[100, 400, 1_500]);
         let to = self.random_coordinator(key);
         self.read(Some(client), key, options, timeout_ms, to, then_write, false);
@@ -129,6 +132,9 @@ impl World {
         self.history.reads.push(Read { key, options, started, then_write, last, answered: false });
         self.coverage.add("reads", 1);
         let key = self.keys[key].key.clone();
+        let skips = self.mutant == Some(Mutant::SkipsConfirming);
+        let blocking_repair = options.blocking_repair && !skips;
+        let options = ReadOptions { blocking_repair, ..options };
         let message = Message::Get(Get { key, options, timeout_ms });
         self.call(client, Purpose::Read(number), to, message, timeout_ms);
         number

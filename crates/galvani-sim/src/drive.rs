@@ -265,6 +265,12 @@ impl World {
             self.coverage.add("hints.sent", 1);
             self.check_in_flight(&hint.record.head, from);
         }
+        if let Message::Supply(supply) = &message {
+            self.coverage.add("supplies.sent", 1);
+            for head in &supply.heads {
+                self.check_in_flight(head, from);
+            }
+        }
         if let Message::Replicate(replicate) = &message {
             self.coverage.add(if id < ASKS_PER_OP { "repairs.sent" } else { "replicates.sent" }, 1);
             self.check_in_flight(&replicate.head, from);

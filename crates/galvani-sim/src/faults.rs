@@ -232,6 +232,12 @@ impl World {
                 }
             }
         }
+        for read in &mut self.history.confirmed {
+            let clock = self.nodes[node].clock_on_disk(self.keys[read.key].shard);
+            if !read.dots.iter().all(|&dot| clock.contains(dot)) {
+                read.holders.remove(&node);
+            }
+        }
     }
 
     fn break_connections(&mut self, node: usize) {

@@ -4,7 +4,7 @@
 //! Next to read: `oracles/`.
 
 use crate::history::{CallEnd, Purpose};
-use crate::oracles::{answered, claims, denied, list, overlap, reads};
+use crate::oracles::{answered, claims, denied, list, monotone, overlap, reads};
 use crate::world::World;
 use galvani_model::version::Kind;
 use galvani_wire::Message;
@@ -129,6 +129,9 @@ impl World {
                 }
                 if let Err(why) = overlap::check(self, read, &seen) {
                     self.violate("read_your_quorum", why);
+                }
+                if let Err(why) = monotone::check(self, read, &seen) {
+                    self.violate("monotone_reads", why);
                 }
             }
             Err((oracle, why)) => self.violate(oracle, why),

@@ -79,6 +79,19 @@ pub(crate) struct Read {
     pub(crate) answered: bool,
 }
 
+/// An answered read that waited for its repairs.
+#[derive(Clone, Debug)]
+pub(crate) struct Confirmed {
+    pub(crate) read: usize,
+    pub(crate) key: usize,
+    /// The writes it showed, and their dots as shown.
+    pub(crate) writes: Vec<usize>,
+    pub(crate) dots: Vec<Dot>,
+    /// The nodes that held all of it then and still do.
+    pub(crate) holders: BTreeSet<usize>,
+    pub(crate) at: u64,
+}
+
 /// What a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -103,6 +116,7 @@ pub(crate) struct History {
     pub(crate) writes: Vec<Write>,
     pub(crate) reads: Vec<Read>,
     pub(crate) calls: Vec<Call>,
+    pub(crate) confirmed: Vec<Confirmed>,
     pub(crate) by_rid: BTreeMap<RequestId, usize>,
 }
 

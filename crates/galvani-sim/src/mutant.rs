@@ -67,6 +67,8 @@ mutants! {
     DuplicateAcks = "duplicate-acks",
     /// A replica tells of one sibling only, and that it has seen them all.
     OneSibling = "one-sibling",
+    /// A read that is to wait for its repairs does not.
+    SkipsConfirming = "skips-confirming",
     /// A client's retry is a new logical write.
     NewWritePerRetry = "new-write-per-retry",
     /// A write in doubt is answered as never stored.

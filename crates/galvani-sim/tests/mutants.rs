@@ -35,6 +35,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::DropsPulled
         | Mutant::HoldsNothing
         | Mutant::ReleasesEarly
+        | Mutant::SkipsConfirming
         | Mutant::AcksForOthers => 1..=10,
     }
 }
@@ -69,6 +70,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::EffectsFirst => &["durable_at_ack"],
         Mutant::NeverFsyncs | Mutant::HoldsNothing => &["durable_at_ack", "handed_over_durably"],
         Mutant::ReleasesEarly => &["handed_over_durably"],
+        Mutant::SkipsConfirming => &["monotone_reads"],
         Mutant::DuplicateAcks | Mutant::AcksForOthers => &["durable_at_ack"],
         Mutant::TornBatches => &["rows_add_up", "one_dot_one_record", "no_panic"],
         Mutant::PlainContexts => &["causality", "read_your_quorum"],

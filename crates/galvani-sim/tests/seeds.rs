@@ -48,8 +48,10 @@ const PROBES: &[&str] = &[
     "net.doubled",
     "net.lost",
     "net.peer_down",
+    "reads.confirmed",
     "reads.stale_alias",
     "siblings.read",
+    "supplies.sent",
     "writes.answered_maybe",
     "writes.with_aliases",
 ];

@@ -105,7 +105,7 @@ kinds! {
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
-    HintsPulled = 48, HintsWait = 49, Noted = 50,
+    HintsPulled = 48, HintsWait = 49, Noted = 50, Supply = 61,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -139,6 +139,7 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::SetFaults(m) => header(m, out),
         Message::FaultsSet(m) => header(m, out),
         Message::Replicate(m) => header(m, out),
+        Message::Supply(m) => header(m, out),
         Message::Replicated(m) => header(m, out),
         Message::Fetch(m) => header(m, out),
         Message::Fetched(m) => header(m, out),
@@ -163,6 +164,11 @@ fn put_body(message: &Message, out: &mut BytesMut) {
     match message {
         Message::Put(put) => out.put_slice(&put.value),
         Message::Replicate(replicate) => out.put_slice(&replicate.value),
+        Message::Supply(supply) => {
+            for value in &supply.values {
+                out.put_slice(value);
+            }
+        }
         Message::Hint(hint) => out.put_slice(&hint.record.value),
         Message::GetDone(done) => {
             for sibling in &done.siblings {
@@ -341,6 +347,11 @@ fn read_message(
         48 => Message::HintsPulled(read_hints(header, body)?),
         49 => Message::HintsWait(read(header)?),
         50 => Message::Noted,
+        61 => {
+            let mut supply: crate::message::Supply = read(header)?;
+            supply.values = read_values(&supply.heads, body)?;
+            Message::Supply(supply)
+        }
         _ => return Err(DecodeError::Unknown { kind, flags }),
     })
 }

@@ -204,7 +204,21 @@ pub struct Replicate {
     pub value: Bytes,
 }
 
-/// A replica took a record in, or had it already.
+/// What a replica was found to lack of one key, for it to take in before a read is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supply {
+    /// The shard.
+    pub shard: Shard,
+    /// The records without their values.
+    pub heads: Vec<RecordHead>,
+    /// Milliseconds after which the work is not worth doing.
+    pub timeout_ms: u32,
+    /// The values of `heads`, in the body.
+    #[serde(skip)]
+    pub values: Vec<Bytes>,
+}
+
+/// A replica took a record in, or had it already; or all records of a [`Supply`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replicated {
     /// Stored (true: fsynced), or why not.
@@ -438,6 +452,8 @@ pub enum Message {
     FaultsSet(Vec<LinkFaults>),
     /// See [`Replicate`].
     Replicate(Replicate),
+    /// See [`Supply`].
+    Supply(Supply),
     /// See [`Replicated`].
     Replicated(Replicated),
     /// See [`Fetch`].

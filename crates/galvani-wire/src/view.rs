@@ -45,6 +45,8 @@ pub struct Counters {
     pub expired: u64,
     /// Records sent to replicas that a read found lacking.
     pub repairs_sent: u64,
+    /// Times a read left what it found lacking to anti-entropy, for want of budget.
+    pub repairs_skipped: u64,
     /// Retries recognised as writes already taken in.
     pub retries_recognised: u64,
     /// Versions dropped because a bucket of policy `lww` keeps one.
@@ -82,6 +84,7 @@ impl Counters {
         self.refused += other.refused;
         self.expired += other.expired;
         self.repairs_sent += other.repairs_sent;
+        self.repairs_skipped += other.repairs_skipped;
         self.retries_recognised += other.retries_recognised;
         self.lww_discarded += other.lww_discarded;
         self.incarnations += other.incarnations;

@@ -19,7 +19,7 @@ use galvani_wire::message::{
     AskKnown, Compare, Compared, Comparison, CreateBucket, Explain, Explained, FAULT_LINKS_MAX,
     Failed, Fetch, FetchPage, Get, GetDone, Held, HeldPage, Hint, HintsPulled, HintsWait, Known,
     List, Message, Page, Pull, PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated,
-    SetFaults, Sibling,
+    SetFaults, Sibling, Supply,
 };
 use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
 use proptest::collection::vec;
@@ -99,7 +99,8 @@ fn client_messages() -> Vec<Message> {
         dw: Some(Quorum::Majority),
         strict: true,
     };
-    let read = ReadOptions { n: None, r: Some(Quorum::One), pr: None, strict: false };
+    let read =
+        ReadOptions { r: Some(Quorum::One), blocking_repair: true, ..ReadOptions::default() };
     let sibling = Sibling {
         dot: dot(1),
         kind: Kind::Put,
@@ -146,7 +147,8 @@ fn client_messages() -> Vec<Message> {
 /// Messages of listings, buckets and tools.
 fn tool_messages() -> Vec<Message> {
     let value = Bytes::from_static(b"milk\neggs");
-    let read = ReadOptions { n: None, r: Some(Quorum::One), pr: None, strict: false };
+    let read =
+        ReadOptions { r: Some(Quorum::One), blocking_repair: true, ..ReadOptions::default() };
     let shard = Shard { partition: Partition(5), n: 3 };
     let replicas = vec![
         ReplicaView {
@@ -219,7 +221,15 @@ fn all_messages() -> Vec<Message> {
     let mut all = client_messages();
     all.extend(tool_messages());
     all.extend(peer_messages());
+    all.push(supply());
     all
+}
+
+fn supply() -> Message {
+    let value = Bytes::from_static(b"milk\neggs");
+    let shard = Shard { partition: Partition(5), n: 3 };
+    let (heads, values) = (vec![head(&value), head(&value)], vec![value.clone(), value]);
+    Message::Supply(Supply { shard, heads, timeout_ms: 10, values })
 }
 
 fn peer_messages() -> Vec<Message> {
@@ -347,7 +357,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 36);
+    assert_eq!(kinds.len(), 37);
 }
 
 #[test]

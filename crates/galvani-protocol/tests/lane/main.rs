@@ -4,4 +4,5 @@
 
 mod bench;
 mod handoff;
+mod read_repair;
 mod requests;

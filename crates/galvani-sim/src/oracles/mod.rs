@@ -12,6 +12,7 @@ pub(crate) mod digest;
 pub(crate) mod handed;
 pub(crate) mod kept;
 pub(crate) mod list;
+pub(crate) mod monotone;
 pub(crate) mod overlap;
 pub(crate) mod reads;
 pub(crate) mod same;

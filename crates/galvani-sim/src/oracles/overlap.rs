@@ -12,9 +12,7 @@ use crate::world::World;
 pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), String> {
     let asked = &world.history.reads[read];
     let info = &world.keys[asked.key];
-    let n = asked.options.n.unwrap_or(info.props.n);
-    let default = info.props.r.resolve(n).unwrap_or(n);
-    let r = asked.options.r.and_then(|r| r.resolve(n)).unwrap_or(default);
+    let (n, r) = quorum(world, read);
     let replicas = &info.owners[..usize::from(n)];
     for (number, write) in world.history.writes.iter().enumerate() {
         let before = write.acked_at.is_some_and(|acked| acked <= asked.started);
@@ -37,4 +35,13 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// How many replicas a read asked, and how many had to answer.
+pub(crate) fn quorum(world: &World, read: usize) -> (u8, u8) {
+    let asked = &world.history.reads[read];
+    let props = &world.keys[asked.key].props;
+    let n = asked.options.n.unwrap_or(props.n);
+    let default = props.r.resolve(n).unwrap_or(n);
+    (n, asked.options.r.and_then(|r| r.resolve(n)).unwrap_or(default))
 }

@@ -176,6 +176,7 @@ impl Script {
             r: words.optional("r")?,
             pr: words.optional("pr")?,
             strict: words.flag("strict"),
+            blocking_repair: words.flag("blocking"),
         };
         let to = self.lane(words, key)?;
         let world = self.world()?;

@@ -131,12 +131,24 @@ pub(crate) struct Get {
     /// Write the context to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) context_out: Option<PathBuf>,
+    /// When replicas that lack what is found get it.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = RepairWhen::Background)]
+    pub(crate) repair: RepairWhen,
     #[command(flatten)]
     pub(crate) read: ReadQuorum,
     #[command(flatten)]
     pub(crate) copies: Copies,
     #[command(flatten)]
     pub(crate) bucket: InBucket,
+}
+
+/// When a read repairs replicas that lack what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RepairWhen {
+    /// After the answer.
+    Background,
+    /// Before it: r replicas hold what is shown, so no later majority read shows less.
+    Blocking,
 }
 
 /// Arguments of `del`.

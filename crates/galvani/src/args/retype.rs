@@ -6,7 +6,8 @@
 use crate::args::bench::Bench;
 use crate::args::bucket::{Create, Policy};
 use crate::args::data::{
-    Copies, Del, Export, Get, Import, InBucket, Ls, Put, ReadQuorum, Update, WriteQuorum,
+    Copies, Del, Export, Get, Import, InBucket, Ls, Put, ReadQuorum, RepairWhen, Update,
+    WriteQuorum,
 };
 use crate::args::line::Line;
 use crate::args::{Format, Global};
@@ -131,6 +132,7 @@ impl Get {
             .place(&self.key)
             .given("--siblings", self.siblings.map(word))
             .path("--context-out", self.context_out.as_ref())
+            .given("--repair", other(self.repair, RepairWhen::Background).map(word))
             .reading(&self.read)
             .copies(&self.copies)
             .bucket(&self.bucket)

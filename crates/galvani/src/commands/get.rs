@@ -3,7 +3,7 @@
 //! For people: the value and a newline. `-o raw`: exact bytes. `-o json`: values, context and who
 //! answered. Siblings are never picked from: exit 4 names the ways out.
 
-use crate::args::data::{Get, SiblingsAs};
+use crate::args::data::{Get, RepairWhen, SiblingsAs};
 use crate::commands::put::save_context;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
@@ -25,6 +25,9 @@ pub(crate) async fn run(app: &App, args: Get) -> Done {
     let mut get = options::read(get, args.copies, args.read).timeout(session.time.left());
     if args.copies.strict {
         get = get.strict();
+    }
+    if args.repair == RepairWhen::Blocking {
+        get = get.blocking_repair();
     }
     let read = get.await.map_err(|error| client::report(&error, &retype))?;
     let took = began.elapsed();

@@ -293,6 +293,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                     "quorum_failures": counters.quorum_failures,
                     "refused": counters.refused,
                     "repairs_sent": counters.repairs_sent,
+                    "repairs_skipped": counters.repairs_skipped,
                     "retries_recognised": counters.retries_recognised,
                     "lww_discarded": counters.lww_discarded,
                     "incarnations": counters.incarnations,

@@ -1,0 +1,157 @@
+//! Read repair one step at a time: in the background within its budget, or before the answer.
+
+use crate::bench::{Bench, answers, failure, get, put};
+use bytes::Bytes;
+use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_model::version::{DotSet, Record};
+use galvani_protocol::{Effect, Input, PeerLane};
+use galvani_storage::engine::FailKind;
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
+use galvani_wire::message::{GetDone, Held, Replicated};
+
+/// A lane that holds one write which nobody else has heard of.
+fn with_a_write(limits: Limits) -> (Bench, Key, Record) {
+    let mut bench = Bench::new(limits);
+    let key = bench.key(true);
+    bench.request(false, put(key.clone(), 1, 1));
+    let head = bench.tick().into_iter().find_map(|effect| match effect {
+        Effect::Ask { message: Message::Replicate(replicate), .. } => Some(replicate.head),
+        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+    });
+    let record = Record { head: head.expect("replicated"), value: Bytes::from_static(b"v") };
+    (bench, key, record)
+}
+
+fn blocking(message: Message) -> Message {
+    let Message::Get(mut get) = message else { panic!("only reads wait: {message:?}") };
+    get.options.blocking_repair = true;
+    Message::Get(get)
+}
+
+/// The asks of a tick that are what `wanted` says.
+fn asked(effects: &[Effect], wanted: fn(&Message) -> bool) -> Vec<(PeerLane, u64)> {
+    let ask = |effect: &Effect| match effect {
+        Effect::Ask { to, id, message, .. } if wanted(message) => Some((*to, *id)),
+        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+    };
+    effects.iter().filter_map(ask).collect()
+}
+
+fn is_fetch(message: &Message) -> bool {
+    matches!(message, Message::Fetch(_))
+}
+
+fn is_supply(message: &Message) -> bool {
+    matches!(message, Message::Supply(_))
+}
+
+fn is_repair(message: &Message) -> bool {
+    matches!(message, Message::Replicate(replicate) if replicate.timeout_ms == 0)
+}
+
+fn holds_nothing() -> Message {
+    Message::Fetched(Ok(Held {
+        versions: Vec::new(),
+        seen: DotSet::new(),
+        heads: Vec::new(),
+        values: Vec::new(),
+    }))
+}
+
+fn done(effects: &[Effect]) -> &GetDone {
+    match answers(effects)[..] {
+        [Message::GetDone(done)] => done,
+        ref other => panic!("one answer is expected: {other:?}"),
+    }
+}
+
+#[test]
+fn a_blocking_read_is_answered_when_r_replicas_hold_what_it_shows() {
+    let (mut bench, key, record) = with_a_write(Limits::default());
+    bench.request(false, blocking(get(key, 2)));
+    let fetches = asked(&bench.tick(), is_fetch);
+    bench.handle(Input::Reply { id: fetches[0].1, message: holds_nothing() });
+    let effects = bench.tick();
+    assert!(answers(&effects).is_empty(), "only one replica holds it");
+    let supplies = asked(&effects, is_supply);
+    assert_eq!(supplies.len(), 1);
+    assert_eq!(supplies[0].0, fetches[0].0, "who lacks it is supplied");
+    let took = Message::Replicated(Replicated { result: Ok(false) });
+    bench.handle(Input::Reply { id: supplies[0].1, message: took });
+    let effects = bench.tick();
+    assert_eq!(done(&effects).siblings[0].dot, record.head.dot);
+}
+
+#[test]
+fn replicas_that_agree_are_not_written_to_and_cost_no_second_round() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    bench.request(false, blocking(get(key, 2)));
+    let fetches = asked(&bench.tick(), is_fetch);
+    bench.handle(Input::Reply { id: fetches[0].1, message: holds_nothing() });
+    let effects = bench.tick();
+    assert!(done(&effects).siblings.is_empty());
+    assert!(asked(&effects, is_supply).is_empty());
+}
+
+#[test]
+fn a_blocking_read_whose_repairs_fail_says_so() {
+    let (mut bench, key, _) = with_a_write(Limits::default());
+    bench.request(false, blocking(get(key, 2)));
+    let fetches = asked(&bench.tick(), is_fetch);
+    for (_, id) in &fetches {
+        bench.handle(Input::Reply { id: *id, message: holds_nothing() });
+    }
+    let supplies = asked(&bench.tick(), is_supply);
+    assert_eq!(supplies.len(), 2);
+    let full = Message::Replicated(Replicated { result: Err(ReplicaError::DiskFull) });
+    bench.handle(Input::Reply { id: supplies[0].1, message: full.clone() });
+    // The answer comes twice: it is still one replica's.
+    bench.handle(Input::Reply { id: supplies[0].1, message: full });
+    assert!(answers(&bench.tick()).is_empty(), "the other may take it in yet");
+    bench.handle(Input::PeerDown(supplies[1].0));
+    let expected = Failure::QuorumNotMet { what: QuorumKind::R, need: 2, got: 1, n: 3 };
+    assert_eq!(failure(&bench.tick()), (expected, AppliedOutcome::No));
+}
+
+#[test]
+fn nothing_of_a_failed_tick_is_supplied() {
+    let (mut bench, key, _) = with_a_write(Limits::default());
+    bench.request(false, blocking(get(key.clone(), 2)));
+    let fetches = asked(&bench.tick(), is_fetch);
+    bench.handle(Input::Reply { id: fetches[0].1, message: holds_nothing() });
+    // The same tick stages a write, so that its commit can fail.
+    bench.request(false, put(key, 2, 1));
+    bench.engine.fail_next_commits([FailKind::IoLost]);
+    let effects = bench.tick();
+    assert!(asked(&effects, is_supply).is_empty());
+    let failures = answers(&effects);
+    assert_eq!(failures.len(), 2, "the write and the read: {failures:?}");
+    assert!(failures.iter().all(|m| matches!(m, Message::Failed(_))));
+    assert_eq!(bench.lane.inflight(), 0);
+}
+
+#[test]
+fn what_is_beyond_the_budget_is_left_to_anti_entropy() {
+    let limits = Limits { read_repairs_per_second: 1, ..Limits::default() };
+    let (mut bench, key, _) = with_a_write(limits);
+    let mut sent = 0;
+    for _ in 0..3 {
+        bench.request(false, get(key.clone(), 1));
+        for (_, id) in asked(&bench.tick(), is_fetch) {
+            bench.handle(Input::Reply { id, message: holds_nothing() });
+        }
+        sent += asked(&bench.tick(), is_repair).len();
+    }
+    assert_eq!(sent, 1);
+    assert!(bench.lane.counters().repairs_skipped >= 3);
+    assert!(!bench.lane.is_settled(), "the shard is to be compared");
+    bench.now.micros += 1_000_000;
+    bench.request(false, get(key, 1));
+    for (_, id) in asked(&bench.tick(), is_fetch) {
+        bench.handle(Input::Reply { id, message: holds_nothing() });
+    }
+    assert_eq!(asked(&bench.tick(), is_repair).len(), 1, "a second later there is budget again");
+}

@@ -1,0 +1,56 @@
+//! A blocking read is answered only once r replicas hold what it shows; so where two reads must meet,
+//! the later one shows that, or what replaced it.
+//!
+//! Asked of the disks when the answer is heard. Owners that lost data since the read began are
+//! subtracted; those that lose it afterwards are taken off the confirmed read.
+
+use crate::history::Confirmed;
+use crate::ledger::covers_any;
+use crate::oracles::overlap;
+use crate::oracles::reads::Seen;
+use crate::world::World;
+use std::collections::BTreeSet;
+
+/// Checks an answered read against earlier confirmed ones, and notes it if it is one.
+pub(crate) fn check(world: &mut World, read: usize, seen: &Seen) -> Result<(), String> {
+    let asked = &world.history.reads[read];
+    let (key, started) = (asked.key, asked.started);
+    let (n, r) = overlap::quorum(world, read);
+    let info = &world.keys[key];
+    let replicas = &info.owners[..usize::from(n)];
+    for earlier in world.history.confirmed.iter().filter(|earlier| earlier.key == key) {
+        let holders = replicas.iter().filter(|node| earlier.holders.contains(node)).count();
+        let must_meet = holders + usize::from(r) > usize::from(n);
+        if earlier.at > started || !must_meet || info.is_lww() {
+            continue;
+        }
+        let covered =
+            |write: &&usize| covers_any(&seen.context, &world.history.writes[**write].dots);
+        if let Some(write) = earlier.writes.iter().find(|write| !covered(write)) {
+            return Err(format!(
+                "read {read} (r={r} of {n}) misses write {write}, which read {} confirmed on {:?}",
+                earlier.read, earlier.holders
+            ));
+        }
+    }
+    if !asked.options.blocking_repair {
+        return Ok(());
+    }
+    let dots: Vec<_> = seen.writes.values().copied().collect();
+    let holds = |node: &&usize| {
+        let clock = world.nodes[**node].clock_on_disk(info.shard);
+        dots.iter().all(|&dot| clock.contains(dot))
+    };
+    let holders: BTreeSet<usize> = replicas.iter().filter(holds).copied().collect();
+    let lost = |node: &&usize| {
+        !holders.contains(node) && world.nodes[**node].lost_data_at >= Some(started)
+    };
+    let excused = replicas.iter().filter(lost).count();
+    if holders.len() + excused < usize::from(r) {
+        return Err(format!("blocking read {read} (r={r} of {n}) shows what {holders:?} hold"));
+    }
+    world.coverage.add("reads.confirmed", 1);
+    let writes = seen.writes.keys().copied().collect();
+    world.history.confirmed.push(Confirmed { read, key, writes, dots, holders, at: world.now });
+    Ok(())
+}
