@@ -14,9 +14,11 @@ pub fn galvani() -> &'static Path {
 }
 
 fn build() -> PathBuf {
-    // TARGET/PROFILE/deps/THIS_TEST
+    // TARGET/PROFILE/deps/THIS_TEST, or TARGET/PROFILE/THIS_PROGRAM
     let test = std::env::current_exe().expect("a test knows its own file");
-    let profile_dir = test.ancestors().nth(2).expect("cargo runs tests from TARGET/PROFILE/deps");
+    let dir = test.parent().expect("a file is in a folder");
+    let profile_dir = if dir.ends_with("deps") { dir.parent() } else { Some(dir) };
+    let profile_dir = profile_dir.expect("cargo runs tests from TARGET/PROFILE/deps");
     let target_dir = profile_dir.parent().expect("a profile's folder is in the target folder");
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",

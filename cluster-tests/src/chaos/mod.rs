@@ -1,0 +1,100 @@
+//! A long run of real processes under random faults, and a verdict on its whole history.
+//!
+//! Many clients read and write shared keys (`workers.rs`) while nodes and links break and disks are
+//! lost (`nemesis.rs`). What everyone did and had seen is kept (`ledger.rs`) and held against the
+//! rules (`judge.rs`): while it goes on for what reads show, and whenever all owners agree
+//! (`settle.rs`) for what is there. `cargo run --release -p galvani-cluster-tests --bin chaos`.
+
+pub mod judge;
+pub mod ledger;
+pub mod nemesis;
+pub mod report;
+pub mod settle;
+pub mod workers;
+
+pub use judge::{Violation, What};
+pub use nemesis::Fault;
+pub use report::Report;
+
+use crate::cluster::Cluster;
+use crate::history::Fate;
+use ledger::Ledger;
+use nemesis::Nemesis;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use workers::{Crowd, Field};
+
+/// What a run is like.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which faults come in which order, and what clients do.
+    pub seed: u64,
+    /// Nodes of the cluster, 3 to 9; three copies of each key.
+    pub nodes: u8,
+    /// Clients at work at once.
+    pub clients: usize,
+    /// How long things are broken.
+    pub time: Duration,
+    /// Average pause of a client between requests.
+    pub think: Duration,
+    /// What may break.
+    pub faults: Vec<Fault>,
+}
+
+/// Starts a cluster, breaks it, mends it, and judges.
+pub fn run(settings: &Settings) -> Report {
+    let nodes = settings.nodes.to_string();
+    let cluster = Cluster::with(&["-n", &nodes, "--lanes", "1"]);
+    let handles: Vec<_> = (0..settings.clients.div_ceil(CLIENTS_PER_HANDLE))
+        .map(|index| {
+            let near = &cluster.nodes()[index % cluster.nodes().len()];
+            let builder = cluster.builder().zone(&near.zone).timeout(CALL);
+            cluster.block_on(builder.connect()).expect("the cluster runs")
+        })
+        .collect();
+    let judge = cluster.client();
+    let ledger = Ledger::new(settings.seed, judge.cluster().layout.n());
+    let field = Arc::new(Field::new(ledger, settings.think));
+    let began = Instant::now();
+    let crowd = Crowd::start(cluster.runtime(), &field, &handles, settings.clients, settings.seed);
+    let mut nemesis = Nemesis::new(&cluster, &judge, &field, &settings.faults, settings.seed);
+    nemesis.run(settings.time);
+    let healed = Instant::now();
+    let tally = cluster.block_on(crowd.stop());
+    let mut violations = field.violations();
+    let mut converged = None;
+    if violations.is_empty() {
+        match settle::settle(&cluster, &judge, &field, field.ledger.keys()) {
+            Ok(_) => converged = Some(healed.elapsed()),
+            Err(found) => violations.extend(found),
+        }
+    }
+    let stories = violations.iter().take(STORIES).map(|violation| {
+        let explained = match violation.key.is_empty() {
+            true => String::new(),
+            false => cluster.run(&["explain", &violation.key]).to_string(),
+        };
+        format!("{}{explained}", field.ledger.story(&violation.key))
+    });
+    Report {
+        settings: settings.clone(),
+        took: began.elapsed(),
+        tally,
+        keys: field.ledger.keys().len(),
+        acked: field.ledger.count(Fate::Acked),
+        excused: field.ledger.excused(),
+        half_replaced: field.ledger.half_replaced(),
+        faults: nemesis.done.clone(),
+        agreed: nemesis.agreed.clone(),
+        converged,
+        stories: stories.collect(),
+        violations,
+    }
+}
+
+/// The time of one call of a client.
+const CALL: Duration = Duration::from_secs(2);
+/// Clients that share links.
+const CLIENTS_PER_HANDLE: usize = 4;
+/// Keys whose whole story is told when something is wrong.
+const STORIES: usize = 3;

@@ -1,0 +1,23 @@
+//! A short run of everything that breaks, with the verdict of the whole history.
+
+use galvani_cluster_tests::chaos::{Fault, Settings, run};
+use std::time::Duration;
+
+#[test]
+fn half_a_minute_of_random_faults_loses_and_invents_nothing() {
+    let settings = Settings {
+        seed: 20,
+        nodes: 5,
+        clients: 24,
+        time: Duration::from_secs(30),
+        // A debug build shares its cores with other tests.
+        think: Duration::from_millis(60),
+        faults: Fault::ALL.to_vec(),
+    };
+    let report = run(&settings);
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+    assert!(report.acked > 300 && report.tally.reads > 200, "hardly any load: {report}");
+    let kinds = report.faults.len();
+    assert!(kinds >= 3, "hardly any faults: {report}");
+}
