@@ -29,10 +29,14 @@ pub(crate) async fn run(app: &App, args: Del) -> Done {
             if !args.yes && !confirmed(app, &args, prefix)? {
                 return Ok(Exit::Refused);
             }
-            let session = app.connect_with(app.timeout(), RETRIES).await?;
+            let session = app.connect_with(app.timeout(), RETRIES).await;
+            let session = session.map_err(Report::never_sent)?;
             by_prefix(app, &session, &args, prefix.clone()).await
         }
-        None => several(app, &app.connect().await?, &args, context).await,
+        None => {
+            let session = app.connect().await.map_err(Report::never_sent)?;
+            several(app, &session, &args, context).await
+        }
     }
 }
 
@@ -80,7 +84,8 @@ async fn one(
         None => {
             let get = options::read(bucket.get(key.clone()), args.copies, args.read);
             let get = get.timeout(time.left());
-            let read = get.await.map_err(|error| client::report(&error, &retype))?;
+            let read = get.await;
+            let read = read.map_err(|error| client::report(&error, &retype).never_sent())?;
             if read.values().next().is_none() {
                 return Ok(None);
             }

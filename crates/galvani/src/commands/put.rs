@@ -35,7 +35,7 @@ pub(crate) async fn run(app: &App, args: Put) -> Done {
     let given = args.value.clone().map(value_of).transpose()?;
     let token = args.context.as_deref().map(|text| token(text, app, &args.bucket, &args.key));
     let token = token.transpose()?;
-    let session = app.connect().await?;
+    let session = app.connect().await.map_err(Report::never_sent)?;
     let bucket = &args.bucket.bucket;
     let retype = options::retype(app, "put", bucket, &args.key, args.line());
     let began = Instant::now();
@@ -68,7 +68,7 @@ async fn read(session: &Session, args: &Put, retype: &Retype) -> Result<Read, Re
     let get = session.bucket(&args.bucket).get(args.key.clone());
     let get = options::read(get, args.copies, args.read).timeout(session.time.left());
     get.await.map_err(|error| {
-        let report = client::report(&error, retype);
+        let report = client::report(&error, retype).never_sent();
         let blind = retype.line.clone().without("-r").without("--pr").flag("--blind", true);
         match error.is_retryable() && args.take.is_none() {
             true => {

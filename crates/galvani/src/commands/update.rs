@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// Updates the key.
 pub(crate) async fn run(app: &App, args: Update) -> Done {
-    let session = app.connect().await?;
+    let session = app.connect().await.map_err(Report::never_sent)?;
     let bucket = &args.bucket.bucket;
     let retype = options::retype(app, "update", bucket, &args.key, args.line());
     let began = Instant::now();
@@ -68,7 +68,8 @@ async fn one_round(
 ) -> Result<Written, Report> {
     let bucket = session.bucket(&args.bucket);
     let get = options::read(bucket.get(args.key.clone()), args.copies, args.read);
-    let read = get.timeout(time.left()).await.map_err(|error| client::report(&error, retype))?;
+    let read = get.timeout(time.left()).await;
+    let read = read.map_err(|error| client::report(&error, retype).never_sent())?;
     let began = Instant::now();
     let value = merged(args, &read).await?;
     time.extend(began.elapsed());

@@ -230,9 +230,10 @@ fn with_all_others(local: &Local, name: &str, fault: &LinkFaults) -> Result<Want
     let links: Vec<_> = others.map(|node| (node.name.clone(), fault.clone())).collect();
     if links.is_empty() {
         let what = format!("cluster {} has one node: it has no link to break", local.memory.name);
-        return Err(Report::new(Exit::Refused, what)
-            .why("nothing was changed")
-            .next("try", format!("galvani dev -d -n 3 --name {}-3", local.memory.name)));
+        return Err(Report::new(Exit::Refused, what).why("nothing was changed").next(
+            "try",
+            format!("galvani dev -d -n 3 --name {}-3 --ports auto", local.memory.name),
+        ));
     }
     Ok(Wanted::from([(name.to_owned(), links)]))
 }

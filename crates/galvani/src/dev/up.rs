@@ -4,6 +4,7 @@
 //! `-d` it leaves them running. Ports are chosen once and kept, as the data is.
 
 use crate::args::dev::{Ports, Up};
+use crate::args::line::Line;
 use crate::commands::{Done, block_on};
 use crate::connect::App;
 use crate::context::check_name;
@@ -154,15 +155,17 @@ fn fits(local: &Local, args: &Up) -> Result<(), Report> {
         Some(n) if usize::from(n) != have => {
             let what = format!("cluster {name} exists and has {have} nodes, not {n}");
             Err(Report::new(Exit::Refused, what).why("nothing was changed").next_line(vec![
-                (
-                    "try",
-                    args.line().without("--dir").with("--name", format!("{name}-{n}")).to_string(),
-                ),
+                ("try", beside(args, &format!("{name}-{n}")).to_string()),
                 ("or remove it:", args.which.line("dev destroy").to_string()),
             ]))
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// The same command for another cluster, whose ports are not those of this one.
+fn beside(args: &Up, name: &str) -> Line {
+    args.line().without("--dir").with("--name", name).with("--ports", "auto")
 }
 
 fn note_ignored(app: &App, args: &Up) {

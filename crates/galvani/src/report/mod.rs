@@ -66,6 +66,14 @@ impl Report {
         self
     }
 
+    /// For a command that writes, when it failed before anything was sent.
+    pub(crate) fn never_sent(self) -> Report {
+        match self.fields.contains_key("applied") {
+            true => self,
+            false => self.field("applied", "no"),
+        }
+    }
+
     /// What failed.
     pub(crate) fn what(&self) -> &str {
         &self.what
