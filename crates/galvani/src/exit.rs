@@ -22,7 +22,7 @@ pub(crate) enum Exit {
     Refused,
     /// On some replicas, may spread.
     Unknown,
-    /// A read that did not get its answers in time.
+    /// A read that did not get its answers in time, or a wait that was in vain.
     TimedOut,
     /// No server reachable.
     NoServer,
@@ -82,7 +82,7 @@ impl Exit {
             Exit::Unknown => {
                 "unknown: on some replicas, may spread; repeating is safe unless blind"
             }
-            Exit::TimedOut => "a read did not get its answers in time",
+            Exit::TimedOut => "in time, a read got no answers or what was waited for did not come",
             Exit::NoServer => "no server reachable",
             Exit::NotTrusted => "TLS, identity or permission",
             Exit::Interrupted => "Ctrl-C",

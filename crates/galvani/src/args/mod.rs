@@ -14,6 +14,7 @@ pub(crate) mod line;
 pub(crate) mod retype;
 pub(crate) mod see;
 pub(crate) mod value;
+pub(crate) mod wait;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -134,6 +135,8 @@ pub(crate) enum Command {
     Export(data::Export),
     /// How the cluster is and what it can still lose.
     Status(see::Status),
+    /// Wait until the cluster is ready, settled, free of hints, ...
+    Wait(wait::Wait),
     /// Where a key lives and what each replica holds of it.
     Explain(see::Explain),
     /// What n, r and w promise.
@@ -171,6 +174,7 @@ impl Command {
             Command::Import(_) => "import",
             Command::Export(_) => "export",
             Command::Status(_) => "status",
+            Command::Wait(_) => "wait",
             Command::Explain(_) => "explain",
             Command::Quorum(_) => "quorum",
             Command::Bench(_) => "bench",

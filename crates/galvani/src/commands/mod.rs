@@ -23,6 +23,7 @@ mod server;
 mod status;
 mod update;
 mod version;
+mod wait;
 
 use crate::args::{Cli, Command};
 use crate::connect::App;
@@ -71,6 +72,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Import(args) => block_on(import::run(&app, args)),
         Command::Export(args) => block_on(export::run(&app, args)),
         Command::Status(args) => block_on(status::run(&app, args)),
+        Command::Wait(args) => block_on(wait::run(&app, args)),
         Command::Explain(args) => block_on(explain::run(&app, args)),
         Command::Bench(args) => block_on(bench::run(&app, args)),
         Command::Cluster(args) => cluster::run(&app, args),

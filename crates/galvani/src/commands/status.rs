@@ -44,7 +44,7 @@ async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
 
 /// What bucket `default` can still bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Safety {
+pub(crate) struct Safety {
     n: u8,
     r: u8,
     w: u8,
@@ -57,7 +57,8 @@ struct Safety {
 }
 
 impl Safety {
-    fn of(view: &ClusterView, reports: &[NodeReport]) -> Safety {
+    /// Counted on the layout and on who answers.
+    pub(crate) fn of(view: &ClusterView, reports: &[NodeReport]) -> Safety {
         let up = reports.iter().filter(|report| report.status.is_ok()).map(|report| report.id);
         let up: BTreeSet<NodeId> = up.collect();
         let props = view.buckets.get(&BucketName::default_bucket());
@@ -79,6 +80,11 @@ impl Safety {
             }
         }
         safety
+    }
+
+    /// Partitions where too few owners answer for r and w.
+    pub(crate) fn lost(&self) -> usize {
+        self.lost
     }
 
     fn words(&self) -> String {

@@ -74,6 +74,11 @@ impl Report {
         }
     }
 
+    /// Whether a field for scripts has this value.
+    pub(crate) fn has(&self, name: &str, value: &str) -> bool {
+        self.fields.get(name).is_some_and(|field| field == value)
+    }
+
     /// What failed.
     pub(crate) fn what(&self) -> &str {
         &self.what

@@ -1,0 +1,191 @@
+//! `wait`: until the cluster is as somebody needs it, with a deadline, for scripts and people.
+//!
+//! Asks every node for its status again and again; a node that does not answer may hold or lack
+//! anything, so what is said of all nodes is not true then. A cluster that does not answer at all is
+//! waited for as well. Says what is missing after two seconds, and again when that changes.
+
+use crate::args::line::Line;
+use crate::args::wait::{Condition, Wait};
+use crate::commands::Done;
+use crate::commands::status::Safety;
+use crate::connect::{App, RETRIES, Session};
+use crate::exit::Exit;
+use crate::report::text::{Span, count};
+use crate::report::{Report, json};
+use galvani_client::{ClusterView, NodeReport, NodeStatus};
+use std::time::{Duration, Instant};
+
+/// Waits.
+pub(crate) async fn run(app: &App, args: Wait) -> Done {
+    let patience = args.patience.or(app.global.timeout).unwrap_or(PATIENCE);
+    let line = app.again(args.line());
+    let began = Instant::now();
+    let (mut session, mut calm_since) = (None, None);
+    let mut said = Said { at: began, missing: String::new() };
+    loop {
+        let left = patience.saturating_sub(began.elapsed());
+        let missing = look(app, &args, &mut session, &mut calm_since, left).await?;
+        let Some(missing) = missing else { return done(app, &args, began.elapsed()) };
+        if began.elapsed() + POLL >= patience {
+            return Err(not_so(app, &line, session.is_some(), &missing, began.elapsed()));
+        }
+        said.say(app, &missing, began);
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// One look; what is missing, if something is.
+async fn look(
+    app: &App,
+    args: &Wait,
+    session: &mut Option<Session>,
+    calm_since: &mut Option<Instant>,
+    left: Duration,
+) -> Result<Option<String>, Report> {
+    let session = match session {
+        Some(session) => session,
+        None => {
+            let time = REQUEST.min(left).max(POLL);
+            match app.connect_with(time, RETRIES).await {
+                Ok(connected) => session.insert(connected),
+                Err(report) if report.has("kind", "unreachable") => {
+                    return Ok(Some("any server to answer".to_owned()));
+                }
+                Err(report) => return Err(report),
+            }
+        }
+    };
+    let reports = session.client.status().await;
+    let view = session.client.cluster();
+    let missing = args.conditions.iter().find_map(|condition| {
+        let missing = missing(condition, &view, &reports)?;
+        Some(format!("{condition}: {missing}"))
+    });
+    if missing.is_some() {
+        *calm_since = None;
+        return Ok(missing);
+    }
+    // What a replica lacks it notices when it compares, not at once.
+    let since = *calm_since.get_or_insert_with(Instant::now);
+    let settling = args.conditions.contains(&Condition::Settled) && since.elapsed() < CALM;
+    Ok(settling.then(|| "settled: so far nothing is lacking, for three seconds".to_owned()))
+}
+
+/// What keeps a condition from being true.
+fn missing(condition: &Condition, view: &ClusterView, reports: &[NodeReport]) -> Option<String> {
+    match condition {
+        Condition::Ready => match Safety::of(view, reports).lost() {
+            0 => None,
+            lost => {
+                let silent = silent(reports).join(" ");
+                let lost = count(lost as u64, "partition");
+                Some(format!("{lost} without a quorum, no answer from {silent}"))
+            }
+        },
+        Condition::Up(nodes) => {
+            let up = reports.iter().filter(|report| report.status.is_ok()).count();
+            let all = reports.len();
+            ((up as u64) < u64::from(*nodes)).then(|| format!("{up} of {all} nodes answer"))
+        }
+        Condition::NodeUp(name) => {
+            let report = reports.iter().find(|report| report.name == *name);
+            match report.map(|report| &report.status) {
+                Some(Ok(_)) => None,
+                Some(Err(error)) => Some(error.to_string()),
+                None => Some(format!("the cluster has no node {name}")),
+            }
+        }
+        Condition::Hints(most) => over(reports, *most, "hint", |status| {
+            status.hints.values().map(|held| held.count).sum()
+        }),
+        Condition::Behind(most) => {
+            over(reports, *most, "shard behind", |status| u64::from(status.shards_behind))
+        }
+        Condition::Settled => apart(reports)
+            .or_else(|| missing(&Condition::Hints(0), view, reports))
+            .or_else(|| missing(&Condition::Behind(0), view, reports)),
+    }
+}
+
+fn silent(reports: &[NodeReport]) -> Vec<&str> {
+    let silent = reports.iter().filter(|report| report.status.is_err());
+    silent.map(|report| report.name.as_str()).collect()
+}
+
+/// A node that does not answer, or that does not reach another.
+fn apart(reports: &[NodeReport]) -> Option<String> {
+    if let Some(name) = silent(reports).first() {
+        return Some(format!("{name} does not answer"));
+    }
+    reports.iter().find_map(|report| {
+        let down = report.status.as_ref().map_or(0, |status| status.peers_down.len());
+        let peers = count(down as u64, "peer");
+        (down > 0).then(|| format!("{} does not reach {peers}", report.name))
+    })
+}
+
+/// Whether all nodes together have more than `most` of something, or one does not say.
+fn over(
+    reports: &[NodeReport],
+    most: u64,
+    what: &'static str,
+    figure: impl Fn(&NodeStatus) -> u64,
+) -> Option<String> {
+    if let Some(name) = silent(reports).first() {
+        return Some(format!("{name} does not answer"));
+    }
+    let figure = |report: &NodeReport| report.status.as_ref().map_or(0, &figure);
+    let all: u64 = reports.iter().map(figure).sum();
+    let each = reports.iter().filter(|report| figure(report) > 0);
+    let each = each.map(|report| format!("{} {}", report.name, count(figure(report), what)));
+    (all > most).then(|| each.collect::<Vec<_>>().join(", "))
+}
+
+/// What was said last.
+struct Said {
+    at: Instant,
+    missing: String,
+}
+
+impl Said {
+    fn say(&mut self, app: &App, missing: &str, began: Instant) {
+        let due = began.elapsed() >= TELL_AFTER && self.missing != missing;
+        if due && (self.missing.is_empty() || self.at.elapsed() >= TELL_AFTER) {
+            app.out.say(&format!("waiting for {missing}"));
+            (self.at, self.missing) = (Instant::now(), missing.to_owned());
+        }
+    }
+}
+
+fn done(app: &App, args: &Wait, took: Duration) -> Done {
+    let words: Vec<String> = args.conditions.iter().map(ToString::to_string).collect();
+    if app.out.is_json() {
+        let mut map = json::object("galvani.wait/1");
+        map.insert("for".to_owned(), words.into());
+        map.insert("ms".to_owned(), json::millis(took));
+        app.out.json(map)?;
+    } else if !app.out.quiet {
+        app.out.line(&format!("{} after {}", words.join(", "), Span(took)))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn not_so(app: &App, line: &Line, answered: bool, missing: &str, took: Duration) -> Report {
+    let exit = if answered { Exit::TimedOut } else { Exit::NoServer };
+    Report::new(exit, format!("wait: not so after {}", Span(took)))
+        .why(format!("waited for {missing}"))
+        .field("waited_for", missing)
+        .next_line(vec![
+            ("see", app.again(Line::new("status")).to_string()),
+            ("again", line.to_string()),
+        ])
+}
+
+/// How long, unless somebody says otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The time of one request.
+const REQUEST: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(100);
+const TELL_AFTER: Duration = Duration::from_secs(2);
+/// Owners that differ have compared by then (docs/guarantees.md, section 2).
+const CALM: Duration = Duration::from_secs(3);
