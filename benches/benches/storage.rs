@@ -67,7 +67,9 @@ fn stage(store: &mut impl Store, shard: Shard, record: galvani_model::version::R
     let mut digest = store.replica(shard).expect("readable").digest;
     digest.replace(before, object_digest(&record.head.key, &object));
     let request = RequestEntry { dots: [record.head.dot].into_iter().collect(), at_ms: 0 };
-    store.stage(Change { shard, record, object, request, own: None, digest }).expect("staged");
+    let policy = ConflictPolicy::Siblings;
+    let change = Change { shard, record, object, request, own: None, digest, policy };
+    store.stage(change).expect("staged");
 }
 
 fn main() {

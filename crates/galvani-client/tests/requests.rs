@@ -238,6 +238,8 @@ async fn status_is_partial_rather_than_late() {
             cpu_micros: 0,
             inflight: 0,
             shards_behind: 0,
+            tombstones: 0,
+            collection_waits: Default::default(),
             hints: Default::default(),
             peers_up: Vec::new(),
             peers_down: Vec::new(),

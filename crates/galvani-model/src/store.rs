@@ -5,7 +5,7 @@
 //! what was staged. The trait stands on this floor so that the machines (floor 3) and the storage
 //! (floor 3) need not know each other: `docs/decisions/0001-store-trait-floor.md`.
 
-use crate::bucket::BucketName;
+use crate::bucket::{BucketName, ConflictPolicy};
 use crate::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use crate::key::Key;
 use crate::version::{Digest, Dot, Object, PartitionClock, Record};
@@ -58,8 +58,11 @@ pub struct ReplicaState {
     pub own: Option<OwnOrigin>,
     /// Records taken in so far, in order of arrival: the next arrival's number.
     pub arrivals: u64,
-    /// The xor digest of every live object.
+    /// The xor digest of every live value.
     pub digest: Digest,
+    /// Dots of live tombstones that wait for collection: rows of their index.
+    #[serde(default)]
+    pub tombstones: u64,
 }
 
 /// What a replica remembers of a logical write, so that it knows a retry.
@@ -86,6 +89,9 @@ pub struct Change {
     pub own: Option<OwnOrigin>,
     /// The shard's digest after it.
     pub digest: Digest,
+    /// The bucket's policy: where siblings are kept, tombstones of the object are indexed for
+    /// collection; an `lww` bucket keeps its tombstones.
+    pub policy: ConflictPolicy,
 }
 
 /// One key of a listing.
@@ -147,6 +153,23 @@ pub trait Store {
 
     /// Stages what one record changes. Reads see it at once; the disk has it after the tick.
     fn stage(&mut self, change: Change) -> Result<(), StoreError>;
+
+    /// Up to `limit` dots of committed tombstones that wait for collection, ascending, after `after`
+    /// (exclusive), with their keys. One may have been replaced or collected by this very tick.
+    fn tombstones(
+        &mut self,
+        shard: Shard,
+        after: Option<Dot>,
+        limit: usize,
+    ) -> Result<Vec<(Dot, Key)>, StoreError>;
+
+    /// Stages a key's object without tombstones that were collected; the digest knows none.
+    fn stage_collected(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        object: Object,
+    ) -> Result<(), StoreError>;
 
     /// Forgets who this vnode mints as: its next mint starts a new incarnation. Kept by the tick.
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError>;

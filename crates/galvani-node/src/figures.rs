@@ -21,6 +21,8 @@ pub(crate) struct LaneFigures {
     pub(crate) counters: Counters,
     pub(crate) inflight: u32,
     pub(crate) shards_behind: u32,
+    pub(crate) tombstones: u64,
+    pub(crate) collection_waits: BTreeMap<NodeId, u64>,
     pub(crate) hints: BTreeMap<NodeId, HintFigures>,
     pub(crate) peers_up: Vec<NodeId>,
     pub(crate) peers_down: Vec<NodeId>,
@@ -41,6 +43,11 @@ pub(crate) fn status<E: Engine>(
     for (&owner, held) in lanes.iter().flat_map(|lane| &lane.hints) {
         hints.entry(owner).or_default().add(held);
     }
+    let mut collection_waits: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for (&owner, &since) in lanes.iter().flat_map(|lane| &lane.collection_waits) {
+        let known = collection_waits.entry(owner).or_insert(since);
+        *known = since.min(*known);
+    }
     let (peers_up, peers_down) = peers(&lanes, shared.topology().node);
     NodeStatus {
         node: shared.topology().node,
@@ -54,6 +61,8 @@ pub(crate) fn status<E: Engine>(
         cpu_micros: cpu_micros(),
         inflight: lanes.iter().map(|lane| lane.inflight).sum(),
         hints,
+        tombstones: lanes.iter().map(|lane| lane.tombstones).sum(),
+        collection_waits,
         shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
         peers_up,
         peers_down,

@@ -325,8 +325,16 @@ impl<E: Engine> LaneLoop<E> {
         let inflight = self.lane.inflight() as u32;
         let shards_behind = self.lane.shards_behind() as u32;
         let hints = self.store.hint_figures().clone();
-        let figures =
-            LaneFigures { counters, inflight, shards_behind, hints, peers_up, peers_down };
+        let figures = LaneFigures {
+            counters,
+            inflight,
+            shards_behind,
+            tombstones: self.store.tombstones_waiting(),
+            collection_waits: self.lane.collection_waits(),
+            hints,
+            peers_up,
+            peers_down,
+        };
         self.shared.publish(self.me.lane.0 as usize, figures);
     }
 }
@@ -340,6 +348,7 @@ fn unsendable(message: Message, why: ReplicaError) -> Message {
         Message::Compared(_) => Message::Compared(Err(why)),
         Message::Pulled(_) => Message::Pulled(Err(why)),
         Message::HintsPulled(_) => Message::HintsPulled(Err(why)),
+        Message::Clocks(_) => Message::Clocks(Err(why)),
         Message::PutDone(done) => {
             let stored = |answer: &&Answer| {
                 matches!(answer.outcome, Outcome::Stored | Outcome::StoredDurably)
@@ -385,7 +394,8 @@ fn class_of(message: &Message) -> Class {
         | Message::Compare(_)
         | Message::Pull(_)
         | Message::PullHints(_)
-        | Message::HintsWait(_) => Class::Background,
+        | Message::HintsWait(_)
+        | Message::AskClocks(_) => Class::Background,
         Message::Hint(hint) if hint.record.timeout_ms == 0 => Class::Background,
         Message::Put(_) | Message::Get(_) | Message::List(_) | Message::Explain(_) => Class::Client,
         _ => Class::Replication,

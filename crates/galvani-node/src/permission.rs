@@ -24,6 +24,7 @@ fn sender(message: &Message) -> Option<NodeId> {
         Message::Compare(compare) => Some(compare.node),
         Message::PullHints(pull) => Some(pull.node),
         Message::HintsWait(wait) => Some(wait.node),
+        Message::AskClocks(ask) => Some(ask.node),
         _ => None,
     }
 }
@@ -78,6 +79,8 @@ pub(crate) fn permission(
         | Message::PullHints(_)
         | Message::HintsPulled(_)
         | Message::HintsWait(_)
+        | Message::AskClocks(_)
+        | Message::Clocks(_)
         | Message::Noted => return Permission::Hostile,
     };
     // Roles are ordered from the one that may do everything to the one that may only read.

@@ -14,6 +14,7 @@ use crate::handoff::{self, Handoff};
 use crate::known::KnownOp;
 use crate::ops::{Ctx, Heard, NOBODY, OVERLOAD_RETRY_MS, Step, of_ask_id};
 use crate::origins::Origins;
+use crate::reap::{self, ReapOp, Reaper};
 use crate::replica::as_replica_error;
 use crate::route;
 use crate::sync::compare::CompareOp;
@@ -22,14 +23,14 @@ use crate::sync::{self, AntiEntropy, Ask};
 use crate::table::{Op, OpTable};
 use crate::topology::Topology;
 use crate::unsay::unsay_one;
-use galvani_model::ids::{LaneIndex, Shard};
+use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure};
 use galvani_wire::message::Failed;
 use galvani_wire::view::Counters;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a lane is told once.
@@ -56,6 +57,7 @@ pub struct Lane {
     sync: AntiEntropy,
     handoff: Handoff,
     read_repairs: Budget,
+    reaper: Reaper,
     counters: Counters,
     effects: Vec<Effect>,
     /// Operations started since the last commit, and who asked.
@@ -80,6 +82,7 @@ impl Lane {
         let sync = AntiEntropy::new(config.limits.anti_entropy_ms, config.boot as u64);
         let handoff = Handoff::new((config.boot >> 64) as u64);
         let read_repairs = Budget::new(config.limits.read_repairs_per_second);
+        let reaper = Reaper::new(config.limits.anti_entropy_ms);
         Lane {
             config,
             topology,
@@ -89,6 +92,7 @@ impl Lane {
             sync,
             handoff,
             read_repairs,
+            reaper,
             counters: Counters::default(),
             effects: Vec::new(),
             started: Vec::new(),
@@ -144,6 +148,7 @@ impl Lane {
     /// When the next deadline is due, in the lane's microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
         let background = self.sync.next_deadline().into_iter().chain(self.handoff.next_deadline());
+        let background = background.chain(self.reaper.next_deadline());
         background.chain(self.table.next_deadline()).min()
     }
 
@@ -154,9 +159,16 @@ impl Lane {
 
     /// Whether nothing is under way, and anti-entropy and handoff with every peer that can be
     /// reached are at rest: all has been compared since it last changed, nothing that was seen to
-    /// be missing here is still to come, and no hint is held.
+    /// be missing here is still to come, no hint is held, and no tombstone can be collected.
     pub fn is_settled(&self) -> bool {
-        self.table.is_empty() && self.sync.is_settled() && self.handoff.is_settled()
+        let background = self.sync.is_settled() && self.handoff.is_settled();
+        self.table.is_empty() && background && self.reaper.is_settled()
+    }
+
+    /// Owners without which tombstones of this lane cannot be collected, and since when they cannot
+    /// be reached (milliseconds since 1970); 0: not heard of since the lane was made.
+    pub fn collection_waits(&self) -> BTreeMap<NodeId, u64> {
+        self.reaper.waits(&self.topology, &self.up)
     }
 
     /// Shards of which this lane is known to lack something now.
@@ -245,6 +257,7 @@ impl Lane {
             Op::Compare(compare) => compare.on_heard(ctx, heard),
             Op::Pull(pull) => pull.on_heard(ctx, heard, busy),
             Op::FetchHints(fetch) => fetch.on_heard(ctx, heard, busy),
+            Op::Reap(reap) => reap.on_heard(ctx, index, heard, busy),
         });
         if step == Step::Wait {
             self.table.insert(op, under_way);
@@ -263,6 +276,7 @@ impl Lane {
         let shared = sync::shared(&self.topology, self.config.lane, peer);
         self.sync.peer_up(peer, shared, now);
         self.handoff.peer_up(peer, now);
+        self.reaper.peer_up(peer, now);
     }
 
     /// Compares everything again: records of a bucket that was unknown here were passed over.
@@ -272,6 +286,7 @@ impl Lane {
             self.sync.share(peer, shared, now);
         }
         self.handoff.ask_all(now);
+        self.reaper.survey_again(now);
     }
 
     fn on_peer_down(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
@@ -281,6 +296,7 @@ impl Lane {
         }
         self.sync.peer_down(peer);
         self.handoff.peer_down(peer);
+        self.reaper.peer_down(peer, now);
     }
 
     fn on_time(&mut self, now: Now, store: &mut dyn Store) {
@@ -303,6 +319,11 @@ impl Lane {
             let fetch = self.with(now, store, |ctx, _| FetchHintsOp::start(ctx, op, to));
             self.table.insert(op, Op::FetchHints(fetch));
         }
+        for round in self.with(now, store, |ctx, _| reap::poll(ctx)) {
+            let op = self.table.next_id();
+            let reap = self.with(now, store, |ctx, _| ReapOp::start(ctx, op, round));
+            self.table.insert(op, Op::Reap(reap));
+        }
     }
 
     fn give_up(&mut self, op: u64, mut late: Op, now: Now, store: &mut dyn Store) {
@@ -317,6 +338,7 @@ impl Lane {
             Op::Compare(compare) => compare.give_up(ctx),
             Op::Pull(pull) => pull.give_up(ctx),
             Op::FetchHints(fetch) => fetch.give_up(ctx),
+            Op::Reap(reap) => reap.give_up(ctx),
         });
         // A put may wait on, for stand-ins.
         if step == Step::Wait {
@@ -344,6 +366,7 @@ impl Lane {
             held: self.table.held(),
             handoff: &mut self.handoff,
             read_repairs: &mut self.read_repairs,
+            reaper: &mut self.reaper,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
@@ -369,6 +392,7 @@ impl Lane {
         }
         self.handoff.unsay();
         let mut unread = Vec::new();
+        self.reaper.unsay();
         for effect in &effects {
             let unsent = match effect {
                 Effect::Ask {

@@ -20,6 +20,7 @@ mod ops;
 mod origins;
 mod put;
 mod read_repair;
+mod reap;
 mod refuse;
 mod replica;
 mod route;

@@ -8,7 +8,8 @@ use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
 use crate::origins::Origins;
-use crate::replica::{self, Taken};
+use crate::reap::Reaper;
+use crate::replica::{self, As, Taken};
 use crate::stand_ins::STAND_INS_MAX;
 use crate::sync::AntiEntropy;
 use crate::topology::Topology;
@@ -17,7 +18,7 @@ use galvani_model::ids::{NodeId, Shard};
 use galvani_model::limits::N_MAX;
 use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
 use galvani_model::store::{OwnOrigin, Store, StoreError};
-use galvani_model::version::Record;
+use galvani_model::version::{Kind, Record};
 use galvani_wire::Message;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome};
 use galvani_wire::message::Failed;
@@ -92,6 +93,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) sync: &'a mut AntiEntropy,
     pub(crate) handoff: &'a mut Handoff,
     pub(crate) read_repairs: &'a mut Budget,
+    pub(crate) reaper: &'a mut Reaper,
     /// Bytes of values that the lane's other operations hold.
     pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.
@@ -118,9 +120,27 @@ impl Ctx<'_> {
         policy: ConflictPolicy,
         minted: Option<OwnOrigin>,
     ) -> Result<Taken, StoreError> {
-        let taken = replica::apply(self.store, shard, record, policy, minted, self.now)?;
+        self.take_in_as(As::Written, shard, record, policy, minted)
+    }
+
+    /// [`Ctx::take_in`] of a record that may be hidden.
+    pub(crate) fn take_in_as(
+        &mut self,
+        how: As,
+        shard: Shard,
+        record: Record,
+        policy: ConflictPolicy,
+        minted: Option<OwnOrigin>,
+    ) -> Result<Taken, StoreError> {
+        let deletes = record.head.kind == Kind::Delete;
+        let taken = replica::apply(self.store, shard, record, how, policy, minted, self.now)?;
         match taken {
-            Taken::New { .. } => self.sync.note_change(shard, self.now),
+            Taken::New { .. } => {
+                self.sync.note_change(shard, self.now);
+                if deletes {
+                    self.reaper.note(shard, self.now);
+                }
+            }
             Taken::Duplicate => {}
         }
         Ok(taken)

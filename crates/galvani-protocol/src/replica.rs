@@ -1,4 +1,5 @@
-//! One replica of one shard: the only place where a record changes anything (invariant I3).
+//! One replica of one shard: the only place where a record changes anything (invariant I3), and
+//! where a tombstone goes.
 //!
 //! [`apply`] takes in one record, whatever brought it: a client's write, replication, read repair,
 //! a hint, anti-entropy. It is idempotent: a dot already in the partition clock changes
@@ -11,7 +12,7 @@ use galvani_model::ids::{Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::store::{Change, OwnOrigin, RequestEntry, Store, StoreError};
 use galvani_model::version::{
-    Dot, DotSet, Object, PartitionClock, Record, RecordHead, object_digest,
+    Dot, DotSet, Kind, Object, PartitionClock, Record, RecordHead, Version, object_digest,
 };
 use galvani_wire::ReplicaError;
 use smallvec::SmallVec;
@@ -39,11 +40,22 @@ pub(crate) struct Local {
     pub(crate) seen: DotSet,
 }
 
+/// How a record is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum As {
+    /// As what it is.
+    Written,
+    /// As a value that a tombstone replaced which is collected where the record came from: it is
+    /// logged and remembered, and makes no version. Only `sync/pull.rs` says so.
+    Hidden,
+}
+
 /// Takes in one record. `minted` is the vnode's actor after it, when this vnode has just minted it.
 pub(crate) fn apply(
     store: &mut dyn Store,
     shard: Shard,
     record: Record,
+    how: As,
     policy: ConflictPolicy,
     minted: Option<OwnOrigin>,
     now: Now,
@@ -61,10 +73,56 @@ pub(crate) fn apply(
     request.dots.push(record.head.dot);
     let mut object = store.object(shard, &record.head.key)?;
     let before = object_digest(&record.head.key, &object);
-    let applied = object.apply(&record.head, retry, policy);
+    let applied = match how {
+        As::Written => object.apply(&record.head, retry, policy),
+        As::Hidden => object.apply_hidden(&record.head, retry, policy),
+    };
     digest.replace(before, object_digest(&record.head.key, &object));
-    store.stage(Change { shard, record, object, request, own: minted, digest })?;
+    store.stage(Change { shard, record, object, request, own: minted, digest, policy })?;
     Ok(Taken::New { discarded: applied.discarded, retry })
+}
+
+/// Takes away the tombstones of a key that are live here and of which `proven` is true: that every
+/// owner has taken in all their dots and all that they replaced. From then on a late copy of
+/// anything they replaced is a duplicate everywhere, so nothing needs them. Returns how many
+/// went. Source: algorithms 2.7.
+pub(crate) fn collect(
+    store: &mut dyn Store,
+    shard: Shard,
+    key: &Key,
+    proven: impl Fn(&Version) -> bool,
+) -> Result<u64, StoreError> {
+    let before = store.object(shard, key)?;
+    let after = before.without_tombstones(proven);
+    let gone = before.versions().len() - after.versions().len();
+    if gone > 0 {
+        store.stage_collected(shard, key, after)?;
+    }
+    Ok(gone as u64)
+}
+
+/// Whether a record is a value that a tombstone replaced which is collected here: it is not live,
+/// and nothing live replaces any dot of its write. A peer that lacks it must not show it, because
+/// the tombstone may reach that peer later. An `lww` bucket collects nothing: there a value also
+/// goes because a later one outranks it.
+pub(crate) fn is_hidden(
+    store: &mut dyn Store,
+    shard: Shard,
+    head: &RecordHead,
+    policy: ConflictPolicy,
+) -> Result<bool, StoreError> {
+    if head.kind == Kind::Delete || policy == ConflictPolicy::Lww {
+        return Ok(false);
+    }
+    let object = store.object(shard, &head.key)?;
+    let write = head.write_id();
+    let versions = object.versions();
+    if versions.iter().any(|version| version.write == write || version.past.contains(head.dot)) {
+        return Ok(false);
+    }
+    let known = store.request(shard, write)?;
+    let dots = known.map(|entry| entry.dots).unwrap_or_default();
+    Ok(!versions.iter().any(|version| dots.iter().any(|&dot| version.past.contains(dot))))
 }
 
 /// The key as this replica holds it.

@@ -13,6 +13,7 @@ use crate::known;
 use crate::list::ListOp;
 use crate::ops::{Ctx, NOBODY};
 use crate::put::PutOp;
+use crate::reap;
 use crate::refuse;
 use crate::replica::as_replica_error;
 use crate::serve;
@@ -171,6 +172,10 @@ pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
         Message::HintsWait(HintsWait { node, lane }) => {
             ctx.handoff.waits_at(PeerLane { node, lane }, ctx.now);
             ctx.answer(from, NOBODY, Message::Noted);
+        }
+        Message::AskClocks(ask) => {
+            let clocks = reap::answer(ctx, &ask);
+            ctx.answer(from, NOBODY, Message::Clocks(clocks));
         }
         Message::Describe => {
             let topology = ctx.topology;

@@ -13,6 +13,7 @@ use crate::known::KnownOp;
 use crate::list::ListOp;
 use crate::ops::{Asked, ask_id};
 use crate::put::PutOp;
+use crate::reap::ReapOp;
 use crate::sync::compare::CompareOp;
 use crate::sync::pull::PullOp;
 use crate::topology::Topology;
@@ -32,6 +33,7 @@ pub(crate) enum Op {
     Compare(CompareOp),
     Pull(PullOp),
     FetchHints(FetchHintsOp),
+    Reap(ReapOp),
 }
 
 impl Op {
@@ -47,6 +49,7 @@ impl Op {
             Op::Compare(op) => op.deadline,
             Op::Pull(op) => op.deadline,
             Op::FetchHints(op) => op.deadline,
+            Op::Reap(op) => op.deadline,
         }
     }
 
@@ -56,7 +59,8 @@ impl Op {
             Op::Put(op, _) => !op.is_answered(),
             Op::Get(op, _) => !op.is_answered(),
             Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
-            Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::FetchHints(_) => false,
+            Op::Known(_) | Op::Compare(_) | Op::Pull(_) => false,
+            Op::FetchHints(_) | Op::Reap(_) => false,
         }
     }
 
@@ -66,7 +70,8 @@ impl Op {
             Op::Get(op, _) => op.held(),
             Op::Put(op, _) => op.held(),
             Op::List(..) | Op::Explain(..) | Op::Forward(..) => 0,
-            Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::FetchHints(_) => 0,
+            Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) => 0,
+            Op::FetchHints(_) | Op::Reap(_) => 0,
         }
     }
 
@@ -91,6 +96,7 @@ impl Op {
             Op::Compare(op) => (op.to == peer).then_some(0),
             Op::Pull(op) => (op.to == peer).then_some(0),
             Op::FetchHints(op) => (op.to == peer).then_some(0),
+            Op::Reap(op) => op.waits_for(peer),
         }
     }
 }

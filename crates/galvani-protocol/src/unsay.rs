@@ -37,6 +37,7 @@ pub(crate) fn unsay_one(
                 Message::Compared(_) => Message::Compared(Err(error)),
                 Message::Pulled(_) => Message::Pulled(Err(error)),
                 Message::HintsPulled(_) => Message::HintsPulled(Err(error)),
+                Message::Clocks(_) => Message::Clocks(Err(error)),
                 // An earlier read may have been answered from what this tick staged.
                 Message::GetDone(_) => {
                     let (failure, applied) = (Failure::Coordinator(error), AppliedOutcome::No);

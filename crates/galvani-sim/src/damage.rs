@@ -12,8 +12,14 @@ use galvani_storage::format::keys;
 use std::ops::ControlFlow;
 
 /// The tables of a shard.
-const TABLES: [Table; 5] =
-    [Table::Objects, Table::Log, Table::Arrivals, Table::RequestIds, Table::Clocks];
+const TABLES: [Table; 6] = [
+    Table::Objects,
+    Table::Log,
+    Table::Arrivals,
+    Table::RequestIds,
+    Table::Clocks,
+    Table::Tombstones,
+];
 
 impl World {
     /// Damages a row of a node's disk, if it has one that is not beside another damaged one.

@@ -7,13 +7,16 @@ use crate::history::CallEnd;
 use crate::ledger::Entry;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, dense, handed};
+use crate::oracles::{ack, buried, dense, handed};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
 use crate::store::{Deaf, Staged, StagedHints};
 use crate::tamper;
 use crate::world::{World, at};
 use bytes::BytesMut;
 use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::ids::Shard;
+use galvani_model::store::StoreError;
+use galvani_model::version::Version;
 use galvani_protocol::{ASKS_PER_OP, Effect, Input, PeerLane, ReplyTo};
 use galvani_wire::failure::{Failure, ReplicaError};
 use galvani_wire::{Frame, Message, encode};
@@ -135,6 +138,7 @@ impl World {
         let slot = &mut node.lanes[to.lane];
         let (staged, vanished) = slot.store.take_tick();
         let hints = slot.store.take_hints();
+        let collected = slot.store.take_collected();
         let committed =
             slot.store.commit(fsync.unwrap_or(self.profile.always_fsync), !staged.is_empty());
         if let Some(why) = vanished.into_iter().next() {
@@ -144,6 +148,7 @@ impl World {
             Ok(()) => {
                 self.note_committed(to, &staged);
                 self.note_hints(to.node, &hints);
+                self.note_collected(&collected);
             }
             Err(error) => {
                 self.coverage.add("disk.commit_failed", 1);
@@ -163,6 +168,9 @@ impl World {
                 hints.held.retain(|&(shard, dot)| node.holds_hint(shard, dot));
                 hints.released.retain(|&(_, shard, dot)| !node.holds_hint(shard, dot));
                 self.note_hints(to.node, &hints);
+                if matches!(error, StoreError::InDoubt { .. }) {
+                    self.note_collected(&collected);
+                }
             }
         }
         let node = &mut self.nodes[to.node];
@@ -214,6 +222,21 @@ impl World {
             if let Err(why) = handed::check(self, node, target, shard, dot) {
                 self.violate("handed_over_durably", why);
                 return;
+            }
+        }
+    }
+
+    fn note_collected(&mut self, collected: &[(Shard, Version)]) {
+        self.coverage.add("tombstones.collected", collected.len() as u64);
+        for (shard, tombstone) in collected {
+            if let Err(why) = buried::proven(self, *shard, tombstone) {
+                self.violate("collected_by_proof", why);
+                return;
+            }
+            let entry = self.ledger.entry(tombstone.dots[0]);
+            let key = entry.and_then(|entry| self.key_index.get(&entry.record.head.key));
+            if let Some(&key) = key {
+                self.ledger.bury(key, tombstone, self.now);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Next to read: `oracles/`.
 
 use crate::history::{CallEnd, Purpose};
-use crate::oracles::{answered, claims, denied, list, monotone, overlap, reads};
+use crate::oracles::{answered, buried, claims, denied, list, monotone, overlap, reads};
 use crate::world::World;
 use galvani_model::version::Kind;
 use galvani_wire::Message;
@@ -126,6 +126,9 @@ impl World {
             Ok(seen) => {
                 if let Err(why) = claims::after_read(self, read, &seen) {
                     self.violate("causality", why);
+                }
+                if let Err(why) = buried::stays(self, read, &seen) {
+                    self.violate("no_resurrection", why);
                 }
                 if let Err(why) = overlap::check(self, read, &seen) {
                     self.violate("read_your_quorum", why);

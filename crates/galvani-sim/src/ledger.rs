@@ -1,7 +1,10 @@
-//! Every record any node ever committed, by dot: what the white-box oracles ask.
+//! Every record any node ever committed, by dot, and every tombstone that was collected.
+//!
+//! What the white-box oracles ask. It only grows, whatever the disks of the run lose, and it judges
+//! nothing. Next to read: `oracles/mod.rs`.
 
 use galvani_model::ids::{Origin, Shard};
-use galvani_model::version::{Dot, DotSet, Record};
+use galvani_model::version::{Dot, DotSet, Record, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One dot, as it was first committed.
@@ -13,11 +16,22 @@ pub(crate) struct Entry {
     pub(crate) write: Option<usize>,
 }
 
+/// A collected tombstone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Burial {
+    /// When it was first collected.
+    pub(crate) at: u64,
+    /// Its first dot.
+    pub(crate) tombstone: Dot,
+}
+
 /// Every record any node ever committed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     entries: BTreeMap<Dot, Entry>,
     by_key: BTreeMap<usize, Vec<Dot>>,
+    /// Dots of tombstones that were collected and of all that these replaced: when, and by which.
+    buried: BTreeMap<Dot, Vec<Burial>>,
 }
 
 impl Ledger {
@@ -61,6 +75,29 @@ impl Ledger {
             let entry = &self.entries[&dot];
             entry.write != write && covers_any(&entry.record.head.past, dots) && among(dot)
         })
+    }
+
+    /// Notes that a tombstone of a key was collected.
+    pub(crate) fn bury(&mut self, key: usize, tombstone: &Version, now: u64) {
+        for &dot in self.by_key.get(&key).map_or(&[][..], Vec::as_slice) {
+            if tombstone.dots.contains(&dot) || tombstone.past.contains(dot) {
+                let burial = Burial { at: now, tombstone: tombstone.dots[0] };
+                let known = self.buried.entry(dot).or_default();
+                if known.iter().all(|one| one.tombstone != burial.tombstone) {
+                    known.push(burial);
+                }
+            }
+        }
+    }
+
+    /// The collected tombstones with which any of `dots` went.
+    pub(crate) fn burials(&self, dots: &BTreeSet<Dot>) -> impl Iterator<Item = Burial> {
+        dots.iter().filter_map(|dot| self.buried.get(dot)).flatten().copied()
+    }
+
+    /// Whether any of `dots` went with a tombstone that was collected.
+    pub(crate) fn is_buried(&self, dots: &BTreeSet<Dot>) -> bool {
+        self.burials(dots).next().is_some()
     }
 
     /// The highest counter of an origin that any node ever committed.

@@ -83,6 +83,8 @@ mutants! {
     DropsPulled = "drops-pulled",
     /// Whoever is shown a clock says that its own is equal.
     AlwaysEqual = "always-equal",
+    /// An owner that is asked for its clocks before tombstones are collected claims more than it has.
+    CollectsEarly = "collects-early",
     /// A stand-in acks hints that it does not hold.
     HoldsNothing = "holds-nothing",
     /// A hint goes when it is given to its owner, whatever becomes of it there.

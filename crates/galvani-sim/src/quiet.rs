@@ -6,7 +6,7 @@
 //! Next to read: `oracles/same.rs`, `oracles/kept.rs`.
 
 use crate::node::Life;
-use crate::oracles::{digest, kept, same};
+use crate::oracles::{buried, digest, kept, same};
 use crate::packet::{LaneAt, Route};
 use crate::world::World;
 use galvani_model::ids::Shard;
@@ -180,6 +180,14 @@ impl World {
         }
         if !exact {
             return;
+        }
+        if self.has_anti_entropy() {
+            for key in 0..self.keys.len() {
+                if let Err(why) = buried::all_gone(self, key) {
+                    self.violate("tombstones_gone", why);
+                    return;
+                }
+            }
         }
         for shard in self.shards() {
             let owners = self.layout.owners(shard);

@@ -12,7 +12,7 @@ use galvani_model::key::Key;
 use galvani_model::store::{
     Change, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
 };
-use galvani_model::version::{Dot, Object, Record};
+use galvani_model::version::{Dot, Kind, Object, Record, Version};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::FailKind;
 use std::collections::BTreeMap;
@@ -54,6 +54,7 @@ pub(crate) struct SimStore {
     mutant: Option<Mutant>,
     staged: Vec<Staged>,
     vanished: Vec<String>,
+    collected: Vec<(Shard, Version)>,
     hints: StagedHints,
     commits: u64,
     /// What a mutant does not hear now.
@@ -72,6 +73,7 @@ impl SimStore {
             mutant,
             staged,
             vanished,
+            collected: Vec::new(),
             hints: StagedHints::default(),
             commits: 0,
             deaf: Deaf::No,
@@ -112,6 +114,11 @@ impl SimStore {
     /// What the tick staged, and versions that vanished in it without a reason.
     pub(crate) fn take_tick(&mut self) -> (Vec<Staged>, Vec<String>) {
         (core::mem::take(&mut self.staged), core::mem::take(&mut self.vanished))
+    }
+
+    /// The tombstones that the tick collected.
+    pub(crate) fn take_collected(&mut self) -> Vec<(Shard, Version)> {
+        core::mem::take(&mut self.collected)
     }
 
     /// The hints that the tick took in and let go.
@@ -178,6 +185,32 @@ impl Store for SimStore {
         // A store that knows its disk is full refuses here, and nothing is staged.
         self.inner.stage(change)?;
         self.staged.push(Staged { shard, record, minted });
+        Ok(())
+    }
+
+    fn tombstones(
+        &mut self,
+        shard: Shard,
+        after: Option<Dot>,
+        limit: usize,
+    ) -> Result<Vec<(Dot, Key)>, StoreError> {
+        self.inner.tombstones(shard, after, limit)
+    }
+
+    fn stage_collected(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        object: Object,
+    ) -> Result<(), StoreError> {
+        let before = self.inner.object(shard, key)?;
+        self.inner.stage_collected(shard, key, object.clone())?;
+        let stays = |old: &&Version| !object.versions().contains(old);
+        let gone: Vec<Version> = before.versions().iter().filter(stays).cloned().collect();
+        if gone.iter().any(|version| version.kind == Kind::Put) {
+            self.vanished.push(format!("{key}: a value was collected"));
+        }
+        self.collected.extend(gone.into_iter().map(|version| (shard, version)));
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! Next to read: `mutant.rs`.
 
 use crate::mutant::Mutant;
-use galvani_model::version::DotSet;
+use galvani_model::version::{DotSet, Range};
 use galvani_protocol::ASKS_PER_OP;
 use galvani_wire::Message;
 use galvani_wire::failure::AppliedOutcome;
@@ -52,6 +52,15 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
         }
         (Some(Mutant::DropsPulled), Message::Pulled(Ok(_))) => {
             Message::Pulled(Ok(Pulled::default()))
+        }
+        (Some(Mutant::CollectsEarly), Message::Clocks(Ok(mut said))) => {
+            for clock in said.clocks.iter_mut().flatten() {
+                let origins: Vec<_> = clock.ranges().map(|range| range.origin).collect();
+                for origin in origins {
+                    clock.insert_range(Range { origin, first: 1, last: u64::MAX >> 1 });
+                }
+            }
+            Message::Clocks(Ok(said))
         }
         (Some(Mutant::AlwaysEqual), Message::Compared(Ok(mut compared))) => {
             compared.shards.fill(Comparison::Equal);

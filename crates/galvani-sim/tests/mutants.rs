@@ -12,6 +12,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::DropsRepairs
         | Mutant::ForgetsRequests
         | Mutant::KeepsOrigins
+        | Mutant::CollectsEarly
         | Mutant::TornBatches => 1..=20,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
         Mutant::AsksNobody => 480..=560,
@@ -71,6 +72,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::NeverFsyncs | Mutant::HoldsNothing => &["durable_at_ack", "handed_over_durably"],
         Mutant::ReleasesEarly => &["handed_over_durably"],
         Mutant::SkipsConfirming => &["monotone_reads"],
+        Mutant::CollectsEarly => &["collected_by_proof"],
         Mutant::DuplicateAcks | Mutant::AcksForOthers => &["durable_at_ack"],
         Mutant::TornBatches => &["rows_add_up", "one_dot_one_record", "no_panic"],
         Mutant::PlainContexts => &["causality", "read_your_quorum"],

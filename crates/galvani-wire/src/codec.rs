@@ -105,7 +105,8 @@ kinds! {
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
-    HintsPulled = 48, HintsWait = 49, Noted = 50, Supply = 61,
+    HintsPulled = 48, HintsWait = 49, Noted = 50,
+    AskClocks = 57, Clocks = 58, Supply = 61,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -156,6 +157,8 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::PullHints(m) => header(m, out),
         Message::HintsPulled(m) => header(m, out),
         Message::HintsWait(m) => header(m, out),
+        Message::AskClocks(m) => header(m, out),
+        Message::Clocks(m) => header(m, out),
         Message::Describe | Message::BucketCreated | Message::Status | Message::Noted => {}
     }
 }
@@ -191,6 +194,8 @@ fn put_body(message: &Message, out: &mut BytesMut) {
         | Message::HintsPulled(Err(_))
         | Message::PullHints(_)
         | Message::HintsWait(_)
+        | Message::AskClocks(_)
+        | Message::Clocks(_)
         | Message::Noted
         | Message::PutDone(_)
         | Message::Get(_)
@@ -347,6 +352,8 @@ fn read_message(
         48 => Message::HintsPulled(read_hints(header, body)?),
         49 => Message::HintsWait(read(header)?),
         50 => Message::Noted,
+        57 => Message::AskClocks(read(header)?),
+        58 => Message::Clocks(read(header)?),
         61 => {
             let mut supply: crate::message::Supply = read(header)?;
             supply.values = read_values(&supply.heads, body)?;

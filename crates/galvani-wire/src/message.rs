@@ -357,6 +357,9 @@ pub struct Pulled {
     pub heads: Vec<RecordHead>,
     /// The last dot that was looked up, whether its record could be read or not.
     pub through: Option<Dot>,
+    /// Positions in `heads`, ascending, of values that the sender must not see come to life: what
+    /// replaced them was a tombstone, and is collected. They are taken in, and are not live.
+    pub hidden: Vec<u16>,
     /// The values of `heads`, in the body.
     #[serde(skip)]
     pub values: Vec<Bytes>,
@@ -367,6 +370,25 @@ impl Pulled {
     pub fn into_records(self) -> impl Iterator<Item = Record> {
         self.heads.into_iter().zip(self.values).map(|(head, value)| Record { head, value })
     }
+}
+
+/// Asks an owner for its clocks of some shards, as they are once they survive power loss: tombstones
+/// are collected on the strength of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskClocks {
+    /// The sender, an owner of them all.
+    pub node: NodeId,
+    /// The sender's lane.
+    pub lane: LaneIndex,
+    /// The shards.
+    pub shards: Vec<Shard>,
+}
+
+/// The clocks asked for, in the order of the question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// `None` where the answering replica cannot say.
+    pub clocks: Vec<Option<PartitionClock>>,
 }
 
 /// A record for a node that is no owner to hold until `owner` is back.
@@ -488,6 +510,10 @@ pub enum Message {
     HintsPulled(Result<HintsPulled, ReplicaError>),
     /// See [`HintsWait`].
     HintsWait(HintsWait),
+    /// See [`AskClocks`].
+    AskClocks(AskClocks),
+    /// See [`Clocks`].
+    Clocks(Result<Clocks, ReplicaError>),
     /// A [`HintsWait`] was heard.
     Noted,
 }

@@ -71,6 +71,8 @@ pub struct Counters {
     pub hints_received: u64,
     /// Times another owner had an equal clock and a different digest: damage, or a bug.
     pub digests_unequal: u64,
+    /// Tombstones collected here.
+    pub tombstones_collected: u64,
 }
 
 impl Counters {
@@ -97,6 +99,7 @@ impl Counters {
         self.hints_delivered += other.hints_delivered;
         self.hints_received += other.hints_received;
         self.digests_unequal += other.digests_unequal;
+        self.tombstones_collected += other.tombstones_collected;
     }
 }
 
@@ -178,6 +181,11 @@ pub struct NodeStatus {
     pub inflight: u32,
     /// Shards of which it is known to lack something that another owner has.
     pub shards_behind: u32,
+    /// Tombstones that wait until every owner is known to have taken in all that they replaced.
+    pub tombstones: u64,
+    /// Owners without which some of them cannot be collected, and since when those cannot be
+    /// reached (milliseconds since 1970 on this node); 0: not heard of since this node started.
+    pub collection_waits: BTreeMap<NodeId, u64>,
     /// Hints it holds, by the owner they are for.
     pub hints: BTreeMap<NodeId, HintFigures>,
     /// Peers of which every lane can be reached from every lane of this node.

@@ -16,10 +16,10 @@ use galvani_model::version::{
 use galvani_wire::codec::{DecodeError, Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
-    AskKnown, Compare, Compared, Comparison, CreateBucket, Explain, Explained, FAULT_LINKS_MAX,
-    Failed, Fetch, FetchPage, Get, GetDone, Held, HeldPage, Hint, HintsPulled, HintsWait, Known,
-    List, Message, Page, Pull, PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated,
-    SetFaults, Sibling, Supply,
+    AskClocks, AskKnown, Clocks, Compare, Compared, Comparison, CreateBucket, Explain, Explained,
+    FAULT_LINKS_MAX, Failed, Fetch, FetchPage, Get, GetDone, Held, HeldPage, Hint, HintsPulled,
+    HintsWait, Known, List, Message, Page, Pull, PullHints, Pulled, Put, PutDone, ReplicaView,
+    Replicate, Replicated, SetFaults, Sibling, Supply,
 };
 use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
 use proptest::collection::vec;
@@ -198,6 +198,8 @@ fn tool_messages() -> Vec<Message> {
             cpu_micros: 3,
             inflight: 0,
             shards_behind: 2,
+            tombstones: 3,
+            collection_waits: BTreeMap::from([(NodeId(3), 0), (NodeId(4), 9)]),
             hints: BTreeMap::from([(NodeId(3), HintFigures { count: 4, bytes: 5, since_ms: 6 })]),
             peers_up: vec![NodeId(2)],
             peers_down: vec![],
@@ -222,6 +224,7 @@ fn all_messages() -> Vec<Message> {
     all.extend(tool_messages());
     all.extend(peer_messages());
     all.push(supply());
+    all.extend(small_messages());
     all
 }
 
@@ -230,6 +233,17 @@ fn supply() -> Message {
     let shard = Shard { partition: Partition(5), n: 3 };
     let (heads, values) = (vec![head(&value), head(&value)], vec![value.clone(), value]);
     Message::Supply(Supply { shard, heads, timeout_ms: 10, values })
+}
+
+fn small_messages() -> Vec<Message> {
+    let shards = vec![Shard { partition: Partition(5), n: 3 }];
+    vec![
+        Message::HintsWait(HintsWait { node: NodeId(2), lane: LaneIndex(0) }),
+        Message::Noted,
+        Message::AskClocks(AskClocks { node: NodeId(2), lane: LaneIndex(0), shards }),
+        Message::Clocks(Ok(Clocks { clocks: vec![Some(clock()), None] })),
+        Message::Clocks(Err(ReplicaError::Malformed)),
+    ]
 }
 
 fn peer_messages() -> Vec<Message> {
@@ -298,6 +312,7 @@ fn peer_messages() -> Vec<Message> {
         Message::Pulled(Ok(Pulled {
             heads: vec![head(b"milk\neggs"), head(b"")],
             through: Some(dot(9)),
+            hidden: vec![1],
             values: vec![Bytes::from_static(b"milk\neggs"), Bytes::new()],
         })),
         Message::Pulled(Err(ReplicaError::DiskFull)),
@@ -324,12 +339,11 @@ fn peer_messages() -> Vec<Message> {
             records: Pulled {
                 heads: vec![head(b"v")],
                 through: None,
+                hidden: Vec::new(),
                 values: vec![Bytes::from_static(b"v")],
             },
         })),
         Message::HintsPulled(Err(ReplicaError::NotOwner)),
-        Message::HintsWait(HintsWait { node: NodeId(2), lane: LaneIndex(0) }),
-        Message::Noted,
     ]
 }
 
@@ -357,7 +371,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 37);
+    assert_eq!(kinds.len(), 39);
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! The state digest of a shard: the xor of a keyed hash of every key with its live dots.
+//! The state digest of a shard: the xor of a keyed hash of every key with the dots of its live values.
 //!
 //! One put changes it in O(1): xor the old object's hash out and the new one's in. Two replicas
 //! with equal clocks must have equal digests; if not, something is broken. It covers dots only:
-//! pasts may legitimately be written differently by equal replicas.
+//! pasts may legitimately be written differently by equal replicas. It covers values only: each
+//! replica collects tombstones when it can prove that it may, so equal replicas may differ in them.
 
 use super::object::Object;
+use super::record::Kind;
 use crate::hash::key_hash_128;
 use crate::key::Key;
 use core::fmt;
@@ -41,14 +43,15 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The part of one object: zero when absent.
+/// The part of one object: zero when it is absent or has only tombstones.
 pub fn object_digest(key: &Key, object: &Object) -> Digest {
-    if object.is_absent() {
+    let values = object.versions().iter().filter(|version| version.kind == Kind::Put);
+    if values.clone().next().is_none() {
         return Digest::default();
     }
     let key_hash = key_hash_128(key, DIGEST_SEED);
     let mut digest = 0u128;
-    for dot in object.dots() {
+    for dot in values.flat_map(|version| version.dots.iter()) {
         let mut bytes = [0u8; 40];
         bytes[..16].copy_from_slice(&key_hash.to_le_bytes());
         bytes[16..32].copy_from_slice(&dot.origin.to_bytes());

@@ -97,6 +97,27 @@ impl Object {
     /// has seen another dot of the same logical write (the alias rule): then the record joins
     /// that version if it is live, and is obsolete if it is not.
     pub fn apply(&mut self, head: &RecordHead, retry: bool, policy: ConflictPolicy) -> Applied {
+        self.take_in(head, retry, false, policy)
+    }
+
+    /// Takes in a record of which a peer knows that a tombstone, collected since, replaced it. As
+    /// [`Object::apply`], but it makes no version: it only replaces what it replaces.
+    pub fn apply_hidden(
+        &mut self,
+        head: &RecordHead,
+        retry: bool,
+        policy: ConflictPolicy,
+    ) -> Applied {
+        self.take_in(head, retry, true, policy)
+    }
+
+    fn take_in(
+        &mut self,
+        head: &RecordHead,
+        retry: bool,
+        hidden: bool,
+        policy: ConflictPolicy,
+    ) -> Applied {
         let write = head.write_id();
         let group = self.versions.iter().position(|version| version.write == write);
         let replaced = self
@@ -113,7 +134,7 @@ impl Object {
         // Also when the record itself is replaced or obsolete: what it replaces stays replaced.
         self.versions
             .retain(|version| version.write == write || !version.is_replaced_by(&head.past));
-        if group.is_none() && !retry && !replaced {
+        if group.is_none() && !retry && !replaced && !hidden {
             self.versions.push(Version::of(head));
         }
         let discarded = self.settle(policy);
@@ -137,6 +158,18 @@ impl Object {
             self.versions.iter().flat_map(|version| version.dots.iter().copied()).collect();
         dots.sort_unstable();
         dots
+    }
+
+    /// Every dot of its tombstones, aliases included, in the order of versions.
+    pub fn tombstones(&self) -> SmallVec<[Dot; 1]> {
+        let deleted = self.versions.iter().filter(|version| version.kind == Kind::Delete);
+        deleted.flat_map(|version| version.dots.iter().copied()).collect()
+    }
+
+    /// The object without the tombstones that `done` is true of. Values always stay.
+    pub fn without_tombstones(&self, done: impl Fn(&Version) -> bool) -> Object {
+        let stays = |version: &&Version| version.kind == Kind::Put || !done(version);
+        Object { versions: self.versions.iter().filter(stays).cloned().collect() }
     }
 
     /// All that a reader of this object has seen or that was replaced for it: every version's

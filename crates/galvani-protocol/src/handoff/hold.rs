@@ -110,6 +110,6 @@ fn page(
     Ok(HintsPulled {
         page: handoff.pages,
         shards,
-        records: Pulled { heads, through: None, values },
+        records: Pulled { heads, through: None, hidden: Vec::new(), values },
     })
 }

@@ -90,6 +90,8 @@ impl CompareOp {
     }
 
     fn judge(&self, ctx: &mut Ctx<'_>, shard: Shard, comparison: Comparison) {
+        // Compared because one of the two has changed, or now and then.
+        ctx.reaper.stir(shard, ctx.now);
         match comparison {
             Comparison::Equal => {}
             Comparison::Unequal(_) => ctx.counters.digests_unequal += 1,
@@ -140,6 +142,7 @@ fn one(
     if !owner || ctx.topology.lane_of(sender.node, shard.partition) != Some(sender) {
         return Err(ReplicaError::NotOwner);
     }
+    ctx.reaper.stir(shard, ctx.now);
     let state = ctx.store.replica(shard).map_err(|error| replica::as_replica_error(&error))?;
     let (equal, mine) = (state.clock == theirs, state.digest);
     if equal && mine == digest {

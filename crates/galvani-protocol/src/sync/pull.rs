@@ -8,11 +8,11 @@
 use super::{BUSY_PAUSE_MICROS, Behind};
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
-use crate::replica::{self, Taken};
+use crate::replica::{self, As, Taken};
 use crate::serve;
 use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
-use galvani_model::version::{Dot, PartitionClock, RecordHead};
+use galvani_model::version::{Dot, Kind, PartitionClock, RecordHead};
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::message::{Pull, Pulled};
@@ -85,7 +85,8 @@ impl PullOp {
     fn take_in(&self, ctx: &mut Ctx<'_>, pulled: Pulled) -> Page {
         let mut last = None;
         let through = pulled.through;
-        for record in pulled.into_records() {
+        let hidden = pulled.hidden.clone();
+        for (index, record) in pulled.into_records().enumerate() {
             let dot = record.head.dot;
             let wanted = self.wanted.contains(dot) && last.is_none_or(|last| last < dot);
             if !wanted || !record.is_intact() {
@@ -104,7 +105,11 @@ impl PullOp {
                 ctx.counters.incarnations += 1;
             }
             let bytes = record.value.len() as u64;
-            match ctx.take_in(self.shard, record, policy, None) {
+            let hidden = hidden.binary_search(&(index as u16)).is_ok();
+            // A tombstone is never hidden, whoever says so: nothing else would stop a late value.
+            let hidden = hidden && record.head.kind == Kind::Put;
+            let how = if hidden { As::Hidden } else { As::Written };
+            match ctx.take_in_as(how, self.shard, record, policy, None) {
                 Ok(Taken::New { discarded, retry }) => {
                     ctx.counters.lww_discarded += u64::from(discarded);
                     ctx.counters.retries_recognised += u64::from(retry);
@@ -176,6 +181,7 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
         (range.first..=range.last).map(move |counter| Dot::new(range.origin, counter))
     });
     let (mut heads, mut values, mut used, mut through) = (Vec::new(), Vec::new(), 0, None);
+    let mut hidden = Vec::new();
     for dot in dots.take(LOOKUPS_MAX) {
         if heads.len() >= RECORDS_MAX || used >= credit {
             break;
@@ -184,6 +190,9 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
         match ctx.store.record(pull.shard, dot) {
             Ok(Some(record)) => {
                 used += record.value.len() + head_bytes(&record.head);
+                if is_hidden(ctx, pull.shard, &record.head) {
+                    hidden.push(heads.len() as u16);
+                }
                 heads.push(record.head);
                 values.push(record.value);
             }
@@ -192,7 +201,14 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(Pulled { heads, through, values })
+    Ok(Pulled { heads, through, hidden, values })
+}
+
+/// See [`replica::is_hidden`]. Where the rows that would say so cannot be read, nothing is hidden:
+/// the tombstone is in the log, too, and follows.
+fn is_hidden(ctx: &mut Ctx<'_>, shard: Shard, head: &RecordHead) -> bool {
+    let policy = serve::owned(ctx, shard, &head.key);
+    policy.is_ok_and(|policy| replica::is_hidden(ctx.store, shard, head, policy) == Ok(true))
 }
 
 /// About what a head takes in a message.

@@ -23,7 +23,8 @@ pub(crate) fn after_read(world: &World, read: usize, seen: &Seen) -> Result<(), 
         let in_context = |by| seen.context.contains(by);
         let replaced = world.ledger.replaced_by(key, Some(write), dots, &in_context).is_some();
         let outranked = is_lww && seen.hlc_max >= entry.record.head.hlc;
-        if !replaced && !outranked {
+        let buried = world.ledger.is_buried(dots);
+        if !replaced && !outranked && !buried {
             return Err(format!(
                 "read {read}: the context covers {dot} (write {write}), which was neither shown \
                  nor replaced by anything it covers"

@@ -33,6 +33,7 @@ pub(crate) fn adds_up(world: &mut World, node: usize, shard: Shard) -> Result<()
     let derived = derived.map_err(|error| format!("node {node} {shard}: {error}"))?;
     let equal = said.clock == derived.clock
         && said.digest == derived.digest
+        && said.tombstones == derived.tombstones
         && said.arrivals == derived.arrivals;
     if equal {
         return Ok(());

@@ -24,7 +24,8 @@ pub(crate) fn check(world: &World, number: usize) -> Result<(), String> {
         let by = world.ledger.replaced_by(write.key, Some(number), &write.dots, &here);
         let hlc = world.ledger.entry(dot).map(|entry| entry.record.head.hlc);
         let outranked = info.is_lww() && object.versions().iter().any(|v| Some(v.hlc) >= hlc);
-        if !(live || by.is_some() || outranked) {
+        let buried = world.ledger.is_buried(&write.dots);
+        if !(live || by.is_some() || outranked || buried) {
             return Err(format!("write {number} ({dot}) was acked and is gone on node {node}"));
         }
         // By a dot that this node has: of a dot that every disk lost nobody knows whose it was.

@@ -5,6 +5,7 @@
 
 pub(crate) mod ack;
 pub(crate) mod answered;
+pub(crate) mod buried;
 pub(crate) mod claims;
 pub(crate) mod denied;
 pub(crate) mod dense;

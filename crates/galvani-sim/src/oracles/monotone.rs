@@ -24,8 +24,10 @@ pub(crate) fn check(world: &mut World, read: usize, seen: &Seen) -> Result<(), S
         if earlier.at > started || !must_meet || info.is_lww() {
             continue;
         }
-        let covered =
-            |write: &&usize| covers_any(&seen.context, &world.history.writes[**write].dots);
+        let covered = |write: &&usize| {
+            let dots = &world.history.writes[**write].dots;
+            covers_any(&seen.context, dots) || world.ledger.is_buried(dots)
+        };
         if let Some(write) = earlier.writes.iter().find(|write| !covered(write)) {
             return Err(format!(
                 "read {read} (r={r} of {n}) misses write {write}, which read {} confirmed on {:?}",

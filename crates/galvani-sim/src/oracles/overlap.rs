@@ -27,7 +27,9 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
         let hlc = write.dots.first().and_then(|&dot| world.ledger.entry(dot));
         let outranked =
             info.is_lww() && hlc.is_some_and(|entry| seen.hlc_max >= entry.record.head.hlc);
-        if !covered && !outranked {
+        // Deleted, and nothing is left to show: what a read shows of it `buried.rs` asks.
+        let buried = world.ledger.is_buried(&write.dots);
+        if !covered && !outranked && !buried {
             return Err(format!(
                 "read {read} (r={r} of {n}) missed write {number}, held by {:?}",
                 write.holders

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use galvani_model::ids::WriteId;
-use galvani_model::version::{Dot, Object};
+use galvani_model::version::{Dot, Kind, Object};
 
 /// Whether a key's owners agree. With `exact` on the objects; else on the writes that are live
 /// once every replica's knowledge is put together, which is as far as read repair alone can go.
@@ -35,8 +35,10 @@ pub(crate) fn check(world: &mut World, key: usize, exact: bool) -> Result<(), St
 
 /// What equal replicas must agree on: the writes and their dots. Who minted the first dot that came
 /// may differ, for it is for people.
+/// Tombstones are each replica's own affair: `buried.rs` asks for them.
 fn versions(object: &Object) -> Vec<(WriteId, &[Dot])> {
-    object.versions().iter().map(|version| (version.write, version.dots.as_slice())).collect()
+    let values = object.versions().iter().filter(|version| version.kind == Kind::Put);
+    values.map(|version| (version.write, version.dots.as_slice())).collect()
 }
 
 /// The writes of an object that nothing any of `all` holds replaces, by whatever dot.

@@ -1,4 +1,7 @@
 //! Why a data directory cannot be used.
+//!
+//! Each variant says what happened to the directory, and what its owner does next. Nothing here
+//! touches a file. Next to read: `mod.rs`.
 
 use std::io;
 
@@ -39,6 +42,18 @@ pub enum DirError {
         /// The directory's format.
         found: u32,
         /// The newest format this release reads.
+        supported: u32,
+    },
+    /// An earlier release wrote it in a format that this one does not read: run that release, export
+    /// what is wanted, and let the node start with an empty directory.
+    #[error(
+        "data format {found} is older than {supported}, the only one this release reads: export \
+         with the release that wrote it, and start with an empty directory"
+    )]
+    OlderFormat {
+        /// The directory's format.
+        found: u32,
+        /// The format this release reads.
         supported: u32,
     },
     /// It is another node's or another cluster's: give the right path or the right ids.

@@ -100,6 +100,9 @@ fn parse(bytes: &[u8]) -> Result<Content, DirError> {
     if format > FORMAT_VERSION {
         return Err(DirError::NewerFormat { found: format, supported: FORMAT_VERSION });
     }
+    if format < FORMAT_VERSION {
+        return Err(DirError::OlderFormat { found: format, supported: FORMAT_VERSION });
+    }
     serde_json::from_str(line).map_err(|error| damaged(&error.to_string()))
 }
 

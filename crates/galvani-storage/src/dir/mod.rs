@@ -27,8 +27,9 @@ use lock::DirLock;
 
 use crate::engine::PowerHistory;
 
-/// The data directory's format. A higher one is refused, a lower one is read.
-pub const FORMAT_VERSION: u32 = 1;
+/// The data directory's format. Any other one is refused: rows of format 1 have no index of
+/// tombstones, and count tombstones in their digests.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Whose data a directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -153,6 +153,18 @@ fn a_newer_format_is_refused_as_newer() {
 }
 
 #[test]
+fn an_older_format_is_refused_with_what_to_do() {
+    let place = Place::new();
+    let path = place.stopped();
+    let line = "{\"format\":1,\"shape\":\"as it was\"}";
+    let sum = crc32c::crc32c(line.as_bytes());
+    fs::write(path.join("galvani.json"), format!("{line}\n{sum:08x}\n")).expect("writes");
+    let expected = DirError::OlderFormat { found: 1, supported: FORMAT_VERSION };
+    assert_eq!(refusal(&path), expected);
+    assert!(expected.to_string().contains("export"), "{expected}");
+}
+
+#[test]
 fn an_identity_torn_at_any_byte_or_with_any_bit_turned_is_damaged() {
     let place = Place::new();
     let path = place.stopped();

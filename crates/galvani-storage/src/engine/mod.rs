@@ -40,6 +40,8 @@ pub enum Table {
     Meta = 5,
     /// Records held for owners that were away: written once, scanned per target, deleted.
     Hints = 6,
+    /// Dots of live tombstones to their keys: written by a delete, gone when it is collected.
+    Tombstones = 7,
 }
 
 impl Table {
@@ -52,10 +54,11 @@ impl Table {
         Table::Clocks,
         Table::Meta,
         Table::Hints,
+        Table::Tombstones,
     ];
 
     /// How many tables there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// The table's number, below [`Table::COUNT`].
     pub const fn index(self) -> usize {
@@ -72,6 +75,7 @@ impl Table {
             Table::Clocks => "clocks",
             Table::Meta => "meta",
             Table::Hints => "hints",
+            Table::Tombstones => "tombstones",
         }
     }
 }

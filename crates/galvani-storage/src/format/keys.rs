@@ -59,7 +59,7 @@ pub fn log(of: Shard, dot: Dot) -> [u8; SHARD_BYTES + 24] {
     out
 }
 
-/// The dot of a log row's key.
+/// The dot of a log row's key, and of a tombstone's.
 pub fn dot_of_log(row: &[u8]) -> Option<Dot> {
     let rest: &[u8; 24] = row.get(SHARD_BYTES..)?.try_into().ok()?;
     let origin = Origin::from_bytes(*rest.first_chunk()?);

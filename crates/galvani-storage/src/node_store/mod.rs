@@ -11,6 +11,7 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
 use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 use crate::format::{RowError, keys, rows};
@@ -341,8 +342,11 @@ impl<E: Engine> Store for NodeStore<E> {
         if !self.takes_writes() {
             return Err(StoreError::Full);
         }
-        let Change { shard, record, object, request, own, digest } = change;
+        let Change { shard, record, object, request, own, digest, policy } = change;
         self.replica(shard)?;
+        if !self.objects.contains_key(&(shard, record.head.key.clone())) {
+            self.object(shard, &record.head.key)?;
+        }
         let state = self.states.get_mut(&shard).expect("loaded by the line above");
         let dot = record.head.dot;
         assert!(state.clock.insert(dot), "{shard}: {dot} is staged twice; apply asks the clock");
@@ -358,19 +362,31 @@ impl<E: Engine> Store for NodeStore<E> {
         self.batch.put_with(Table::Arrivals, &arrival, |out| rows::put(&arrival, &dot, out));
         let log = keys::log(shard, dot);
         self.batch.put_with(Table::Log, &log, |out| rows::put_record(&log, &record, out));
-        let row_key = keys::object(shard, &record.head.key);
-        if object.is_absent() {
-            self.batch.delete(Table::Objects, &row_key);
-        } else {
-            self.batch.put_with(Table::Objects, &row_key, |out| rows::put(&row_key, &object, out));
-        }
+        self.stage_object(shard, &record.head.key, object, policy);
         let write = record.head.write_id();
         let key = keys::request(shard, write);
         self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &request, out));
         self.requests.insert((shard, write), request);
-        self.objects.insert((shard, record.head.key.clone()), object);
         self.records.insert((shard, dot), record);
         Ok(())
+    }
+
+    fn tombstones(
+        &mut self,
+        shard: Shard,
+        after: Option<Dot>,
+        limit: usize,
+    ) -> Result<Vec<(Dot, Key)>, StoreError> {
+        self.page_of_tombstones(shard, after, limit)
+    }
+
+    fn stage_collected(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        object: Object,
+    ) -> Result<(), StoreError> {
+        self.take_collected(shard, key, object)
     }
 
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError> {

@@ -1,7 +1,8 @@
 //! Loading the state of a shard, and working it out anew when its row is damaged.
 //!
 //! The clock row is written in the batch of every change, so it agrees with the log; if its
-//! checksum fails, or it is gone while the log is not, log, arrivals and objects say the same again:
+//! checksum fails, or it is gone while the log is not, log, arrivals, objects and the index of
+//! tombstones say the same again:
 //! S = dots(log) (INV-1). The own counter is then in doubt and is not kept. Next to read: `mod.rs`.
 
 use super::{NodeStore, store_error};
@@ -61,7 +62,7 @@ impl<E: Engine> NodeStore<E> {
         Ok(state.and_then(|state| state.own))
     }
 
-    /// The state that log, arrivals and objects add up to, without an origin.
+    /// The state that log, arrivals, objects and tombstones add up to, without an origin.
     pub fn derive_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
         let prefix = keys::shard(shard);
         let end = keys::after_prefix(&prefix);
@@ -85,6 +86,7 @@ impl<E: Engine> NodeStore<E> {
             .map_err(store_error)?;
         state.arrivals = arrivals;
         state.digest = self.derive_digest(shard)?;
+        state.tombstones = self.count_tombstones(shard)?;
         Ok(state)
     }
 

@@ -52,7 +52,9 @@ fn stage(store: &mut NodeStore<MemoryEngine>, record: &Record) -> Result<(), Sto
         dots: [record.head.dot].into_iter().collect(),
         at_ms: record.head.dot.counter,
     };
-    store.stage(Change { shard: SHARD, record: record.clone(), object, request, own, digest })
+    let policy = ConflictPolicy::Siblings;
+    let record = record.clone();
+    store.stage(Change { shard: SHARD, record, object, request, own, digest, policy })
 }
 
 #[test]
@@ -88,6 +90,59 @@ fn the_state_is_what_log_arrivals_and_objects_add_up_to() {
         assert_eq!(again.replica(SHARD), Ok(&expected), "derived, without the doubtful origin");
         assert_eq!(again.quarantined(), 1, "{damage:?}");
     }
+}
+
+fn tombstone(counter: u64, name: &str, past: &[u64]) -> Record {
+    let mut record = record(counter, name);
+    record.value = Bytes::new();
+    record.head.kind = Kind::Delete;
+    record.head.value_len = 0;
+    record.head.value_hash = value_hash(Kind::Delete, &[]);
+    for &counter in past {
+        record.head.past.insert(Dot::new(ORIGIN, counter));
+    }
+    record
+}
+
+#[test]
+fn the_index_of_tombstones_follows_the_objects_in_every_batch() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    let waiting = |store: &mut NodeStore<MemoryEngine>, after| {
+        let page = store.tombstones(SHARD, after, 10).expect("readable");
+        page.into_iter().map(|(dot, key)| (dot.counter, key)).collect::<Vec<_>>()
+    };
+    stage(&mut store, &record(1, "a")).expect("staged");
+    stage(&mut store, &tombstone(2, "a", &[1])).expect("staged");
+    stage(&mut store, &tombstone(3, "b", &[])).expect("staged");
+    assert_eq!(waiting(&mut store, None), [], "only what is committed is collected");
+    store.commit(false).expect("room");
+    assert_eq!(waiting(&mut store, None), [(2, key("a")), (3, key("b"))]);
+    assert_eq!(waiting(&mut store, Some(Dot::new(ORIGIN, 2))), [(3, key("b"))]);
+    // A value that saw the tombstone takes its row away, and so does its collection.
+    let mut again = record(4, "a");
+    again.head.past.insert(Dot::new(ORIGIN, 2));
+    stage(&mut store, &again).expect("staged");
+    let gone = store.object(SHARD, &key("b")).expect("readable").without_tombstones(|_| true);
+    store.stage_collected(SHARD, &key("b"), gone).expect("staged");
+    assert_eq!(store.replica(SHARD).expect("loaded").tombstones, 0);
+    engine.fail_next_commits([FailKind::IoLost]);
+    store.commit(false).expect_err("it was told to fail");
+    assert_eq!(waiting(&mut store, None).len(), 2, "a failed batch changes nothing");
+    assert_eq!(store.replica(SHARD).expect("loaded").tombstones, 2);
+    let gone = store.object(SHARD, &key("b")).expect("readable").without_tombstones(|_| true);
+    store.stage_collected(SHARD, &key("b"), gone).expect("staged");
+    store.commit(false).expect("room");
+    assert_eq!(waiting(&mut store, None), [(2, key("a"))]);
+    assert!(store.object(SHARD, &key("b")).expect("readable").is_absent());
+    let mut state = store.replica(SHARD).expect("loaded").clone();
+    state.own = None;
+    assert_eq!(store.derive_state(SHARD), Ok(state));
+    // A row that is damaged is counted, and the log names its key.
+    let row = keys::log(SHARD, Dot::new(ORIGIN, 2));
+    assert!(engine.corrupt(Table::Tombstones, &row, Corruption::FlipBit(12)));
+    assert_eq!(waiting(&mut store, None), [(2, key("a"))]);
+    assert_eq!(store.quarantined(), 1);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod del;
 mod explain;
 mod export;
 mod get;
+mod graves;
 mod help;
 mod import;
 mod ls;

@@ -4,7 +4,7 @@
 //! counted on the layout: for each partition, owners that answer against what r and w need.
 
 use crate::args::see::Status;
-use crate::commands::Done;
+use crate::commands::{Done, graves};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
@@ -125,7 +125,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\nrepair       {}\nhints        {}\n{}{}",
+         lost\nrepair       {}\nhints        {}\ntombstones   {}\n{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
@@ -133,6 +133,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         safety.words(),
         repair_words(reports),
         hint_words(view, reports),
+        graves::words(view, reports),
         fault_words(view, reports),
         crate::output::trimmed(&table),
     )
@@ -235,7 +236,7 @@ fn row(view: &ClusterView, report: &NodeReport, n: u8) -> Vec<String> {
     cells
 }
 
-fn name(view: &ClusterView, id: NodeId) -> String {
+pub(super) fn name(view: &ClusterView, id: NodeId) -> String {
     view.layout.member(id).map_or_else(|| id.short(), |member| member.name().to_owned())
 }
 
@@ -282,6 +283,8 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "cpu_micros": status.cpu_micros,
                 "inflight": status.inflight,
                 "shards_behind": status.shards_behind,
+                "tombstones": status.tombstones,
+                "collection_waits": graves::document(view, &status.collection_waits),
                 "hints": status.hints.iter().map(|(owner, held)| value!({
                     "for": name(view, *owner),
                     "count": held.count,
@@ -310,6 +313,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                     "records_pulled": counters.records_pulled,
                     "bytes_pulled": counters.bytes_pulled,
                     "digests_unequal": counters.digests_unequal,
+                    "tombstones_collected": counters.tombstones_collected,
                     "hints_held": counters.hints_held,
                     "hints_delivered": counters.hints_delivered,
                     "hints_received": counters.hints_received,

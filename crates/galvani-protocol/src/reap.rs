@@ -1,0 +1,423 @@
+//! Collection of tombstones, by proof and never by time.
+//!
+//! A tombstone goes from this replica when every owner of its shard has taken in its dots and all
+//! that it replaced: then a late copy of anything it replaced is a duplicate at every owner, and
+//! nothing needs the tombstone any more. The reaper asks the other owners for their clocks, and they
+//! answer after a sync: what an owner may still lose in a power cut proves nothing. An owner that
+//! cannot be reached holds collection back, for as long as it takes, and is named. Clocks are not
+//! kept from one round to the next, so an owner that lost its disk is never believed to hold what it
+//! held before. Each replica collects for itself; the state digest covers values only, so replicas
+//! that collect at different times agree. Tombstones of `lww` buckets stay: a later write may
+//! still be outranked by one without being replaced by it.
+//!
+//! "Presence wins" cannot revive what is collected: it acts where clocks are equal and values
+//! differ, and of a value that a collected tombstone replaced every owner has taken in the
+//! tombstone, so none shows it. An owner that lost its disk since lacks dots, so its clock is not
+//! equal before it has pulled them all, the tombstone among them.
+//! Next to read: `replica.rs`, `collect`. Source: algorithms 2.4, 2.7.
+
+use crate::effect::{Now, PeerLane};
+use crate::ops::{Ctx, Heard, Step};
+use crate::replica;
+use crate::serve;
+use crate::topology::Topology;
+use galvani_model::bucket::ConflictPolicy;
+use galvani_model::ids::{NodeId, Shard};
+use galvani_model::store::StoreError;
+use galvani_model::version::{Dot, PartitionClock, Version};
+use galvani_wire::Message;
+use galvani_wire::failure::ReplicaError;
+use galvani_wire::message::{AskClocks, Clocks};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Shards asked about in one message: some 8 KB of answer.
+const SHARDS_MAX: usize = 64;
+/// Ranges of clocks in one answer (about 1 MB); what is beyond it is asked for again.
+const RANGES_MAX: usize = 50_000;
+/// Tombstones looked at with one round of clocks: a few milliseconds of a lane's work.
+const SLICE: usize = 256;
+/// Pause between two slices while clients wait for this lane, in microseconds.
+const BUSY_PAUSE_MICROS: u64 = 10_000;
+/// How long a peer may take to answer, in microseconds.
+const PATIENCE_MICROS: u64 = 5_000_000;
+/// Longest pause after a round in which nothing could be collected, in microseconds.
+const PAUSE_MAX_MICROS: u64 = 60_000_000;
+/// Rounds without success after which a shard counts as being at rest.
+const FRUITLESS_AT_REST: u32 = 3;
+
+/// What a lane knows of tombstones that wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Reaper {
+    /// How long after a delete, and after a fruitless round, in microseconds; 0: never.
+    interval: u64,
+    shards: BTreeMap<Shard, Waiting>,
+    /// Since when peers cannot be reached, in milliseconds since 1970.
+    away: BTreeMap<NodeId, u64>,
+    /// When all shards of the lane are looked at for tombstones; `None`: they were.
+    survey_at: Option<u64>,
+    due_at: Option<u64>,
+}
+
+/// A shard that has tombstones.
+#[derive(Clone, Debug)]
+struct Waiting {
+    /// When it is tried; `None` while an owner is away, and there is nothing new.
+    due: Option<u64>,
+    /// Whether a round is under way.
+    asking: bool,
+    /// Where the next slice starts.
+    after: Option<Dot>,
+    /// Whether this pass over its tombstones has collected any.
+    fruitful: bool,
+    /// Passes in a row that collected none.
+    fruitless: u32,
+}
+
+impl Waiting {
+    fn new(due: u64) -> Waiting {
+        Waiting { due: Some(due), asking: false, after: None, fruitful: false, fruitless: 0 }
+    }
+
+    /// There is reason to try no later than `due`.
+    fn hurry(&mut self, due: u64) {
+        self.fruitless = 0;
+        self.due = Some(self.due.map_or(due, |known| known.min(due)));
+    }
+}
+
+/// Shards with the same owners, to be asked about together.
+#[derive(Clone, Debug)]
+pub(crate) struct Round {
+    shards: Vec<Shard>,
+    peers: Vec<PeerLane>,
+}
+
+impl Reaper {
+    /// Tries `interval_ms` after a delete; never if that is 0.
+    pub(crate) fn new(interval_ms: u32) -> Reaper {
+        let interval = u64::from(interval_ms) * 1000;
+        let survey_at = (interval > 0).then_some(0);
+        Reaper {
+            interval,
+            shards: BTreeMap::new(),
+            away: BTreeMap::new(),
+            survey_at,
+            due_at: survey_at,
+        }
+    }
+
+    /// A tombstone was taken in.
+    pub(crate) fn note(&mut self, shard: Shard, now: Now) {
+        if self.interval == 0 {
+            return;
+        }
+        let soon = now.micros + self.interval;
+        self.shards.entry(shard).or_insert(Waiting::new(soon)).hurry(soon);
+        self.reschedule();
+    }
+
+    /// This replica or another owner has taken something in of a shard: what could not be collected
+    /// may be now.
+    pub(crate) fn stir(&mut self, shard: Shard, now: Now) {
+        if let Some(waiting) = self.shards.get_mut(&shard)
+            && waiting.fruitless > 0
+        {
+            waiting.hurry(now.micros + self.interval);
+            self.reschedule();
+        }
+    }
+
+    /// A peer can be reached: what waited for it may go on.
+    pub(crate) fn peer_up(&mut self, peer: PeerLane, now: Now) {
+        self.away.remove(&peer.node);
+        self.survey_again(now);
+    }
+
+    /// A peer cannot be reached.
+    pub(crate) fn peer_down(&mut self, peer: PeerLane, now: Now) {
+        if self.interval > 0 {
+            self.away.entry(peer.node).or_insert(now.unix_ms);
+        }
+    }
+
+    /// All shards of the lane are looked at, soon.
+    pub(crate) fn survey_again(&mut self, now: Now) {
+        if self.interval > 0 {
+            self.survey_at = Some(now.micros + self.interval);
+            self.reschedule();
+        }
+    }
+
+    /// The tick does not exist: what it collected is there still.
+    pub(crate) fn unsay(&mut self) {
+        if self.interval > 0 {
+            self.survey_at = Some(0);
+            self.reschedule();
+        }
+    }
+
+    /// When [`poll`] has something to do, in the lane's microseconds.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.due_at
+    }
+
+    /// Whether nothing is known that could be collected now.
+    pub(crate) fn is_settled(&self) -> bool {
+        let at_rest = |shard: &Waiting| shard.due.is_none() || shard.fruitless >= FRUITLESS_AT_REST;
+        self.survey_at.is_none() && self.shards.values().all(at_rest)
+    }
+
+    /// Owners of shards with tombstones that cannot be reached, and since when.
+    pub(crate) fn waits(
+        &self,
+        topology: &Topology,
+        up: &BTreeSet<PeerLane>,
+    ) -> BTreeMap<NodeId, u64> {
+        let mut waits = BTreeMap::new();
+        for shard in self.shards.keys() {
+            for node in topology.owners(*shard) {
+                let lane = topology.lane_of(node, shard.partition);
+                if node != topology.node && !lane.is_some_and(|lane| up.contains(&lane)) {
+                    waits.insert(node, self.away.get(&node).copied().unwrap_or(0));
+                }
+            }
+        }
+        waits
+    }
+
+    /// A round over `shards` said nothing: they are tried again later.
+    fn failed(&mut self, shards: &[Shard], micros: u64) {
+        for shard in shards {
+            if let Some(waiting) = self.shards.get_mut(shard) {
+                waiting.asking = false;
+                waiting.due = Some(micros + self.interval);
+            }
+        }
+        self.reschedule();
+    }
+
+    fn reschedule(&mut self) {
+        let idle = self.shards.values().filter(|waiting| !waiting.asking);
+        let due = idle.filter_map(|waiting| waiting.due);
+        self.due_at = due.chain(self.survey_at).min();
+    }
+}
+
+/// Works out which owners are to be asked now. The lane starts an operation for each round.
+pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Round> {
+    let now = ctx.now.micros;
+    if ctx.reaper.due_at.is_none_or(|due| due > now) {
+        return Vec::new();
+    }
+    if ctx.reaper.survey_at.is_some_and(|at| at <= now) {
+        survey(ctx);
+    }
+    let due: Vec<Shard> = ctx
+        .reaper
+        .shards
+        .iter()
+        .filter(|(_, waiting)| !waiting.asking && waiting.due.is_some_and(|due| due <= now))
+        .map(|(shard, _)| *shard)
+        .take(SHARDS_MAX)
+        .collect();
+    let mut rounds: BTreeMap<Vec<PeerLane>, Vec<Shard>> = BTreeMap::new();
+    for shard in due {
+        let others = ctx.topology.owners(shard).into_iter().filter(|&node| !ctx.is_me(node));
+        let reached: Option<Vec<PeerLane>> = others.map(|node| ctx.reach(node, shard)).collect();
+        if let Some(waiting) = ctx.reaper.shards.get_mut(&shard) {
+            // Where an owner is away: its return brings a survey.
+            waiting.due = None;
+            waiting.asking = reached.is_some();
+        }
+        if let Some(peers) = reached {
+            rounds.entry(peers).or_default().push(shard);
+        }
+    }
+    ctx.reaper.reschedule();
+    rounds.into_iter().map(|(peers, shards)| Round { shards, peers }).collect()
+}
+
+/// Looks for shards of this lane that hold tombstones.
+fn survey(ctx: &mut Ctx<'_>) {
+    ctx.reaper.survey_at = None;
+    let (topology, me) = (ctx.topology, ctx.topology.node);
+    let copies: BTreeSet<u8> = topology.buckets.values().map(|props| props.n).collect();
+    for n in copies {
+        for partition in topology.layout.owned(me, n) {
+            let mine = topology.layout.lane(me, partition) == Some(ctx.config.lane);
+            let shard = Shard { partition, n };
+            // A state that cannot be read is met again by whoever writes there.
+            if mine && ctx.store.replica(shard).is_ok_and(|state| state.tombstones > 0) {
+                let now = ctx.now.micros;
+                ctx.reaper.shards.entry(shard).or_insert(Waiting::new(now)).hurry(now);
+            }
+        }
+    }
+    ctx.reaper.reschedule();
+}
+
+/// A round under way: clocks asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct ReapOp {
+    round: Round,
+    /// What each peer answered, in the order of the round's shards.
+    heard: Vec<Option<Vec<Option<PartitionClock>>>>,
+    /// When answers are given up, in the lane's microseconds.
+    pub(crate) deadline: u64,
+}
+
+impl ReapOp {
+    /// Asks the owners; where there are no others it is over at its deadline, at once.
+    pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, round: Round) -> ReapOp {
+        let (node, lane) = (ctx.topology.node, ctx.config.lane);
+        for (index, &peer) in round.peers.iter().enumerate() {
+            let shards = round.shards.clone();
+            ctx.ask(peer, op, index, Message::AskClocks(AskClocks { node, lane, shards }));
+        }
+        let patience = if round.peers.is_empty() { 0 } else { PATIENCE_MICROS };
+        let heard = vec![None; round.peers.len()];
+        ReapOp { round, heard, deadline: ctx.now.micros + patience }
+    }
+
+    /// The index of the ask that waits for `peer`.
+    pub(crate) fn waits_for(&self, peer: PeerLane) -> Option<usize> {
+        let at = self.round.peers.iter().position(|&asked| asked == peer)?;
+        self.heard[at].is_none().then_some(at)
+    }
+
+    /// An owner answered, or cannot. `busy` says whether clients wait for this lane.
+    pub(crate) fn on_heard(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        index: usize,
+        heard: Heard,
+        busy: bool,
+    ) -> Step {
+        match heard {
+            Heard::Reply(Message::Clocks(Ok(Clocks { clocks })))
+                if clocks.len() == self.round.shards.len() && index < self.heard.len() =>
+            {
+                self.heard[index] = Some(clocks);
+            }
+            Heard::Reply(_) | Heard::Silence => {
+                ctx.reaper.failed(&self.round.shards, ctx.now.micros);
+                return Step::Done;
+            }
+        }
+        if self.heard.iter().any(Option::is_none) {
+            return Step::Wait;
+        }
+        self.collect(ctx, busy);
+        Step::Done
+    }
+
+    /// Time is up.
+    pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
+        if self.round.peers.is_empty() {
+            self.collect(ctx, false);
+        } else {
+            ctx.reaper.failed(&self.round.shards, ctx.now.micros);
+        }
+        Step::Done
+    }
+
+    /// Collects what the clocks prove, within one slice.
+    fn collect(&self, ctx: &mut Ctx<'_>, busy: bool) {
+        let pause = if busy { BUSY_PAUSE_MICROS } else { 0 };
+        let mut left = SLICE;
+        for (at, &shard) in self.round.shards.iter().enumerate() {
+            let Some(mut waiting) = ctx.reaper.shards.remove(&shard) else { continue };
+            waiting.asking = false;
+            let clocks: Option<Vec<&PartitionClock>> =
+                self.heard.iter().map(|all| all.as_ref()?.get(at)?.as_ref()).collect();
+            let looked = match clocks {
+                Some(clocks) if left > 0 => slice(ctx, shard, &mut waiting, &clocks, left),
+                Some(_) | None => Ok(0),
+            };
+            let now = ctx.now.micros;
+            match looked {
+                // There may be more behind this slice, or this shard's turn has not come.
+                Ok(looked) if looked == left => waiting.due = Some(now + pause),
+                Ok(_) | Err(_) => {
+                    waiting.after = None;
+                    waiting.fruitless = match waiting.fruitful {
+                        true => 0,
+                        false => waiting.fruitless.saturating_add(1),
+                    };
+                    waiting.fruitful = false;
+                    let doublings = waiting.fruitless.saturating_sub(1).min(16);
+                    let wait = ctx.reaper.interval << doublings;
+                    waiting.due = Some(now + wait.min(PAUSE_MAX_MICROS));
+                }
+            }
+            left -= looked.unwrap_or(0).min(left);
+            let some = ctx.store.replica(shard).map_or(true, |state| state.tombstones > 0);
+            if some {
+                ctx.reaper.shards.insert(shard, waiting);
+            }
+        }
+        ctx.reaper.reschedule();
+    }
+}
+
+/// Looks at up to `limit` tombstones of a shard. Returns how many those were.
+fn slice(
+    ctx: &mut Ctx<'_>,
+    shard: Shard,
+    waiting: &mut Waiting,
+    others: &[&PartitionClock],
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let page = ctx.store.tombstones(shard, waiting.after, limit)?;
+    let own = ctx.store.replica(shard)?.clock.clone();
+    let proven = |version: &Version| {
+        let taken_in = |clock: &PartitionClock| {
+            version.dots.iter().all(|&dot| clock.contains(dot)) && clock.covers(&version.past)
+        };
+        taken_in(&own) && others.iter().all(|clock| taken_in(clock))
+    };
+    for (dot, key) in &page {
+        waiting.after = Some(*dot);
+        let policy = serve::owned(ctx, shard, key);
+        if policy != Ok(ConflictPolicy::Siblings) {
+            continue;
+        }
+        match replica::collect(ctx.store, shard, key, proven) {
+            Ok(0) => {}
+            Ok(gone) => {
+                waiting.fruitful = true;
+                ctx.counters.tombstones_collected += gone;
+            }
+            // A row of that key is damaged: the others must not wait for it.
+            Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(page.len())
+}
+
+/// Tells another owner what is taken in here, once it survives power loss.
+pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskClocks) -> Result<Clocks, ReplicaError> {
+    if ask.shards.len() > SHARDS_MAX {
+        return Err(ReplicaError::Malformed);
+    }
+    // The answer leaves after this tick's commit, and so does what earlier ones left to the system.
+    *ctx.fsync = true;
+    let sender = PeerLane { node: ask.node, lane: ask.lane };
+    let mut room = RANGES_MAX;
+    let mut clocks = Vec::with_capacity(ask.shards.len());
+    for &shard in &ask.shards {
+        let owner = ctx.topology.layout.is_owner(ask.node, shard)
+            && ctx.topology.lane_of(ask.node, shard.partition) == Some(sender);
+        let mine = serve::mine(ctx, shard).is_ok();
+        let clock = match ctx.store.replica(shard) {
+            Ok(state) if owner && mine && state.clock.range_count() <= room => {
+                room -= state.clock.range_count();
+                Some(state.clock.clone())
+            }
+            Ok(_) | Err(_) => None,
+        };
+        clocks.push(clock);
+    }
+    Ok(Clocks { clocks })
+}

@@ -1,0 +1,75 @@
+//! Tombstones: collected only by proof, all of them in the end, and nothing they replaced comes back.
+
+use crate::oracles::reads::Seen;
+use crate::world::World;
+use galvani_model::ids::Shard;
+use galvani_model::version::{Kind, PartitionClock, Version};
+
+/// An owner whose disk lost something this recently may have said before what it knew then, in
+/// microseconds: longer than a round of clocks may take.
+const WORD_STANDS_MICROS: u64 = 6_000_000;
+
+fn has_taken_in(clock: &PartitionClock, tombstone: &Version) -> bool {
+    tombstone.dots.iter().all(|&dot| clock.contains(dot)) && clock.covers(&tombstone.past)
+}
+
+/// Checks that a tombstone may go now: every owner has taken in it and all that it replaced.
+pub(crate) fn proven(world: &World, shard: Shard, tombstone: &Version) -> Result<(), String> {
+    for id in world.layout.owners(shard) {
+        let node = world.by_id[&id];
+        let lost = world.nodes[node].lost_data_at;
+        let forgot = lost.is_some_and(|at| world.now <= at + WORD_STANDS_MICROS);
+        if !forgot && !has_taken_in(&world.nodes[node].clock_on_disk(shard), tombstone) {
+            let dots = &tombstone.dots;
+            return Err(format!(
+                "{shard}: {dots:?} is collected, and node {node} lacks some of it"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a read shows nothing that was replaced by a tombstone collected before it began. A
+/// node that lost its disk may show it for as long as it is being filled again, and a tombstone
+/// whose record every disk has lost deletes nothing.
+pub(crate) fn stays(world: &World, read: usize, seen: &Seen) -> Result<(), String> {
+    let asked = &world.history.reads[read];
+    let (owners, shard) = (&world.keys[asked.key].owners, world.keys[asked.key].shard);
+    let whole = owners.iter().all(|&node| world.nodes[node].lost_data_at.is_none());
+    if !whole && !asked.last {
+        return Ok(());
+    }
+    for &write in seen.writes.keys() {
+        let known = &world.history.writes[write];
+        let is_held =
+            |dot| owners.iter().any(|&node| world.nodes[node].clock_on_disk(shard).contains(dot));
+        let buried = world
+            .ledger
+            .burials(&known.dots)
+            .any(|burial| burial.at < asked.started && is_held(burial.tombstone));
+        if known.kind == Kind::Put && buried {
+            return Err(format!("read {read} shows write {write}, which was deleted for good"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no owner keeps a tombstone of a key that every owner is done with.
+pub(crate) fn all_gone(world: &World, key: usize) -> Result<(), String> {
+    let info = &world.keys[key];
+    if info.is_lww() {
+        return Ok(());
+    }
+    let clocks: Vec<PartitionClock> =
+        info.owners.iter().map(|&node| world.nodes[node].clock_on_disk(info.shard)).collect();
+    for &node in &info.owners {
+        let object = world.nodes[node].object_on_disk(info.shard, &info.key);
+        let done = |version: &&Version| {
+            version.kind == Kind::Delete && clocks.iter().all(|clock| has_taken_in(clock, version))
+        };
+        if let Some(left) = object.versions().iter().find(done) {
+            return Err(format!("node {node} keeps tombstone {:?} of {}", left.dots, info.key));
+        }
+    }
+    Ok(())
+}

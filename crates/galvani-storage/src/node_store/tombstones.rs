@@ -1,0 +1,129 @@
+//! Object rows, and the index of tombstones that goes with them.
+//!
+//! Whoever collects tombstones must find them without reading every object. So each dot of a live
+//! tombstone has a row of its own, written and taken away in the batch that changes its object:
+//! both are staged here and nowhere else. It never decides what may be collected.
+//! Next to read: `mod.rs`, `galvani-protocol/src/reap.rs`.
+
+use super::{NodeStore, store_error};
+use crate::engine::{Engine, Table};
+use crate::format::{keys, rows};
+use galvani_model::bucket::ConflictPolicy;
+use galvani_model::ids::Shard;
+use galvani_model::key::Key;
+use galvani_model::store::{Store, StoreError};
+use galvani_model::version::{Dot, Object};
+use std::ops::ControlFlow;
+
+impl<E: Engine> NodeStore<E> {
+    /// Dots of tombstones that wait for collection, in the shards touched since the store was
+    /// opened, as far as committed or staged.
+    pub fn tombstones_waiting(&self) -> u64 {
+        self.states.values().map(|state| state.tombstones).sum()
+    }
+
+    /// Stages a key's object row and the rows of its tombstones. The tick has read the object and
+    /// the shard's state before.
+    pub(super) fn stage_object(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        object: Object,
+        policy: ConflictPolicy,
+    ) {
+        let row_key = keys::object(shard, key);
+        if object.is_absent() {
+            self.batch.delete(Table::Objects, &row_key);
+        } else {
+            self.batch.put_with(Table::Objects, &row_key, |out| rows::put(&row_key, &object, out));
+        }
+        let after = object.tombstones();
+        let before = self.objects.insert((shard, key.clone()), object);
+        let before = before.expect("the tick read the object before it stages it").tombstones();
+        if policy == ConflictPolicy::Lww || before == after {
+            return;
+        }
+        for &dot in before.iter().filter(|dot| !after.contains(dot)) {
+            self.batch.delete(Table::Tombstones, &keys::log(shard, dot));
+        }
+        for &dot in after.iter().filter(|dot| !before.contains(dot)) {
+            let row_key = keys::log(shard, dot);
+            self.batch.put_with(Table::Tombstones, &row_key, |out| rows::put(&row_key, key, out));
+        }
+        let state = self.states.get_mut(&shard).expect("the tick read the state before it stages");
+        state.tombstones =
+            (state.tombstones + after.len() as u64).saturating_sub(before.len() as u64);
+    }
+
+    /// See [`Store::stage_collected`].
+    pub(super) fn take_collected(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        object: Object,
+    ) -> Result<(), StoreError> {
+        if !self.takes_writes() {
+            return Err(StoreError::Full);
+        }
+        self.replica(shard)?;
+        self.object(shard, key)?;
+        self.dirty.insert(shard);
+        self.stage_object(shard, key, object, ConflictPolicy::Siblings);
+        Ok(())
+    }
+
+    /// See [`Store::tombstones`]. A damaged row is counted; the log names its key as well.
+    pub(super) fn page_of_tombstones(
+        &mut self,
+        shard: Shard,
+        after: Option<Dot>,
+        limit: usize,
+    ) -> Result<Vec<(Dot, Key)>, StoreError> {
+        let prefix = keys::shard(shard);
+        let end = keys::after_prefix(&prefix);
+        let start = after.map_or(prefix.to_vec(), |dot| {
+            let mut start = keys::log(shard, dot).to_vec();
+            start.push(0);
+            start
+        });
+        let mut found = Vec::new();
+        let mut take = |row_key: &[u8], row: &[u8]| {
+            if let Some(dot) = keys::dot_of_log(row_key) {
+                found.push((dot, rows::get::<Key>(row_key, row)));
+            }
+            ControlFlow::Continue(())
+        };
+        self.engine
+            .scan(Table::Tombstones, &start, end.as_deref(), limit, &mut take)
+            .map_err(store_error)?;
+        let mut page = Vec::with_capacity(found.len());
+        for (dot, key) in found {
+            match key {
+                Ok(key) => page.push((dot, key)),
+                Err(error) => {
+                    self.quarantine(format!("{shard} tombstone {dot}"), &error);
+                    // Without its log record either it stays where it is.
+                    if let Ok(Some(record)) = self.record(shard, dot) {
+                        page.push((dot, record.head.key));
+                    }
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// How many rows the index has of a shard.
+    pub(super) fn count_tombstones(&self, shard: Shard) -> Result<u64, StoreError> {
+        let prefix = keys::shard(shard);
+        let end = keys::after_prefix(&prefix);
+        let mut rows = 0;
+        let mut count = |_: &[u8], _: &[u8]| {
+            rows += 1;
+            ControlFlow::Continue(())
+        };
+        self.engine
+            .scan(Table::Tombstones, &prefix, end.as_deref(), usize::MAX, &mut count)
+            .map_err(store_error)?;
+        Ok(rows)
+    }
+}

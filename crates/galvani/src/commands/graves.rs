@@ -1,0 +1,49 @@
+//! Tombstones in the status: how many wait, and for whom.
+//!
+//! A tombstone is collected when every owner of its key has taken in all that it replaced. One that
+//! cannot be reached holds collection back and is named here. Next to read: `status.rs`.
+
+use crate::commands::status::name;
+use crate::report::text::{Age, grouped};
+use galvani_client::{ClusterView, NodeId, NodeReport};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What waits on all nodes, and for whom.
+pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
+    let (mut waiting, mut collected) = (0, 0);
+    let mut waits: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
+        waiting += status.tombstones;
+        collected += status.counters.tombstones_collected;
+        for (&owner, &since_ms) in &status.collection_waits {
+            // Whoever has heard of it at all knows better since when it is away.
+            let known = waits.entry(owner).or_default();
+            *known = match (*known, since_ms) {
+                (0, since) | (since, 0) => since,
+                (one, other) => one.min(other),
+            };
+        }
+    }
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+    let held: Vec<String> = waits
+        .into_iter()
+        .map(|(owner, since_ms)| {
+            let since = match since_ms {
+                0 => "not heard of since a restart".to_owned(),
+                _ => format!("away {}", Age((now_ms as u64).saturating_sub(since_ms) / 1000)),
+            };
+            format!("collection waits for {}: {since}", name(view, owner))
+        })
+        .collect();
+    let mut words = vec![format!("{} kept, {} collected", grouped(waiting), grouped(collected))];
+    words.extend(held);
+    words.join("   ")
+}
+
+/// Whom a node's collection waits for.
+pub(super) fn document(view: &ClusterView, waits: &BTreeMap<NodeId, u64>) -> Value {
+    let one = |(&owner, &since_ms): (&NodeId, &u64)| json!({ "for": name(view, owner), "since_ms": since_ms });
+    waits.iter().map(one).collect()
+}
