@@ -64,6 +64,10 @@ pub struct Limits {
     /// enough to cost nothing (some 100 bytes a changed shard and peer), and replication has long
     /// brought what is on its way.
     pub anti_entropy_ms: u32,
+    /// How often a node reads all its rows through to see whether they are whole, in hours; 0:
+    /// never. Default 168, a week: rot is rare, and a million rows cost some 20 minutes of reading
+    /// spread over it.
+    pub verify_hours: u32,
     /// Bytes of hints one lane holds for one owner that is away; beyond it hints for that owner are
     /// refused and do not count for w. Default 256 MiB. Nothing diverges: what the owner missed is
     /// found when clocks are compared.
@@ -82,6 +86,7 @@ impl Default for Limits {
             held_bytes: HELD_BYTES_DEFAULT,
             siblings_max: SIBLINGS_MAX,
             anti_entropy_ms: 1000,
+            verify_hours: 168,
             hint_bytes_per_owner: 256 << 20,
             hint_bytes: 1 << 30,
             read_repairs_per_second: 2_000,

@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::version::{Digest, Dot, Object, PartitionClock, Record};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why storage did not do what it was asked. Nothing of the failed step is kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +136,55 @@ pub struct HintPage {
     pub last: Option<(Shard, Dot)>,
 }
 
-/// Rows of one lane's shards. Only `galvani-protocol/src/replica.rs` calls [`Store::stage`].
+/// A row that cannot be read: its checksum fails, or it is gone although others prove it. Records
+/// come first: objects and requests are rebuilt from them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Damage {
+    /// The log row of a dot.
+    Record(Shard, Dot),
+    /// The object row of a key.
+    Object(Shard, Key),
+    /// The request row of a logical write.
+    Request(Shard, WriteId),
+}
+
+impl Damage {
+    /// The shard whose row it is.
+    pub fn shard(&self) -> Shard {
+        match self {
+            Damage::Record(shard, _) | Damage::Object(shard, _) | Damage::Request(shard, _) => {
+                *shard
+            }
+        }
+    }
+}
+
+/// A row written anew, because it was damaged or lost. It brings no news: the clock stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// The log row of a dot that is in the clock.
+    Record(Record),
+    /// The object row of a key, in a bucket of this policy.
+    Object(Key, Object, ConflictPolicy),
+    /// The request row of a logical write; `None` where the log knows of no dot of it.
+    Request(WriteId, Option<RequestEntry>),
+    /// The shard's digest, as its data has it.
+    Digest(Digest),
+}
+
+/// Some objects of a shard, in the order of their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// The objects; damaged rows are passed over (and listed as damaged).
+    pub objects: Vec<Listed>,
+    /// The last key looked at, if there are more rows after it.
+    pub last: Option<Key>,
+    /// Rows that were passed over.
+    pub damaged: usize,
+}
+
+/// Rows of one lane's shards. Only `galvani-protocol/src/replica.rs` calls [`Store::stage`]
+/// and [`Store::rewrite`].
 pub trait Store {
     /// The live versions of a key here; absent if nothing is known.
     fn object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError>;
@@ -170,6 +218,19 @@ pub trait Store {
         key: &Key,
         object: Object,
     ) -> Result<(), StoreError>;
+    /// Stages a row that was damaged or lost, or a digest that the data does not bear out.
+    fn rewrite(&mut self, shard: Shard, row: Rewrite) -> Result<(), StoreError>;
+
+    /// Damaged rows met and not yet mended, as far as there is room to list them.
+    fn damaged(&self) -> &BTreeSet<Damage>;
+
+    /// Up to `limit` rows of a shard's objects after `after` (exclusive), staged ones included.
+    fn slice(
+        &mut self,
+        shard: Shard,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Slice, StoreError>;
 
     /// Forgets who this vnode mints as: its next mint starts a new incarnation. Kept by the tick.
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError>;

@@ -180,6 +180,7 @@ impl NodeConfig {
                 3_600_000,
                 "0..=3600000",
             ),
+            ("limits.verify_hours", u64::from(self.limits.verify_hours), 0, 8_760, "0..=8760"),
             ("limits.hint_bytes", self.limits.hint_bytes, 0, 1 << 40, "0..=1099511627776"),
             (
                 "limits.hint_bytes_per_owner",

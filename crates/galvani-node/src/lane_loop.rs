@@ -322,6 +322,8 @@ impl<E: Engine> LaneLoop<E> {
         let (peers_up, peers_down) = self.links.nodes();
         let mut counters = self.lane.counters().clone();
         counters.quarantined = self.store.quarantined();
+        counters.rows_mended = self.store.mended();
+        counters.rows_damaged = self.store.damaged().len() as u64;
         let inflight = self.lane.inflight() as u32;
         let shards_behind = self.lane.shards_behind() as u32;
         let hints = self.store.hint_figures().clone();
@@ -347,6 +349,7 @@ fn unsendable(message: Message, why: ReplicaError) -> Message {
         Message::Replicated(_) => Message::Replicated(Replicated { result: Err(why) }),
         Message::Compared(_) => Message::Compared(Err(why)),
         Message::Pulled(_) => Message::Pulled(Err(why)),
+        Message::SliceIs(_) => Message::SliceIs(Err(why)),
         Message::HintsPulled(_) => Message::HintsPulled(Err(why)),
         Message::Clocks(_) => Message::Clocks(Err(why)),
         Message::PutDone(done) => {

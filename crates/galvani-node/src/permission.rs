@@ -75,6 +75,8 @@ pub(crate) fn permission(
         | Message::Compared(_)
         | Message::Pull(_)
         | Message::Pulled(_)
+        | Message::AskSlice(_)
+        | Message::SliceIs(_)
         | Message::Hint(_)
         | Message::PullHints(_)
         | Message::HintsPulled(_)

@@ -5,7 +5,7 @@
 
 use crate::topology::Topology;
 use galvani_model::bucket::{BucketName, BucketProps};
-use galvani_model::ids::{LaneIndex, NodeId};
+use galvani_model::ids::{LaneIndex, NodeId, Partition};
 use galvani_wire::Message;
 use std::sync::Arc;
 
@@ -70,6 +70,8 @@ pub enum Input {
     Topology(Arc<Topology>),
     /// The node is stopping: take no new requests, finish those under way.
     Stop,
+    /// Read every shard of a partition, or of all, through now: an operator asks for it.
+    Verify(Option<Partition>),
     /// Time has passed; `next_deadline` may be due.
     Wake,
 }

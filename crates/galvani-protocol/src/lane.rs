@@ -18,7 +18,9 @@ use crate::reap::{self, ReapOp, Reaper};
 use crate::replica::as_replica_error;
 use crate::route;
 use crate::sync::compare::CompareOp;
+use crate::sync::damage::RecoverOp;
 use crate::sync::pull::PullOp;
+use crate::sync::unequal::UnequalOp;
 use crate::sync::{self, AntiEntropy, Ask};
 use crate::table::{Op, OpTable};
 use crate::topology::Topology;
@@ -79,7 +81,7 @@ impl Lane {
             let others = owners.into_iter().filter(|&node| node != topology.node);
             origins.keep(shard, others.collect());
         }
-        let sync = AntiEntropy::new(config.limits.anti_entropy_ms, config.boot as u64);
+        let sync = AntiEntropy::new(&config.limits, config.boot as u64);
         let handoff = Handoff::new((config.boot >> 64) as u64);
         let read_repairs = Budget::new(config.limits.read_repairs_per_second);
         let reaper = Reaper::new(config.limits.anti_entropy_ms);
@@ -119,6 +121,9 @@ impl Lane {
             Input::Topology(topology) => {
                 self.topology = topology;
                 self.share_anew(now);
+            }
+            Input::Verify(partition) => {
+                self.sync.verify_now(&self.topology, self.config.lane, partition);
             }
             Input::Stop => self.stopping = true,
             Input::Wake => {}
@@ -256,6 +261,8 @@ impl Lane {
             Op::Known(known) => known.on_heard(ctx, heard),
             Op::Compare(compare) => compare.on_heard(ctx, heard),
             Op::Pull(pull) => pull.on_heard(ctx, heard, busy),
+            Op::Recover(recover) => recover.on_heard(ctx, heard),
+            Op::Unequal(unequal) => unequal.on_heard(ctx, heard),
             Op::FetchHints(fetch) => fetch.on_heard(ctx, heard, busy),
             Op::Reap(reap) => reap.on_heard(ctx, index, heard, busy),
         });
@@ -306,11 +313,16 @@ impl Lane {
         {
             self.give_up(op, late, now, store);
         }
-        for ask in self.with(now, store, |ctx, _| sync::poll(ctx)) {
+        let busy = self.table.waiting() > 0;
+        for ask in self.with(now, store, |ctx, _| sync::poll(ctx, busy)) {
             let op = self.table.next_id();
             let asked = self.with(now, store, |ctx, _| match ask {
                 Ask::Compare(to, shards) => Op::Compare(CompareOp::start(ctx, op, to, shards)),
                 Ask::Pull(to, shard, wanted) => Op::Pull(PullOp::start(ctx, op, to, shard, wanted)),
+                Ask::Recover(to, shard, wanted) => {
+                    Op::Recover(RecoverOp::start(ctx, op, to, shard, wanted))
+                }
+                Ask::Unequal(to, shard) => Op::Unequal(UnequalOp::start(ctx, op, to, shard)),
             });
             self.table.insert(op, asked);
         }
@@ -337,6 +349,8 @@ impl Lane {
             Op::Known(_) => Step::Done,
             Op::Compare(compare) => compare.give_up(ctx),
             Op::Pull(pull) => pull.give_up(ctx),
+            Op::Recover(recover) => recover.give_up(ctx),
+            Op::Unequal(unequal) => unequal.give_up(ctx),
             Op::FetchHints(fetch) => fetch.give_up(ctx),
             Op::Reap(reap) => reap.give_up(ctx),
         });
@@ -393,6 +407,7 @@ impl Lane {
         self.handoff.unsay();
         let mut unread = Vec::new();
         self.reaper.unsay();
+        self.sync.verify.spoil();
         for effect in &effects {
             let unsent = match effect {
                 Effect::Ask {

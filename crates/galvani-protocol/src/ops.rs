@@ -15,10 +15,11 @@ use crate::sync::AntiEntropy;
 use crate::topology::Topology;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{NodeId, Shard};
+use galvani_model::key::Key;
 use galvani_model::limits::N_MAX;
 use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
 use galvani_model::store::{OwnOrigin, Store, StoreError};
-use galvani_model::version::{Kind, Record};
+use galvani_model::version::{Dot, Kind, Record};
 use galvani_wire::Message;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome};
 use galvani_wire::message::Failed;
@@ -133,7 +134,10 @@ impl Ctx<'_> {
         minted: Option<OwnOrigin>,
     ) -> Result<Taken, StoreError> {
         let deletes = record.head.kind == Kind::Delete;
+        let (key, before) = (record.head.key.clone(), self.store.replica(shard)?.digest);
         let taken = replica::apply(self.store, shard, record, how, policy, minted, self.now)?;
+        let after = self.store.replica(shard)?.digest;
+        self.sync.verify.note(shard, &key, before, after);
         match taken {
             Taken::New { .. } => {
                 self.sync.note_change(shard, self.now);
@@ -144,6 +148,21 @@ impl Ctx<'_> {
             Taken::Duplicate => {}
         }
         Ok(taken)
+    }
+
+    /// Holds a value again that was lost here. Returns whether anything changed.
+    pub(crate) fn readopt(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        dot: Dot,
+        policy: ConflictPolicy,
+    ) -> Result<bool, StoreError> {
+        let before = self.store.replica(shard)?.digest;
+        let changed = replica::readopt(self.store, shard, key, dot, policy)?;
+        let after = self.store.replica(shard)?.digest;
+        self.sync.verify.note(shard, key, before, after);
+        Ok(changed)
     }
 
     /// Whether an operation may hold `bytes` of values: whatever it needs if no other holds any.

@@ -10,7 +10,7 @@ use crate::effect::Now;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{Origin, Shard};
 use galvani_model::key::Key;
-use galvani_model::store::{Change, OwnOrigin, RequestEntry, Store, StoreError};
+use galvani_model::store::{Change, OwnOrigin, RequestEntry, Rewrite, Store, StoreError};
 use galvani_model::version::{
     Dot, DotSet, Kind, Object, PartitionClock, Record, RecordHead, Version, object_digest,
 };
@@ -123,6 +123,54 @@ pub(crate) fn is_hidden(
     let known = store.request(shard, write)?;
     let dots = known.map(|entry| entry.dots).unwrap_or_default();
     Ok(!versions.iter().any(|version| dots.iter().any(|&dot| version.past.contains(dot))))
+}
+
+/// Holds a value again that another owner shows and that this one has taken in before, but lost.
+/// The caller has made sure that the other owner knew everything that this one knows: so nothing
+/// this replica has taken in replaces it. A tombstone is never held again, nor a value that a live
+/// version here replaces. Returns whether anything changed.
+pub(crate) fn readopt(
+    store: &mut dyn Store,
+    shard: Shard,
+    key: &Key,
+    dot: Dot,
+    policy: ConflictPolicy,
+) -> Result<bool, StoreError> {
+    let state = store.replica(shard)?;
+    let mut digest = state.digest;
+    if !state.clock.contains(dot) {
+        // News come as records.
+        return Ok(false);
+    }
+    let mut object = store.object(shard, key)?;
+    if object.versions().iter().any(|version| version.dots.contains(&dot)) {
+        return Ok(false);
+    }
+    let head = record(store, shard, dot)?.head;
+    if head.kind != Kind::Put || head.key != *key {
+        return Ok(false);
+    }
+    let write = head.write_id();
+    let replaced = |object: &Object| {
+        let mut others = object.versions().iter().filter(|version| version.write != write);
+        others.any(|version| version.past.contains(dot))
+    };
+    if replaced(&object) {
+        return Ok(false);
+    }
+    let before = object_digest(key, &object);
+    if !object.apply(&head, false, policy).live {
+        return Ok(false);
+    }
+    digest.replace(before, object_digest(key, &object));
+    store.rewrite(shard, Rewrite::Object(key.clone(), object, policy))?;
+    store.rewrite(shard, Rewrite::Digest(digest))?;
+    Ok(true)
+}
+
+/// Writes a damaged row anew. It must say what the row said.
+pub(crate) fn mend(store: &mut dyn Store, shard: Shard, row: Rewrite) -> Result<(), StoreError> {
+    store.rewrite(shard, row)
 }
 
 /// The key as this replica holds it.

@@ -17,7 +17,7 @@ use crate::reap;
 use crate::refuse;
 use crate::replica::as_replica_error;
 use crate::serve;
-use crate::sync::{compare, pull};
+use crate::sync::{compare, pull, unequal};
 use crate::table::Op;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_wire::Message;
@@ -163,6 +163,10 @@ pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
         Message::Pull(pull) => {
             let pulled = pull::answer(ctx, &pull);
             ctx.answer(from, NOBODY, Message::Pulled(pulled));
+        }
+        Message::AskSlice(ask) => {
+            let slice = unequal::answer(ctx, &ask);
+            ctx.answer(from, NOBODY, Message::SliceIs(slice));
         }
         Message::Hint(hint) => hold::on_hint(ctx, from, hint),
         Message::PullHints(pull) => {

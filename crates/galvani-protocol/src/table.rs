@@ -15,7 +15,9 @@ use crate::ops::{Asked, ask_id};
 use crate::put::PutOp;
 use crate::reap::ReapOp;
 use crate::sync::compare::CompareOp;
+use crate::sync::damage::RecoverOp;
 use crate::sync::pull::PullOp;
+use crate::sync::unequal::UnequalOp;
 use crate::topology::Topology;
 use galvani_model::ids::Shard;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,8 @@ pub(crate) enum Op {
     Known(KnownOp),
     Compare(CompareOp),
     Pull(PullOp),
+    Recover(RecoverOp),
+    Unequal(UnequalOp),
     FetchHints(FetchHintsOp),
     Reap(ReapOp),
 }
@@ -48,6 +52,8 @@ impl Op {
             Op::Known(op) => op.deadline,
             Op::Compare(op) => op.deadline,
             Op::Pull(op) => op.deadline,
+            Op::Recover(op) => op.deadline,
+            Op::Unequal(op) => op.deadline,
             Op::FetchHints(op) => op.deadline,
             Op::Reap(op) => op.deadline,
         }
@@ -60,7 +66,7 @@ impl Op {
             Op::Get(op, _) => !op.is_answered(),
             Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
             Op::Known(_) | Op::Compare(_) | Op::Pull(_) => false,
-            Op::FetchHints(_) | Op::Reap(_) => false,
+            Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => false,
         }
     }
 
@@ -71,7 +77,7 @@ impl Op {
             Op::Put(op, _) => op.held(),
             Op::List(..) | Op::Explain(..) | Op::Forward(..) => 0,
             Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) => 0,
-            Op::FetchHints(_) | Op::Reap(_) => 0,
+            Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => 0,
         }
     }
 
@@ -95,6 +101,8 @@ impl Op {
             Op::Known(op) => (op.to == peer).then_some(0),
             Op::Compare(op) => (op.to == peer).then_some(0),
             Op::Pull(op) => (op.to == peer).then_some(0),
+            Op::Recover(op) => (op.to == peer).then_some(0),
+            Op::Unequal(op) => (op.to == peer).then_some(0),
             Op::FetchHints(op) => (op.to == peer).then_some(0),
             Op::Reap(op) => op.waits_for(peer),
         }

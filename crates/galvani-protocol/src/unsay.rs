@@ -36,6 +36,7 @@ pub(crate) fn unsay_one(
                 Message::FetchedPage(_) => Message::FetchedPage(Err(error)),
                 Message::Compared(_) => Message::Compared(Err(error)),
                 Message::Pulled(_) => Message::Pulled(Err(error)),
+                Message::SliceIs(_) => Message::SliceIs(Err(error)),
                 Message::HintsPulled(_) => Message::HintsPulled(Err(error)),
                 Message::Clocks(_) => Message::Clocks(Err(error)),
                 // An earlier read may have been answered from what this tick staged.

@@ -2,13 +2,21 @@
 //!
 //! At most one row of a shard on a node, so that whatever is served can be held against what was
 //! written. A damaged replica may answer nothing but that it is damaged, or that all is well because
-//! its own row was written anew. Nothing mends a replica yet, so when the faults end the damaged shard
-//! is emptied, as an operator would, and comes back from the others. Next to read: `faults.rs`.
+//! its own row was written anew. Where anti-entropy runs, the replicas mend themselves when the faults
+//! end, and a row that is lost without a trace is found by its digest; a record that no owner can read
+//! any more is all that may be left. Elsewhere the damaged shard is emptied, as an operator would, and
+//! comes back from the others. Next to read: `faults.rs`.
 
 use crate::node::state_in;
+use crate::packet::LaneAt;
+use crate::rng::Rng;
 use crate::world::World;
-use galvani_storage::engine::{Batch, Corruption, Durability, Engine, Table};
-use galvani_storage::format::keys;
+use galvani_model::store::{Damage, Store};
+use galvani_model::version::{Kind, Object};
+use galvani_protocol::Input;
+use galvani_storage::engine::{Batch, Corruption, Durability, Engine, MemoryEngine, Table};
+use galvani_storage::format::{keys, rows};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// The tables of a shard.
@@ -20,6 +28,16 @@ const TABLES: [Table; 6] = [
     Table::Clocks,
     Table::Tombstones,
 ];
+
+/// Separates these draws from all others of a seed.
+const LOST_LABEL: u64 = 0x6c6f_7374;
+
+/// Whether an object row holds live values and no tombstone.
+fn holds_values(memory: &MemoryEngine, key: &[u8]) -> bool {
+    let row = memory.get(Table::Objects, key).ok().flatten();
+    let object = row.and_then(|row| rows::get::<Object>(key, &row).ok());
+    object.is_some_and(|object| object.versions().iter().all(|v| v.kind == Kind::Put))
+}
 
 impl World {
     /// Damages a row of a node's disk, if it has one that is not beside another damaged one.
@@ -54,6 +72,106 @@ impl World {
                 format!("node {node}: {how:?} of a row of {shard} in {}", table.name())
             });
             self.nodes[node].damaged.insert(shard, table);
+        }
+    }
+
+    /// An operator asks for a repair everywhere; whatever some owner can still read must be whole
+    /// again afterwards, and what cannot be is emptied.
+    pub(crate) fn mend_damage(&mut self) {
+        if !self.has_anti_entropy() || self.is_over() {
+            return;
+        }
+        self.come_to_rest("before the repair");
+        self.lose_object();
+        if !self.planted && self.nodes.iter().all(|node| node.damaged.is_empty()) {
+            return;
+        }
+        for node in 0..self.nodes.len() {
+            for lane in 0..self.nodes[node].lanes.len() {
+                self.push_input(LaneAt { node, lane }, Input::Verify(None));
+            }
+        }
+        self.come_to_rest("after the repair");
+        for node in 0..self.nodes.len() {
+            self.judge_damage(node);
+        }
+        self.run_until(self.now + 5_000_000);
+    }
+
+    /// Takes an object row away without a trace: on one replica, of a shard that is whole.
+    fn lose_object(&mut self) {
+        let mut rng = Rng::new(self.seed, LOST_LABEL);
+        if !self.profile.faults.damage || !rng.chance(700) || self.is_over() {
+            return;
+        }
+        let node = rng.index(self.nodes.len());
+        let mut rows = self.rows(node, Table::Objects, &[0]);
+        let nodes = &self.nodes;
+        rows.retain(|key| {
+            keys::shard_of(key).is_some_and(|shard| {
+                shard.n > 1 && nodes.iter().all(|node| !node.damaged.contains_key(&shard))
+            })
+        });
+        // Only values are held again: a tombstone that is lost stays lost.
+        let disk = self.nodes[node].disk.clone();
+        rows.retain(|key| holds_values(disk.memory(), key));
+        if rows.is_empty() {
+            return;
+        }
+        let key = rows.swap_remove(rng.index(rows.len()));
+        self.planted = disk.memory().corrupt(Table::Objects, &key, Corruption::Vanish);
+        self.coverage.add("fault.lost_object", u64::from(self.planted));
+        let now = self.now;
+        self.trace.note(now, &[19, node as u64], || format!("node {node} loses an object row"));
+    }
+
+    /// Damage that is left on a node must be damage that nobody could mend.
+    fn judge_damage(&mut self, node: usize) {
+        if self.is_over() {
+            return;
+        }
+        let mut left: BTreeSet<Damage> = BTreeSet::new();
+        for slot in &mut self.nodes[node].lanes {
+            left.extend(slot.store.inner().damaged().iter().cloned());
+        }
+        for row in &left {
+            if self.could_be_mended(node, row, &left) {
+                let what =
+                    format!("node {node}: {row:?} could be read elsewhere, and is not mended");
+                self.violate("mends", what);
+                return;
+            }
+        }
+        let of: BTreeSet<_> = left.iter().map(Damage::shard).collect();
+        let damaged = &mut self.nodes[node].damaged;
+        self.coverage
+            .add("damage.mended", damaged.keys().filter(|key| !of.contains(key)).count() as u64);
+        damaged.retain(|shard, _| of.contains(shard));
+        if !of.is_empty() {
+            for shard in of {
+                self.nodes[node].damaged.entry(shard).or_insert(Table::Log);
+            }
+            self.crash(node, "fault.damage_taken_out");
+            self.empty_damaged_shards(node);
+            self.start_node(node);
+        }
+    }
+
+    fn could_be_mended(&mut self, node: usize, row: &Damage, left: &BTreeSet<Damage>) -> bool {
+        let log_is_damaged =
+            |of| left.iter().any(|row| matches!(row, Damage::Record(shard, _) if *shard == of));
+        match row {
+            Damage::Record(shard, dot) => {
+                let owners = self.layout.owners(*shard);
+                let others: Vec<usize> =
+                    owners.iter().map(|id| self.by_id[id]).filter(|&other| other != node).collect();
+                let lane = usize::from(shard.partition.0 % self.profile.lanes);
+                others.into_iter().any(|other| {
+                    let store = self.nodes[other].lanes[lane].store.inner();
+                    matches!(store.record(*shard, *dot), Ok(Some(_)))
+                })
+            }
+            Damage::Object(shard, _) | Damage::Request(shard, _) => !log_is_damaged(*shard),
         }
     }
 

@@ -89,6 +89,8 @@ mutants! {
     HoldsNothing = "holds-nothing",
     /// A hint goes when it is given to its owner, whatever becomes of it there.
     ReleasesEarly = "releases-early",
+    /// Damaged rows are known to nobody who could mend them.
+    NeverMends = "never-mends",
     /// Read repairs are never sent.
     DropsRepairs = "drops-repairs",
     /// A write is sent to no other owner, and acked as if it were.

@@ -32,6 +32,7 @@ impl World {
         // A hint for a node that does not know the bucket yet waits until it does.
         self.run_until(self.now + CALM_MICROS);
         self.finish_buckets();
+        self.mend_damage();
         self.come_to_rest("after the faults");
         self.check_replicas();
         if self.has_anti_entropy() {
@@ -75,7 +76,7 @@ impl World {
             self.nodes[node].disk.memory().crash(CrashKeep::Committed);
             self.nodes[node].dies_mid_tick = false;
             self.nodes[node].forgets_next_mint = false;
-            if !self.nodes[node].damaged.is_empty() {
+            if !self.nodes[node].damaged.is_empty() && !self.has_anti_entropy() {
                 self.crash(node, "fault.damage_taken_out");
                 self.empty_damaged_shards(node);
             }

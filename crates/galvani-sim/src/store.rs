@@ -10,12 +10,13 @@ use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::ids::{NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
+    Change, Damage, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Rewrite,
+    Slice, Store, StoreError,
 };
 use galvani_model::version::{Dot, Kind, Object, Record, Version};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::FailKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Policies by bucket: what the oracles judge by.
@@ -56,6 +57,8 @@ pub(crate) struct SimStore {
     vanished: Vec<String>,
     collected: Vec<(Shard, Version)>,
     hints: StagedHints,
+    /// No damage: what a mutant sees.
+    none: BTreeSet<Damage>,
     commits: u64,
     /// What a mutant does not hear now.
     pub(crate) deaf: Deaf,
@@ -75,6 +78,7 @@ impl SimStore {
             vanished,
             collected: Vec::new(),
             hints: StagedHints::default(),
+            none: BTreeSet::new(),
             commits: 0,
             deaf: Deaf::No,
             before: BTreeMap::new(),
@@ -212,6 +216,26 @@ impl Store for SimStore {
         }
         self.collected.extend(gone.into_iter().map(|version| (shard, version)));
         Ok(())
+    }
+
+    fn rewrite(&mut self, shard: Shard, row: Rewrite) -> Result<(), StoreError> {
+        self.inner.rewrite(shard, row)
+    }
+
+    fn damaged(&self) -> &BTreeSet<Damage> {
+        match self.mutant {
+            Some(Mutant::NeverMends) => &self.none,
+            _ => self.inner.damaged(),
+        }
+    }
+
+    fn slice(
+        &mut self,
+        shard: Shard,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Slice, StoreError> {
+        self.inner.slice(shard, after, limit)
     }
 
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError> {

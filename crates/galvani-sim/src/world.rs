@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// Whether the run ends here because what was done to it cannot be borne by any program.
     pub(crate) ended: bool,
+    /// Whether a row was taken away that no checksum misses.
+    pub(crate) planted: bool,
     /// Whether messages sent now are on their way for very long.
     pub(crate) dragged: bool,
     /// Whether faults and clients have stopped.
@@ -108,6 +110,7 @@ impl World {
             coverage: Coverage::default(),
             violation: None,
             ended: false,
+            planted: false,
             dragged: false,
             calm: false,
         }

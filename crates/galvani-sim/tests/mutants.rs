@@ -22,6 +22,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::TrustsCopies => 540..=600,
         Mutant::StaleClocks | Mutant::IgnoresChecksums => 50..=150,
         Mutant::DamageIsAbsence => 1..=40,
+        Mutant::NeverMends => 1..=60,
         Mutant::RevivesOrigins => 1..=20,
         Mutant::LosesCommits
         | Mutant::EffectsFirst
@@ -67,6 +68,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
             "convergence",
             "equal_clock_equal_digest",
         ],
+        Mutant::NeverMends => &["mends"],
         Mutant::LosesCommits => &["durable_at_ack", "dense_own_counter", "commit_before_send"],
         Mutant::EffectsFirst => &["durable_at_ack"],
         Mutant::NeverFsyncs | Mutant::HoldsNothing => &["durable_at_ack", "handed_over_durably"],

@@ -5,7 +5,9 @@
 //! are little endian. Hostile bytes give a [`DecodeError`], never a panic or a large allocation.
 
 use crate::failure::{Failure, ReplicaError};
-use crate::message::{FAULT_LINKS_MAX, Held, HeldPage, HintsPulled, Message, Pulled, SetFaults};
+use crate::message::{
+    FAULT_LINKS_MAX, Held, HeldPage, HintsPulled, Message, Pulled, SetFaults, SliceIs,
+};
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
 use bytes::{BufMut, Bytes, BytesMut};
 use galvani_model::key::KeyError;
@@ -106,7 +108,7 @@ kinds! {
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
     HintsPulled = 48, HintsWait = 49, Noted = 50,
-    AskClocks = 57, Clocks = 58, Supply = 61,
+    AskSlice = 51, SliceIs = 52, AskClocks = 57, Clocks = 58, Supply = 61,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -153,6 +155,8 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::Compared(m) => header(m, out),
         Message::Pull(m) => header(m, out),
         Message::Pulled(m) => header(m, out),
+        Message::AskSlice(m) => header(m, out),
+        Message::SliceIs(m) => header(m, out),
         Message::Hint(m) => header(m, out),
         Message::PullHints(m) => header(m, out),
         Message::HintsPulled(m) => header(m, out),
@@ -192,6 +196,8 @@ fn put_body(message: &Message, out: &mut BytesMut) {
         Message::Fetched(Err(_))
         | Message::Pulled(Err(_))
         | Message::HintsPulled(Err(_))
+        | Message::AskSlice(_)
+        | Message::SliceIs(_)
         | Message::PullHints(_)
         | Message::HintsWait(_)
         | Message::AskClocks(_)
@@ -352,6 +358,14 @@ fn read_message(
         48 => Message::HintsPulled(read_hints(header, body)?),
         49 => Message::HintsWait(read(header)?),
         50 => Message::Noted,
+        51 => {
+            let slice: crate::message::AskSlice = read(header)?;
+            if let Some(after) = &slice.after {
+                after.check()?;
+            }
+            Message::AskSlice(slice)
+        }
+        52 => Message::SliceIs(read_slice(header)?),
         57 => Message::AskClocks(read(header)?),
         58 => Message::Clocks(read(header)?),
         61 => {
@@ -369,6 +383,16 @@ fn read_held(header: &[u8], body: &mut Body) -> Result<Result<Held, ReplicaError
         held.values = read_values(&held.heads, body)?;
     }
     Ok(fetched)
+}
+
+fn read_slice(header: &[u8]) -> Result<Result<SliceIs, ReplicaError>, DecodeError> {
+    let slice: Result<SliceIs, ReplicaError> = read(header)?;
+    if let Ok(slice) = &slice {
+        for key in slice.keys.iter().map(|(key, _)| key).chain(&slice.last) {
+            key.check()?;
+        }
+    }
+    Ok(slice)
 }
 
 fn read_pulled(

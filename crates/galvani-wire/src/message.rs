@@ -338,6 +338,33 @@ pub struct Compared {
     pub shards: Vec<Comparison>,
 }
 
+/// Asks an owner of a shard for a part of its objects in the order of their keys: what it adds up
+/// to, or what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskSlice {
+    /// The shard.
+    pub shard: Shard,
+    /// The part begins after this key.
+    pub after: Option<Key>,
+    /// Whether keys are wanted, and not only what they add up to.
+    pub keys: bool,
+}
+
+/// A part of an owner's objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceIs {
+    /// The part ends with this key; `None`: with the shard.
+    pub last: Option<Key>,
+    /// The xor of its objects' digests.
+    pub digest: Digest,
+    /// Objects in it.
+    pub rows: u32,
+    /// The sender's clock in that instant, if keys were wanted.
+    pub clock: Option<PartitionClock>,
+    /// Keys with the dots of their live values, if they were wanted.
+    pub keys: Vec<(Key, Vec<Dot>)>,
+}
+
 /// Asks an owner for records of a shard that the sender has not taken in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {
@@ -502,6 +529,10 @@ pub enum Message {
     Pull(Pull),
     /// See [`Pulled`].
     Pulled(Result<Pulled, ReplicaError>),
+    /// See [`AskSlice`].
+    AskSlice(AskSlice),
+    /// See [`SliceIs`].
+    SliceIs(Result<SliceIs, ReplicaError>),
     /// See [`Hint`]; answered with [`Replicated`].
     Hint(Hint),
     /// See [`PullHints`].

@@ -73,6 +73,16 @@ pub struct Counters {
     pub digests_unequal: u64,
     /// Tombstones collected here.
     pub tombstones_collected: u64,
+    /// Digests that the data did not bear out, put right.
+    pub digests_corrected: u64,
+    /// Values that another owner held with an equal history and this one had lost, held again.
+    pub readopted: u64,
+    /// Rows read through to see whether they are whole.
+    pub rows_verified: u64,
+    /// Damaged rows written anew.
+    pub rows_mended: u64,
+    /// Damaged rows that are not written anew yet.
+    pub rows_damaged: u64,
 }
 
 impl Counters {
@@ -100,6 +110,11 @@ impl Counters {
         self.hints_received += other.hints_received;
         self.digests_unequal += other.digests_unequal;
         self.tombstones_collected += other.tombstones_collected;
+        self.digests_corrected += other.digests_corrected;
+        self.readopted += other.readopted;
+        self.rows_verified += other.rows_verified;
+        self.rows_mended += other.rows_mended;
+        self.rows_damaged += other.rows_damaged;
     }
 }
 

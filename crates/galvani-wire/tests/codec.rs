@@ -16,10 +16,10 @@ use galvani_model::version::{
 use galvani_wire::codec::{DecodeError, Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
-    AskClocks, AskKnown, Clocks, Compare, Compared, Comparison, CreateBucket, Explain, Explained,
-    FAULT_LINKS_MAX, Failed, Fetch, FetchPage, Get, GetDone, Held, HeldPage, Hint, HintsPulled,
-    HintsWait, Known, List, Message, Page, Pull, PullHints, Pulled, Put, PutDone, ReplicaView,
-    Replicate, Replicated, SetFaults, Sibling, Supply,
+    AskClocks, AskKnown, AskSlice, Clocks, Compare, Compared, Comparison, CreateBucket, Explain,
+    Explained, FAULT_LINKS_MAX, Failed, Fetch, FetchPage, Get, GetDone, Held, HeldPage, Hint,
+    HintsPulled, HintsWait, Known, List, Message, Page, Pull, PullHints, Pulled, Put, PutDone,
+    ReplicaView, Replicate, Replicated, SetFaults, Sibling, SliceIs, Supply,
 };
 use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
 use proptest::collection::vec;
@@ -225,6 +225,7 @@ fn all_messages() -> Vec<Message> {
     all.extend(peer_messages());
     all.push(supply());
     all.extend(small_messages());
+    all.extend(slice_messages());
     all
 }
 
@@ -347,6 +348,21 @@ fn peer_messages() -> Vec<Message> {
     ]
 }
 
+fn slice_messages() -> Vec<Message> {
+    let shard = Shard { partition: Partition(3), n: 3 };
+    vec![
+        Message::AskSlice(AskSlice { shard, after: Some(head(b"").key), keys: true }),
+        Message::SliceIs(Ok(SliceIs {
+            last: Some(head(b"").key),
+            digest: Digest(7),
+            rows: 3,
+            clock: Some(clock()),
+            keys: vec![(head(b"").key, vec![dot(9)])],
+        })),
+        Message::SliceIs(Err(ReplicaError::Damaged)),
+    ]
+}
+
 fn bytes_of(id: u64, forwarded: bool, message: &Message) -> Bytes {
     let mut out = BytesMut::new();
     encode(id, forwarded, message, &mut out);
@@ -371,7 +387,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 39);
+    assert_eq!(kinds.len(), 41);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! One message shows many clocks; the answer says for each: equal, or here is mine. Both sides then
 //! know what they lack, and each pulls on its own. Equal clocks with unequal digests are damage or
-//! a bug: counted on both sides. Next to read: `pull.rs`. Source: algorithms 2.5, 6.4.
+//! a bug: counted and mended on both sides.
+//! Next to read: `pull.rs`, `unequal.rs`. Source: algorithms 2.5, 6.4.
 
 use super::{AntiEntropy, learn};
 use crate::effect::PeerLane;
@@ -93,8 +94,11 @@ impl CompareOp {
         // Compared because one of the two has changed, or now and then.
         ctx.reaper.stir(shard, ctx.now);
         match comparison {
-            Comparison::Equal => {}
-            Comparison::Unequal(_) => ctx.counters.digests_unequal += 1,
+            Comparison::Equal => ctx.sync.unequal.settled(self.to, shard),
+            Comparison::Unequal(_) => {
+                ctx.counters.digests_unequal += 1;
+                ctx.sync.unequal.found(self.to, shard, ctx.now);
+            }
             Comparison::Differs(clock) => {
                 ctx.counters.shards_differing += 1;
                 learn(ctx, self.to, shard, clock);
@@ -150,10 +154,12 @@ fn one(
             // It need not be shown what it has just shown itself.
             peer.unsaid.remove(&shard);
         }
+        ctx.sync.unequal.settled(sender, shard);
         return Ok(Comparison::Equal);
     }
     if equal {
         ctx.counters.digests_unequal += 1;
+        ctx.sync.unequal.found(sender, shard, ctx.now);
         return Ok(Comparison::Unequal(mine));
     }
     let clock = state.clock.clone();

@@ -10,15 +10,22 @@
 //! algorithms 2.5.
 
 pub(crate) mod compare;
+pub(crate) mod damage;
 pub(crate) mod pull;
+pub(crate) mod unequal;
+pub(crate) mod verify;
 
 use crate::effect::{Now, PeerLane};
 use crate::ops::Ctx;
 use crate::replica;
 use crate::topology::Topology;
-use galvani_model::ids::{LaneIndex, Shard};
+use damage::Mender;
+use galvani_model::ids::{LaneIndex, Partition, Shard};
+use galvani_model::limits::Limits;
 use galvani_model::version::PartitionClock;
 use std::collections::{BTreeMap, BTreeSet};
+use unequal::Unequal;
+use verify::Verify;
 
 /// How long dots that a peer's clock names may still be on their way here by replication before
 /// they are pulled, in microseconds: far above a healthy round trip, so that a loaded cluster does
@@ -50,6 +57,12 @@ pub(crate) struct AntiEntropy {
     spread_at: u64,
     /// Shards that a pull is under way for: two peers never send the same records at once.
     pulling: BTreeSet<Shard>,
+    /// Shards that were found unequal to a peer's with an equal clock.
+    pub(crate) unequal: Unequal,
+    /// Damaged rows on their way to being whole.
+    pub(crate) mender: Mender,
+    /// What is read through.
+    pub(crate) verify: Verify,
     /// When [`poll`] has something to do.
     due_at: Option<u64>,
 }
@@ -83,13 +96,20 @@ pub(crate) enum Ask {
     Compare(PeerLane, Vec<Shard>),
     /// Ask a peer for these dots.
     Pull(PeerLane, Shard, PartitionClock),
+    /// Ask a peer for damaged records.
+    Recover(PeerLane, Shard, PartitionClock),
+    /// Find out in which objects a peer with an equal clock differs.
+    Unequal(PeerLane, Shard),
 }
 
 impl AntiEntropy {
-    /// Compares `interval_ms` after a change; never if that is 0. `jitter` is any number.
-    pub(crate) fn new(interval_ms: u32, jitter: u64) -> AntiEntropy {
+    /// Compares `anti_entropy_ms` after a change; never if that is 0. `jitter` is any number.
+    pub(crate) fn new(limits: &Limits, jitter: u64) -> AntiEntropy {
         AntiEntropy {
-            interval: u64::from(interval_ms) * 1000,
+            interval: u64::from(limits.anti_entropy_ms) * 1000,
+            unequal: Unequal::default(),
+            mender: Mender::default(),
+            verify: Verify::new(limits.verify_hours),
             jitter,
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -106,6 +126,19 @@ impl AntiEntropy {
         }
         self.spread_at = now.micros + self.interval;
         self.due_at = Some(self.due_at.map_or(self.spread_at, |due| due.min(self.spread_at)));
+    }
+
+    /// Every owned shard of a partition, or of all, is to be read through now.
+    pub(crate) fn verify_now(
+        &mut self,
+        topology: &Topology,
+        mine: LaneIndex,
+        partition: Option<Partition>,
+    ) {
+        let asked = |shard: &Shard| partition.is_none_or(|of| of == shard.partition);
+        for shard in owned(topology, mine).into_iter().filter(asked) {
+            self.verify.all_of(shard);
+        }
     }
 
     /// A peer can be reached: it is shown all that both own.
@@ -144,12 +177,15 @@ impl AntiEntropy {
     /// A peer cannot be reached; its operations have heard so already.
     pub(crate) fn peer_down(&mut self, peer: PeerLane) {
         self.peers.remove(&peer);
+        self.unequal.peer_down(peer);
         self.reschedule();
     }
 
     /// When [`poll`] has something to do, in the lane's microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.due_at
+        let others = [self.unequal.next_deadline(), self.mender.next_deadline()];
+        let verify = self.verify.next_deadline();
+        others.into_iter().chain([self.due_at, verify]).flatten().min()
     }
 
     /// Whether every peer that can be reached has been shown everything, and nothing it was seen
@@ -158,7 +194,21 @@ impl AntiEntropy {
         let at_rest = |peer: &Peer| {
             peer.unsaid.is_empty() && peer.behind.is_empty() && !peer.comparing && !peer.pulling
         };
-        self.changed.is_empty() && self.peers.values().all(at_rest)
+        let mended =
+            self.unequal.is_settled() && self.mender.is_settled() && self.verify.is_settled();
+        mended && self.changed.is_empty() && self.peers.values().all(at_rest)
+    }
+
+    /// A shard is shown to its other owners that can be reached, now.
+    fn show_again(&mut self, topology: &Topology, shard: Shard, now: Now) {
+        for node in topology.owners(shard) {
+            let lane = topology.lane_of(node, shard.partition);
+            if let Some(peer) = lane.and_then(|lane| self.peers.get_mut(&lane)) {
+                peer.unsaid.insert(shard);
+                peer.compare_at = peer.compare_at.min(now.micros);
+            }
+        }
+        self.reschedule();
     }
 
     /// Shards of which some peer is known to hold what this replica lacks.
@@ -205,14 +255,20 @@ impl AntiEntropy {
     }
 }
 
-/// Works out what is to be asked now. The lane starts an operation for each.
-pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Ask> {
+/// Works out what is to be asked now; `busy` says whether clients wait for this lane.
+/// The lane starts an operation for each.
+pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) -> Vec<Ask> {
     let now = ctx.now.micros;
+    let mut asks = Vec::new();
+    verify::poll(ctx, busy);
+    if ctx.sync.interval > 0 {
+        asks.extend(damage::poll(ctx).map(|(to, shard, dots)| Ask::Recover(to, shard, dots)));
+        asks.extend(ctx.sync.unequal.poll(now).map(|(to, shard)| Ask::Unequal(to, shard)));
+    }
     if ctx.sync.due_at.is_none_or(|due| due > now) {
-        return Vec::new();
+        return asks;
     }
     ctx.sync.spread(ctx.topology, ctx.now);
-    let mut asks = Vec::new();
     let peers: Vec<PeerLane> = ctx.sync.peers.keys().copied().collect();
     for lane in peers {
         asks.extend(poll_compare(ctx, lane));
@@ -286,6 +342,17 @@ fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock)
     let behind = peer.behind.entry(shard).or_insert(Behind { clock: PartitionClock::new(), due });
     behind.clock.union(&clock);
     behind.due = behind.due.min(due);
+}
+
+/// The shards that this lane owns, ascending.
+fn owned(topology: &Topology, mine: LaneIndex) -> Vec<Shard> {
+    let copies: BTreeSet<u8> = topology.buckets.values().map(|props| props.n).collect();
+    let (layout, me) = (&topology.layout, topology.node);
+    let owned = copies
+        .into_iter()
+        .flat_map(|n| layout.owned(me, n).map(move |partition| Shard { partition, n }));
+    let mine = owned.filter(|shard| layout.lane(me, shard.partition) == Some(mine));
+    mine.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The shards that this lane and a peer's lane both own.

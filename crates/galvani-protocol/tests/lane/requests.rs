@@ -126,7 +126,7 @@ fn a_replicas_ack_becomes_an_error_when_the_commit_fails() {
 
 #[test]
 fn answered_writes_that_wait_for_a_silent_replica_do_not_fill_the_lane() {
-    let limits = Limits { inflight: 4, anti_entropy_ms: 0, ..Limits::default() };
+    let limits = Limits { inflight: 4, anti_entropy_ms: 0, verify_hours: 0, ..Limits::default() };
     let mut bench = Bench::new(limits);
     let key = bench.key(true);
     for rid in 1..=100 {

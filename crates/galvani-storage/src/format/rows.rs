@@ -25,6 +25,12 @@ pub enum RowError {
     /// The row is gone although other rows prove that there was one.
     #[error("the row is gone")]
     Gone,
+    /// The engine cannot read it.
+    #[error("the engine cannot read it: {why}")]
+    Unreadable {
+        /// What the engine said.
+        why: String,
+    },
     /// Written by a newer build.
     #[error("row version {found} is newer than {ROW_VERSION}")]
     NewerVersion {

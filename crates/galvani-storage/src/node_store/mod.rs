@@ -6,7 +6,9 @@
 //! really kept is in doubt. It decides nothing about versions: `galvani-protocol` does.
 //! Next to read: `state.rs`, `../format/`.
 
+mod damage;
 mod hints;
+mod parse;
 mod state;
 mod sweep;
 #[cfg(test)]
@@ -16,11 +18,13 @@ mod tombstones;
 use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
+use damage::Damaged;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Store, StoreError,
+    Change, Damage, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Rewrite,
+    Slice, Store, StoreError,
 };
 use galvani_model::version::{Dot, Object, Record};
 use hints::Hints;
@@ -62,7 +66,8 @@ pub struct NodeStore<E> {
     /// This tick's staged records and request rows.
     records: BTreeMap<(Shard, Dot), Record>,
     requests: BTreeMap<(Shard, WriteId), RequestEntry>,
-    quarantined: u64,
+    /// Damaged rows that were met.
+    damaged: Damaged,
     /// While the disk is full: commits since it was found so.
     full_for: Option<u32>,
     /// Whether a batch in doubt may be there without ever having been synced.
@@ -92,7 +97,7 @@ impl<E: Engine> NodeStore<E> {
             objects: BTreeMap::new(),
             records: BTreeMap::new(),
             requests: BTreeMap::new(),
-            quarantined: 0,
+            damaged: Damaged::default(),
             full_for: None,
             owes_sync: false,
             lost: false,
@@ -147,6 +152,7 @@ impl<E: Engine> NodeStore<E> {
                     self.renewed.remove(&shard);
                 }
                 self.hints.committed();
+                self.damaged.committed();
                 self.forget_tick();
                 Ok(())
             }
@@ -217,7 +223,7 @@ impl<E: Engine> NodeStore<E> {
 
     /// Damaged rows met since the store was opened.
     pub fn quarantined(&self) -> u64 {
-        self.quarantined
+        self.damaged.met
     }
 
     /// The engine below.
@@ -247,6 +253,7 @@ impl<E: Engine> NodeStore<E> {
         for shard in &self.renewed {
             self.states.remove(shard);
         }
+        self.damaged.roll_back();
         self.forget_tick();
         self.owes_sync |= error.is_in_doubt();
         // A failed sync is never tried again: the kernel may have dropped the pages and would say
@@ -282,7 +289,7 @@ impl<E: Engine> NodeStore<E> {
 
     /// Counts and reports a damaged row; it stays where it is, and is never served.
     fn quarantine(&mut self, what: String, error: &RowError) -> StoreError {
-        self.quarantined += 1;
+        self.damaged.met += 1;
         tracing::error!(event = "row_quarantined", row = %what, error = %error);
         StoreError::Corrupt { what: format!("{what}: {error}") }
     }
@@ -295,10 +302,10 @@ impl<E: Engine> Store for NodeStore<E> {
             return Ok(object.clone());
         }
         let row_key = keys::object(shard, key);
-        let object = match self.get(Table::Objects, &row_key)? {
+        let name = || Damage::Object(shard, key.clone());
+        let object = match self.row(Table::Objects, &row_key, name)? {
             None => Object::absent(),
-            Some(row) => rows::get(&row_key, &row)
-                .map_err(|error| self.quarantine(format!("{shard} object {key}"), &error))?,
+            Some(row) => rows::get(&row_key, &row).map_err(|error| self.damage(name(), &error))?,
         };
         self.objects.insert(at, object.clone());
         Ok(object)
@@ -309,10 +316,17 @@ impl<E: Engine> Store for NodeStore<E> {
             return Ok(Some(record.clone()));
         }
         let key = keys::log(shard, dot);
-        let Some(row) = self.get(Table::Log, &key)? else { return Ok(None) };
-        rows::get_record(&key, &row)
-            .map(Some)
-            .map_err(|error| self.quarantine(format!("{shard} record {dot}"), &error))
+        let name = || Damage::Record(shard, dot);
+        match self.row(Table::Log, &key, name)? {
+            Some(row) => {
+                rows::get_record(&key, &row).map(Some).map_err(|error| self.damage(name(), &error))
+            }
+            // Nothing takes records out of the log.
+            None if self.replica(shard)?.clock.contains(dot) => {
+                Err(self.damage(name(), &RowError::Gone))
+            }
+            None => Ok(None),
+        }
     }
 
     fn request(
@@ -324,10 +338,9 @@ impl<E: Engine> Store for NodeStore<E> {
             return Ok(Some(entry.clone()));
         }
         let key = keys::request(shard, write);
-        let Some(row) = self.get(Table::RequestIds, &key)? else { return Ok(None) };
-        rows::get(&key, &row)
-            .map(Some)
-            .map_err(|error| self.quarantine(format!("{shard} request {write}"), &error))
+        let name = || Damage::Request(shard, write);
+        let Some(row) = self.row(Table::RequestIds, &key, name)? else { return Ok(None) };
+        rows::get(&key, &row).map(Some).map_err(|error| self.damage(name(), &error))
     }
 
     fn replica(&mut self, shard: Shard) -> Result<&ReplicaState, StoreError> {
@@ -387,6 +400,23 @@ impl<E: Engine> Store for NodeStore<E> {
         object: Object,
     ) -> Result<(), StoreError> {
         self.take_collected(shard, key, object)
+    }
+
+    fn rewrite(&mut self, shard: Shard, row: Rewrite) -> Result<(), StoreError> {
+        self.stage_rewrite(shard, row)
+    }
+
+    fn damaged(&self) -> &BTreeSet<Damage> {
+        &self.damaged.rows
+    }
+
+    fn slice(
+        &mut self,
+        shard: Shard,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Slice, StoreError> {
+        self.slice_of(shard, after, limit)
     }
 
     fn forget_origin(&mut self, shard: Shard) -> Result<(), StoreError> {

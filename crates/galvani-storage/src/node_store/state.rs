@@ -5,14 +5,14 @@
 //! tombstones say the same again:
 //! S = dots(log) (INV-1). The own counter is then in doubt and is not kept. Next to read: `mod.rs`.
 
-use super::{NodeStore, store_error};
-use crate::engine::{Engine, Table};
+use super::{NodeStore, parse, store_error};
+use crate::engine::{Engine, EngineError, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
-use galvani_model::store::{OwnOrigin, ReplicaState, StoreError};
+use galvani_model::store::{Damage, OwnOrigin, ReplicaState, StoreError};
 use galvani_model::version::{Digest, Object, object_digest};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -21,10 +21,14 @@ impl<E: Engine> NodeStore<E> {
     /// The state of a shard as the engine has it; without its origin where that must not be used.
     pub(super) fn load_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
         let key = keys::shard(shard);
-        let mut state = match self.get(Table::Clocks, &key)? {
-            None if self.has_log(shard)? => self.state_anew(shard, &RowError::Gone)?,
-            None => ReplicaState::default(),
-            Some(row) => match rows::get(&key, &row) {
+        let mut state = match self.engine.get(Table::Clocks, &key) {
+            Err(EngineError::Corrupt { what, .. }) => {
+                self.state_anew(shard, &RowError::Unreadable { why: what })?
+            }
+            Err(error) => return Err(store_error(error)),
+            Ok(None) if self.has_log(shard)? => self.state_anew(shard, &RowError::Gone)?,
+            Ok(None) => ReplicaState::default(),
+            Ok(Some(row)) => match rows::get(&key, &row) {
                 Ok(state) => state,
                 Err(error) => self.state_anew(shard, &error)?,
             },
@@ -38,7 +42,11 @@ impl<E: Engine> NodeStore<E> {
     /// Reports the damaged clock row, and works the state out without it.
     fn state_anew(&mut self, shard: Shard, error: &RowError) -> Result<ReplicaState, StoreError> {
         self.quarantine(format!("{shard} clock"), error);
-        self.derive_state(shard)
+        let state = self.derive_state(shard)?;
+        // The next commit writes it anew.
+        self.dirty.insert(shard);
+        self.damaged.mended += 1;
+        Ok(state)
     }
 
     /// Whether the shard's log has any record.
@@ -95,24 +103,27 @@ impl<E: Engine> NodeStore<E> {
         let prefix = keys::shard(shard);
         let end = keys::after_prefix(&prefix);
         let mut digest = Digest::default();
-        let mut damaged = None;
-        let mut add = |row_key: &[u8], row: &[u8]| match parse_object(row_key, row) {
-            Ok((key, object)) => {
-                digest.replace(Digest::default(), object_digest(&key, &object));
-                ControlFlow::Continue(())
+        let mut damaged = Vec::new();
+        let mut add = |row_key: &[u8], row: &[u8]| {
+            match parse::object(row_key, row) {
+                Ok((key, object)) => {
+                    digest.replace(Digest::default(), object_digest(&key, &object));
+                }
+                Err(error) => damaged.push((parse::object_key(row_key), error)),
             }
-            Err(error) => {
-                damaged = Some(error);
-                ControlFlow::Break(())
-            }
+            ControlFlow::Continue(())
         };
         self.engine
             .scan(Table::Objects, &prefix, end.as_deref(), usize::MAX, &mut add)
             .map_err(store_error)?;
-        match damaged {
-            None => Ok(digest),
-            Some(error) => Err(self.quarantine(format!("{shard} objects"), &error)),
+        // Its part is missing: the digest is worked out again when the row is mended.
+        for (key, error) in damaged {
+            match key {
+                Ok(key) => self.damage(Damage::Object(shard, key), &error),
+                Err(_) => self.quarantine(format!("{shard} objects"), &error),
+            };
         }
+        Ok(digest)
     }
 
     /// Up to `limit` stored objects of a bucket in `start..end`, and as many more as this tick has
@@ -128,7 +139,7 @@ impl<E: Engine> NodeStore<E> {
         let mut found = BTreeMap::new();
         let mut damaged = None;
         let gone = self.objects.values().filter(|object| object.is_absent()).count();
-        let mut take = |row_key: &[u8], row: &[u8]| match parse_object(row_key, row) {
+        let mut take = |row_key: &[u8], row: &[u8]| match parse::object(row_key, row) {
             Ok((key, object)) => {
                 found.insert(key.bytes().clone(), (key, object));
                 ControlFlow::Continue(())
@@ -146,15 +157,4 @@ impl<E: Engine> NodeStore<E> {
             Some(error) => Err(self.quarantine(format!("{shard} objects of {bucket}"), &error)),
         }
     }
-}
-
-/// An object row with its key.
-fn parse_object(row_key: &[u8], row: &[u8]) -> Result<(Key, Object), rows::RowError> {
-    let body = |why: &str| rows::RowError::Body { why: why.into() };
-    let (bucket, key) = keys::split_object(row_key).ok_or_else(|| body("no bucket in its key"))?;
-    let bucket = core::str::from_utf8(bucket).ok().and_then(|name| name.parse().ok());
-    let bucket: BucketName = bucket.ok_or_else(|| body("no bucket name in its key"))?;
-    let key =
-        Key::new(bucket, Bytes::copy_from_slice(key)).map_err(|error| body(&error.to_string()))?;
-    Ok((key, rows::get(row_key, row)?))
 }

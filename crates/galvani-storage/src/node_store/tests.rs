@@ -8,7 +8,7 @@ use galvani_model::bucket::ConflictPolicy;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
 use galvani_model::key::Key;
-use galvani_model::store::{Change, OwnOrigin, RequestEntry, Store, StoreError};
+use galvani_model::store::{Change, OwnOrigin, RequestEntry, Rewrite, Store, StoreError};
 use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, object_digest, value_hash};
 use std::sync::Arc;
 
@@ -282,6 +282,97 @@ fn a_power_cut_keeps_whole_ticks() {
         assert_eq!(expected.clock.len(), unsynced as u64);
         expected.own = None;
         assert_eq!(again.derive_state(SHARD), Ok(expected));
+    }
+}
+
+#[test]
+fn a_row_written_anew_leaves_the_list_when_it_is_committed() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    let object = store.object(SHARD, &key("a")).expect("readable");
+    store.commit(false).expect("room");
+    let row = keys::object(SHARD, &key("a"));
+    assert!(engine.corrupt(Table::Objects, &row, Corruption::Unreadable));
+    for _ in 0..2 {
+        store.object(SHARD, &key("a")).expect_err("the engine cannot read it");
+    }
+    let damaged = store.damaged().clone();
+    assert_eq!(damaged.len(), 1);
+    let anew = || Rewrite::Object(key("a"), object.clone(), ConflictPolicy::Siblings);
+    engine.fail_next_commits([FailKind::Full]);
+    store.rewrite(SHARD, anew()).expect("staged");
+    assert!(store.damaged().is_empty(), "reads of the tick see the row");
+    store.commit(false).expect_err("the disk is full");
+    assert_eq!((store.damaged(), store.mended()), (&damaged, 0), "it is damaged as before");
+    store.object(SHARD, &key("a")).expect_err("never served");
+    for _ in 0..20 {
+        store.commit(false).expect("nothing is staged");
+    }
+    store.rewrite(SHARD, anew()).expect("staged");
+    store.commit(false).expect("there is room");
+    assert_eq!((store.damaged().len(), store.mended(), store.quarantined()), (0, 1, 1));
+    assert_eq!(store.object(SHARD, &key("a")), Ok(object));
+}
+
+#[test]
+fn a_record_of_the_clock_that_is_gone_is_damage_and_one_of_no_clock_is_absent() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(false).expect("room");
+    let row = keys::log(SHARD, Dot::new(ORIGIN, 1));
+    assert!(engine.corrupt(Table::Log, &row, Corruption::Vanish));
+    store.record(SHARD, Dot::new(ORIGIN, 1)).expect_err("gone");
+    assert_eq!(store.record(SHARD, Dot::new(ORIGIN, 2)), Ok(None));
+    assert_eq!(store.damaged().len(), 1);
+    store.rewrite(SHARD, Rewrite::Record(record(1, "a"))).expect("staged");
+    store.commit(false).expect("room");
+    let mut again = open(&engine, true);
+    assert_eq!(again.record(SHARD, Dot::new(ORIGIN, 1)), Ok(Some(record(1, "a"))));
+}
+
+#[test]
+fn slices_bring_every_object_once_and_pass_over_damaged_ones() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for counter in 1..=10 {
+        stage(&mut store, &record(counter, &format!("k{counter:02}"))).expect("staged");
+        if counter == 8 {
+            store.commit(false).expect("room");
+        }
+    }
+    let row = keys::object(SHARD, &key("k03"));
+    assert!(engine.corrupt(Table::Objects, &row, Corruption::FlipBit(30)));
+    let (mut after, mut names, mut damaged) = (None, Vec::new(), 0);
+    loop {
+        let slice = store.slice(SHARD, after.as_ref(), 3).expect("readable");
+        names.extend(slice.objects.into_iter().map(|object| object.key));
+        damaged += slice.damaged;
+        after = slice.last;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected = (1..=10).filter(|&at| at != 3).map(|at| key(&format!("k{at:02}")));
+    assert_eq!(names, expected.collect::<Vec<_>>());
+    assert_eq!((damaged, store.damaged().len()), (1, 1));
+}
+
+/// The kept digest changes in the batch of its object: no crash can leave a stale one.
+#[test]
+fn tree_stale_after_crash() {
+    for unsynced in 0..=6 {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut store = open(&engine, true);
+        for counter in 1..=6 {
+            stage(&mut store, &record(counter, ["a", "b"][counter as usize % 2])).expect("staged");
+            store.commit(false).expect("room");
+        }
+        engine.crash(CrashKeep::Synced { unsynced });
+        let mut again = open(&engine, false);
+        let kept = again.replica(SHARD).expect("readable").digest;
+        assert_eq!(again.derive_state(SHARD).expect("whole").digest, kept, "{unsynced} kept");
     }
 }
 

@@ -31,12 +31,7 @@ impl<E: Engine> NodeStore<E> {
         object: Object,
         policy: ConflictPolicy,
     ) {
-        let row_key = keys::object(shard, key);
-        if object.is_absent() {
-            self.batch.delete(Table::Objects, &row_key);
-        } else {
-            self.batch.put_with(Table::Objects, &row_key, |out| rows::put(&row_key, &object, out));
-        }
+        self.put_object(shard, key, &object);
         let after = object.tombstones();
         let before = self.objects.insert((shard, key.clone()), object);
         let before = before.expect("the tick read the object before it stages it").tombstones();
@@ -53,6 +48,42 @@ impl<E: Engine> NodeStore<E> {
         let state = self.states.get_mut(&shard).expect("the tick read the state before it stages");
         state.tombstones =
             (state.tombstones + after.len() as u64).saturating_sub(before.len() as u64);
+    }
+
+    /// Stages an object row that is written anew, because it was damaged or had lost something: what
+    /// the index has of it is not known from the old row, and rows that are there stay.
+    pub(super) fn stage_rebuilt(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        object: Object,
+        policy: ConflictPolicy,
+    ) -> Result<(), StoreError> {
+        self.replica(shard)?;
+        self.put_object(shard, key, &object);
+        let mut added = 0;
+        for dot in object.tombstones() {
+            let row_key = keys::log(shard, dot);
+            if policy == ConflictPolicy::Lww || self.get(Table::Tombstones, &row_key)?.is_some() {
+                continue;
+            }
+            added += 1;
+            self.batch.put_with(Table::Tombstones, &row_key, |out| rows::put(&row_key, key, out));
+        }
+        self.objects.insert((shard, key.clone()), object);
+        let state = self.states.get_mut(&shard).expect("loaded above");
+        state.tombstones += added;
+        self.dirty.insert(shard);
+        Ok(())
+    }
+
+    fn put_object(&mut self, shard: Shard, key: &Key, object: &Object) {
+        let row_key = keys::object(shard, key);
+        if object.is_absent() {
+            self.batch.delete(Table::Objects, &row_key);
+        } else {
+            self.batch.put_with(Table::Objects, &row_key, |out| rows::put(&row_key, object, out));
+        }
     }
 
     /// See [`Store::stage_collected`].

@@ -159,7 +159,19 @@ fn repair_words(reports: &[NodeReport]) -> String {
         0 => String::new(),
         times => format!("   DAMAGE: {} between equal clocks", count(times, "unequal digest")),
     };
-    format!("{behind}   {} brought by anti-entropy{alarm}", count(pulled, "record"))
+    let damaged: u64 = counted(reports, |counters| counters.rows_damaged);
+    let lost: u64 = counted(reports, |counters| counters.readopted);
+    let mended: u64 = counted(reports, |counters| counters.rows_mended) + lost;
+    let mended = match mended {
+        0 => String::new(),
+        rows => format!("   {} mended", count(rows, "damaged or lost row")),
+    };
+    let damaged = match damaged {
+        0 => String::new(),
+        rows => format!("   DAMAGE: {} not mended yet", count(rows, "row")),
+    };
+    let brought = count(pulled, "record");
+    format!("{behind}   {brought} brought by anti-entropy{mended}{damaged}{alarm}")
 }
 
 /// Faults that somebody has set on purpose, so that nobody forgets them; no line if there are none.
@@ -271,7 +283,6 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
         Ok(status) => {
             let names =
                 |ids: &[NodeId]| -> Vec<String> { ids.iter().map(|id| name(view, *id)).collect() };
-            let counters = &status.counters;
             value!({
                 "version": status.version,
                 "pid": status.pid,
@@ -294,30 +305,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "peers_up": names(&status.peers_up),
                 "peers_down": names(&status.peers_down),
                 "faults": faults::document(view, &status.faults),
-                "counters": {
-                    "puts": counters.puts,
-                    "gets": counters.gets,
-                    "replicated": counters.replicated,
-                    "duplicates": counters.duplicates,
-                    "quorum_failures": counters.quorum_failures,
-                    "refused": counters.refused,
-                    "repairs_sent": counters.repairs_sent,
-                    "repairs_skipped": counters.repairs_skipped,
-                    "retries_recognised": counters.retries_recognised,
-                    "lww_discarded": counters.lww_discarded,
-                    "incarnations": counters.incarnations,
-                    "expired": counters.expired,
-                    "quarantined": counters.quarantined,
-                    "shards_compared": counters.shards_compared,
-                    "shards_differing": counters.shards_differing,
-                    "records_pulled": counters.records_pulled,
-                    "bytes_pulled": counters.bytes_pulled,
-                    "digests_unequal": counters.digests_unequal,
-                    "tombstones_collected": counters.tombstones_collected,
-                    "hints_held": counters.hints_held,
-                    "hints_delivered": counters.hints_delivered,
-                    "hints_received": counters.hints_received,
-                },
+                "counters": counters_json(&status.counters),
             })
         }
     };
@@ -340,4 +328,36 @@ mod tests {
         assert_eq!(safety(0, 128, 128, 0), "NOTHING more at r=2 w=2");
         assert_eq!(safety(-1, 0, 128, 128), "r=2 w=2 fails now for 50 % of partitions");
     }
+}
+
+fn counters_json(counters: &Counters) -> Value {
+    value!({
+        "puts": counters.puts,
+        "gets": counters.gets,
+        "replicated": counters.replicated,
+        "duplicates": counters.duplicates,
+        "quorum_failures": counters.quorum_failures,
+        "refused": counters.refused,
+        "repairs_sent": counters.repairs_sent,
+        "repairs_skipped": counters.repairs_skipped,
+        "retries_recognised": counters.retries_recognised,
+        "lww_discarded": counters.lww_discarded,
+        "incarnations": counters.incarnations,
+        "expired": counters.expired,
+        "quarantined": counters.quarantined,
+        "shards_compared": counters.shards_compared,
+        "shards_differing": counters.shards_differing,
+        "records_pulled": counters.records_pulled,
+        "bytes_pulled": counters.bytes_pulled,
+        "digests_unequal": counters.digests_unequal,
+        "tombstones_collected": counters.tombstones_collected,
+        "digests_corrected": counters.digests_corrected,
+        "readopted": counters.readopted,
+        "rows_verified": counters.rows_verified,
+        "rows_mended": counters.rows_mended,
+        "rows_damaged": counters.rows_damaged,
+        "hints_held": counters.hints_held,
+        "hints_delivered": counters.hints_delivered,
+        "hints_received": counters.hints_received,
+    })
 }

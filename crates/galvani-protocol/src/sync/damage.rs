@@ -1,0 +1,325 @@
+//! Damaged rows are written anew: records from the other owners, the rest from the own log.
+//!
+//! A record is asked for by its dot, of one owner after the other. An object or a request row is
+//! what its records add up to, and the log has all of them; it waits until they are whole. Until a
+//! row is mended its replica says that it is damaged. A record that no owner has stays damaged and
+//! reported; if this vnode minted it under the origin it has now, it takes a new one, so that
+//! nobody can ever take one dot for another. Next to read: `../replica.rs`. Source: algorithms 2.5.
+
+use super::verify::dots_from;
+use crate::effect::PeerLane;
+use crate::ops::{Ctx, Heard, Step};
+use crate::replica;
+use crate::serve;
+use galvani_model::ids::{NodeId, Origin, Shard};
+use galvani_model::store::{Damage, RequestEntry, Rewrite, StoreError};
+use galvani_model::version::{Dot, Object, PartitionClock};
+use galvani_wire::Message;
+use galvani_wire::message::{Pull, Pulled};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Damaged records asked for at once.
+const RECORDS_MAX: usize = 256;
+/// Bytes of values they may bring: a few milliseconds of a lane's work.
+const CREDIT_BYTES: u32 = 256 << 10;
+/// Records of the own log that one step reads, and bytes of them.
+const STEP_ROWS: usize = 128;
+const STEP_BYTES: usize = 1 << 20;
+/// How long a peer may take to answer, in microseconds.
+const PATIENCE_MICROS: u64 = 5_000_000;
+/// Pause between two steps, in microseconds, and after one that failed.
+const PAUSE_MICROS: u64 = 1_000;
+const RETRY_MICROS: u64 = 1_000_000;
+/// How long a row that cannot be mended waits, in microseconds.
+const GIVEN_UP_MICROS: u64 = 60_000_000;
+
+/// What is known of attempts at damaged rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mender {
+    rows: BTreeMap<Damage, Tried>,
+    /// Whether a peer is being asked: one at a time.
+    asking: bool,
+    rebuild: Option<Rebuild>,
+    next_at: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tried {
+    /// Owners that do not have it.
+    lacking: BTreeSet<NodeId>,
+    not_before: u64,
+    /// Whether nobody could mend it.
+    given_up: bool,
+}
+
+/// An object or a request row on its way from the log.
+#[derive(Clone, Debug)]
+struct Rebuild {
+    row: Damage,
+    from: Dot,
+    object: Object,
+    entry: RequestEntry,
+    writes: BTreeSet<galvani_model::ids::WriteId>,
+}
+
+impl Mender {
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.next_at
+    }
+
+    /// Whether no damaged row is left that may still be mended.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.asking && self.rows.values().all(|tried| tried.given_up)
+    }
+
+    fn retry(&mut self, row: &Damage, at: u64) {
+        if let Some(tried) = self.rows.get_mut(row) {
+            tried.not_before = at;
+        }
+    }
+}
+
+/// Goes on with what is damaged; returns whom to ask for which records.
+pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Option<(PeerLane, Shard, PartitionClock)> {
+    if ctx.store.damaged().is_empty() {
+        ctx.sync.mender = Mender { asking: ctx.sync.mender.asking, ..Mender::default() };
+        return None;
+    }
+    let now = ctx.now.micros;
+    let mender = &mut ctx.sync.mender;
+    let damaged = ctx.store.damaged();
+    mender.rows.retain(|row, _| damaged.contains(row));
+    if mender.rows.len() < damaged.len() {
+        for row in damaged {
+            mender.rows.entry(row.clone()).or_default();
+        }
+        mender.next_at = Some(now);
+    }
+    if mender.next_at.is_none_or(|at| at > now) {
+        return None;
+    }
+    let ask = if mender.rebuild.is_some() {
+        step(ctx);
+        None
+    } else {
+        next(ctx)
+    };
+    let mender = &mut ctx.sync.mender;
+    let due = mender.rows.values().map(|tried| tried.not_before).min().unwrap_or(now);
+    mender.next_at = Some(if mender.rebuild.is_some() { 0 } else { due }.max(now + PAUSE_MICROS));
+    ask
+}
+
+/// Takes up the next row that is due.
+fn next(ctx: &mut Ctx<'_>) -> Option<(PeerLane, Shard, PartitionClock)> {
+    let now = ctx.now.micros;
+    let mender = &ctx.sync.mender;
+    let asking = mender.asking;
+    let may = |row: &Damage| !(asking && matches!(row, Damage::Record(..)));
+    let mut due = mender.rows.iter().filter(|(row, tried)| tried.not_before <= now && may(row));
+    let row = due.next()?.0.clone();
+    match row {
+        Damage::Record(shard, dot) => ask_for(ctx, shard, dot),
+        Damage::Object(..) | Damage::Request(..) => {
+            let (from, writes) = (Dot::new(Origin(0), 0), BTreeSet::new());
+            let entry = RequestEntry { dots: Default::default(), at_ms: ctx.now.unix_ms };
+            let object = Object::absent();
+            ctx.sync.mender.rebuild = Some(Rebuild { row, from, object, entry, writes });
+            None
+        }
+    }
+}
+
+/// Whom to ask for a record, and for others of its shard that this owner was not asked for yet.
+fn ask_for(ctx: &mut Ctx<'_>, shard: Shard, dot: Dot) -> Option<(PeerLane, Shard, PartitionClock)> {
+    let now = ctx.now.micros;
+    let first = Damage::Record(shard, dot);
+    let me = ctx.topology.node;
+    let others: Vec<NodeId> =
+        ctx.topology.owners(shard).into_iter().filter(|&node| node != me).collect();
+    let lacking = ctx.sync.mender.rows.get(&first)?.lacking.clone();
+    let left: Vec<NodeId> = others.into_iter().filter(|node| !lacking.contains(node)).collect();
+    if left.is_empty() {
+        give_up(ctx, &first);
+        forget_own(ctx, shard, dot);
+        return None;
+    }
+    let Some(to) = left.into_iter().find_map(|node| ctx.reach(node, shard)) else {
+        ctx.sync.mender.retry(&first, now + RETRY_MICROS);
+        return None;
+    };
+    let mut wanted = PartitionClock::new();
+    for (row, tried) in ctx.sync.mender.rows.range(first..).take(RECORDS_MAX) {
+        match row {
+            Damage::Record(of, dot) if *of == shard && !tried.lacking.contains(&to.node) => {
+                wanted.insert(*dot);
+            }
+            Damage::Record(..) | Damage::Object(..) | Damage::Request(..) => {}
+        }
+    }
+    ctx.sync.mender.asking = true;
+    Some((to, shard, wanted))
+}
+
+/// Nobody can mend a row now.
+fn give_up(ctx: &mut Ctx<'_>, row: &Damage) {
+    if let Some(tried) = ctx.sync.mender.rows.get_mut(row) {
+        tried.given_up = true;
+        tried.lacking.clear();
+        tried.not_before = ctx.now.micros + GIVEN_UP_MICROS;
+    }
+}
+
+/// An own record that is lost everywhere: its dot must never be minted again.
+fn forget_own(ctx: &mut Ctx<'_>, shard: Shard, dot: Dot) {
+    let own = ctx.store.replica(shard).ok().and_then(|state| state.own);
+    if own.is_some_and(|own| own.origin == dot.origin) && ctx.store.forget_origin(shard).is_ok() {
+        ctx.counters.incarnations += 1;
+    }
+}
+
+/// Reads on in the log; at its end the row is written.
+fn step(ctx: &mut Ctx<'_>) {
+    let Some(mut rebuild) = ctx.sync.mender.rebuild.take() else { return };
+    let retry_at = ctx.now.micros + RETRY_MICROS;
+    match read_on(ctx, &mut rebuild) {
+        Ok(false) => ctx.sync.mender.rebuild = Some(rebuild),
+        Ok(true) => write(ctx, rebuild),
+        // A record is damaged, and mended first; or the disk is full, or worse.
+        Err(_) => ctx.sync.mender.retry(&rebuild.row, retry_at),
+    }
+}
+
+fn read_on(ctx: &mut Ctx<'_>, rebuild: &mut Rebuild) -> Result<bool, StoreError> {
+    let shard = rebuild.row.shard();
+    let dots = dots_from(&ctx.store.replica(shard)?.clock, rebuild.from, STEP_ROWS);
+    let mut bytes = 0;
+    for &dot in &dots {
+        let record = replica::record(ctx.store, shard, dot)?;
+        rebuild.from = Dot::new(dot.origin, dot.counter + 1);
+        bytes += record.value.len();
+        let head = record.head;
+        let write = head.write_id();
+        match &rebuild.row {
+            Damage::Object(_, key) if head.key == *key => {
+                let unknown = |_| StoreError::Failed { what: "its bucket is not known yet".into() };
+                let policy = serve::owned(ctx, shard, key).map_err(unknown)?;
+                let retry = !rebuild.writes.insert(write);
+                rebuild.object.apply(&head, retry, policy);
+            }
+            Damage::Request(_, wanted) if write == *wanted => rebuild.entry.dots.push(dot),
+            Damage::Object(..) | Damage::Request(..) | Damage::Record(..) => {}
+        }
+        if bytes > STEP_BYTES {
+            return Ok(false);
+        }
+    }
+    Ok(dots.len() < STEP_ROWS)
+}
+
+fn write(ctx: &mut Ctx<'_>, rebuild: Rebuild) {
+    let Rebuild { row, object, entry, .. } = rebuild;
+    let shard = row.shard();
+    let anew = match &row {
+        // Nothing explains the row: it is not for this replica to say that the key is absent.
+        Damage::Object(..) if object.is_absent() => return give_up(ctx, &row),
+        Damage::Object(_, key) => match serve::owned(ctx, shard, key) {
+            Ok(policy) => Rewrite::Object(key.clone(), object, policy),
+            Err(_) => return give_up(ctx, &row),
+        },
+        Damage::Request(_, write) => {
+            Rewrite::Request(*write, (!entry.dots.is_empty()).then_some(entry))
+        }
+        Damage::Record(..) => return,
+    };
+    match replica::mend(ctx.store, shard, anew) {
+        Ok(()) => {
+            ctx.sync.verify.spoil();
+            ctx.sync.verify.digest_of(shard);
+        }
+        Err(_) => ctx.sync.mender.retry(&row, ctx.now.micros + RETRY_MICROS),
+    }
+}
+
+/// Damaged records asked of a peer.
+#[derive(Clone, Debug)]
+pub(crate) struct RecoverOp {
+    /// Who was asked.
+    pub(crate) to: PeerLane,
+    shard: Shard,
+    wanted: PartitionClock,
+    /// When the answer is given up, in the lane's microseconds.
+    pub(crate) deadline: u64,
+}
+
+impl RecoverOp {
+    /// Asks a peer for the records of `wanted`.
+    pub(crate) fn start(
+        ctx: &mut Ctx<'_>,
+        op: u64,
+        to: PeerLane,
+        shard: Shard,
+        wanted: PartitionClock,
+    ) -> RecoverOp {
+        let pull = Pull { shard, wanted: wanted.clone(), credit: CREDIT_BYTES };
+        ctx.ask(to, op, 0, Message::Pull(pull));
+        RecoverOp { to, shard, wanted, deadline: ctx.now.micros + PATIENCE_MICROS }
+    }
+
+    /// The peer answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
+        match heard {
+            Heard::Reply(Message::Pulled(Ok(pulled))) => self.take_in(ctx, pulled),
+            Heard::Reply(_) | Heard::Silence => self.fail(ctx),
+        }
+        ctx.sync.mender.asking = false;
+        ctx.sync.reschedule();
+        Step::Done
+    }
+
+    /// No answer came in time.
+    pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
+        self.fail(ctx);
+        ctx.sync.mender.asking = false;
+        ctx.sync.reschedule();
+        Step::Done
+    }
+
+    fn fail(&self, ctx: &mut Ctx<'_>) {
+        let at = ctx.now.micros + RETRY_MICROS;
+        for (row, tried) in &mut ctx.sync.mender.rows {
+            if matches!(row, Damage::Record(of, dot) if *of == self.shard && self.wanted.contains(*dot))
+            {
+                tried.not_before = at;
+            }
+        }
+    }
+
+    fn take_in(&self, ctx: &mut Ctx<'_>, pulled: Pulled) {
+        let through = pulled.through;
+        for record in pulled.into_records() {
+            let row = Damage::Record(self.shard, record.head.dot);
+            let wanted =
+                self.wanted.contains(record.head.dot) && ctx.store.damaged().contains(&row);
+            if !wanted
+                || !record.is_intact()
+                || serve::owned(ctx, self.shard, &record.head.key).is_err()
+            {
+                continue;
+            }
+            if replica::mend(ctx.store, self.shard, Rewrite::Record(record)).is_err() {
+                return self.fail(ctx);
+            }
+            ctx.sync.mender.rows.remove(&row);
+        }
+        // What it has passed over it does not have; what is beyond the page is asked for again.
+        let to = self.to.node;
+        for (row, tried) in &mut ctx.sync.mender.rows {
+            let Damage::Record(of, dot) = row else { continue };
+            let asked = *of == self.shard && self.wanted.contains(*dot);
+            if asked && through.is_none_or(|through| *dot <= through) {
+                tried.lacking.insert(to);
+            }
+        }
+    }
+}

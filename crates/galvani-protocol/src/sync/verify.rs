@@ -1,0 +1,251 @@
+//! Reading a shard through: are its rows whole, and do its objects add up to its digest?
+//!
+//! Every shard has its turn once in `limits.verify_hours`, and at once when it was found unequal or
+//! a row of it was mended. First each record of the clock is read, and its object with it; then the
+//! objects are added up. What is written meanwhile behind the place where it stands is added as it
+//! happens, so writers never make it start again; a damaged row or a failed commit does. A digest
+//! that the data does not bear out is corrected and the shard is shown to the other owners, who
+//! find what is lost (`unequal.rs`). A step is a bounded number of rows, with pauses for clients.
+//! It mends no row: `damage.rs` does.
+
+use crate::ops::Ctx;
+use crate::replica;
+use galvani_model::ids::Shard;
+use galvani_model::key::Key;
+use galvani_model::store::{Damage, Rewrite, StoreError};
+use galvani_model::version::{Digest, Dot, PartitionClock, object_digest};
+use std::collections::BTreeMap;
+
+/// Rows of one step.
+const STEP_ROWS: usize = 64;
+/// Pause between two steps of a shard whose turn it is, in microseconds: some 1,300 rows a second.
+const PAUSE_MICROS: u64 = 50_000;
+/// The same for a shard that something waits for.
+const SHORT_PAUSE_MICROS: u64 = 2_000;
+/// How long a shard that could not be read through waits, in microseconds.
+const RETRY_MICROS: u64 = 2_000_000;
+/// Attempts at a shard that something waits for; then it waits for its turn.
+const TRIES_MAX: u32 = 10;
+
+/// What is read through, and when.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Verify {
+    /// How often every shard has its turn, in microseconds; 0: never.
+    period: u64,
+    /// When the next shard has its turn; `None` until the first poll.
+    turn_at: Option<u64>,
+    /// The last shard that had it.
+    turn_of: Option<Shard>,
+    /// Shards that something waits for.
+    wanted: BTreeMap<Shard, Wanted>,
+    progress: Option<Progress>,
+    next_at: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// Whether records are read, too.
+    records: bool,
+    not_before: u64,
+    tries: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Progress {
+    shard: Shard,
+    /// The attempt it is, if something waits for it.
+    wanted: Option<Wanted>,
+    /// The next record to read; `None`: objects are read.
+    record: Option<Dot>,
+    /// Objects up to this key are added up.
+    through: Option<Key>,
+    digest: Digest,
+    /// Whether what is added up may be wrong.
+    spoiled: bool,
+}
+
+impl Verify {
+    /// Reads everything through every so many hours; only what is wanted if that is 0.
+    pub(crate) fn new(hours: u32) -> Verify {
+        Verify { period: u64::from(hours) * 3_600_000_000, ..Verify::default() }
+    }
+
+    /// The digest of a shard is to be worked out.
+    pub(crate) fn digest_of(&mut self, shard: Shard) {
+        self.want(shard, false);
+    }
+
+    /// A shard is to be read through, records and objects.
+    pub(crate) fn all_of(&mut self, shard: Shard) {
+        self.want(shard, true);
+    }
+
+    fn want(&mut self, shard: Shard, records: bool) {
+        let new = Wanted { records, not_before: 0, tries: 0 };
+        let wanted = self.wanted.entry(shard).or_insert(new);
+        wanted.records |= records;
+        wanted.tries = 0;
+    }
+
+    /// A write has changed the digest from `before` to `after`.
+    pub(crate) fn note(&mut self, shard: Shard, key: &Key, before: Digest, after: Digest) {
+        if let Some(at) = self.progress.as_mut().filter(|at| at.shard == shard)
+            && at.through.as_ref().is_some_and(|through| key <= through)
+        {
+            at.digest.replace(before, after);
+        }
+    }
+
+    /// What is added up may be wrong: a commit failed, or a row was written anew.
+    pub(crate) fn spoil(&mut self) {
+        if let Some(at) = &mut self.progress {
+            at.spoiled = true;
+        }
+    }
+
+    /// Whether nothing that something waits for is still to be read.
+    pub(super) fn is_settled(&self) -> bool {
+        self.wanted.is_empty() && self.progress.as_ref().is_none_or(|at| at.wanted.is_none())
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        if self.progress.is_some() {
+            return Some(self.next_at);
+        }
+        let wanted = self.wanted.values().map(|wanted| wanted.not_before).min();
+        wanted.into_iter().chain(self.turn_at).min()
+    }
+
+    /// The shard to read through now, if one is due.
+    fn begin(
+        &mut self,
+        owned: impl FnOnce() -> Vec<Shard>,
+        now: u64,
+    ) -> Option<(Shard, Option<Wanted>)> {
+        let mut due = self.wanted.iter().filter(|(_, wanted)| wanted.not_before <= now);
+        if let Some((&shard, &wanted)) = due.next() {
+            self.wanted.remove(&shard);
+            return Some((shard, Some(wanted)));
+        }
+        if self.period == 0 || self.turn_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let owned = owned();
+        let first = self.turn_at.is_none();
+        self.turn_at = Some(now + self.period / owned.len().max(1) as u64);
+        if first {
+            return None;
+        }
+        let next = owned.iter().find(|&&shard| self.turn_of.is_none_or(|last| shard > last));
+        let shard = *next.or(owned.first())?;
+        self.turn_of = Some(shard);
+        Some((shard, None))
+    }
+}
+
+/// One step. `busy` says whether clients wait for this lane.
+pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) {
+    let now = ctx.now.micros;
+    let verify = &mut ctx.sync.verify;
+    if verify.turn_at.is_some() && verify.next_deadline().is_none_or(|due| due > now) {
+        return;
+    }
+    if verify.progress.is_none() {
+        let (topology, lane) = (ctx.topology, ctx.config.lane);
+        let Some((shard, wanted)) = verify.begin(|| super::owned(topology, lane), now) else {
+            return;
+        };
+        let records = wanted.is_none_or(|wanted| wanted.records);
+        let record = records.then_some(Dot::new(galvani_model::ids::Origin(0), 0));
+        let (through, digest, spoiled) = (None, Digest::default(), false);
+        let start = Progress { shard, wanted, record, through, digest, spoiled };
+        verify.progress = Some(start);
+    }
+    let Some(mut at) = ctx.sync.verify.progress.take() else { return };
+    let step = match at.record {
+        Some(from) => read_records(ctx, &mut at, from).map(|()| false),
+        None => read_objects(ctx, &mut at),
+    };
+    let pause = if at.wanted.is_some() { SHORT_PAUSE_MICROS } else { PAUSE_MICROS };
+    ctx.sync.verify.next_at = now + if busy { pause * 4 } else { pause };
+    match step {
+        Ok(false) => ctx.sync.verify.progress = Some(at),
+        Ok(true) => finish(ctx, at),
+        Err(_) => again(ctx, at),
+    }
+}
+
+/// Reads records from `from` on, and the objects of their keys.
+fn read_records(ctx: &mut Ctx<'_>, at: &mut Progress, from: Dot) -> Result<(), StoreError> {
+    let dots = dots_from(&ctx.store.replica(at.shard)?.clock, from, STEP_ROWS);
+    at.record = match dots.last() {
+        Some(last) if dots.len() == STEP_ROWS => Some(Dot::new(last.origin, last.counter + 1)),
+        Some(_) | None => None,
+    };
+    for dot in dots {
+        ctx.counters.rows_verified += 1;
+        let record = match ctx.store.record(at.shard, dot) {
+            Ok(Some(record)) => record,
+            // It is on the list of damaged rows now.
+            Ok(None) | Err(StoreError::Corrupt { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        match ctx.store.object(at.shard, &record.head.key) {
+            Ok(_) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Adds objects up; returns whether those were the last.
+fn read_objects(ctx: &mut Ctx<'_>, at: &mut Progress) -> Result<bool, StoreError> {
+    let slice = ctx.store.slice(at.shard, at.through.as_ref(), STEP_ROWS)?;
+    ctx.counters.rows_verified += (slice.objects.len() + slice.damaged) as u64;
+    at.spoiled |= slice.damaged > 0;
+    for object in slice.objects {
+        at.digest.replace(Digest::default(), object_digest(&object.key, &object.object));
+    }
+    at.through = slice.last;
+    Ok(at.through.is_none())
+}
+
+/// All is read: is it what the digest says?
+fn finish(ctx: &mut Ctx<'_>, at: Progress) {
+    let shard = at.shard;
+    let is_object = |row: &Damage| matches!(row, Damage::Object(of, _) if *of == shard);
+    let Ok(state) = ctx.store.replica(shard) else { return again(ctx, at) };
+    let kept = state.digest;
+    if at.spoiled || ctx.store.damaged().iter().any(is_object) {
+        return again(ctx, at);
+    }
+    // The clock row is written anew in any case: what is cached may be all that is left of it.
+    if replica::mend(ctx.store, shard, Rewrite::Digest(at.digest)).is_err() {
+        return again(ctx, at);
+    }
+    ctx.counters.digests_corrected += u64::from(kept != at.digest);
+    if kept != at.digest || at.wanted.is_some() {
+        ctx.sync.show_again(ctx.topology, shard, ctx.now);
+    }
+}
+
+/// It is read through again later, from its start.
+fn again(ctx: &mut Ctx<'_>, at: Progress) {
+    let Some(mut wanted) = at.wanted else { return };
+    wanted.tries += 1;
+    wanted.not_before = ctx.now.micros + RETRY_MICROS;
+    if wanted.tries < TRIES_MAX {
+        ctx.sync.verify.wanted.entry(at.shard).or_insert(wanted);
+    }
+}
+
+/// Up to `limit` dots of a clock from `from` on, ascending.
+pub(super) fn dots_from(clock: &PartitionClock, from: Dot, limit: usize) -> Vec<Dot> {
+    let later = clock.ranges().filter(|range| Dot::new(range.origin, range.last) >= from);
+    let dots = later.flat_map(|range| {
+        let first =
+            if range.origin == from.origin { range.first.max(from.counter) } else { range.first };
+        (first..=range.last).map(move |counter| Dot::new(range.origin, counter))
+    });
+    dots.take(limit).collect()
+}
