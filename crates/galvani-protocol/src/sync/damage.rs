@@ -236,6 +236,8 @@ fn write(ctx: &mut Ctx<'_>, rebuild: Rebuild) {
         Ok(()) => {
             ctx.sync.verify.spoil();
             ctx.sync.verify.digest_of(shard);
+            // The log brings tombstones back that were collected.
+            ctx.reaper.note(shard, ctx.now);
         }
         Err(_) => ctx.sync.mender.retry(&row, ctx.now.micros + RETRY_MICROS),
     }
