@@ -233,8 +233,8 @@ impl World {
             }
         }
         for read in &mut self.history.confirmed {
-            let clock = self.nodes[node].clock_on_disk(self.keys[read.key].shard);
-            if !read.dots.iter().all(|&dot| clock.contains(dot)) {
+            let key = &self.keys[read.key];
+            if !self.nodes[node].shows(key.shard, &key.key, &read.dots) {
                 read.holders.remove(&node);
             }
         }

@@ -233,6 +233,17 @@ impl Node {
         }
     }
 
+    /// Whether a reader of the disk sees all these dots of a key, or what replaced them. Of a damaged
+    /// row nothing is seen.
+    pub(crate) fn shows(&self, shard: Shard, key: &Key, dots: &[Dot]) -> bool {
+        let (clock, row_key) = (self.clock_on_disk(shard), keys::object(shard, key));
+        let row = self.disk.memory().get(Table::Objects, &row_key).ok().flatten();
+        let object = row.and_then(|row| rows::get::<Object>(&row_key, &row).ok());
+        let versions = object.as_ref().map_or(&[][..], Object::versions);
+        let covers = |dot| versions.iter().any(|version| version.past.contains(dot));
+        dots.iter().all(|&dot| clock.contains(dot) || covers(dot))
+    }
+
     /// Whether it holds a write of which these are the dots, as an owner or as a stand-in.
     pub(crate) fn holds(&self, shard: Shard, dots: &BTreeSet<Dot>) -> bool {
         let clock = self.clock_on_disk(shard);

@@ -11,9 +11,10 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
 use crate::serve;
+use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{NodeId, Origin, Shard};
 use galvani_model::store::{Damage, RequestEntry, Rewrite, StoreError};
-use galvani_model::version::{Dot, Object, PartitionClock};
+use galvani_model::version::{Dot, DotSet, Object, PartitionClock, Version};
 use galvani_wire::Message;
 use galvani_wire::message::{Pull, Pulled};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +59,23 @@ struct Rebuild {
     row: Damage,
     from: Dot,
     object: Object,
+    /// What any record of the key replaces. The live ones alone do not say: once a tombstone is
+    /// collected, a later write may name it as replaced without naming what it replaced itself.
+    covered: DotSet,
     entry: RequestEntry,
     writes: BTreeSet<galvani_model::ids::WriteId>,
+}
+
+impl Rebuild {
+    /// What is left of the key's records, whatever the order they stand in.
+    fn object(&self, policy: ConflictPolicy) -> Object {
+        let is_live = |version: &&Version| {
+            let replaced = version.dots.iter().any(|&dot| self.covered.contains(dot));
+            policy == ConflictPolicy::Lww || !replaced
+        };
+        let live = self.object.versions().iter().filter(is_live).cloned().collect();
+        Object::from_versions(live, policy)
+    }
 }
 
 impl Mender {
@@ -124,7 +140,8 @@ fn next(ctx: &mut Ctx<'_>) -> Option<(PeerLane, Shard, PartitionClock)> {
             let (from, writes) = (Dot::new(Origin(0), 0), BTreeSet::new());
             let entry = RequestEntry { dots: Default::default(), at_ms: ctx.now.unix_ms };
             let object = Object::absent();
-            ctx.sync.mender.rebuild = Some(Rebuild { row, from, object, entry, writes });
+            ctx.sync.mender.rebuild =
+                Some(Rebuild { row, from, object, covered: DotSet::new(), entry, writes });
             None
         }
     }
@@ -206,6 +223,7 @@ fn read_on(ctx: &mut Ctx<'_>, rebuild: &mut Rebuild) -> Result<bool, StoreError>
                 let policy = serve::owned(ctx, shard, key).map_err(unknown)?;
                 let retry = !rebuild.writes.insert(write);
                 rebuild.object.apply(&head, retry, policy);
+                rebuild.covered.union(&head.past);
             }
             Damage::Request(_, wanted) if write == *wanted => rebuild.entry.dots.push(dot),
             Damage::Object(..) | Damage::Request(..) | Damage::Record(..) => {}
@@ -218,16 +236,16 @@ fn read_on(ctx: &mut Ctx<'_>, rebuild: &mut Rebuild) -> Result<bool, StoreError>
 }
 
 fn write(ctx: &mut Ctx<'_>, rebuild: Rebuild) {
-    let Rebuild { row, object, entry, .. } = rebuild;
-    let shard = row.shard();
+    let (row, shard) = (rebuild.row.clone(), rebuild.row.shard());
     let anew = match &row {
-        // Nothing explains the row: it is not for this replica to say that the key is absent.
-        Damage::Object(..) if object.is_absent() => return give_up(ctx, &row),
         Damage::Object(_, key) => match serve::owned(ctx, shard, key) {
-            Ok(policy) => Rewrite::Object(key.clone(), object, policy),
+            // Nothing explains the row: it is not for this replica to say that the key is absent.
+            Ok(policy) if rebuild.object(policy).is_absent() => return give_up(ctx, &row),
+            Ok(policy) => Rewrite::Object(key.clone(), rebuild.object(policy), policy),
             Err(_) => return give_up(ctx, &row),
         },
         Damage::Request(_, write) => {
+            let entry = rebuild.entry;
             Rewrite::Request(*write, (!entry.dots.is_empty()).then_some(entry))
         }
         Damage::Record(..) => return,

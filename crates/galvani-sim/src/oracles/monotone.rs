@@ -39,10 +39,7 @@ pub(crate) fn check(world: &mut World, read: usize, seen: &Seen) -> Result<(), S
         return Ok(());
     }
     let dots: Vec<_> = seen.writes.values().copied().collect();
-    let holds = |node: &&usize| {
-        let clock = world.nodes[**node].clock_on_disk(info.shard);
-        dots.iter().all(|&dot| clock.contains(dot))
-    };
+    let holds = |node: &&usize| world.nodes[**node].shows(info.shard, &info.key, &dots);
     let holders: BTreeSet<usize> = replicas.iter().filter(holds).copied().collect();
     let lost = |node: &&usize| {
         !holders.contains(node) && world.nodes[**node].lost_data_at >= Some(started)
