@@ -88,6 +88,12 @@ impl Mender {
         !self.asking && self.rows.values().all(|tried| tried.given_up)
     }
 
+    /// Whatever was given up is tried again now: an operator asks, and others may have it by now.
+    pub(super) fn try_all(&mut self) {
+        self.rows.clear();
+        self.rebuild = None;
+    }
+
     fn retry(&mut self, row: &Damage, at: u64) {
         if let Some(tried) = self.rows.get_mut(row) {
             tried.not_before = at;

@@ -135,6 +135,7 @@ impl AntiEntropy {
         mine: LaneIndex,
         partition: Option<Partition>,
     ) {
+        self.mender.try_all();
         let asked = |shard: &Shard| partition.is_none_or(|of| of == shard.partition);
         for shard in owned(topology, mine).into_iter().filter(asked) {
             self.verify.all_of(shard);

@@ -8,6 +8,8 @@ use galvani_model::version::{Digest, Dot, Object};
 use galvani_protocol::Input;
 use galvani_storage::engine::{Batch, Corruption, Durability, Engine, Table};
 use galvani_storage::format::keys;
+use galvani_wire::Message;
+use galvani_wire::message::Replicate;
 use galvani_wire::view::Counters;
 
 fn key(name: &str) -> Key {
@@ -178,6 +180,29 @@ fn an_own_record_that_is_lost_everywhere_stays_reported_under_a_new_incarnation(
     assert!(pair.clock(0).contains(Dot::new(own, 1)), "its dot is not forgotten");
     pair.put(0, "l", b"v".to_vec());
     assert!(!pair.clock(0).contains(Dot::new(own, 2)), "and it mints under another origin");
+}
+
+#[test]
+fn what_was_given_up_is_tried_again_when_an_operator_asks() {
+    let mut pair = Pair::new();
+    pair.put(0, "k", b"v".to_vec());
+    let own = pair.clock(0).ranges().next().expect("a write").origin;
+    let dot = Dot::new(own, 1);
+    let record = pair.sides[0].store.record(SHARD, dot).expect("whole").expect("a record");
+    let row = keys::log(SHARD, dot);
+    assert!(pair.sides[0].engine.corrupt(Table::Log, &row, Corruption::FlipBit(99)));
+    pair.link(true);
+    verify(&mut pair, 0);
+    assert_eq!(pair.sides[0].store.damaged().len(), 1, "nobody has it");
+    // A stand-in brings it to the other owner.
+    let head = record.head.clone();
+    let replicate =
+        Replicate { shard: SHARD, head, fsync: false, timeout_ms: 100, value: record.value };
+    pair.ask(1, Message::Replicate(replicate));
+    pair.pass(2_000);
+    assert_eq!(pair.sides[0].store.damaged().len(), 1, "it is not asked for all the time");
+    verify(&mut pair, 0);
+    assert!(pair.sides[0].store.damaged().is_empty());
 }
 
 #[test]
