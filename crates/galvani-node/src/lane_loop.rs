@@ -396,6 +396,7 @@ fn class_of(message: &Message) -> Class {
         | Message::DefineBucket(_)
         | Message::Compare(_)
         | Message::Pull(_)
+        | Message::AskSlice(_)
         | Message::PullHints(_)
         | Message::HintsWait(_)
         | Message::AskClocks(_) => Class::Background,

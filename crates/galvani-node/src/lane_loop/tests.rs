@@ -3,7 +3,7 @@
 //!
 //! Whole nodes are in `tests/three_nodes.rs` and in `cluster-tests`.
 
-use super::{LaneLoop, TICK_BYTES_MAX, is_bucket_ask, unsendable, without_bucket};
+use super::{LaneLoop, TICK_BYTES_MAX, class_of, is_bucket_ask, unsendable, without_bucket};
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
 use crate::faults::{self, NodeFaults};
@@ -13,7 +13,7 @@ use crate::shared::Shared;
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, RequestId};
+use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, Member};
@@ -26,7 +26,7 @@ use galvani_transport::{Class, Config, Event, LaneEndpoint, LinkId, PeerIdentity
 use galvani_wire::Message;
 use galvani_wire::codec::encode;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
-use galvani_wire::message::{CreateBucket, Failed, PutDone, Replicate, SetFaults};
+use galvani_wire::message::{AskSlice, CreateBucket, Failed, PutDone, Replicate, SetFaults};
 use galvani_wire::view::LinkFaults;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -205,4 +205,11 @@ fn an_answer_that_finds_its_outbox_full_becomes_a_small_refusal() {
     let (failure, applied) = (Failure::Coordinator(why.clone()), AppliedOutcome::No);
     let failed = Failed { failure, applied, answers: Vec::new() };
     assert_eq!(unsendable(Message::BucketCreated, why), Message::Failed(failed));
+}
+
+#[test]
+fn mending_travels_behind_replication() {
+    let shard = Shard { partition: Partition(0), n: 3 };
+    let ask = Message::AskSlice(AskSlice { shard, after: None, keys: true });
+    assert!(matches!(class_of(&ask), Class::Background));
 }
