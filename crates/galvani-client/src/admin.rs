@@ -183,7 +183,7 @@ impl crate::Bucket {
             op: OP,
             subject: &|| subject(&key),
             bucket: Some(key.bucket()),
-            route: directory.route(&key, shared.zone()),
+            route: directory.route(&key, shared.place()),
             deadline,
             write: None,
             changes: false,

@@ -5,6 +5,7 @@
 //! read: `client.rs`.
 
 use crate::client::Client;
+use crate::directory::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Fault, Links, Net};
 use crate::race::first;
@@ -39,7 +40,7 @@ pub(crate) struct Settings {
     pub(crate) r: Option<Quorum>,
     pub(crate) w: Option<Quorum>,
     pub(crate) timeout: Duration,
-    pub(crate) zone: Option<String>,
+    pub(crate) place: Place,
     pub(crate) retries: u8,
 }
 
@@ -61,7 +62,7 @@ impl Default for Builder {
                 r: None,
                 w: None,
                 timeout: Duration::from_millis(u64::from(TIMEOUT_MS_DEFAULT)),
-                zone: None,
+                place: Place::default(),
                 retries: RETRIES,
             },
         }
@@ -101,7 +102,15 @@ impl Builder {
 
     /// The zone this client is in: owners there are asked first.
     pub fn zone(mut self, zone: impl Into<String>) -> Builder {
-        self.settings.zone = Some(zone.into());
+        self.settings.place.zone = Some(zone.into());
+        self
+    }
+
+    /// Sends every request on a key to the node `name` and to no other: it coordinates what it owns
+    /// and sends on the rest. For looking at a cluster with the eyes of one node; such a client is
+    /// only as available as that node.
+    pub fn only(mut self, name: impl Into<String>) -> Builder {
+        self.settings.place.only = Some(name.into());
         self
     }
 
@@ -149,6 +158,10 @@ impl Builder {
         let net = Net::start(bind, &identity, config, stale.clone())
             .map_err(|error| fail(kind_of_bind(&error)))?;
         match describe_any(&net.links, seeds, deadline).await {
+            Ok(view) if self.has_no_node(&view) => {
+                let node = self.settings.place.only.unwrap_or_default();
+                Err(fail(setting(format!("the cluster has no node {node}"))))
+            }
             Ok(view) => Ok(Client::start(net, self.settings, stale, view)),
             Err(kind) => {
                 // In what is left of the time; dropping closes too.
@@ -165,6 +178,12 @@ impl Builder {
             0..=RETRIES_MAX => Ok(()),
             more => Err(setting(format!("retries is {more}, the limit is {RETRIES_MAX}"))),
         }
+    }
+
+    /// Whether it is to ask only a node that is not there.
+    fn has_no_node(&self, view: &ClusterView) -> bool {
+        let only = self.settings.place.only.as_deref();
+        only.is_some_and(|name| view.layout.member_named(name).is_none())
     }
 
     fn hosts(&self) -> Result<(Vec<String>, Option<PathBuf>), ErrorKind> {

@@ -9,7 +9,7 @@ use crate::bucket::Bucket;
 use crate::builder::{Builder, Settings};
 use crate::call::{Plan, run};
 use crate::deadline::Deadline;
-use crate::directory::{Directory, Route};
+use crate::directory::{Directory, Place, Route};
 use crate::error::{Error, Result};
 use crate::get::Get;
 use crate::list::List;
@@ -216,7 +216,11 @@ impl Shared {
     }
 
     pub(crate) fn zone(&self) -> Option<&str> {
-        self.settings.zone.as_deref()
+        self.settings.place.zone.as_deref()
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.settings.place
     }
 }
 

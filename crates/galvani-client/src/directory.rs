@@ -29,6 +29,15 @@ pub(crate) struct Target {
     pub(crate) near: bool,
 }
 
+/// Where a client stands: which lanes it asks first, or at all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    /// Its zone.
+    pub(crate) zone: Option<String>,
+    /// The one node it sends requests on keys to.
+    pub(crate) only: Option<String>,
+}
+
 /// The lanes to try, owners first, in layout order.
 pub(crate) type Route = SmallVec<[Target; 8]>;
 
@@ -54,8 +63,8 @@ impl Directory {
     }
 
     /// Lanes for a key.
-    pub(crate) fn route(&self, key: &Key, zone: Option<&str>) -> Route {
-        self.route_partition(self.view.layout.partition_of(key), key.bucket(), zone)
+    pub(crate) fn route(&self, key: &Key, place: &Place) -> Route {
+        self.route_partition(self.view.layout.partition_of(key), key.bucket(), place)
     }
 
     /// Lanes for a partition of a bucket. A bucket that is not known is looked for where the
@@ -64,9 +73,20 @@ impl Directory {
         &self,
         partition: Partition,
         bucket: &BucketName,
-        zone: Option<&str>,
+        place: &Place,
     ) -> Route {
         let layout = &self.view.layout;
+        if let Some(name) = &place.only {
+            // It sends on what it does not own.
+            let only = layout.member_named(name).map(|member| Target {
+                node: member.id(),
+                addr: member.lane_address(partition),
+                owner: true,
+                near: true,
+            });
+            return only.into_iter().collect();
+        }
+        let zone = place.zone.as_deref();
         let n = match self.view.buckets.get(bucket) {
             Some(props) => props.n,
             None => layout.n(),

@@ -100,7 +100,7 @@ pub(crate) async fn read(
         op,
         subject: &|| subject(key),
         bucket: Some(key.bucket()),
-        route: directory.route(key, shared.zone()),
+        route: directory.route(key, shared.place()),
         deadline,
         write: None,
         changes: false,

@@ -181,7 +181,7 @@ impl List {
                     op: "list",
                     subject: &|| subject(&list),
                     bucket: Some(&list.bucket),
-                    route: directory.route_partition(list.partition, &list.bucket, shared.zone()),
+                    route: directory.route_partition(list.partition, &list.bucket, shared.place()),
                     deadline,
                     write: None,
                     changes: false,

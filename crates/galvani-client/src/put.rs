@@ -219,7 +219,7 @@ pub(crate) async fn write(
         op,
         subject: &|| subject(key),
         bucket: Some(key.bucket()),
-        route: directory.route(key, shared.zone()),
+        route: directory.route(key, shared.place()),
         deadline,
         write: Some(stamp.rid),
         changes: true,

@@ -82,6 +82,26 @@ async fn keys_go_to_their_owner_and_to_one_nearby_first() {
 }
 
 #[tokio::test]
+async fn a_client_of_one_node_asks_no_other_not_even_when_that_one_fails() {
+    let down = || refused(Failure::Stopping);
+    let cluster = Cluster::start(5, move |asked| match asked.number {
+        0..8 => found(&[]),
+        _ => down(),
+    })
+    .await;
+    let db = cluster.builder().only("n4").connect().await.expect("connected");
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        db.get(key).await.expect("answered");
+    }
+    db.get("i").await.expect_err("it refuses, and there is nobody else");
+    let nodes: BTreeSet<_> = cluster.asked().iter().map(|asked| node_id(asked.node)).collect();
+    let n4 = db.cluster().layout.member_named("n4").expect("a node").id();
+    assert_eq!(nodes, BTreeSet::from([n4]));
+    let error = cluster.builder().only("n9").connect().await.expect_err("no such node");
+    assert_eq!(error.kind(), &ErrorKind::Setting { what: "the cluster has no node n9".into() });
+}
+
+#[tokio::test]
 async fn requests_that_cannot_be_are_not_sent() {
     let cluster = Cluster::start(1, |_| found(&[])).await;
     let db = cluster.client().await;

@@ -96,7 +96,11 @@ impl App {
         if !target.identity.join("cert.pem").is_file() {
             return Err(mistakes::no_identity(Some(&target.identity)));
         }
-        let connected = Client::builder()
+        let builder = match &self.global.via {
+            Some(node) => Client::builder().only(node),
+            None => Client::builder(),
+        };
+        let connected = builder
             .seed(format!("galvani://{}", target.seeds.join(",")))
             .identity_dir(&target.identity)
             .timeout(timeout)

@@ -54,6 +54,9 @@ pub(crate) struct Global {
     /// Servers to ask, instead of the context's; one that answers is enough.
     #[arg(long, global = true, value_name = "ADDR", env = "GALVANI_SERVER", value_delimiter = ',')]
     pub(crate) server: Vec<String>,
+    /// Send requests on keys to this node alone (n1, ..): to see the cluster with its eyes.
+    #[arg(long, global = true, value_name = "NODE")]
+    pub(crate) via: Option<String>,
     /// Directory with ca.pem, cert.pem and key.pem, instead of the context's.
     #[arg(long, global = true, value_name = "DIR", env = "GALVANI_IDENTITY")]
     pub(crate) identity: Option<PathBuf>,

@@ -39,6 +39,9 @@ impl Global {
     /// How it is to be done: for the same command again.
     pub(crate) fn manner(&self) -> Options {
         let mut options = Options::new();
+        if let Some(node) = &self.via {
+            options.push(("--via", Some(node.as_bytes().to_owned())));
+        }
         if let Some(timeout) = self.timeout {
             push(&mut options, "--timeout", "GALVANI_TIMEOUT", time(timeout).as_bytes());
         }

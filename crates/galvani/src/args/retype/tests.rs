@@ -122,7 +122,7 @@ fn what_was_typed_comes_back_with_all_its_options() {
 fn options_for_every_command_come_back_too() {
     let cli = parse(
         "galvani --context prod get k --server a:1,b:2 --identity 'my id' --timeout 1s500ms -o json \
-         -q -v",
+         -q -v --via n2",
     );
     let line = line_of(&cli.command);
     let line = line.with_all(&cli.global.cluster(cli.context.as_deref()));
