@@ -13,6 +13,7 @@ pub(crate) mod faults;
 pub(crate) mod line;
 pub(crate) mod retype;
 pub(crate) mod see;
+pub(crate) mod tour;
 pub(crate) mod value;
 pub(crate) mod wait;
 
@@ -120,6 +121,8 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Run a cluster of real processes on this machine.
     Dev(Box<dev::Dev>),
+    /// A partition, siblings and their merge in a minute, on a throw-away cluster.
+    Tour(tour::Tour),
     /// Store a value.
     Put(data::Put),
     /// Read a value.
@@ -177,6 +180,7 @@ impl Command {
             Command::Import(_) => "import",
             Command::Export(_) => "export",
             Command::Status(_) => "status",
+            Command::Tour(_) => "tour",
             Command::Wait(_) => "wait",
             Command::Explain(_) => "explain",
             Command::Quorum(_) => "quorum",

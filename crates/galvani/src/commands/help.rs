@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn help_starts_with_three_examples() {
-        for command in
-            ["put", "get", "del", "update", "ls", "import", "export", "bench", "dev", "wait"]
-        {
+        for command in [
+            "put", "get", "del", "update", "ls", "import", "export", "bench", "dev", "wait", "tour",
+        ] {
             let help = command_help(&[command]).expect(command);
             let examples = help.lines().take_while(|line| line.starts_with("  ")).count();
             assert!(examples >= 3, "{command}: {help}");

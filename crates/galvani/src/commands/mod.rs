@@ -22,6 +22,7 @@ mod put;
 mod quorum;
 mod server;
 mod status;
+mod tour;
 mod update;
 mod version;
 mod wait;
@@ -73,6 +74,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Import(args) => block_on(import::run(&app, args)),
         Command::Export(args) => block_on(export::run(&app, args)),
         Command::Status(args) => block_on(status::run(&app, args)),
+        Command::Tour(args) => block_on(tour::run(&app, args)),
         Command::Wait(args) => block_on(wait::run(&app, args)),
         Command::Explain(args) => block_on(explain::run(&app, args)),
         Command::Bench(args) => block_on(bench::run(&app, args)),

@@ -248,7 +248,8 @@ impl Signals {
         Signals(None)
     }
 
-    async fn any(&mut self) {
+    /// Until one of them comes.
+    pub(crate) async fn any(&mut self) {
         match &mut self.0 {
             Some([interrupt, terminate]) => {
                 tokio::select! {
