@@ -16,7 +16,7 @@ use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::placement::Member;
-use galvani_model::version::{DotSet, Version};
+use galvani_model::version::{Dot, DotSet, Version};
 use galvani_wire::message::{self, CreateBucket, Explained, FAULT_LINKS_MAX, SetFaults};
 use galvani_wire::view::LinkFaults;
 use galvani_wire::{Message, NodeStatus};
@@ -37,6 +37,23 @@ pub struct Explanation {
     pub fallbacks: Vec<String>,
     /// Each owner's view.
     pub replicas: Vec<ReplicaState>,
+    /// The name of the owner that asked the others: this client's reads begin with its copy, and at
+    /// r=1 it answers from that alone.
+    pub coordinator: String,
+    /// What each node that may stand in holds for the owners.
+    pub holders: Vec<HolderState>,
+}
+
+/// The hints of a key that one node holds for its owners.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct HolderState {
+    /// The node's name.
+    pub node: String,
+    /// For whom, by name, and which write; or why it did not say.
+    pub hints: Result<Vec<(String, Dot)>, ReplicaAnswer>,
+    /// Whether there may be more hints of the key than are named.
+    pub more: bool,
 }
 
 /// What one owner holds of a key.
@@ -190,7 +207,7 @@ impl crate::Bucket {
             hedge: false,
             make: &|| {
                 let timeout_ms = deadline.server_ms();
-                Message::Explain(message::Explain { key: key.clone(), timeout_ms })
+                Message::Explain(message::Explain { key: key.clone(), hints: true, timeout_ms })
             },
             accept: |message| match message {
                 Message::Explained(explained) => Ok(explained),
@@ -212,12 +229,24 @@ impl Explanation {
             versions: view.versions.map_err(|answer| ReplicaAnswer::of(&answer, directory)),
             seen: view.seen,
         };
+        let holder = |view: message::HolderView| HolderState {
+            node: name(&view.node),
+            more: view.hints.as_ref().is_ok_and(|found| found.more),
+            hints: match view.hints {
+                Ok(found) => {
+                    Ok(found.hints.iter().map(|(owner, dot)| (name(owner), *dot)).collect())
+                }
+                Err(answer) => Err(ReplicaAnswer::of(&answer, directory)),
+            },
+        };
         Explanation {
+            coordinator: name(&explained.coordinator),
             hash: explained.hash,
             shard: explained.shard,
             owners: owners.iter().map(name).collect(),
             fallbacks: fallbacks.iter().map(name).collect(),
             replicas: explained.replicas.into_iter().map(state).collect(),
+            holders: explained.holders.into_iter().map(holder).collect(),
         }
     }
 }

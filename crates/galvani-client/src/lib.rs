@@ -59,7 +59,7 @@ mod stamp;
 mod update;
 mod view;
 
-pub use admin::{Explanation, NodeReport, ReplicaState};
+pub use admin::{Explanation, HolderState, NodeReport, ReplicaState};
 pub use answer::{Read, ReplicaAnswer, Sibling, Written};
 pub use bucket::Bucket;
 pub use builder::Builder;

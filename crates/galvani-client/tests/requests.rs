@@ -4,11 +4,11 @@ mod support;
 
 use bytes::Bytes;
 use galvani_client::{
-    Applied, BucketProps, ErrorKind, LinkFaults, ListedKey, Merge, Outcome, Quorum,
+    Applied, BucketProps, Dot, ErrorKind, LinkFaults, ListedKey, Merge, Outcome, Quorum,
 };
-use galvani_model::ids::Partition;
+use galvani_model::ids::{Origin, Partition};
 use galvani_model::request::{ReadOptions, WriteOptions};
-use galvani_wire::message::{Page, SetFaults};
+use galvani_wire::message::{HintsFound, HolderView, Page, SetFaults};
 use galvani_wire::{Failure, Message, NodeStatus};
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
@@ -305,15 +305,22 @@ async fn faults_are_set_on_the_named_node_alone() {
 #[tokio::test]
 async fn an_explanation_speaks_in_names() {
     let cluster = Cluster::start(3, |_| {
+        let hints = HintsFound { hints: vec![(node_id(0), Dot::new(Origin(4), 2))], more: false };
         Action::Reply(Message::Explained(galvani_wire::message::Explained {
             hash: 9,
             shard: galvani_model::ids::Shard { partition: Partition(1), n: 2 },
             preference: vec![node_id(1), node_id(0), node_id(2)],
             replicas: vec![],
+            coordinator: node_id(1),
+            holders: vec![HolderView { node: node_id(2), hints: Ok(hints) }],
         }))
     })
     .await;
     let explained = cluster.client().await.explain("k").await.expect("answered");
     assert_eq!(explained.owners, ["n2", "n1"]);
     assert_eq!(explained.fallbacks, ["n3"]);
+    assert_eq!(explained.coordinator, "n2");
+    let holder = &explained.holders[0];
+    assert_eq!((holder.node.as_str(), holder.more), ("n3", false));
+    assert_eq!(holder.hints, Ok(vec![("n1".to_owned(), Dot::new(Origin(4), 2))]));
 }

@@ -352,6 +352,7 @@ fn unsendable(message: Message, why: ReplicaError) -> Message {
         Message::SliceIs(_) => Message::SliceIs(Err(why)),
         Message::HintsPulled(_) => Message::HintsPulled(Err(why)),
         Message::Clocks(_) => Message::Clocks(Err(why)),
+        Message::HintsFound(_) => Message::HintsFound(Err(why)),
         Message::PutDone(done) => {
             let stored = |answer: &&Answer| {
                 matches!(answer.outcome, Outcome::Stored | Outcome::StoredDurably)
@@ -399,7 +400,8 @@ fn class_of(message: &Message) -> Class {
         | Message::AskSlice(_)
         | Message::PullHints(_)
         | Message::HintsWait(_)
-        | Message::AskClocks(_) => Class::Background,
+        | Message::AskClocks(_)
+        | Message::FindHints(_) => Class::Background,
         Message::Hint(hint) if hint.record.timeout_ms == 0 => Class::Background,
         Message::Put(_) | Message::Get(_) | Message::List(_) | Message::Explain(_) => Class::Client,
         _ => Class::Replication,

@@ -83,6 +83,8 @@ pub(crate) fn permission(
         | Message::HintsWait(_)
         | Message::AskClocks(_)
         | Message::Clocks(_)
+        | Message::FindHints(_)
+        | Message::HintsFound(_)
         | Message::Noted => return Permission::Hostile,
     };
     // Roles are ordered from the one that may do everything to the one that may only read.

@@ -1,19 +1,23 @@
 //! Where a key lives and what each owner holds of it, for people.
 //!
-//! Asks every owner for versions without values and answers with whatever came by the deadline; an
-//! owner that did not answer is part of the answer. Changes nothing. Next to read: `get.rs`.
+//! Asks every owner for versions without values, and if it is wanted those who may stand in which
+//! hints they hold, and answers with whatever came by the deadline; one that did not answer is part
+//! of the answer. Changes nothing. Next to read: `get.rs`.
 
 use crate::effect::ReplyTo;
 use crate::ops::{Asked, Ctx, Heard, Step};
 use crate::refuse;
 use crate::replica;
+use crate::stand_ins::STAND_INS_MAX;
 use galvani_model::hash::key_hash;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::key::Key;
 use galvani_model::version::{DotSet, Version};
 use galvani_wire::Message;
 use galvani_wire::failure::{Answer, Failure, Outcome, ReplicaError};
-use galvani_wire::message::{Explain, Explained, Fetch, ReplicaView};
+use galvani_wire::message::{
+    Explain, Explained, Fetch, FindHints, HintsFound, HolderView, ReplicaView,
+};
 use std::collections::BTreeMap;
 
 /// An explanation under way.
@@ -24,7 +28,10 @@ pub(crate) struct ExplainOp {
     key: Key,
     shard: Shard,
     asked: Asked,
+    /// How many of those that are asked own the key; the others may hold hints.
+    owners: usize,
     heard: BTreeMap<NodeId, (Vec<Version>, DotSet)>,
+    found: BTreeMap<NodeId, HintsFound>,
     /// When the client stops waiting, in the lane's microseconds.
     pub(crate) deadline: u64,
 }
@@ -55,14 +62,20 @@ impl ExplainOp {
         reply_to: ReplyTo,
         explain: Explain,
     ) -> Result<(ExplainOp, u32), Failure> {
-        let Explain { key, timeout_ms } = explain;
+        let Explain { key, hints, timeout_ms } = explain;
         let (_, shard) = ctx.topology.locate(&key).ok_or(Failure::UnknownBucket)?;
         // Leave the owners' answers time to travel back before the client gives up.
         let patience_ms = timeout_ms.saturating_sub(timeout_ms / 4).max(timeout_ms.min(1));
         let deadline = refuse::deadline(ctx, patience_ms)?;
-        let asked = Asked::new(&ctx.topology.owners(shard), ctx.now);
-        let heard = BTreeMap::new();
-        Ok((ExplainOp { op, reply_to, key, shard, asked, heard, deadline }, timeout_ms))
+        let mut nodes = ctx.topology.owners(shard).to_vec();
+        let owners = nodes.len();
+        if hints {
+            nodes.extend(ctx.topology.layout.fallbacks(shard).take(STAND_INS_MAX));
+        }
+        let asked = Asked::new(&nodes, ctx.now);
+        let (heard, found) = (BTreeMap::new(), BTreeMap::new());
+        let this = ExplainOp { op, reply_to, key, shard, asked, owners, heard, found, deadline };
+        Ok((this, timeout_ms))
     }
 
     fn launch(&mut self, ctx: &mut Ctx<'_>, timeout_ms: u32) -> Step {
@@ -72,6 +85,11 @@ impl ExplainOp {
                     .map(|local| (local.object.versions().to_vec(), local.seen))
                     .map_err(|error| Outcome::Refused(replica::as_replica_error(&error)));
                 self.count(ctx, index, said);
+            } else if let Some(lane) = ctx.reach(node, self.shard)
+                && index >= self.owners
+            {
+                let find = FindHints { shard: self.shard, key: self.key.clone() };
+                ctx.ask(lane, self.op, index, Message::FindHints(find));
             } else if let Some(lane) = ctx.reach(node, self.shard) {
                 let (shard, key) = (self.shard, self.key.clone());
                 let (have, shown) = (Vec::new(), Vec::new());
@@ -86,7 +104,14 @@ impl ExplainOp {
 
     /// An owner answered, or cannot.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
+        if let Heard::Reply(Message::HintsFound(Ok(found))) = heard {
+            if let Some(node) = self.asked.note(index, Outcome::Answered, ctx.now) {
+                self.found.insert(node, found);
+            }
+            return self.progress(ctx);
+        }
         let said = match heard {
+            Heard::Reply(Message::HintsFound(Err(error))) => Err(Outcome::Refused(error)),
             Heard::Reply(Message::Fetched(Ok(held))) => Ok((held.versions, held.seen)),
             Heard::Reply(Message::Fetched(Err(error))) => Err(Outcome::Refused(error)),
             Heard::Reply(_) => Err(Outcome::Refused(ReplicaError::Malformed)),
@@ -142,10 +167,18 @@ impl ExplainOp {
                 None => ReplicaView { node, versions: Err(answer), seen: DotSet::new() },
             }
         };
-        let replicas = self.asked.answers().into_iter().map(view).collect();
+        let mut found = core::mem::take(&mut self.found);
+        let holder = |answer: Answer| {
+            let node = answer.node;
+            HolderView { node, hints: found.remove(&node).ok_or(answer) }
+        };
+        let mut answers = self.asked.answers();
+        let holders = answers.split_off(self.owners).into_iter().map(holder).collect();
+        let replicas = answers.into_iter().map(view).collect();
         let preference = ctx.topology.layout.preference(self.shard.partition).collect();
         let (hash, shard) = (key_hash(&self.key), self.shard);
-        let explained = Explained { hash, shard, preference, replicas };
+        let coordinator = ctx.topology.node;
+        let explained = Explained { hash, shard, preference, replicas, coordinator, holders };
         ctx.answer(self.reply_to, self.op, Message::Explained(explained));
     }
 }

@@ -173,6 +173,10 @@ pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
             let pulled = hold::give(ctx, &pull);
             ctx.answer(from, NOBODY, Message::HintsPulled(pulled));
         }
+        Message::FindHints(find) => {
+            let found = hold::find(ctx, &find);
+            ctx.answer(from, NOBODY, Message::HintsFound(found));
+        }
         Message::HintsWait(HintsWait { node, lane }) => {
             ctx.handoff.waits_at(PeerLane { node, lane }, ctx.now);
             ctx.answer(from, NOBODY, Message::Noted);

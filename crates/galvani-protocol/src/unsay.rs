@@ -39,6 +39,7 @@ pub(crate) fn unsay_one(
                 Message::SliceIs(_) => Message::SliceIs(Err(error)),
                 Message::HintsPulled(_) => Message::HintsPulled(Err(error)),
                 Message::Clocks(_) => Message::Clocks(Err(error)),
+                Message::HintsFound(_) => Message::HintsFound(Err(error)),
                 // An earlier read may have been answered from what this tick staged.
                 Message::GetDone(_) => {
                     let (failure, applied) = (Failure::Coordinator(error), AppliedOutcome::No);

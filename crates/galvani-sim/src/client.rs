@@ -316,7 +316,7 @@ impl World {
     }
 
     fn explain_one(&mut self, client: usize, key: usize) {
-        let explain = Explain { key: self.keys[key].key.clone(), timeout_ms: 400 };
+        let explain = Explain { key: self.keys[key].key.clone(), hints: false, timeout_ms: 400 };
         let to = self.random_coordinator(key);
         self.call(Some(client), Purpose::Other, to, Message::Explain(explain), 400);
     }

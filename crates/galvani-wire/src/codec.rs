@@ -6,7 +6,7 @@
 
 use crate::failure::{Failure, ReplicaError};
 use crate::message::{
-    FAULT_LINKS_MAX, Held, HeldPage, HintsPulled, Message, Pulled, SetFaults, SliceIs,
+    FAULT_LINKS_MAX, Held, HeldPage, HintsFound, HintsPulled, Message, Pulled, SetFaults, SliceIs,
 };
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -107,8 +107,8 @@ kinds! {
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
-    HintsPulled = 48, HintsWait = 49, Noted = 50,
-    AskSlice = 51, SliceIs = 52, AskClocks = 57, Clocks = 58, Supply = 61,
+    HintsPulled = 48, HintsWait = 49, Noted = 50, AskSlice = 51, SliceIs = 52,
+    AskClocks = 57, Clocks = 58, FindHints = 59, HintsFound = 60, Supply = 61,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -163,6 +163,8 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::HintsWait(m) => header(m, out),
         Message::AskClocks(m) => header(m, out),
         Message::Clocks(m) => header(m, out),
+        Message::FindHints(m) => header(m, out),
+        Message::HintsFound(m) => header(m, out),
         Message::Describe | Message::BucketCreated | Message::Status | Message::Noted => {}
     }
 }
@@ -202,6 +204,8 @@ fn put_body(message: &Message, out: &mut BytesMut) {
         | Message::HintsWait(_)
         | Message::AskClocks(_)
         | Message::Clocks(_)
+        | Message::FindHints(_)
+        | Message::HintsFound(_)
         | Message::Noted
         | Message::PutDone(_)
         | Message::Get(_)
@@ -357,6 +361,12 @@ fn read_message(
         47 => Message::PullHints(read(header)?),
         48 => Message::HintsPulled(read_hints(header, body)?),
         49 => Message::HintsWait(read(header)?),
+        59 => {
+            let find: crate::message::FindHints = read(header)?;
+            find.key.check()?;
+            Message::FindHints(find)
+        }
+        60 => Message::HintsFound(read::<Result<HintsFound, ReplicaError>>(header)?),
         50 => Message::Noted,
         51 => {
             let slice: crate::message::AskSlice = read(header)?;

@@ -147,6 +147,8 @@ pub struct CreateBucket {
 pub struct Explain {
     /// The key.
     pub key: Key,
+    /// Whether those who may stand in are asked what they hold for its owners.
+    pub hints: bool,
     /// Milliseconds left to answer in.
     pub timeout_ms: u32,
 }
@@ -173,6 +175,37 @@ pub struct Explained {
     pub preference: Vec<NodeId>,
     /// Each owner's view.
     pub replicas: Vec<ReplicaView>,
+    /// The owner that asked the others: a read that takes the same way begins with its copy.
+    pub coordinator: NodeId,
+    /// What those who may stand in hold of the key, if that was asked.
+    pub holders: Vec<HolderView>,
+}
+
+/// What one node that may stand in holds of a key for its owners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderView {
+    /// Which node.
+    pub node: NodeId,
+    /// Its hints, or why it did not say.
+    pub hints: Result<HintsFound, Answer>,
+}
+
+/// Asks a node which hints it holds of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindHints {
+    /// The key's shard.
+    pub shard: Shard,
+    /// The key.
+    pub key: Key,
+}
+
+/// Hints of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintsFound {
+    /// Whom each is for, and its dot.
+    pub hints: Vec<(NodeId, Dot)>,
+    /// Whether there may be more: so many hints wait that not all were looked at.
+    pub more: bool,
 }
 
 /// Sets faults between the node that is asked and others: for clusters that are broken on purpose.
@@ -545,6 +578,10 @@ pub enum Message {
     AskClocks(AskClocks),
     /// See [`Clocks`].
     Clocks(Result<Clocks, ReplicaError>),
+    /// See [`FindHints`].
+    FindHints(FindHints),
+    /// See [`HintsFound`].
+    HintsFound(Result<HintsFound, ReplicaError>),
     /// A [`HintsWait`] was heard.
     Noted,
 }

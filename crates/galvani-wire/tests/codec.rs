@@ -17,9 +17,10 @@ use galvani_wire::codec::{DecodeError, Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
     AskClocks, AskKnown, AskSlice, Clocks, Compare, Compared, Comparison, CreateBucket, Explain,
-    Explained, FAULT_LINKS_MAX, Failed, Fetch, FetchPage, Get, GetDone, Held, HeldPage, Hint,
-    HintsPulled, HintsWait, Known, List, Message, Page, Pull, PullHints, Pulled, Put, PutDone,
-    ReplicaView, Replicate, Replicated, SetFaults, Sibling, SliceIs, Supply,
+    Explained, FAULT_LINKS_MAX, Failed, Fetch, FetchPage, FindHints, Get, GetDone, Held, HeldPage,
+    Hint, HintsFound, HintsPulled, HintsWait, HolderView, Known, List, Message, Page, Pull,
+    PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated, SetFaults, Sibling,
+    SliceIs, Supply,
 };
 use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
 use proptest::collection::vec;
@@ -178,12 +179,14 @@ fn tool_messages() -> Vec<Message> {
             timeout_ms: 9,
         }),
         Message::BucketCreated,
-        Message::Explain(Explain { key: key(), timeout_ms: 3 }),
+        Message::Explain(Explain { key: key(), hints: true, timeout_ms: 3 }),
         Message::Explained(Explained {
             hash: 1,
             shard,
             preference: vec![NodeId(1), NodeId(2)],
             replicas,
+            coordinator: NodeId(1),
+            holders: vec![HolderView { node: NodeId(2), hints: Ok(found()) }],
         }),
         Message::Status,
         Message::StatusIs(Box::new(NodeStatus {
@@ -226,6 +229,7 @@ fn all_messages() -> Vec<Message> {
     all.push(supply());
     all.extend(small_messages());
     all.extend(slice_messages());
+    all.extend(explaining_messages());
     all
 }
 
@@ -363,6 +367,19 @@ fn slice_messages() -> Vec<Message> {
     ]
 }
 
+fn explaining_messages() -> Vec<Message> {
+    let shard = Shard { partition: Partition(5), n: 3 };
+    vec![
+        Message::FindHints(FindHints { shard, key: key() }),
+        Message::HintsFound(Ok(found())),
+        Message::HintsFound(Err(ReplicaError::NotOwner)),
+    ]
+}
+
+fn found() -> HintsFound {
+    HintsFound { hints: vec![(NodeId(1), dot(4))], more: true }
+}
+
 fn bytes_of(id: u64, forwarded: bool, message: &Message) -> Bytes {
     let mut out = BytesMut::new();
     encode(id, forwarded, message, &mut out);
@@ -387,7 +404,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 41);
+    assert_eq!(kinds.len(), 43);
 }
 
 #[test]

@@ -12,12 +12,18 @@ use galvani_model::store::StoreError;
 use galvani_model::version::Record;
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
-use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Replicate, Replicated};
+use galvani_wire::message::{
+    FindHints, Hint, HintsFound, HintsPulled, PullHints, Pulled, Replicate, Replicated,
+};
 
 /// Bytes given at once, whatever credit is granted.
 const CREDIT_BYTES_MAX: u32 = 1 << 20;
 /// Records given at once.
 const RECORDS_MAX: usize = 512;
+/// Hints for one owner that are looked at to find those of a key: a few megabytes, read for people.
+const LOOKED_AT_MAX: usize = 4_096;
+/// Hints of one key that are named.
+const FOUND_MAX: usize = 256;
 
 /// Holds a record for an owner that is away, and acks it.
 pub(crate) fn on_hint(ctx: &mut Ctx<'_>, from: ReplyTo, hint: Hint) {
@@ -74,6 +80,37 @@ pub(crate) fn give(ctx: &mut Ctx<'_>, pull: &PullHints) -> Result<HintsPulled, R
         }
     }
     page(ctx, owner, after, pull.credit)
+}
+
+/// Which hints are held of one key: looks at no more than [`LOOKED_AT_MAX`] for each owner.
+pub(crate) fn find(ctx: &mut Ctx<'_>, find: &FindHints) -> Result<HintsFound, ReplicaError> {
+    let mut found = HintsFound::default();
+    for owner in ctx.topology.owners(find.shard) {
+        let (mut after, mut looked_at) = (None, 0);
+        loop {
+            let partitions = [find.shard.partition];
+            let credit = CREDIT_BYTES_MAX as usize;
+            let page = ctx.store.hints(owner, after, &partitions, credit, RECORDS_MAX);
+            let page = page.map_err(|error| replica::as_replica_error(&error))?;
+            looked_at += page.records.len();
+            let of_key = page
+                .records
+                .iter()
+                .filter(|(shard, record)| *shard == find.shard && record.head.key == find.key);
+            found.hints.extend(of_key.map(|(_, record)| (owner, record.head.dot)));
+            if page.last.is_none() {
+                break;
+            }
+            if looked_at >= LOOKED_AT_MAX {
+                found.more = true;
+                break;
+            }
+            after = page.last;
+        }
+    }
+    found.more |= found.hints.len() > FOUND_MAX;
+    found.hints.truncate(FOUND_MAX);
+    Ok(found)
 }
 
 fn page(

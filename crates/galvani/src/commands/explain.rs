@@ -1,6 +1,7 @@
 //! `explain KEY`: where a key lives and what each owner holds of it.
 //!
-//! Shows owners that did not answer as such; changes nothing.
+//! For each owner what it has and what it lacks; the hints that others hold for it; who answers a
+//! read at r=1. Shows nodes that did not answer as such; changes nothing.
 
 use crate::args::line::Line;
 use crate::args::see::Explain;
@@ -9,7 +10,7 @@ use crate::connect::App;
 use crate::exit::Exit;
 use crate::report::text::{Size, count};
 use crate::report::{client, json};
-use galvani_client::{ClusterView, Dot, Explanation, ReplicaState, Version};
+use galvani_client::{ClusterView, Dot, Explanation, HolderState, ReplicaState, Version};
 use galvani_model::version::Kind;
 use serde_json::{Map, Value, json as value};
 use std::collections::BTreeSet;
@@ -52,7 +53,51 @@ fn page(view: &ClusterView, explanation: &Explanation) -> String {
         page.push_str("\n  ");
         page.push_str(&replica_line(view, replica, &all));
     }
+    page.push_str("\n  hints   ");
+    page.push_str(&hint_words(explanation));
+    page.push_str("\n  r=1     ");
+    page.push_str(&first_words(explanation, &all));
     page
+}
+
+/// Who holds hints of the key for whom.
+fn hint_words(explanation: &Explanation) -> String {
+    let mut words = Vec::new();
+    for holder in &explanation.holders {
+        let hints = match &holder.hints {
+            Ok(hints) => hints,
+            Err(answer) => {
+                words.push(format!("what {} holds is not known: {answer}", holder.node));
+                continue;
+            }
+        };
+        let owners: BTreeSet<&String> = hints.iter().map(|(owner, _)| owner).collect();
+        for owner in owners {
+            let dots = hints.iter().filter(|(whom, _)| whom == owner);
+            let dots: Vec<String> = dots.map(|(_, dot)| short(*dot)).collect();
+            words.push(format!("{} holds {} for {owner}", holder.node, dots.join(" ")));
+        }
+        if holder.more {
+            words.push(format!("{} may hold more", holder.node));
+        }
+    }
+    match (words.is_empty(), explanation.holders.is_empty()) {
+        (true, true) => "nobody stands in: there are no more nodes than copies".to_owned(),
+        (true, false) => "none for this key".to_owned(),
+        (false, _) => words.join("; "),
+    }
+}
+
+/// Who would answer a read at r=1, and what that one lacks.
+fn first_words(explanation: &Explanation, all: &BTreeSet<Dot>) -> String {
+    let node = &explanation.coordinator;
+    let own = explanation.replicas.iter().find(|replica| replica.node == *node);
+    let lacks = own.and_then(|own| Some(missing(own, own.versions.as_ref().ok()?, all)));
+    match lacks {
+        Some(lacks) if lacks.is_empty() => format!("{node} would answer, with all that is known"),
+        Some(lacks) => format!("{node} would answer, without {}", lacks.join(" ")),
+        None => format!("{node} is asked, and must ask another owner"),
+    }
 }
 
 fn replica_line(view: &ClusterView, replica: &ReplicaState, all: &BTreeSet<Dot>) -> String {
@@ -74,7 +119,7 @@ fn replica_line(view: &ClusterView, replica: &ReplicaState, all: &BTreeSet<Dot>)
     }
     let missing = missing(replica, versions, all);
     if !missing.is_empty() {
-        line.push_str(&format!("  MISSING {} (a read repairs it)", missing.join(" ")));
+        line.push_str(&format!("  LACKS {}", missing.join(" ")));
     }
     line
 }
@@ -139,6 +184,19 @@ fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value>
         }),
     };
     map.insert("replicas".to_owned(), explanation.replicas.iter().map(replica).collect());
+    map.insert("r1_answers".to_owned(), explanation.coordinator.as_str().into());
+    let holder = |holder: &HolderState| match &holder.hints {
+        Err(answer) => value!({ "node": holder.node, "error": answer.to_string() }),
+        Ok(hints) => value!({
+            "node": holder.node,
+            "hints": hints.iter().map(|(owner, dot)| value!({
+                "for": owner,
+                "dot": format!("{}:{}", dot.origin, dot.counter),
+            })).collect::<Vec<_>>(),
+            "more": holder.more,
+        }),
+    };
+    map.insert("holders".to_owned(), explanation.holders.iter().map(holder).collect());
     map
 }
 
