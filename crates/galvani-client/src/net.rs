@@ -228,6 +228,8 @@ impl Links {
                     self.transport.close(link, CloseCode::PROTOCOL_VIOLATION, &why);
                 }
             },
+            // Nodes send none to clients.
+            Event::Datagram { .. } => {}
             Event::LinkDown { link, reason, .. } => self.link_down(link, &reason),
         }
     }

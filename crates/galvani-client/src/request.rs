@@ -184,7 +184,7 @@ mod tests {
         let arrived = |events: &[Event]| {
             events.iter().any(|event| match event {
                 Event::Frame { .. } => true,
-                Event::LinkUp { .. } | Event::LinkDown { .. } => false,
+                Event::LinkUp { .. } | Event::Datagram { .. } | Event::LinkDown { .. } => false,
             })
         };
         while !arrived(&events) {

@@ -263,6 +263,8 @@ async fn status_is_partial_rather_than_late() {
             hints: Default::default(),
             peers_up: Vec::new(),
             peers_down: Vec::new(),
+            peers_suspect: Vec::new(),
+            peers_silent: Vec::new(),
             faults: Vec::new(),
             counters: galvani_client::Counters::default(),
         }))),

@@ -26,6 +26,9 @@ pub(crate) struct LaneFigures {
     pub(crate) hints: BTreeMap<NodeId, HintFigures>,
     pub(crate) peers_up: Vec<NodeId>,
     pub(crate) peers_down: Vec<NodeId>,
+    /// Said by lane 0 only.
+    pub(crate) peers_suspect: Vec<NodeId>,
+    pub(crate) peers_silent: Vec<NodeId>,
 }
 
 /// The node's status, from every lane's latest figures.
@@ -49,6 +52,10 @@ pub(crate) fn status<E: Engine>(
         *known = since.min(*known);
     }
     let (peers_up, peers_down) = peers(&lanes, shared.topology().node);
+    let any = |of: fn(&LaneFigures) -> &Vec<NodeId>| -> Vec<NodeId> {
+        let nodes: BTreeSet<NodeId> = lanes.iter().flat_map(of).copied().collect();
+        nodes.into_iter().collect()
+    };
     NodeStatus {
         node: shared.topology().node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,6 +71,8 @@ pub(crate) fn status<E: Engine>(
         tombstones: lanes.iter().map(|lane| lane.tombstones).sum(),
         collection_waits,
         shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
+        peers_suspect: any(|lane| &lane.peers_suspect),
+        peers_silent: any(|lane| &lane.peers_silent),
         peers_up,
         peers_down,
         faults: shared.faults.as_ref().map(NodeFaults::current).unwrap_or_default(),

@@ -11,9 +11,10 @@ use crate::figures::{self, LaneFigures};
 use crate::links::{Links, Who};
 use crate::permission::{Permission, permission};
 use crate::shared::{Control, Shared};
+use galvani_model::ids::NodeId;
 use galvani_model::limits::REQUEST_ID_RETENTION_MS;
 use galvani_model::store::{Store, StoreError};
-use galvani_protocol::{Effect, Input, Lane, Now, PeerLane};
+use galvani_protocol::{Effect, Input, Lane, Now, PeerLane, Standing};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::Engine;
 use galvani_transport::{Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdentity, SendError};
@@ -77,6 +78,10 @@ impl<E: Engine> LaneLoop<E> {
                 Some(Control::Topology(topology)) => {
                     self.lane.handle(Input::Topology(topology), now, &mut self.store);
                 }
+                // Lane 0 is told what it said: hearing it again changes nothing.
+                Some(Control::Liveness { node, alive }) => {
+                    self.lane.handle(Input::Liveness { node, alive }, now, &mut self.store);
+                }
                 Some(Control::Stop) => {
                     stop_by = Some(now.micros + DRAIN_MICROS);
                     self.lane.handle(Input::Stop, now, &mut self.store);
@@ -129,6 +134,12 @@ impl<E: Engine> LaneLoop<E> {
                     let lane = peer.lane.0;
                     tracing::info!(event = "peer_down", node = %peer.node, lane, reason = %reason);
                     self.lane.handle(Input::PeerDown(peer), now, &mut self.store);
+                }
+            }
+            Event::Datagram { link, payload } => {
+                if let Some(from) = self.links.sender(link) {
+                    let datagram = Input::Datagram { from, bytes: payload };
+                    self.lane.handle(datagram, now, &mut self.store);
                 }
             }
             Event::Frame { link, class, arrived, payload } => {
@@ -274,6 +285,15 @@ impl<E: Engine> LaneLoop<E> {
                     }
                 }
             }
+            Effect::Datagram { to, bytes } => {
+                if let Some(link) = self.links.to(to) {
+                    self.endpoint.send_datagram(link, bytes);
+                }
+            }
+            Effect::Liveness { node, alive } => {
+                tracing::info!(event = "liveness", node = %node, alive);
+                self.shared.tell_all(&Control::Liveness { node, alive });
+            }
             Effect::DefineBucket { name, props } => {
                 match self.shared.define_bucket(name.clone(), props) {
                     Ok(()) => tracing::info!(event = "bucket_defined", bucket = %name),
@@ -319,7 +339,16 @@ impl<E: Engine> LaneLoop<E> {
 
     fn publish_now(&mut self, now: Now) {
         self.published_at = now.micros;
-        let (peers_up, peers_down) = self.links.nodes();
+        let (linked, mut peers_down) = self.links.nodes();
+        let standing = |node: &NodeId| self.lane.standing(*node);
+        let (lost, peers_up): (Vec<NodeId>, Vec<NodeId>) =
+            linked.into_iter().partition(|node| standing(node) == Standing::Down);
+        peers_down.extend(lost);
+        let suspect = |node: &&NodeId| standing(node) == Standing::Suspect;
+        let peers_suspect = peers_up.iter().filter(suspect).copied().collect();
+        let mut peers_silent: Vec<NodeId> =
+            self.lane.peers_silent().map(|peer| peer.node).collect();
+        peers_silent.dedup();
         let mut counters = self.lane.counters().clone();
         counters.quarantined = self.store.quarantined();
         counters.rows_mended = self.store.mended();
@@ -336,6 +365,8 @@ impl<E: Engine> LaneLoop<E> {
             hints,
             peers_up,
             peers_down,
+            peers_suspect,
+            peers_silent,
         };
         self.shared.publish(self.me.lane.0 as usize, figures);
     }
@@ -385,7 +416,11 @@ fn without_bucket(effect: Effect, why: &str) -> Effect {
             let failed = Failed { failure, applied, answers: Vec::new() };
             Effect::Answer { to, op, message: Message::Failed(failed) }
         }
-        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => effect,
+        Effect::Ask { .. }
+        | Effect::Answer { .. }
+        | Effect::Datagram { .. }
+        | Effect::Liveness { .. }
+        | Effect::DefineBucket { .. } => effect,
     }
 }
 

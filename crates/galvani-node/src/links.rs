@@ -123,6 +123,17 @@ impl Links {
         self.who.get(&link)
     }
 
+    /// The node that a datagram came from; only nodes have any to send, from their lane 0.
+    pub(crate) fn sender(&self, link: LinkId) -> Option<PeerLane> {
+        match self.who(link)? {
+            Who::Dialed(peer) => Some(*peer),
+            Who::Accepted(PeerIdentity::Node { id }) => {
+                Some(PeerLane { node: NodeId::from_bytes(*id), lane: LaneIndex(0) })
+            }
+            Who::Accepted(PeerIdentity::Client { .. }) => None,
+        }
+    }
+
     /// The link to a peer's lane, if it is up.
     pub(crate) fn to(&self, lane: PeerLane) -> Option<LinkId> {
         self.peers.get(&lane).filter(|peer| peer.up)?.link

@@ -7,6 +7,7 @@
 use crate::faults::NodeFaults;
 use crate::figures::LaneFigures;
 use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::ids::NodeId;
 use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
 use galvani_storage::engine::{Batch, Durability, Engine, Table};
@@ -18,11 +19,18 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What another thread tells a lane. Rare, so the channel needs no bound beyond the number of
-/// buckets and one stop.
+/// buckets, one stop, and how often nodes can be found to be down or alive.
 #[derive(Clone, Debug)]
 pub(crate) enum Control {
     /// Buckets or layout have changed.
     Topology(Arc<Topology>),
+    /// Lane 0 found out how a node is.
+    Liveness {
+        /// The node.
+        node: NodeId,
+        /// Whether it answers.
+        alive: bool,
+    },
     /// Drain and end.
     Stop,
 }

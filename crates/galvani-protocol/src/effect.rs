@@ -4,6 +4,7 @@
 //! out as an [`Effect`]. Next to read: `lane.rs`.
 
 use crate::topology::Topology;
+use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{LaneIndex, NodeId, Partition};
 use galvani_wire::Message;
@@ -66,6 +67,21 @@ pub enum Input {
     PeerUp(PeerLane),
     /// A peer's lane cannot be reached; whatever was asked of it will not be answered.
     PeerDown(PeerLane),
+    /// A datagram of a peer arrived. It may be lost, late, doubled; the sender is who its link's
+    /// certificate names.
+    Datagram {
+        /// Whose it is.
+        from: PeerLane,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// Another lane of this node found out how a node is.
+    Liveness {
+        /// The node.
+        node: NodeId,
+        /// Whether it answers.
+        alive: bool,
+    },
     /// Buckets or layout have changed.
     Topology(Arc<Topology>),
     /// The node is stopping: take no new requests, finish those under way.
@@ -98,6 +114,20 @@ pub enum Effect {
         op: u64,
         /// The answer.
         message: Message,
+    },
+    /// Send a datagram, if there is a link and it fits. Nobody waits for it.
+    Datagram {
+        /// Who it is for.
+        to: PeerLane,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// Tell every other lane of this node, as [`Input::Liveness`].
+    Liveness {
+        /// The node.
+        node: NodeId,
+        /// Whether it answers.
+        alive: bool,
     },
     /// Make a bucket known to every lane of this node, durably, before later effects go out.
     DefineBucket {

@@ -2,60 +2,148 @@
 //!
 //! Clients that know the layout go straight to an owner; this is for the others, and for the time
 //! in which a client's layout is old. A request that was sent on already is never sent on again.
-//! Next to read: `lane.rs`.
+//! When an owner is silent for long the next one is asked as well: a write keeps its request id, so
+//! that two coordinators make one write of it. The first answer counts, a failure only if no other
+//! comes. Next to read: `route.rs`, which chooses the owners.
 
 use crate::effect::{Effect, PeerLane, ReplyTo};
+use crate::expired;
 use crate::ops::{Ctx, Heard, Step, ask_id};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::message::Failed;
+use smallvec::SmallVec;
 
 /// A request sent on, waiting for its answer.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardOp {
     op: u64,
     reply_to: ReplyTo,
+    message: Box<Message>,
     /// Whether it writes: then silence means that it may have been stored.
     writes: bool,
+    /// When it came, in the lane's microseconds: what it has waited is taken off its timeout.
+    started: u64,
+    /// Owners that may still be asked, best last.
+    left: SmallVec<[PeerLane; 4]>,
+    /// Owners that were asked; `None` when nothing more is to come from them.
+    asked: SmallVec<[Option<PeerLane>; 4]>,
+    /// What an owner failed with while others could still answer.
+    failed: Option<Box<Failed>>,
+    /// Whether an owner that was asked fell silent for good.
+    doubt: bool,
+    /// When the next owner is asked as well, in the lane's microseconds.
+    next_at: Option<u64>,
     /// When the client stops waiting, in the lane's microseconds.
-    pub(crate) deadline: u64,
+    deadline: u64,
 }
 
 impl ForwardOp {
-    /// Sends a request on to `to`.
+    /// Sends a request on to the first of `owners`, best first.
     pub(crate) fn start(
         ctx: &mut Ctx<'_>,
         op: u64,
         reply_to: ReplyTo,
-        to: PeerLane,
+        owners: &[PeerLane],
         message: Message,
         deadline: u64,
     ) -> ForwardOp {
-        let writes = matches!(message, Message::Put(_));
-        ctx.effects.push(Effect::Ask { to, id: ask_id(op, 0), forwarded: true, message });
-        ForwardOp { op, reply_to, writes, deadline }
-    }
-
-    /// The owner answered, or cannot.
-    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
-        match heard {
-            Heard::Reply(message) => ctx.answer(self.reply_to, self.op, message),
-            Heard::Silence => self.give_up(ctx, Failure::NoOwnerReachable),
-        }
-        Step::Done
-    }
-
-    /// Time is up.
-    pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
-        self.give_up(ctx, Failure::DeadlinePassed);
-        Step::Done
-    }
-
-    fn give_up(&self, ctx: &mut Ctx<'_>, failure: Failure) {
-        // It was on its way: only the owner knows whether it was stored.
-        let applied = match self.writes {
-            true => AppliedOutcome::Maybe { acks: 0 },
-            false => AppliedOutcome::No,
+        let mut forward = ForwardOp {
+            op,
+            reply_to,
+            writes: matches!(message, Message::Put(_)),
+            message: Box::new(message),
+            started: ctx.now.micros,
+            left: owners.iter().rev().copied().collect(),
+            asked: SmallVec::new(),
+            failed: None,
+            doubt: false,
+            next_at: None,
+            deadline,
         };
-        ctx.fail(self.reply_to, self.op, failure, applied, Vec::new());
+        forward.ask_next(ctx);
+        forward
+    }
+
+    /// An owner answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
+        if self.asked.get_mut(index).and_then(Option::take).is_none() {
+            return Step::Wait;
+        }
+        match heard {
+            Heard::Reply(Message::Failed(failed)) => {
+                self.failed = Some(Box::new(failed));
+            }
+            Heard::Reply(message) => {
+                ctx.answer(self.reply_to, self.op, message);
+                return Step::Done;
+            }
+            Heard::Silence => {
+                self.doubt = true;
+                self.ask_next(ctx);
+            }
+        }
+        if self.asked.iter().any(Option::is_some) {
+            return Step::Wait;
+        }
+        self.give_up(ctx, Failure::NoOwnerReachable)
+    }
+
+    /// An owner has been silent for long: the next one is asked as well. Or time is up.
+    pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
+        if ctx.now.micros < self.deadline {
+            self.ask_next(ctx);
+            return Step::Wait;
+        }
+        self.doubt = true;
+        self.give_up(ctx, Failure::DeadlinePassed)
+    }
+
+    /// When it is to be looked at again, in the lane's microseconds.
+    pub(crate) fn wake_at(&self) -> u64 {
+        self.next_at.map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
+    /// The index of its ask that waits for `peer`.
+    pub(crate) fn waits_for(&self, peer: PeerLane) -> Option<usize> {
+        self.asked.iter().position(|asked| *asked == Some(peer))
+    }
+
+    /// Bytes of values it holds, for owners that may yet be asked.
+    pub(crate) fn held(&self) -> usize {
+        match &*self.message {
+            Message::Put(put) if !self.left.is_empty() => put.value.len(),
+            _ => 0,
+        }
+    }
+
+    fn ask_next(&mut self, ctx: &mut Ctx<'_>) {
+        self.next_at = None;
+        let Some(to) = self.left.pop() else { return };
+        let mut message = Message::clone(&self.message);
+        let waited = ctx.now.micros.saturating_sub(self.started);
+        if !expired::charge(&mut message, waited) {
+            return;
+        }
+        let id = ask_id(self.op, self.asked.len());
+        self.asked.push(Some(to));
+        ctx.effects.push(Effect::Ask { to, id, forwarded: true, message });
+        if !self.left.is_empty() {
+            self.next_at = Some(ctx.now.micros + ctx.scores.patience(to));
+        }
+    }
+
+    /// Answers with what an owner failed with, or else with `failure`.
+    fn give_up(&mut self, ctx: &mut Ctx<'_>, failure: Failure) -> Step {
+        let failed = self.failed.take().map(|failed| *failed);
+        let mut failed =
+            failed.unwrap_or(Failed { failure, applied: AppliedOutcome::No, answers: Vec::new() });
+        // It was on its way: only an owner that is silent knows whether it was stored there.
+        if self.writes && self.doubt && failed.applied == AppliedOutcome::No {
+            failed.applied = AppliedOutcome::Maybe { acks: 0 };
+        }
+        let Failed { failure, applied, answers } = failed;
+        ctx.fail(self.reply_to, self.op, failure, applied, answers);
+        Step::Done
     }
 }

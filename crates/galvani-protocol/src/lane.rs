@@ -12,6 +12,8 @@ use crate::expired;
 use crate::handoff::fetch::FetchHintsOp;
 use crate::handoff::{self, Handoff};
 use crate::known::KnownOp;
+use crate::membership::score::Scores;
+use crate::membership::swim::{Outcome, Standing, Swim};
 use crate::ops::{Ctx, Heard, NOBODY, OVERLOAD_RETRY_MS, Step, of_ask_id};
 use crate::origins::Origins;
 use crate::reap::{self, ReapOp, Reaper};
@@ -55,6 +57,13 @@ pub struct Lane {
     topology: Arc<Topology>,
     table: OpTable,
     up: BTreeSet<PeerLane>,
+    /// On lane 0 of a node that has others.
+    swim: Option<Swim>,
+    /// Nodes that are held for down.
+    down: BTreeSet<NodeId>,
+    scores: Scores,
+    /// The time of the last input.
+    now: Now,
     origins: Origins,
     sync: AntiEntropy,
     handoff: Handoff,
@@ -86,10 +95,14 @@ impl Lane {
         let read_repairs = Budget::new(config.limits.read_repairs_per_second);
         let reaper = Reaper::new(config.limits.anti_entropy_ms);
         Lane {
+            swim: lives_with(&config, &topology),
             config,
             topology,
             table: OpTable::new(),
             up: BTreeSet::new(),
+            down: BTreeSet::new(),
+            scores: Scores::default(),
+            now: Now::default(),
             origins,
             sync,
             handoff,
@@ -105,6 +118,7 @@ impl Lane {
 
     /// Handles one input. Effects wait for [`Lane::end_tick`].
     pub fn handle(&mut self, input: Input, now: Now, store: &mut dyn Store) {
+        self.now = now;
         match input {
             Input::Request { from, forwarded, arrived, mut message } => {
                 if expired::charge(&mut message, now.micros.saturating_sub(arrived)) {
@@ -114,10 +128,18 @@ impl Lane {
                     self.effects.push(expired::answer(from, &message));
                 }
             }
-            Input::Reply { id, message } => self.on_heard(id, Heard::Reply(message), now, store),
-            Input::Undelivered { id } => self.on_heard(id, Heard::Silence, now, store),
+            Input::Reply { id, message } => {
+                self.scores.on_answer(id, now.micros);
+                self.on_heard(id, Heard::Reply(message), now, store);
+            }
+            Input::Undelivered { id } => {
+                self.scores.on_undelivered(id);
+                self.on_heard(id, Heard::Silence, now, store);
+            }
             Input::PeerUp(peer) => self.on_peer_up(peer, now, store),
             Input::PeerDown(peer) => self.on_peer_down(peer, now, store),
+            Input::Datagram { from, bytes } => self.on_datagram(from, &bytes, now, store),
+            Input::Liveness { node, alive } => self.on_liveness(node, alive, now, store),
             Input::Topology(topology) => {
                 self.topology = topology;
                 self.share_anew(now);
@@ -144,17 +166,22 @@ impl Lane {
         self.fsync = false;
         let started = core::mem::take(&mut self.started);
         let effects = core::mem::take(&mut self.effects);
-        match committed {
+        let effects = match committed {
             Ok(()) => effects,
             Err(error) => self.unsay(effects, &started, &error),
+        };
+        for effect in &effects {
+            self.scores.on_effect(effect, self.now.micros);
         }
+        effects
     }
 
     /// When the next deadline is due, in the lane's microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
         let background = self.sync.next_deadline().into_iter().chain(self.handoff.next_deadline());
         let background = background.chain(self.reaper.next_deadline());
-        background.chain(self.table.next_deadline()).min()
+        let liveness = self.swim.iter().map(Swim::next_deadline).chain(self.scores.next_deadline());
+        background.chain(liveness).chain(self.table.next_deadline()).min()
     }
 
     /// Operations that somebody waits for.
@@ -194,6 +221,21 @@ impl Lane {
     /// Peers' lanes that can be reached.
     pub fn peers_up(&self) -> impl Iterator<Item = PeerLane> {
         self.up.iter().copied()
+    }
+
+    /// How the nodes hold another node to be: known on lane 0 only, and what the lane was told
+    /// elsewhere.
+    pub fn standing(&self, node: NodeId) -> Standing {
+        match &self.swim {
+            _ if self.down.contains(&node) => Standing::Down,
+            Some(swim) => swim.standing(node),
+            None => Standing::Alive,
+        }
+    }
+
+    /// Peers' lanes that did not answer this lane lately.
+    pub fn peers_silent(&self) -> impl Iterator<Item = PeerLane> {
+        self.scores.open()
     }
 
     fn on_request(
@@ -256,7 +298,7 @@ impl Lane {
             Op::Get(get, _) => get.on_heard(ctx, index, heard),
             Op::List(list, _) => list.on_heard(ctx, index, heard),
             Op::Explain(explain, _) => explain.on_heard(ctx, index, heard),
-            Op::Forward(forward, _) => forward.on_heard(ctx, heard),
+            Op::Forward(forward) => forward.on_heard(ctx, index, heard),
             Op::Bucket(bucket) => bucket.on_heard(ctx, heard),
             Op::Known(known) => known.on_heard(ctx, heard),
             Op::Compare(compare) => compare.on_heard(ctx, heard),
@@ -271,8 +313,20 @@ impl Lane {
         }
     }
 
+    /// A link is the best evidence: whoever has a new one is alive for this lane.
     fn on_peer_up(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
+        // Its other lanes are met again, too: nothing else will say that they are back.
+        self.on_liveness(peer.node, true, now, store);
         self.up.insert(peer);
+        self.scores.on_link(peer);
+        if peer.lane == LaneIndex(0) {
+            self.with_swim(now, store, |swim, out| swim.on_link_up(peer.node, now, out));
+        }
+        self.meet(peer, now, store);
+    }
+
+    /// Asks and shows a peer that can be reached whatever it may have missed.
+    fn meet(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
         // A storage error leaves the origins unconfirmed: the next mint renews them, safely.
         let questions = self.with(now, store, |ctx, _| KnownOp::questions(ctx, peer));
         for asked in questions.unwrap_or_default() {
@@ -298,6 +352,12 @@ impl Lane {
 
     fn on_peer_down(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
         self.up.remove(&peer);
+        self.scores.on_link(peer);
+        self.part(peer, now, store);
+    }
+
+    /// Expects nothing more of a peer.
+    fn part(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
         for id in self.table.asks_of(peer, &self.topology) {
             self.on_heard(id, Heard::Silence, now, store);
         }
@@ -306,7 +366,58 @@ impl Lane {
         self.reaper.peer_down(peer, now);
     }
 
+    fn on_datagram(&mut self, from: PeerLane, bytes: &[u8], now: Now, store: &mut dyn Store) {
+        let mut dropped = self.swim.is_none();
+        self.with_swim(now, store, |swim, out| {
+            dropped = swim.on_datagram(from.node, bytes, now, out).is_err();
+        });
+        self.counters.datagrams_dropped += u64::from(dropped);
+    }
+
+    /// A node is held for down, or is alive again. Its links stay: what is sent may still arrive.
+    fn on_liveness(&mut self, node: NodeId, alive: bool, now: Now, store: &mut dyn Store) {
+        let changed = if alive { self.down.remove(&node) } else { self.down.insert(node) };
+        if !changed {
+            return;
+        }
+        let lanes: Vec<PeerLane> =
+            self.up.iter().filter(|peer| peer.node == node).copied().collect();
+        for peer in lanes {
+            match alive {
+                true => self.meet(peer, now, store),
+                false => self.part(peer, now, store),
+            }
+        }
+    }
+
+    /// Lets the node's part in liveness do something, and sees to what comes of it.
+    fn with_swim(
+        &mut self,
+        now: Now,
+        store: &mut dyn Store,
+        f: impl FnOnce(&mut Swim, &mut Outcome),
+    ) {
+        let Some(swim) = &mut self.swim else { return };
+        let mut out = Outcome::default();
+        f(swim, &mut out);
+        for (node, bytes) in out.sends {
+            let to = PeerLane { node, lane: LaneIndex(0) };
+            if self.up.contains(&to) {
+                self.effects.push(Effect::Datagram { to, bytes });
+            }
+        }
+        for (node, alive) in out.changes {
+            self.counters.members_lost += u64::from(!alive);
+            self.effects.push(Effect::Liveness { node, alive });
+            self.on_liveness(node, alive, now, store);
+        }
+    }
+
     fn on_time(&mut self, now: Now, store: &mut dyn Store) {
+        if self.swim.as_ref().is_some_and(|swim| swim.next_deadline() <= now.micros) {
+            self.with_swim(now, store, |swim, out| swim.poll(now, out));
+        }
+        self.counters.breakers_opened += self.scores.poll(now.micros);
         let lingering = self.config.limits.inflight.saturating_mul(LINGERING_PER_INFLIGHT);
         while let Some((op, late)) =
             self.table.take_due(now.micros).or_else(|| self.table.take_lingering_above(lingering))
@@ -344,7 +455,7 @@ impl Lane {
             Op::Get(get, _) => get.on_deadline(ctx),
             Op::List(list, _) => list.on_deadline(ctx),
             Op::Explain(explain, _) => explain.on_deadline(ctx),
-            Op::Forward(forward, _) => forward.on_deadline(ctx),
+            Op::Forward(forward) => forward.on_deadline(ctx),
             Op::Bucket(bucket) => bucket.on_deadline(ctx),
             Op::Known(_) => Step::Done,
             Op::Compare(compare) => compare.give_up(ctx),
@@ -354,7 +465,7 @@ impl Lane {
             Op::FetchHints(fetch) => fetch.give_up(ctx),
             Op::Reap(reap) => reap.give_up(ctx),
         });
-        // A put may wait on, for stand-ins.
+        // A put may wait on, for stand-ins; a request that was sent on, for another owner.
         if step == Step::Wait {
             self.table.insert(op, late);
         }
@@ -374,6 +485,8 @@ impl Lane {
             now,
             effects: &mut self.effects,
             up: &self.up,
+            down: &self.down,
+            scores: &mut self.scores,
             counters: &mut self.counters,
             origins: &mut self.origins,
             sync: &mut self.sync,
@@ -415,7 +528,11 @@ impl Lane {
                     message: Message::Compare(_) | Message::PullHints(_) | Message::Supply(_),
                     ..
                 } => self.table.take(of_ask_id(*id).0),
-                Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+                Effect::Ask { .. }
+                | Effect::Answer { .. }
+                | Effect::Datagram { .. }
+                | Effect::Liveness { .. }
+                | Effect::DefineBucket { .. } => None,
             };
             match unsent {
                 Some(Op::Compare(compare)) => compare.unsay(&mut self.sync),
@@ -436,6 +553,14 @@ impl Lane {
         }));
         kept
     }
+}
+
+/// The node's part in liveness, on the lane that plays it.
+fn lives_with(config: &LaneConfig, topology: &Topology) -> Option<Swim> {
+    let members: BTreeSet<NodeId> =
+        topology.layout.members().iter().map(|member| member.id()).collect();
+    let plays = config.lane == LaneIndex(0) && members.len() > 1;
+    plays.then(|| Swim::new(topology.node, members, (config.boot >> 32) as u64))
 }
 
 /// Answered operations that may listen to late replicas, per operation that may be waited for.

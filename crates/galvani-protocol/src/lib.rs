@@ -16,6 +16,7 @@ mod handoff;
 mod known;
 mod lane;
 mod list;
+mod membership;
 mod ops;
 mod origins;
 mod put;
@@ -33,5 +34,6 @@ mod unsay;
 
 pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};
 pub use lane::{Lane, LaneConfig};
+pub use membership::swim::Standing;
 pub use ops::ASKS_PER_OP;
 pub use topology::Topology;

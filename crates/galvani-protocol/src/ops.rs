@@ -7,6 +7,7 @@ use crate::budget::Budget;
 use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
+use crate::membership::score::Scores;
 use crate::origins::Origins;
 use crate::reap::Reaper;
 use crate::replica::{self, As, Taken};
@@ -89,6 +90,9 @@ pub(crate) struct Ctx<'a> {
     pub(crate) now: Now,
     pub(crate) effects: &'a mut Vec<Effect>,
     pub(crate) up: &'a BTreeSet<PeerLane>,
+    /// Nodes that the others and this one hold for down.
+    pub(crate) down: &'a BTreeSet<NodeId>,
+    pub(crate) scores: &'a mut Scores,
     pub(crate) counters: &'a mut Counters,
     pub(crate) origins: &'a mut Origins,
     pub(crate) sync: &'a mut AntiEntropy,
@@ -111,6 +115,13 @@ impl Ctx<'_> {
     pub(crate) fn reach(&self, node: NodeId, shard: Shard) -> Option<PeerLane> {
         let lane = self.topology.lane_of(node, shard.partition)?;
         self.up.contains(&lane).then_some(lane)
+    }
+
+    /// Whether a peer is not expected to answer soon: its link is down, or the nodes hold it for
+    /// down, or it did not answer this lane lately. It may be asked all the same, and nothing is
+    /// refused because of this.
+    pub(crate) fn presumed_away(&self, peer: PeerLane) -> bool {
+        !self.up.contains(&peer) || self.down.contains(&peer.node) || self.scores.is_open(peer)
     }
 
     /// Takes one record in here; what is new is shown to the other owners in due time.

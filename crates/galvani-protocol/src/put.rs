@@ -142,6 +142,9 @@ impl PutOp {
             } else if let Some(lane) = ctx.reach(node, shard) {
                 let replicate = put.replicate(timeout_ms);
                 ctx.ask(lane, op, index, Message::Replicate(replicate));
+                if ctx.presumed_away(lane) {
+                    away.push(node);
+                }
             } else {
                 put.count(ctx, index, Err(Outcome::Unreachable));
                 away.push(node);

@@ -19,11 +19,13 @@ use crate::replica::as_replica_error;
 use crate::serve;
 use crate::sync::{compare, pull, unequal};
 use crate::table::Op;
+use crate::topology::Owners;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_wire::Message;
 use galvani_wire::failure::{Failure, ReplicaError};
 use galvani_wire::message::{CreateBucket, HintsWait};
 use galvani_wire::view::ClusterView;
+use smallvec::SmallVec;
 
 /// Starts a client's request here, or sends it on to an owner.
 pub(crate) fn start(
@@ -51,21 +53,38 @@ pub(crate) fn start(
     let failure = if forwarded {
         Failure::Coordinator(ReplicaError::NotOwner)
     } else {
-        // Another lane of this node first, then the other owners in preference order.
-        let mine = owners.iter().filter(|&&node| ctx.is_me(node));
-        let others = owners.iter().filter(|&&node| !ctx.is_me(node));
-        let to = mine.chain(others).find_map(|&node| ctx.reach(node, shard));
-        match (to, refuse::deadline(ctx, timeout_of(&message))) {
-            (Some(to), Ok(deadline)) => {
-                let forward = ForwardOp::start(ctx, op, from, to, message, deadline);
-                return Some(Op::Forward(forward, to));
+        let to = in_order(ctx, &owners, shard);
+        match refuse::deadline(ctx, timeout_of(&message)) {
+            _ if to.is_empty() => Failure::NoOwnerReachable,
+            Ok(deadline) => {
+                let forward = ForwardOp::start(ctx, op, from, &to, message, deadline);
+                return Some(Op::Forward(forward));
             }
-            (None, _) => Failure::NoOwnerReachable,
-            (_, Err(failure)) => failure,
+            Err(failure) => failure,
         }
     };
     ctx.refuse(from, op, failure);
     None
+}
+
+/// The owners' lanes that can be reached, in the order in which a request is sent on to them:
+/// another lane of this node; one whose silence is to be probed; whoever answers fastest, in
+/// preference order where that is about equal; those that are silent; those that are down.
+fn in_order(ctx: &mut Ctx<'_>, owners: &Owners, shard: Shard) -> SmallVec<[PeerLane; 4]> {
+    let mut lanes: SmallVec<[PeerLane; 4]> =
+        owners.iter().filter_map(|&node| ctx.reach(node, shard)).collect();
+    let now = ctx.now.micros;
+    lanes.sort_by_cached_key(|&lane| {
+        let rank = match (ctx.down.contains(&lane.node), ctx.scores.is_open(lane)) {
+            _ if ctx.is_me(lane.node) => 0,
+            (true, _) => 4,
+            (false, false) => 2,
+            (false, true) if ctx.scores.is_passed_over(lane, now) => 3,
+            (false, true) => 1,
+        };
+        (rank, ctx.scores.cost(lane))
+    });
+    lanes
 }
 
 /// The shard whose owners may coordinate a request; `None` if it has none.

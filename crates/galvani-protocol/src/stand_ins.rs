@@ -22,7 +22,10 @@ impl StandIns {
     pub(crate) fn of(ctx: &Ctx<'_>, shard: Shard) -> StandIns {
         let fallbacks = ctx.topology.layout.fallbacks(shard);
         let reached = fallbacks.filter_map(|node| ctx.reach(node, shard));
-        let mut left: Vec<PeerLane> = reached.take(STAND_INS_MAX).collect();
+        let mut left: Vec<PeerLane> = reached.collect();
+        // Those that are expected to answer first; the order is kept otherwise.
+        left.sort_by_key(|&lane| ctx.presumed_away(lane));
+        left.truncate(STAND_INS_MAX);
         left.reverse();
         StandIns { left, asked: Vec::new() }
     }

@@ -29,7 +29,7 @@ pub(crate) enum Op {
     Get(GetOp, Shard),
     List(ListOp, Shard),
     Explain(ExplainOp, Shard),
-    Forward(ForwardOp, PeerLane),
+    Forward(ForwardOp),
     Bucket(BucketOp),
     Known(KnownOp),
     Compare(CompareOp),
@@ -47,7 +47,7 @@ impl Op {
             Op::Get(op, _) => op.deadline,
             Op::List(op, _) => op.deadline,
             Op::Explain(op, _) => op.deadline,
-            Op::Forward(op, _) => op.deadline,
+            Op::Forward(op) => op.wake_at(),
             Op::Bucket(op) => op.deadline,
             Op::Known(op) => op.deadline,
             Op::Compare(op) => op.deadline,
@@ -75,7 +75,8 @@ impl Op {
         match self {
             Op::Get(op, _) => op.held(),
             Op::Put(op, _) => op.held(),
-            Op::List(..) | Op::Explain(..) | Op::Forward(..) => 0,
+            Op::Forward(op) => op.held(),
+            Op::List(..) | Op::Explain(..) => 0,
             Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) => 0,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => 0,
         }
@@ -96,7 +97,7 @@ impl Op {
             }
             Op::List(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
             Op::Explain(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
-            Op::Forward(_, to) => (*to == peer).then_some(0),
+            Op::Forward(op) => op.waits_for(peer),
             Op::Bucket(op) => (op.waits_for() == Some(peer)).then_some(0),
             Op::Known(op) => (op.to == peer).then_some(0),
             Op::Compare(op) => (op.to == peer).then_some(0),

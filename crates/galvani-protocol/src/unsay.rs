@@ -53,6 +53,7 @@ pub(crate) fn unsay_one(
             Some(Effect::Answer { to, op, message })
         }
         Effect::DefineBucket { .. } => None,
-        Effect::Ask { .. } => Some(effect),
+        // They rest on nothing that is stored.
+        Effect::Datagram { .. } | Effect::Liveness { .. } | Effect::Ask { .. } => Some(effect),
     }
 }

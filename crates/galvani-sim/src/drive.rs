@@ -12,8 +12,9 @@ use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
 use crate::store::{Deaf, Staged, StagedHints};
 use crate::tamper;
 use crate::world::{World, at};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
+use galvani_model::ids::NodeId;
 use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
 use galvani_model::version::Version;
@@ -266,7 +267,43 @@ impl World {
                     self.ask(from, to, id, forwarded, message);
                 }
                 Effect::Answer { to, op: _, message } => self.answer(from, to, message),
+                Effect::Datagram { to, bytes } => self.send_datagram(from, to, bytes),
+                Effect::Liveness { node, alive } => self.tell_liveness(from, node, alive),
                 Effect::DefineBucket { name, props } => self.define_bucket(from.node, name, props),
+            }
+        }
+    }
+
+    fn send_datagram(&mut self, from: LaneAt, to: PeerLane, bytes: Bytes) {
+        let (Some(&node), lane) = (self.by_id.get(&to.node), usize::from(to.lane.0)) else {
+            self.violate("routing", format!("{} speaks to a node that is no member", at(from)));
+            return;
+        };
+        let conn = ConnId { asker: from, server: LaneAt { node, lane } };
+        let state = self.net.conn(conn);
+        if !state.up {
+            return;
+        }
+        let epoch = state.epoch;
+        self.coverage.add("net.datagrams", 1);
+        for micros in self.net.datagram(from.node, node, self.now, &mut self.dice.datagrams) {
+            let packet = Packet::Datagram { conn, epoch, bytes: bytes.clone() };
+            self.queue.push(micros, Event::Arrive(Box::new(packet)));
+        }
+    }
+
+    /// Lane 0 tells the other lanes of its node; lanes of one process lose nothing.
+    fn tell_liveness(&mut self, from: LaneAt, node: NodeId, alive: bool) {
+        self.coverage.add(if alive { "liveness.alive" } else { "liveness.down" }, 1);
+        let (who, peer) = (at(from), self.by_id.get(&node).copied().unwrap_or(usize::MAX));
+        let numbers = [18, from.node as u64, peer as u64, u64::from(alive)];
+        self.trace.note(self.now, &numbers, || {
+            format!("{who}: n{peer} is {}", if alive { "alive" } else { "down" })
+        });
+        for lane in 0..self.nodes[from.node].lanes.len() {
+            if lane != from.lane {
+                let to = LaneAt { node: from.node, lane };
+                self.push_input(to, Input::Liveness { node, alive });
             }
         }
     }
@@ -395,7 +432,9 @@ impl World {
             let (conn, to_server) = match &packet {
                 Packet::Ask { ask, .. } => (ask.conn, true),
                 Packet::Reply { ask, .. } => (ask.conn, false),
-                Packet::Request { .. } | Packet::Answer { .. } => continue,
+                Packet::Request { .. } | Packet::Answer { .. } | Packet::Datagram { .. } => {
+                    continue;
+                }
             };
             let fate = self.net.fate(conn, to_server, false, self.now, &mut self.dice.net);
             self.dispatch(fate, conn, packet);

@@ -100,6 +100,15 @@ impl Net {
         }
     }
 
+    /// When a datagram from one node to another arrives; never, if a cut or chance loses it.
+    pub(crate) fn datagram(&self, from: usize, to: usize, now: u64, rng: &mut Rng) -> Vec<u64> {
+        if self.is_cut(from, to) || rng.chance(self.loss) {
+            return Vec::new();
+        }
+        let copies = if rng.chance(self.duplicates) { 2 } else { 1 };
+        (0..copies).map(|_| now + self.delay(false, rng)).collect()
+    }
+
     fn delay(&self, within_node: bool, rng: &mut Rng) -> u64 {
         if within_node {
             return rng.between(1, 20);

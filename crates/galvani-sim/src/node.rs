@@ -31,6 +31,13 @@ pub(crate) struct LaneSlot {
     pub(crate) tick_at: Option<u64>,
 }
 
+impl LaneSlot {
+    /// Whether nothing waits for it but datagrams, of which there is no end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.inbox.iter().all(|input| matches!(input, Input::Datagram { .. }))
+    }
+}
+
 /// How a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {

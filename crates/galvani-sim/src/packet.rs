@@ -2,6 +2,7 @@
 //!
 //! Plain names and values; nothing here does anything. Next to read: `world.rs`, which routes them.
 
+use bytes::Bytes;
 use galvani_wire::Message;
 
 /// A lane of a node, by position.
@@ -34,6 +35,8 @@ pub(crate) enum Packet {
     Ask { ask: AskRef, forwarded: bool, message: Message },
     /// A lane answers a lane.
     Reply { ask: AskRef, message: Message },
+    /// A lane sends a lane a datagram, in one life of a connection.
+    Datagram { conn: ConnId, epoch: u64, bytes: Bytes },
     /// A client asks a lane.
     Request { to: LaneAt, boot: u64, call: usize, message: Message },
     /// A lane answers a client.

@@ -29,6 +29,8 @@ use std::sync::Arc;
 /// The randomness of a world, by who draws.
 pub(crate) struct Dice {
     pub(crate) net: Rng,
+    /// What becomes of datagrams, so that they leave the other draws as they are.
+    pub(crate) datagrams: Rng,
     pub(crate) nodes: Rng,
     pub(crate) faults: Rng,
     pub(crate) clients: Rng,
@@ -81,6 +83,7 @@ impl World {
         let nodes = ids.iter().map(|&id| Node::new(id, early.clone(), mutant)).collect();
         let dice = Dice {
             net: Rng::new(seed, 2),
+            datagrams: Rng::new(seed, 6),
             nodes: Rng::new(seed, 3),
             faults: Rng::new(seed, 4),
             clients: Rng::new(seed, 5),
@@ -165,12 +168,18 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        self.queue.all(|event| matches!(event, Event::Tick { .. }))
+        // Probing goes on for ever, and settles nothing.
+        let goes_on = |event: &Event| match event {
+            Event::Tick { .. } => true,
+            Event::Arrive(packet) => matches!(**packet, Packet::Datagram { .. }),
+            _ => false,
+        };
+        self.queue.all(goes_on)
             && self
                 .nodes
                 .iter()
                 .flat_map(|node| &node.lanes)
-                .all(|slot| slot.inbox.is_empty() && slot.lane.is_settled())
+                .all(|slot| slot.is_read() && slot.lane.is_settled())
     }
 
     /// Starts a node that is down and lets it and its peers connect.
@@ -272,6 +281,14 @@ impl World {
         self.schedule_tick(to, self.now + wait);
     }
 
+    /// As [`World::push_input`], for what has dice of its own.
+    fn push_datagram(&mut self, to: LaneAt, input: Input) {
+        let Some(slot) = self.nodes[to.node].lanes.get_mut(to.lane) else { return };
+        slot.inbox.push_back(input);
+        let wait = self.dice.datagrams.below(200);
+        self.schedule_tick(to, self.now + wait);
+    }
+
     /// Sees that a lane works at `micros` or before.
     pub(crate) fn schedule_tick(&mut self, to: LaneAt, micros: u64) {
         let boot = self.nodes[to.node].boot;
@@ -296,6 +313,13 @@ impl World {
                 let stale = self.net.is_stream() && self.net.conn(ask.conn).epoch != ask.epoch;
                 if !stale && !node.is_down() && node.boot == ask.asker_boot {
                     self.push_input(ask.conn.asker, Input::Reply { id: ask.id, message });
+                }
+            }
+            Packet::Datagram { conn, epoch, bytes } => {
+                let stale = self.net.conn(conn).epoch != epoch;
+                if !stale && !self.nodes[conn.server.node].is_down() {
+                    let from = self.peer_lane(conn.asker);
+                    self.push_datagram(conn.server, Input::Datagram { from, bytes });
                 }
             }
             Packet::Request { to, boot, call, message } => {

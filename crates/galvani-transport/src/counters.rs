@@ -54,6 +54,12 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Sends refused because an outbox was full.
     pub sends_full: u64,
+    /// Datagrams taken in.
+    pub datagrams_in: u64,
+    /// Datagrams handed to QUIC.
+    pub datagrams_out: u64,
+    /// Datagrams dropped here: no room, no link, or too large.
+    pub datagrams_dropped: u64,
 }
 
 macro_rules! live_counters {
@@ -95,6 +101,9 @@ live_counters!(
     frames_out,
     bytes_out,
     sends_full,
+    datagrams_in,
+    datagrams_out,
+    datagrams_dropped,
 );
 
 /// Adds one.

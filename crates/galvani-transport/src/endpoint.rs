@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quinn::{ClientConfig, Endpoint, Runtime, TokioRuntime};
 use thiserror::Error;
@@ -193,6 +193,14 @@ impl Transport {
     ) -> Result<(), SendError> {
         let link = self.link(link)?;
         self.note(link.send_with(class, write))
+    }
+
+    /// Sends a datagram over a link between nodes. It may be lost: whatever keeps it from being
+    /// sent (no link, no room, too large for a packet) is counted and otherwise silent.
+    pub fn send_datagram(&self, link: LinkId, payload: Bytes) {
+        let sent = self.link(link).is_ok_and(|link| link.send_datagram(payload));
+        let counters = &self.shared.counters;
+        count(if sent { &counters.datagrams_out } else { &counters.datagrams_dropped });
     }
 
     /// Closes a link at once, undelivered frames included; its `LinkDown` says `ClosedHere` and

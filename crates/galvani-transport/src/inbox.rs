@@ -45,6 +45,13 @@ pub enum Event {
         /// Its bytes. They share the read buffer: copy what is kept for long.
         payload: Bytes,
     },
+    /// A datagram of a node arrived. It may be late, and others may have been lost.
+    Datagram {
+        /// The link it came on.
+        link: LinkId,
+        /// Its bytes.
+        payload: Bytes,
+    },
     /// The link is gone, or a dial failed.
     LinkDown {
         /// The link.
@@ -70,6 +77,8 @@ struct State {
     bytes: [usize; Class::COUNT],
     /// Queued events that are no frames.
     control: usize,
+    /// Queued datagrams.
+    datagrams: usize,
     waiting: Option<Waker>,
     /// Nobody will take events any more: drop them and hold nobody back.
     closed: bool,
@@ -110,6 +119,18 @@ impl Inbox {
         let more = state.bytes[class.index()] < self.bytes_max;
         wake(state);
         more
+    }
+
+    /// Adds a datagram, if there is room. Returns whether there was.
+    pub(crate) fn push_datagram(&self, link: LinkId, payload: Bytes) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.datagrams >= DATAGRAMS_MAX {
+            return false;
+        }
+        state.datagrams += 1;
+        state.queue.push_back(Event::Datagram { link, payload });
+        wake(state);
+        true
     }
 
     /// Waits until the class may take more.
@@ -155,6 +176,7 @@ impl Inbox {
                 Event::Frame { class, payload, .. } => {
                     state.bytes[class.index()] -= cost(payload);
                 }
+                Event::Datagram { .. } => state.datagrams -= 1,
                 Event::LinkUp { .. } | Event::LinkDown { .. } => state.control -= 1,
             }
             out.push(event);
@@ -209,6 +231,9 @@ fn cost(payload: &Bytes) -> usize {
     payload.len() + size_of::<Event>()
 }
 
+/// Datagrams that may wait for the lane: some seconds' worth of a large cluster's.
+const DATAGRAMS_MAX: usize = 1_024;
+
 /// Link events that may wait per permitted link: one up, one down, for two generations.
 const CONTROL_PER_LINK: usize = 4;
 
@@ -219,7 +244,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::{Event, Inbox};
+    use super::{DATAGRAMS_MAX, Event, Inbox};
     use crate::{Class, Config, LinkId};
 
     fn frames(count: usize, len: usize) -> Vec<Bytes> {
@@ -259,7 +284,7 @@ mod tests {
             .iter()
             .map(|event| match event {
                 Event::Frame { payload, .. } => payload[0],
-                Event::LinkUp { .. } | Event::LinkDown { .. } => unreachable!("only frames"),
+                _ => unreachable!("only frames"),
             })
             .collect();
         assert_eq!(order, (0..10).collect::<Vec<u8>>());
@@ -275,6 +300,18 @@ mod tests {
         while Instant::now() == after {}
         let [Event::Frame { arrived, .. }] = drain(&inbox, 10)[..] else { panic!("one frame") };
         assert!((before..=after).contains(&arrived));
+    }
+
+    #[test]
+    fn datagrams_that_nobody_takes_are_dropped_at_the_bound() {
+        let inbox = Inbox::new(&Config::default());
+        let link = LinkId::test(1);
+        let taken = (0..DATAGRAMS_MAX + 5)
+            .filter(|_| inbox.push_datagram(link, Bytes::from_static(b"x")))
+            .count();
+        assert_eq!(taken, DATAGRAMS_MAX);
+        assert_eq!(drain(&inbox, 1).len(), 1);
+        assert!(inbox.push_datagram(link, Bytes::from_static(b"y")), "one was taken");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Notify;
@@ -148,6 +148,16 @@ impl Link {
         self.given_up.notify_one();
     }
 
+    /// Hands a datagram to QUIC. Returns whether it was taken: only between nodes, while connected,
+    /// and when it fits a packet.
+    pub(crate) fn send_datagram(&self, payload: Bytes) -> bool {
+        let connection = self.ending.lock().connection.clone();
+        match connection {
+            Some(connection) if self.all_classes => connection.send_datagram(payload).is_ok(),
+            Some(_) | None => false,
+        }
+    }
+
     /// What QUIC measured on the path, while there is a connection.
     pub(crate) fn path(&self) -> Option<PathStats> {
         let ending = self.ending.lock();
@@ -273,6 +283,7 @@ impl UpLink {
                         self.take_in(send, recv).await;
                     }
                 }
+                Ok(payload) = connection.read_datagram() => self.take_datagram(payload),
                 _ = ticks.tick() => {
                     if watch.is_stuck(&self.link) {
                         self.link.fail(DownReason::SlowFrame, CloseCode::SLOW_FRAME, b"slow frame");
@@ -289,6 +300,20 @@ impl UpLink {
         self.shared.counters.count_cause(&reason);
         count(&self.shared.counters.links_down);
         self.shared.remove(&self.link, reason);
+    }
+
+    /// Takes in a datagram of a node; a client has none to send.
+    fn take_datagram(&self, payload: Bytes) {
+        if !self.link.all_classes {
+            let reason = DownReason::violation("datagram of a client");
+            self.link.fail(reason, CloseCode::PROTOCOL_VIOLATION, b"datagram of a client");
+            return;
+        }
+        let counters = &self.shared.counters;
+        match self.shared.inbox.push_datagram(self.link.id, payload) {
+            true => count(&counters.datagrams_in),
+            false => count(&counters.datagrams_dropped),
+        }
     }
 
     fn expects_streams(&self) -> bool {

@@ -128,7 +128,8 @@ fn transport(config: &Config, streams: u32) -> Result<TransportConfig, BindError
         .receive_window(VarInt::from_u32(receive_window))
         .send_window(config.send_window)
         .initial_rtt(config.initial_rtt)
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
         .enable_segmentation_offload(config.mtu_upper_bound.fits_segmented_send())
         .mtu_discovery_config(Some(mtu));
     Ok(transport)
@@ -148,6 +149,9 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, BindError> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| BindError::BadPem)
 }
+
+/// Bytes of datagrams that wait on one link in each direction; the oldest are dropped first.
+const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 
 /// Bytes kept of one connection attempt before it is accepted or refused: a few first datagrams.
 const INCOMING_BYTES: u64 = 16 << 10;

@@ -4,13 +4,14 @@ mod common;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::{batch, client, expect_down, new_ca, node, nodes, pair_of};
 use galvani_transport::{Class, CloseCode, Config, DownReason, Event, SendError};
 
 fn payloads(events: Vec<Event>) -> Vec<(Class, Vec<u8>)> {
     let of = |event| match event {
         Event::Frame { class, payload, .. } => Some((class, payload.to_vec())),
-        Event::LinkUp { .. } | Event::LinkDown { .. } => None,
+        _ => None,
     };
     events.into_iter().filter_map(of).collect()
 }
@@ -26,6 +27,31 @@ async fn frames_of_every_class_arrive_both_ways() {
         pair.b.send_with(pair.b_link, class, |b| b.extend_from_slice(b"to a")).expect("room");
         let got = payloads(batch(&mut pair.a).await);
         assert_eq!(got, vec![(class, b"to a".to_vec())]);
+    }
+}
+
+#[tokio::test]
+async fn datagrams_arrive_both_ways_between_nodes() {
+    let mut pair = nodes(Config::loopback()).await;
+    pair.a.send_datagram(pair.a_link, Bytes::from_static(b"to b"));
+    let (link, payload) = (pair.b_link, Bytes::from_static(b"to b"));
+    assert_eq!(batch(&mut pair.b).await, vec![Event::Datagram { link, payload }]);
+    pair.b.send_datagram(pair.b_link, Bytes::from_static(b"to a"));
+    let (link, payload) = (pair.a_link, Bytes::from_static(b"to a"));
+    assert_eq!(batch(&mut pair.a).await, vec![Event::Datagram { link, payload }]);
+    pair.a.send_datagram(pair.a_link, Bytes::from(vec![0; 100_000]));
+    assert_eq!((pair.a.counters().datagrams_out, pair.a.counters().datagrams_dropped), (1, 1));
+}
+
+#[tokio::test]
+async fn a_client_sends_no_datagrams_and_gets_none() {
+    let ca = new_ca();
+    let pair = pair_of(&client(&ca), &node(&ca, 2), Config::default()).await;
+    pair.a.send_datagram(pair.a_link, Bytes::from_static(b"x"));
+    pair.b.send_datagram(pair.b_link, Bytes::from_static(b"x"));
+    for endpoint in [&pair.a, &pair.b] {
+        let counters = endpoint.counters();
+        assert_eq!((counters.datagrams_out, counters.datagrams_dropped), (0, 1));
     }
 }
 
@@ -150,7 +176,7 @@ async fn shutdown_delivers_what_was_queued() {
                 match event {
                     Event::Frame { .. } => frames += 1,
                     Event::LinkDown { reason, .. } => down = Some(reason),
-                    Event::LinkUp { .. } => panic!("one link"),
+                    Event::LinkUp { .. } | Event::Datagram { .. } => panic!("one link"),
                 }
             }
         }

@@ -69,6 +69,12 @@ pub struct Counters {
     pub hints_delivered: u64,
     /// Records that hints brought here.
     pub hints_received: u64,
+    /// Times a node was found to be down.
+    pub members_lost: u64,
+    /// Times a peer's lane fell silent towards a lane, so that others were asked first.
+    pub breakers_opened: u64,
+    /// Liveness datagrams that were not heeded: malformed, or of or about a stranger.
+    pub datagrams_dropped: u64,
     /// Times another owner had an equal clock and a different digest: damage, or a bug.
     pub digests_unequal: u64,
     /// Tombstones collected here.
@@ -108,6 +114,9 @@ impl Counters {
         self.hints_held += other.hints_held;
         self.hints_delivered += other.hints_delivered;
         self.hints_received += other.hints_received;
+        self.members_lost += other.members_lost;
+        self.breakers_opened += other.breakers_opened;
+        self.datagrams_dropped += other.datagrams_dropped;
         self.digests_unequal += other.digests_unequal;
         self.tombstones_collected += other.tombstones_collected;
         self.digests_corrected += other.digests_corrected;
@@ -203,10 +212,16 @@ pub struct NodeStatus {
     pub collection_waits: BTreeMap<NodeId, u64>,
     /// Hints it holds, by the owner they are for.
     pub hints: BTreeMap<NodeId, HintFigures>,
-    /// Peers of which every lane can be reached from every lane of this node.
+    /// Peers of which every lane can be reached from every lane of this node, and that no node
+    /// found to be down.
     pub peers_up: Vec<NodeId>,
-    /// Peers of which some lane cannot be reached from some lane of this node.
+    /// Peers of which some lane cannot be reached from some lane of this node, and those that the
+    /// nodes found to be down.
     pub peers_down: Vec<NodeId>,
+    /// Peers that are up and did not answer a probe: they may still refute that.
+    pub peers_suspect: Vec<NodeId>,
+    /// Peers of which some lane did not answer some lane of this node lately.
+    pub peers_silent: Vec<NodeId>,
     /// Faults that are set on purpose; none unless somebody breaks the cluster to see what happens.
     pub faults: Vec<LinkFaults>,
     /// Figures since it started, all lanes.

@@ -206,6 +206,8 @@ fn tool_messages() -> Vec<Message> {
             hints: BTreeMap::from([(NodeId(3), HintFigures { count: 4, bytes: 5, since_ms: 6 })]),
             peers_up: vec![NodeId(2)],
             peers_down: vec![],
+            peers_suspect: vec![NodeId(3)],
+            peers_silent: vec![NodeId(4)],
             faults: link_faults(),
             counters: Counters { puts: 3, ..Counters::default() },
         })),

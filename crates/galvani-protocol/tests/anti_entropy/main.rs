@@ -142,7 +142,7 @@ impl Pair {
                 let input = Input::Reply { id: to.id, message };
                 self.handle((to.link - 10) as usize, input);
             }
-            Effect::Answer { .. } | Effect::DefineBucket { .. } => {}
+            _ => {}
         }
     }
 
@@ -195,7 +195,7 @@ impl Pair {
         );
         let answers = self.tick(side).into_iter().filter_map(|effect| match effect {
             Effect::Answer { message, .. } => Some(message),
-            Effect::Ask { .. } | Effect::DefineBucket { .. } => None,
+            _ => None,
         });
         answers.collect()
     }

@@ -146,9 +146,8 @@ pub(crate) fn get(key: Key, r: u8) -> Message {
 pub(crate) fn answers(effects: &[Effect]) -> Vec<&Message> {
     let mut answers = Vec::new();
     for effect in effects {
-        match effect {
-            Effect::Answer { message, .. } => answers.push(message),
-            Effect::Ask { .. } | Effect::DefineBucket { .. } => {}
+        if let Effect::Answer { message, .. } = effect {
+            answers.push(message);
         }
     }
     answers
@@ -157,7 +156,7 @@ pub(crate) fn answers(effects: &[Effect]) -> Vec<&Message> {
 pub(crate) fn asks(effects: &[Effect]) -> Vec<(PeerLane, u64)> {
     let ask = |effect: &Effect| match effect {
         Effect::Ask { to, id, .. } => Some((*to, *id)),
-        Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+        _ => None,
     };
     effects.iter().filter_map(ask).collect()
 }

@@ -200,7 +200,7 @@ fn a_damaged_row_of_the_owner_refuses_one_hint_and_takes_in_the_others() {
     let asked = |effects: &[Effect]| {
         effects.iter().find_map(|effect| match effect {
             Effect::Ask { id, message: Message::PullHints(pull), .. } => Some((*id, pull.clone())),
-            Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+            _ => None,
         })
     };
     let (id, _) = asked(&bench.tick()).expect("a peer that comes up is asked");
@@ -307,7 +307,7 @@ fn a_page_whose_commit_failed_is_not_said_to_be_taken() {
             Effect::Ask { to, id, message: Message::PullHints(pull), .. } => {
                 Some((*to, *id, pull.taken))
             }
-            Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+            _ => None,
         })
     };
     bench.handle(Input::PeerDown(peer(NodeId(2))));
@@ -343,7 +343,7 @@ fn holder_of_one() -> (Bench, Shard, NodeId, Message) {
     let effects = maker.tick();
     let replicate = effects.iter().find_map(|effect| match effect {
         Effect::Ask { message: Message::Replicate(replicate), .. } => Some(replicate.clone()),
-        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+        _ => None,
     });
     let mut record = replicate.expect("the other owners are asked");
     record.shard = shard;

@@ -18,7 +18,7 @@ fn with_a_write(limits: Limits) -> (Bench, Key, Record) {
     bench.request(false, put(key.clone(), 1, 1));
     let head = bench.tick().into_iter().find_map(|effect| match effect {
         Effect::Ask { message: Message::Replicate(replicate), .. } => Some(replicate.head),
-        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+        _ => None,
     });
     let record = Record { head: head.expect("replicated"), value: Bytes::from_static(b"v") };
     (bench, key, record)
@@ -34,7 +34,7 @@ fn blocking(message: Message) -> Message {
 fn asked(effects: &[Effect], wanted: fn(&Message) -> bool) -> Vec<(PeerLane, u64)> {
     let ask = |effect: &Effect| match effect {
         Effect::Ask { to, id, message, .. } if wanted(message) => Some((*to, *id)),
-        Effect::Ask { .. } | Effect::Answer { .. } | Effect::DefineBucket { .. } => None,
+        _ => None,
     };
     effects.iter().filter_map(ask).collect()
 }

@@ -9,6 +9,7 @@ mod words;
 
 use crate::client::{Client, NewWrite};
 use crate::history::Purpose;
+use crate::node::Life;
 use crate::packet::LaneAt;
 use crate::profile::Profile;
 use crate::world::World;
@@ -66,6 +67,7 @@ impl Script {
             "retry" => self.retry(words)?,
             "get" => self.get(words)?,
             "replicas" => self.replicas(words)?,
+            "sees" => self.sees(words)?,
             "counters" => say::counters(&self.world()?.counters()),
             "wait" => {
                 let ms: u64 = words.number(0)?;
@@ -208,6 +210,22 @@ impl Script {
         Ok(lines.join("\n"))
     }
 
+    /// How a node holds the others to be.
+    fn sees(&mut self, words: &Words<'_>) -> Result<String, String> {
+        let node = words.node(0)?;
+        let world = self.world()?;
+        let slot = world.nodes.get(node).and_then(|known| known.lanes.first());
+        let lane = &slot.ok_or(format!("n{node} does not run"))?.lane;
+        let silent: Vec<_> = lane.peers_silent().map(|peer| peer.node).collect();
+        let others = world.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+        let words = others.map(|(other, known)| {
+            let standing = format!("{:?}", lane.standing(known.id)).to_lowercase();
+            let silent = if silent.contains(&known.id) { ", silent" } else { "" };
+            format!("n{other} {standing}{silent}")
+        });
+        Ok(words.collect::<Vec<_>>().join("\n"))
+    }
+
     fn fault(&mut self, words: &Words<'_>) -> Result<String, String> {
         let node = words.node(0)?;
         let world = self.world()?;
@@ -230,6 +248,12 @@ impl Script {
             "power" => world.lose_power(node),
             "stop" => world.stop(node),
             "start" => world.start_node(node),
+            // Its links stay, until whoever goes on finds them dead.
+            "pause" => world.nodes[node].life = Life::Paused,
+            "resume" => {
+                let boot = world.nodes[node].boot;
+                world.resume(node, boot);
+            }
             "save" => {
                 world.nodes[node].backup = Some(world.nodes[node].save());
             }

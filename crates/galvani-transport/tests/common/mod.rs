@@ -55,14 +55,18 @@ pub(crate) async fn one(endpoint: &mut LaneEndpoint) -> Event {
 pub(crate) async fn expect_up(endpoint: &mut LaneEndpoint) -> (LinkId, PeerIdentity) {
     match one(endpoint).await {
         Event::LinkUp { link, peer, .. } => (link, peer),
-        other @ (Event::Frame { .. } | Event::LinkDown { .. }) => panic!("{other:?}"),
+        other @ (Event::Frame { .. } | Event::Datagram { .. } | Event::LinkDown { .. }) => {
+            panic!("{other:?}")
+        }
     }
 }
 
 pub(crate) async fn expect_down(endpoint: &mut LaneEndpoint) -> (LinkId, DownReason) {
     match one(endpoint).await {
         Event::LinkDown { link, reason, .. } => (link, reason),
-        other @ (Event::Frame { .. } | Event::LinkUp { .. }) => panic!("{other:?}"),
+        other @ (Event::Frame { .. } | Event::Datagram { .. } | Event::LinkUp { .. }) => {
+            panic!("{other:?}")
+        }
     }
 }
 

@@ -125,7 +125,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\nrepair       {}\nhints        {}\ntombstones   {}\n{}{}",
+         lost\nrepair       {}\nhints        {}\ntombstones   {}\n{}{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
@@ -134,6 +134,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         repair_words(reports),
         hint_words(view, reports),
         graves::words(view, reports),
+        sight_words(view, reports),
         fault_words(view, reports),
         crate::output::trimmed(&table),
     )
@@ -172,6 +173,27 @@ fn repair_words(reports: &[NodeReport]) -> String {
     };
     let brought = count(pulled, "record");
     format!("{behind}   {brought} brought by anti-entropy{mended}{damaged}{alarm}")
+}
+
+/// Who cannot reach whom, in the words of each node that answered: a client may reach them all while
+/// they are cut off from each other. No line if everybody sees everybody.
+fn sight_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+    let mut words = Vec::new();
+    for report in reports {
+        let Ok(status) = &report.status else { continue };
+        let mut say = |verb: &str, peers: &[NodeId]| {
+            if !peers.is_empty() {
+                let peers: Vec<String> = peers.iter().map(|&peer| name(view, peer)).collect();
+                words.push(format!("{} {verb} {}", report.name, peers.join(", ")));
+            }
+        };
+        say("cannot reach", &status.peers_down);
+        say("suspects", &status.peers_suspect);
+        let unnamed = |peer: &&NodeId| !status.peers_down.contains(peer);
+        let silent: Vec<NodeId> = status.peers_silent.iter().filter(unnamed).copied().collect();
+        say("gets no answers from", &silent);
+    }
+    if words.is_empty() { String::new() } else { format!("sight        {}\n", words.join("   ")) }
 }
 
 /// Faults that somebody has set on purpose, so that nobody forgets them; no line if there are none.
@@ -304,6 +326,8 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 })).collect::<Vec<Value>>(),
                 "peers_up": names(&status.peers_up),
                 "peers_down": names(&status.peers_down),
+                "peers_suspect": names(&status.peers_suspect),
+                "peers_silent": names(&status.peers_silent),
                 "faults": faults::document(view, &status.faults),
                 "counters": counters_json(&status.counters),
             })
@@ -350,6 +374,9 @@ fn counters_json(counters: &Counters) -> Value {
         "records_pulled": counters.records_pulled,
         "bytes_pulled": counters.bytes_pulled,
         "digests_unequal": counters.digests_unequal,
+        "members_lost": counters.members_lost,
+        "breakers_opened": counters.breakers_opened,
+        "datagrams_dropped": counters.datagrams_dropped,
         "tombstones_collected": counters.tombstones_collected,
         "digests_corrected": counters.digests_corrected,
         "readopted": counters.readopted,

@@ -38,7 +38,16 @@ pub const PURE: &[PureCrate] = &[
     },
     PureCrate {
         name: "galvani-protocol",
-        allowed: &["bytes", "serde", "siphasher", "smallvec", "thiserror", "xxhash-rust"],
+        allowed: &[
+            "bytes",
+            "foca",
+            "rand_core",
+            "serde",
+            "siphasher",
+            "smallvec",
+            "thiserror",
+            "xxhash-rust",
+        ],
     },
     PureCrate {
         name: "galvani-sim",

@@ -1,0 +1,220 @@
+//! What one lane's own asks say of its peers: how fast they answer, and who has fallen silent.
+//!
+//! A breaker opens when several asks in a row were not answered in time, and closes with the next
+//! answer, whatever it says. It only advises: asks that have nobody else to go to go out all the
+//! same, and each of them is a probe. Integers only. Next to read: `swim.rs`, `route.rs`.
+
+use crate::effect::{Effect, PeerLane};
+use crate::ops::{NOBODY, of_ask_id};
+use galvani_wire::Message;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// No peer counts as silent sooner, in microseconds: far above a healthy round trip, far below the
+/// usual deadline.
+const PATIENCE_MICROS: u64 = 300_000;
+/// Times a peer's usual latency that it may take.
+const PATIENCE_FACTOR: u64 = 8;
+/// The most that comes of it, in microseconds: a peer that was very slow may still be found silent.
+const PATIENCE_MICROS_MAX: u64 = 2_000_000;
+/// Asks in a row without an answer that open the breaker: one or two may be lost work of the peer's.
+const SILENT_MAX: u32 = 3;
+/// How often a request that could go elsewhere goes to a peer whose breaker is open, in microseconds.
+const PROBE_MICROS: u64 = 500_000;
+/// When this lane itself was late by so much, in microseconds, asks get as much again: their
+/// answers may be in its inbox.
+const STILL_MICROS: u64 = 100_000;
+/// Asks given up on whose answers are still recognised. The oldest are forgotten first.
+const LATE_MAX: usize = 1_024;
+
+/// The scores of a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Scores {
+    peers: BTreeMap<PeerLane, Score>,
+    /// Asks under way.
+    asks: BTreeMap<u64, Ask>,
+    /// When those that clients wait for have taken too long.
+    due: BTreeSet<(u64, u64)>,
+    /// Asks that took too long and may yet be answered.
+    late: BTreeMap<u64, Ask>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    to: PeerLane,
+    sent: u64,
+    /// When it has taken too long; `None` for background work, which may take its time.
+    due: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Score {
+    /// Moving average of the time to an answer, in microseconds; 0: none yet.
+    latency: u64,
+    inflight: u64,
+    /// Asks in a row without an answer.
+    silent: u32,
+    /// When the next probe may go, while the breaker is open.
+    open_until: Option<u64>,
+}
+
+impl Scores {
+    /// An ask leaves.
+    pub(crate) fn on_effect(&mut self, effect: &Effect, now: u64) {
+        let Effect::Ask { to, id, forwarded, message } = effect else { return };
+        if of_ask_id(*id).0 == NOBODY {
+            return;
+        }
+        let score = self.peers.entry(*to).or_default();
+        let due = (*forwarded || is_waited_for(message)).then(|| now + score.patience());
+        if let Some(due) = due {
+            score.inflight += 1;
+            self.due.insert((due, *id));
+        }
+        self.asks.insert(*id, Ask { to: *to, sent: now, due });
+    }
+
+    /// An ask was answered. True: that closed a breaker.
+    pub(crate) fn on_answer(&mut self, id: u64, now: u64) -> bool {
+        let ask = self.take(id).or_else(|| self.late.remove(&id));
+        let Some(ask) = ask else { return false };
+        let score = self.peers.entry(ask.to).or_default();
+        if ask.due.is_some() {
+            let took = now.saturating_sub(ask.sent).max(1);
+            score.latency = match score.latency {
+                0 => took,
+                usual => (usual * 7 + took) / 8,
+            };
+        }
+        score.silent = 0;
+        score.open_until.take().is_some()
+    }
+
+    /// An ask never left: that says nothing of the peer.
+    pub(crate) fn on_undelivered(&mut self, id: u64) {
+        self.take(id);
+    }
+
+    /// A link came or went: what was asked over the old one is not held against the peer.
+    pub(crate) fn on_link(&mut self, peer: PeerLane) {
+        let of = |asks: &BTreeMap<u64, Ask>| -> Vec<u64> {
+            asks.iter().filter(|(_, ask)| ask.to == peer).map(|(&id, _)| id).collect()
+        };
+        for id in of(&self.asks) {
+            self.take(id);
+        }
+        for id in of(&self.late) {
+            self.late.remove(&id);
+        }
+        if let Some(score) = self.peers.get_mut(&peer) {
+            *score = Score { latency: score.latency, ..Score::default() };
+        }
+    }
+
+    /// Notes who has been silent for too long. Returns how many breakers opened.
+    pub(crate) fn poll(&mut self, now: u64) -> u64 {
+        self.forgive_stillness(now);
+        let mut opened = 0;
+        while let Some(&(due, id)) = self.due.first()
+            && due <= now
+        {
+            let ask = self.take(id).expect("whatever is due is under way");
+            let score = self.peers.entry(ask.to).or_default();
+            score.silent = score.silent.saturating_add(1);
+            if score.silent >= SILENT_MAX && score.open_until.is_none() {
+                score.open_until = Some(now + PROBE_MICROS);
+                opened += 1;
+            }
+            self.late.insert(id, ask);
+            if self.late.len() > LATE_MAX {
+                self.late.pop_first();
+            }
+        }
+        opened
+    }
+
+    /// When [`Scores::poll`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Whether a peer has fallen silent.
+    pub(crate) fn is_open(&self, peer: PeerLane) -> bool {
+        self.peers.get(&peer).is_some_and(|score| score.open_until.is_some())
+    }
+
+    /// Peers that have fallen silent.
+    pub(crate) fn open(&self) -> impl Iterator<Item = PeerLane> {
+        self.peers.iter().filter(|(_, score)| score.open_until.is_some()).map(|(&peer, _)| peer)
+    }
+
+    /// As [`Scores::is_open`], but lets one request through now and then, as a probe.
+    pub(crate) fn is_passed_over(&mut self, peer: PeerLane, now: u64) -> bool {
+        match self.peers.get_mut(&peer).and_then(|score| score.open_until.as_mut()) {
+            None => false,
+            Some(until) if *until <= now => {
+                *until = now + PROBE_MICROS;
+                false
+            }
+            Some(_) => true,
+        }
+    }
+
+    /// How long a peer may take before another one is asked as well, in microseconds.
+    pub(crate) fn patience(&self, peer: PeerLane) -> u64 {
+        self.peers.get(&peer).copied().unwrap_or_default().patience()
+    }
+
+    /// What one more ask of a peer costs: latency times asks under way, in powers of two, so that
+    /// only a clear difference changes who is asked.
+    pub(crate) fn cost(&self, peer: PeerLane) -> u32 {
+        let score = self.peers.get(&peer).copied().unwrap_or_default();
+        score.latency.saturating_mul(score.inflight + 1).checked_ilog2().unwrap_or(0)
+    }
+
+    fn take(&mut self, id: u64) -> Option<Ask> {
+        let ask = self.asks.remove(&id)?;
+        if let Some(due) = ask.due {
+            self.due.remove(&(due, id));
+            let score = self.peers.entry(ask.to).or_default();
+            score.inflight = score.inflight.saturating_sub(1);
+        }
+        Some(ask)
+    }
+
+    fn forgive_stillness(&mut self, now: u64) {
+        let Some(&(first, _)) = self.due.first() else { return };
+        if now <= first.saturating_add(STILL_MICROS) {
+            return;
+        }
+        let overdue: Vec<(u64, u64)> =
+            self.due.iter().copied().take_while(|(due, _)| *due <= now).collect();
+        for (due, id) in overdue {
+            self.due.remove(&(due, id));
+            let later = now + STILL_MICROS;
+            self.due.insert((later, id));
+            if let Some(ask) = self.asks.get_mut(&id) {
+                ask.due = Some(later);
+            }
+        }
+    }
+}
+
+impl Score {
+    fn patience(self) -> u64 {
+        let usual = self.latency.saturating_mul(PATIENCE_FACTOR);
+        usual.clamp(PATIENCE_MICROS, PATIENCE_MICROS_MAX)
+    }
+}
+
+/// Whether a client waits for the answer.
+fn is_waited_for(message: &Message) -> bool {
+    match message {
+        Message::Replicate(replicate) => replicate.timeout_ms > 0,
+        Message::Hint(hint) => hint.record.timeout_ms > 0,
+        Message::Fetch(_) | Message::FetchPage(_) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
