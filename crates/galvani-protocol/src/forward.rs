@@ -72,7 +72,11 @@ impl ForwardOp {
         }
         match heard {
             Heard::Reply(Message::Failed(failed)) => {
-                self.failed = Some(Box::new(failed));
+                // One that leaves the write in doubt stands, whatever another owner says after it.
+                let certain = |known: &Failed| known.applied == AppliedOutcome::No;
+                if self.failed.as_deref().is_none_or(certain) {
+                    self.failed = Some(Box::new(failed));
+                }
             }
             Heard::Reply(message) => {
                 ctx.answer(self.reply_to, self.op, message);

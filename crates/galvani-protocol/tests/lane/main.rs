@@ -4,5 +4,6 @@
 
 mod bench;
 mod handoff;
+mod liveness;
 mod read_repair;
 mod requests;
