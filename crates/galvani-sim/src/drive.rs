@@ -281,7 +281,8 @@ impl World {
         };
         let conn = ConnId { asker: from, server: LaneAt { node, lane } };
         let state = self.net.conn(conn);
-        if !state.up {
+        let silenced = tamper::datagram(self.mutant, &bytes);
+        if !state.up || silenced {
             return;
         }
         let epoch = state.epoch;
@@ -294,6 +295,9 @@ impl World {
 
     /// Lane 0 tells the other lanes of its node; lanes of one process lose nothing.
     fn tell_liveness(&mut self, from: LaneAt, node: NodeId, alive: bool) {
+        if alive && self.mutant == Some(Mutant::KeepsDown) {
+            return;
+        }
         self.coverage.add(if alive { "liveness.alive" } else { "liveness.down" }, 1);
         let (who, peer) = (at(from), self.by_id.get(&node).copied().unwrap_or(usize::MAX));
         let numbers = [18, from.node as u64, peer as u64, u64::from(alive)];

@@ -95,6 +95,10 @@ mutants! {
     DropsRepairs = "drops-repairs",
     /// A write is sent to no other owner, and acked as if it were.
     AcksForOthers = "acks-for-others",
+    /// A node that is held for down is never told so.
+    NeverTellsTheDown = "never-tells-the-down",
+    /// Lane 0 keeps it to itself that a node is alive again.
+    KeepsDown = "keeps-down",
 }
 
 impl fmt::Display for Mutant {

@@ -6,7 +6,7 @@
 //! Next to read: `oracles/same.rs`, `oracles/kept.rs`.
 
 use crate::node::Life;
-use crate::oracles::{buried, digest, kept, same};
+use crate::oracles::{alive, buried, digest, kept, same};
 use crate::packet::{LaneAt, Route};
 use crate::world::World;
 use galvani_model::ids::Shard;
@@ -34,6 +34,7 @@ impl World {
         self.finish_buckets();
         self.mend_damage();
         self.come_to_rest("after the faults");
+        self.check_liveness();
         self.check_replicas();
         if self.has_anti_entropy() {
             // Everything must have spread by itself: nothing is read before this.
@@ -102,6 +103,16 @@ impl World {
                 }
             }
             self.run_until(self.now + 1_000 + tick % 2);
+        }
+    }
+
+    /// Whoever was suspected, rightly or not, is trusted again.
+    fn check_liveness(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        if let Err(why) = alive::check(self) {
+            self.violate("liveness_recovers", why);
         }
     }
 

@@ -10,6 +10,9 @@ use galvani_wire::Message;
 use galvani_wire::failure::AppliedOutcome;
 use galvani_wire::message::{Comparison, Pulled, Replicated};
 
+/// Where a datagram's kind stands, and the one that tells a node that it is held for down.
+const KIND_AT: usize = 51;
+const YOU_ARE_DOWN: u8 = 10;
 /// Asks below this id are answered to nobody: repairs.
 const FIRST_OPERATION_ASK: u64 = ASKS_PER_OP;
 
@@ -24,6 +27,11 @@ pub(crate) fn ask(mutant: Option<Mutant>, id: u64, mut message: Message) -> Opti
         }
     }
     Some(message)
+}
+
+/// Whether a datagram never leaves.
+pub(crate) fn datagram(mutant: Option<Mutant>, bytes: &[u8]) -> bool {
+    mutant == Some(Mutant::NeverTellsTheDown) && bytes.get(KIND_AT) == Some(&YOU_ARE_DOWN)
 }
 
 /// The answer that is made up instead of sending an ask.

@@ -15,11 +15,11 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::CollectsEarly
         | Mutant::TornBatches => 1..=20,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
-        Mutant::AsksNobody => 480..=560,
-        Mutant::IgnoresDigests => 320..=400,
-        Mutant::IgnoresRecords => 3_160..=3_200,
+        Mutant::AsksNobody => 1..=140,
+        Mutant::IgnoresDigests => 770..=840,
+        Mutant::IgnoresRecords => 2_140..=2_180,
         Mutant::IgnoresContexts => 1..=180,
-        Mutant::TrustsCopies => 540..=600,
+        Mutant::TrustsCopies => 1_390..=1_440,
         Mutant::StaleClocks | Mutant::IgnoresChecksums => 50..=150,
         Mutant::DamageIsAbsence => 1..=40,
         Mutant::NeverMends => 1..=60,
@@ -39,6 +39,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::ReleasesEarly
         | Mutant::SkipsConfirming
         | Mutant::AcksForOthers => 1..=10,
+        Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
     }
 }
 
@@ -75,6 +76,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ReleasesEarly => &["handed_over_durably"],
         Mutant::SkipsConfirming => &["monotone_reads"],
         Mutant::CollectsEarly => &["collected_by_proof"],
+        Mutant::NeverTellsTheDown | Mutant::KeepsDown => &["liveness_recovers"],
         Mutant::DuplicateAcks | Mutant::AcksForOthers => &["durable_at_ack"],
         Mutant::TornBatches => &["rows_add_up", "one_dot_one_record", "no_panic"],
         Mutant::PlainContexts => &["causality", "read_your_quorum"],

@@ -4,6 +4,7 @@
 //! wiped, put back or cut short) is subtracted by what is really gone, never by rule of thumb.
 
 pub(crate) mod ack;
+pub(crate) mod alive;
 pub(crate) mod answered;
 pub(crate) mod buried;
 pub(crate) mod claims;
