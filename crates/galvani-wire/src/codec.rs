@@ -327,6 +327,18 @@ fn read_message(
             Message::SetFaults(faults)
         }
         17 => Message::FaultsSet(read(header)?),
+        _ => return read_peer_message(kind, flags, header, body),
+    })
+}
+
+/// What nodes say to each other.
+fn read_peer_message(
+    kind: u8,
+    flags: u8,
+    header: &[u8],
+    body: &mut Body,
+) -> Result<Message, DecodeError> {
+    Ok(match kind {
         32 => {
             let mut replicate: crate::message::Replicate = read(header)?;
             replicate.value = read_value(&replicate.head, body)?;

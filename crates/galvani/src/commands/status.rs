@@ -339,21 +339,6 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
     node
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Safety;
-
-    #[test]
-    fn what_can_be_lost_is_said_in_words() {
-        let safety = |spare, whole, degraded, lost| {
-            Safety { n: 3, r: 2, w: 2, whole, degraded, lost, spare }.words()
-        };
-        assert_eq!(safety(1, 256, 0, 0), "any 1 node at r=2 w=2");
-        assert_eq!(safety(0, 128, 128, 0), "NOTHING more at r=2 w=2");
-        assert_eq!(safety(-1, 0, 128, 128), "r=2 w=2 fails now for 50 % of partitions");
-    }
-}
-
 fn counters_json(counters: &Counters) -> Value {
     value!({
         "puts": counters.puts,
@@ -387,4 +372,19 @@ fn counters_json(counters: &Counters) -> Value {
         "hints_delivered": counters.hints_delivered,
         "hints_received": counters.hints_received,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Safety;
+
+    #[test]
+    fn what_can_be_lost_is_said_in_words() {
+        let safety = |spare, whole, degraded, lost| {
+            Safety { n: 3, r: 2, w: 2, whole, degraded, lost, spare }.words()
+        };
+        assert_eq!(safety(1, 256, 0, 0), "any 1 node at r=2 w=2");
+        assert_eq!(safety(0, 128, 128, 0), "NOTHING more at r=2 w=2");
+        assert_eq!(safety(-1, 0, 128, 128), "r=2 w=2 fails now for 50 % of partitions");
+    }
 }
