@@ -118,8 +118,8 @@ impl Ctx<'_> {
     }
 
     /// Whether a peer is not expected to answer soon: its link is down, or the nodes hold it for
-    /// down, or it did not answer this lane lately. It may be asked all the same, and nothing is
-    /// refused because of this.
+    /// down, or it did not answer this lane lately. It may be asked all the same, and silence alone is
+    /// no reason to refuse anything.
     pub(crate) fn presumed_away(&self, peer: PeerLane) -> bool {
         !self.up.contains(&peer) || self.down.contains(&peer.node) || self.scores.is_open(peer)
     }

@@ -150,7 +150,10 @@ pub(crate) fn reachable(
     (what, need): (QuorumKind, u8),
     stand_ins: usize,
 ) -> Result<(), Failure> {
-    let up = |&&node: &&NodeId| ctx.is_me(node) || ctx.reach(node, shard).is_some();
+    // Down is what all have agreed on after it was given time to refute: to ask it as well would cost
+    // the client its whole timeout, and leave the write in doubt. A silent peer is only suspected.
+    let answers = |node| ctx.reach(node, shard).is_some() && !ctx.down.contains(&node);
+    let up = |&&node: &&NodeId| ctx.is_me(node) || answers(node);
     let up = replicas.iter().filter(up).count();
     let up = (up + stand_ins.min(replicas.len() - up)) as u8;
     if up >= need {

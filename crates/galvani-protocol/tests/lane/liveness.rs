@@ -60,11 +60,14 @@ fn an_owner_found_down_answers_open_asks_with_silence_and_keeps_its_link() {
     let (failed, applied) = failure(&bench.tick());
     assert!(matches!(failed, Failure::QuorumNotMet { need: 3, got: 2, .. }), "{failed:?}");
     assert_eq!(applied, AppliedOutcome::Maybe { acks: 2 });
-    // Suspicion refuses nothing: the next write that needs it asks it.
-    bench.request(false, strict(put(key, 2, 3)));
+    // A write that needs it is refused before it is written; one that does not still asks it.
+    bench.request(false, strict(put(key.clone(), 2, 3)));
+    let (failed, applied) = failure(&bench.tick());
+    assert!(matches!(failed, Failure::ReplicasDown { need: 3, up: 2, .. }), "{failed:?}");
+    assert_eq!(applied, AppliedOutcome::No);
+    bench.request(false, strict(put(key, 3, 2)));
     let effects = bench.tick();
     assert!(asked(&effects).contains(&(sent[0].0, "Replicate")), "{effects:?}");
-    assert!(answers(&effects).is_empty());
 }
 
 #[test]
