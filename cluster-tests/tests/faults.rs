@@ -32,9 +32,7 @@ fn a_partition_is_refused_on_the_small_side_and_healed_without_a_read() {
     put(&cluster, &small, "both", "of the small side", 1).expect("one is enough");
     cluster.run(&["dev", "heal"]).expect(0).says(&["no faults are set any more"]);
     let client = cluster.client();
-    for (node, lacked) in [("n1", KEYS), ("n2", KEYS), ("n3", KEYS)] {
-        until_caught_up(&cluster, &client, node, lacked as u64);
-    }
+    // By anti-entropy, or by links that were cut for too short a time to break.
     let explained = cluster.until_equal(&client, "both");
     let versions = explained.replicas[0].versions.as_ref().expect("answered");
     assert_eq!(versions.len(), 2, "siblings: {versions:?}");
@@ -194,18 +192,6 @@ fn until_down(cluster: &Cluster, client: &Client, name: &str, count: usize) -> N
             _ => Err(status.peers_down),
         }
     })
-}
-
-/// Waits until `name` has pulled at least `records` and knows of nothing that it lacks.
-fn until_caught_up(cluster: &Cluster, client: &Client, name: &str, records: u64) {
-    until(&format!("{name} to have caught up"), || {
-        let status = cluster.status_of(client, name);
-        let pulled = status.counters.records_pulled;
-        match (pulled >= records, status.shards_behind) {
-            (true, 0) => Ok(()),
-            (_, behind) => Err(format!("{pulled} records pulled, {behind} shards behind")),
-        }
-    });
 }
 
 fn key(side: &str, number: usize) -> String {

@@ -55,7 +55,9 @@ impl BucketOp {
 
     fn prepare(ctx: &Ctx<'_>, bucket: &CreateBucket) -> Result<u64, Failure> {
         let home = ctx.topology.bucket_home();
-        let down = |node: NodeId| !ctx.is_me(node) && !ctx.up.contains(&first_lane(node));
+        let down = |node: NodeId| {
+            !ctx.is_me(node) && (!ctx.up.contains(&first_lane(node)) || ctx.down.contains(&node))
+        };
         if !ctx.is_me(home) {
             // Sending the client to a home that is down would cost it all its time.
             return Err(match down(home) {

@@ -378,3 +378,28 @@ fn a_write_from_the_future_and_a_delete_with_a_value_are_refused_before_they_are
     bench.request(false, edit(3, |put| put.issued = Hlc::from_unix_ms(1_000_000 + 600_000)));
     assert!(!matches!(answers(&bench.tick())[..], [Message::Failed(_)]));
 }
+
+#[test]
+fn a_record_that_names_more_of_our_own_writes_makes_us_take_a_new_incarnation() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let head = |effects: &[Effect]| {
+        let head = effects.iter().find_map(|effect| match effect {
+            Effect::Ask { message: Message::Replicate(replicate), .. } => Some(&replicate.head),
+            _ => None,
+        });
+        head.cloned().expect("replicated")
+    };
+    bench.request(false, put(key.clone(), 1, 1));
+    let first = head(&bench.tick());
+    let dot = Dot::new(first.dot.origin, first.dot.counter + 4);
+    let later = RecordHead { dot, rid: RequestId(9), ..first.clone() };
+    let (shard, value) = (bench.shard(&key), Bytes::from_static(b"v"));
+    let replicate = Replicate { shard, head: later, fsync: false, timeout_ms: 100, value };
+    bench.request(false, Message::Replicate(replicate));
+    let effects = bench.tick();
+    assert!(matches!(answers(&effects)[..], [Message::Replicated(Replicated { result: Ok(_) })]));
+    assert_eq!(bench.lane.counters().incarnations, 1);
+    bench.request(false, put(key, 2, 1));
+    assert_ne!(head(&bench.tick()).dot.origin, first.dot.origin);
+}
