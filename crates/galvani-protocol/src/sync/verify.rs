@@ -87,6 +87,11 @@ impl Verify {
         wanted.tries = 0;
     }
 
+    /// Whether a shard is being read through, so that writes to it have to be noted.
+    pub(crate) fn is_reading(&self, shard: Shard) -> bool {
+        self.progress.as_ref().is_some_and(|at| at.shard == shard)
+    }
+
     /// A write has changed the digest from `before` to `after`.
     pub(crate) fn note(&mut self, shard: Shard, key: &Key, before: Digest, after: Digest) {
         if let Some(at) = self.progress.as_mut().filter(|at| at.shard == shard)
