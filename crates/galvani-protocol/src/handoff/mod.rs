@@ -5,6 +5,9 @@
 //! ([`fetch`]): it grants the credit, so it is never flooded, and asks for the next page when this
 //! one is fsynced; that very question lets the stand-in drop the page. Nothing expires: a hint may
 //! be one of the w copies of its write. A full hint store refuses, and then does not count for w.
+//! A node that has just started asks for hints only after the other owners have brought it up to
+//! date ([`Patience`]): a hint may be of a value that they have deleted, and whose tombstone they have
+//! collected since. They say so when they send it; a stand-in cannot know.
 //! It never decides who stands in (`stand_ins.rs`) and is no part of what reads see.
 //! Source: DeCandia et al. 2007, section 4.6; algorithms 2.3.
 
@@ -13,6 +16,7 @@ pub(crate) mod hold;
 
 use crate::effect::{Now, PeerLane};
 use crate::ops::{Ctx, NOBODY};
+use crate::sync;
 use crate::topology::Topology;
 use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard};
 use galvani_model::version::Dot;
@@ -27,6 +31,14 @@ const RETRY_MICROS: u64 = 1_000_000;
 const TELL_AGAIN_MICROS: u64 = 2_000_000;
 /// How long after a hint was staged its owner is told, in microseconds: by then it is committed.
 const TELL_MICROS: u64 = 10_000;
+/// How often a lane that has just started looks whether it is up to date, in microseconds.
+const LOOK_MICROS: u64 = 20_000;
+/// How long after its start a lane waits for owners that cannot be reached, in microseconds: links
+/// between nodes that run are up long before.
+const WAIT_FOR_LINKS_MICROS: u64 = 1_000_000;
+/// How long after its start a lane fetches hints in any case, in microseconds: they may be copies
+/// that a write was acked for.
+const WAIT_AT_MOST_MICROS: u64 = 30_000_000;
 
 /// What a lane knows of hints for its node, and of those it holds for others.
 #[derive(Clone, Debug)]
@@ -39,7 +51,21 @@ pub(crate) struct Handoff {
     pages: u64,
     /// When owners are told next; `None` when nothing is held.
     tell_at: Option<u64>,
+    /// Whether hints may be fetched.
+    patience: Patience,
     due_at: Option<u64>,
+}
+
+/// Whether hints wait for anti-entropy. Only a start can have lost what this replica had taken in,
+/// so it is decided once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Nothing was asked for yet.
+    Fresh,
+    /// The lane started at `since`, and looks again at `look_at`, in its microseconds.
+    Waits { since: u64, look_at: u64 },
+    /// Hints are fetched as they are told of.
+    Over,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +95,7 @@ impl Handoff {
             pages: random >> 1,
             // Hints may be on the disk from before.
             tell_at: Some(0),
+            patience: Patience::Fresh,
             due_at: Some(0),
         }
     }
@@ -131,7 +158,12 @@ impl Handoff {
 
     fn reschedule(&mut self) {
         let asks = self.holders.values().filter(|holder| !holder.asking);
-        self.due_at = asks.filter_map(|holder| holder.due).chain(self.tell_at).min();
+        let ask_at = asks.filter_map(|holder| holder.due).min();
+        let ask_at = match self.patience {
+            Patience::Waits { look_at, .. } => ask_at.map(|at| at.max(look_at)),
+            Patience::Fresh | Patience::Over => ask_at,
+        };
+        self.due_at = ask_at.into_iter().chain(self.tell_at).min();
     }
 }
 
@@ -146,6 +178,10 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<PeerLane> {
         tell(ctx);
     }
     let mut asks = Vec::new();
+    if is_too_early(ctx) {
+        ctx.handoff.reschedule();
+        return asks;
+    }
     for (&peer, holder) in &mut ctx.handoff.holders {
         if !holder.asking && holder.due.is_some_and(|due| due <= now) {
             holder.asking = true;
@@ -155,6 +191,25 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<PeerLane> {
     }
     ctx.handoff.reschedule();
     asks
+}
+
+/// Whether this lane started lately, and may lack what the other owners have.
+fn is_too_early(ctx: &mut Ctx<'_>) -> bool {
+    let now = ctx.now.micros;
+    let since = match ctx.handoff.patience {
+        Patience::Over => return false,
+        Patience::Fresh => now,
+        Patience::Waits { look_at, .. } if now < look_at => return true,
+        Patience::Waits { since, .. } => since,
+    };
+    let links_are_due = now < since + WAIT_FOR_LINKS_MICROS;
+    let level = ctx.sync.is_level() && !(links_are_due && sync::misses_owners(ctx));
+    let over = level || now >= since + WAIT_AT_MOST_MICROS;
+    ctx.handoff.patience = match over {
+        true => Patience::Over,
+        false => Patience::Waits { since, look_at: now + LOOK_MICROS },
+    };
+    !over
 }
 
 /// The partitions that this lane and a peer's lane both serve: only hints of these can pass between

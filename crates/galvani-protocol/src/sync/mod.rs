@@ -192,12 +192,18 @@ impl AntiEntropy {
     /// Whether every peer that can be reached has been shown everything, and nothing it was seen
     /// to hold is still to come.
     pub(crate) fn is_settled(&self) -> bool {
+        let mended =
+            self.unequal.is_settled() && self.mender.is_settled() && self.verify.is_settled();
+        mended && self.changed.is_empty() && self.is_level()
+    }
+
+    /// Whether every peer that can be reached has been compared with, and all that it was seen to
+    /// hold is held here.
+    pub(crate) fn is_level(&self) -> bool {
         let at_rest = |peer: &Peer| {
             peer.unsaid.is_empty() && peer.behind.is_empty() && !peer.comparing && !peer.pulling
         };
-        let mended =
-            self.unequal.is_settled() && self.mender.is_settled() && self.verify.is_settled();
-        mended && self.changed.is_empty() && self.peers.values().all(at_rest)
+        self.peers.values().all(at_rest)
     }
 
     /// A shard is shown to its other owners that can be reached, now.
@@ -354,6 +360,14 @@ fn owned(topology: &Topology, mine: LaneIndex) -> Vec<Shard> {
         .flat_map(|n| layout.owned(me, n).map(move |partition| Shard { partition, n }));
     let mine = owned.filter(|shard| layout.lane(me, shard.partition) == Some(mine));
     mine.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether some other owner of this lane's shards cannot be reached.
+pub(crate) fn misses_owners(ctx: &Ctx<'_>) -> bool {
+    owned(ctx.topology, ctx.config.lane).into_iter().any(|shard| {
+        let others = ctx.topology.owners(shard).into_iter().filter(|&node| !ctx.is_me(node));
+        others.into_iter().any(|node| ctx.reach(node, shard).is_none())
+    })
 }
 
 /// The shards that this lane and a peer's lane both own.

@@ -2,6 +2,7 @@
 //!
 //! Whole clusters under faults are the simulator's; here every message can be looked at.
 
+mod collect;
 mod mend;
 
 use bytes::Bytes;
@@ -170,17 +171,14 @@ impl Pair {
             timeout_ms: 2000,
             value: Bytes::from(value),
         };
-        let from = ReplyTo { link: 1, id: 0 };
-        self.handle(
-            side,
-            Input::Request {
-                from,
-                forwarded: false,
-                arrived: self.now.micros,
-                message: Message::Put(put),
-            },
-        );
+        self.request(side, Message::Put(put));
         self.flow();
+    }
+
+    /// Somebody asks one side for something.
+    fn request(&mut self, side: usize, message: Message) {
+        let (from, arrived) = (ReplyTo { link: 1, id: 0 }, self.now.micros);
+        self.handle(side, Input::Request { from, forwarded: false, arrived, message });
     }
 
     fn clock(&mut self, side: usize) -> PartitionClock {
@@ -188,11 +186,7 @@ impl Pair {
     }
 
     fn ask(&mut self, side: usize, message: Message) -> Vec<Message> {
-        let from = ReplyTo { link: 1, id: 0 };
-        self.handle(
-            side,
-            Input::Request { from, forwarded: false, arrived: self.now.micros, message },
-        );
+        self.request(side, message);
         let answers = self.tick(side).into_iter().filter_map(|effect| match effect {
             Effect::Answer { message, .. } => Some(message),
             _ => None,

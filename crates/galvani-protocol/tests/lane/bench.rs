@@ -71,8 +71,11 @@ impl Bench {
         bench
     }
 
-    /// Every peer that is asked for hints says that it has none.
+    /// Every peer that is asked for hints, a moment after the start, says that it has none.
     fn nobody_holds_hints(&mut self) {
+        self.tick();
+        self.now.micros += 20_000;
+        self.handle(Input::Wake);
         for effect in self.tick() {
             if let Effect::Ask { id, message: Message::PullHints(_), .. } = effect {
                 let (page, shards, records) = (1, Vec::new(), Pulled::default());

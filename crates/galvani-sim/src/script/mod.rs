@@ -17,6 +17,7 @@ use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps, ConflictPolicy};
 use galvani_model::key::Key;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::store::Store;
 use galvani_model::version::Kind;
 use galvani_wire::Message;
 use galvani_wire::message::CreateBucket;
@@ -68,6 +69,7 @@ impl Script {
             "get" => self.get(words)?,
             "replicas" => self.replicas(words)?,
             "sees" => self.sees(words)?,
+            "hints" => self.hints()?,
             "counters" => say::counters(&self.world()?.counters()),
             "wait" => {
                 let ms: u64 = words.number(0)?;
@@ -90,6 +92,7 @@ impl Script {
         }
         let mut profile = Profile::quiet(nodes, n);
         profile.always_fsync = words.flag("fsync");
+        profile.limits.anti_entropy_ms = words.value_or("ae", 0)?;
         profile.lanes = words.value_or("lanes", 1u16)?.clamp(1, 4);
         let mut world = World::new(0, profile, None, 0);
         (0..nodes).for_each(|node| world.start_node(node));
@@ -208,6 +211,19 @@ impl Script {
         }
         lines.sort_unstable();
         Ok(lines.join("\n"))
+    }
+
+    /// What the nodes that run hold for others.
+    fn hints(&mut self) -> Result<String, String> {
+        let nodes = &self.world()?.nodes;
+        let number = |id| nodes.iter().position(|node| node.id == id).unwrap_or(usize::MAX);
+        let mut lines = Vec::new();
+        for (holder, node) in nodes.iter().enumerate() {
+            for (owner, figures) in node.lanes.iter().flat_map(|slot| slot.store.hint_figures()) {
+                lines.push(format!("n{holder}: {} for n{}", figures.count, number(*owner)));
+            }
+        }
+        Ok(if lines.is_empty() { "none".into() } else { lines.join("\n") })
     }
 
     /// How a node holds the others to be.
