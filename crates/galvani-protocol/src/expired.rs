@@ -19,6 +19,7 @@ pub(crate) fn charge(message: &mut Message, waited_micros: u64) -> bool {
         Message::List(list) => &mut list.timeout_ms,
         Message::Explain(explain) => &mut explain.timeout_ms,
         Message::Replicate(replicate) => &mut replicate.timeout_ms,
+        Message::Hint(hint) => &mut hint.record.timeout_ms,
         Message::Supply(supply) => &mut supply.timeout_ms,
         Message::Fetch(fetch) => &mut fetch.timeout_ms,
         _ => return true,
@@ -32,7 +33,7 @@ pub(crate) fn charge(message: &mut Message, waited_micros: u64) -> bool {
 /// The answer to a request that nothing was done for.
 pub(crate) fn answer(to: ReplyTo, message: &Message) -> Effect {
     let message = match message {
-        Message::Replicate(_) | Message::Supply(_) => {
+        Message::Replicate(_) | Message::Hint(_) | Message::Supply(_) => {
             Message::Replicated(Replicated { result: Err(ReplicaError::Expired) })
         }
         Message::Fetch(_) => Message::Fetched(Err(ReplicaError::Expired)),

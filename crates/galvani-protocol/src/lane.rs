@@ -342,7 +342,8 @@ impl Lane {
 
     /// Compares everything again: records of a bucket that was unknown here were passed over.
     fn share_anew(&mut self, now: Now) {
-        for &peer in &self.up {
+        // One that is held for down is shown everything when it is alive again.
+        for &peer in self.up.iter().filter(|peer| !self.down.contains(&peer.node)) {
             let shared = sync::shared(&self.topology, self.config.lane, peer);
             self.sync.share(peer, shared, now);
         }

@@ -154,6 +154,10 @@ impl Profile {
         }
         // Ways of repair hide each other's bugs: half of the seeds must do without this one.
         profile.limits.anti_entropy_ms = rng.pick(&[0, 0, 0, 50, 300, 1_000]);
+        profile.limits.hint_bytes_per_owner = rng.pick(&[u64::MAX, u64::MAX, u64::MAX, 200, 0]);
+        if profile.limits.anti_entropy_ms > 0 {
+            profile.limits.read_repairs_per_second = rng.pick(&[2_000, 2_000, 10, 0]);
+        }
         profile
     }
 
@@ -249,7 +253,10 @@ impl fmt::Display for Profile {
         }
         let mode = if self.always_fsync { "fsync" } else { "os" };
         write!(f, "; {mode}, {:?}, delay {} us", self.regime, self.delay_max)?;
-        write!(f, ", anti-entropy {} ms", self.limits.anti_entropy_ms)?;
+        let Limits { anti_entropy_ms, hint_bytes_per_owner, read_repairs_per_second, .. } =
+            &self.limits;
+        write!(f, ", anti-entropy {anti_entropy_ms} ms")?;
+        write!(f, ", hints of {hint_bytes_per_owner} B, {read_repairs_per_second} repairs/s")?;
         write!(f, ", loss {} dup {} of 1000", self.loss, self.duplicates)?;
         write!(f, "; {:?}", self.faults)
     }

@@ -15,7 +15,7 @@ use galvani_protocol::{Effect, Input, ReplyTo};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{CreateBucket, Failed, Fetch, Held, Put, Replicate, Replicated};
+use galvani_wire::message::{CreateBucket, Failed, Fetch, Held, Hint, Put, Replicate, Replicated};
 
 #[test]
 fn a_write_is_answered_when_w_distinct_owners_have_it() {
@@ -320,18 +320,24 @@ fn expired_work_is_dropped() {
         let (head, value) = record(counter);
         Message::Replicate(Replicate { shard, head, fsync: false, timeout_ms, value })
     };
+    let hint = |counter, timeout_ms| {
+        let (head, value) = record(counter);
+        let record = Replicate { shard, head, fsync: false, timeout_ms, value };
+        Message::Hint(Hint { owner: NodeId(3), record })
+    };
     let fetch = || {
         let (have, shown) = (Vec::new(), Vec::new());
         let (key, records) = (key.clone(), true);
         Message::Fetch(Fetch { shard, key, records, have, shown, timeout_ms: 100 })
     };
     // (request, milliseconds it waited in the inbox, what it is answered with)
-    let expired = Err(ReplicaError::Expired);
+    let expired: Result<bool, _> = Err(ReplicaError::Expired);
     let cases = [
         (replicate(1, 100), 100, Message::Replicated(Replicated { result: expired.clone() })),
         (replicate(1, 100), 99, Message::Replicated(Replicated { result: Ok(false) })),
         // A repair: nobody waits for it, and it is done whenever its turn comes.
         (replicate(2, 0), 60_000, Message::Replicated(Replicated { result: Ok(false) })),
+        (hint(3, 100), 100, Message::Replicated(Replicated { result: expired.clone() })),
         (fetch(), 5_000, Message::Fetched(Err(ReplicaError::Expired))),
     ];
     for (message, waited_ms, answer) in cases {
@@ -353,7 +359,7 @@ fn expired_work_is_dropped() {
         panic!("{effects:?}");
     };
     assert_eq!((failure, applied), (&Failure::DeadlinePassed, &AppliedOutcome::No));
-    assert_eq!(bench.lane.counters().expired, 3);
+    assert_eq!(bench.lane.counters().expired, 4);
     assert_eq!(bench.lane.inflight(), 0);
 }
 
