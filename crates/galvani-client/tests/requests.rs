@@ -256,6 +256,8 @@ async fn status_is_partial_rather_than_late() {
             disk_bytes: 0,
             memory_bytes: 0,
             cpu_micros: 0,
+            bytes_in: 0,
+            bytes_out: 0,
             inflight: 0,
             shards_behind: 0,
             tombstones: 0,

@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct LaneFigures {
     pub(crate) counters: Counters,
     pub(crate) inflight: u32,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
     pub(crate) shards_behind: u32,
     pub(crate) tombstones: u64,
     pub(crate) collection_waits: BTreeMap<NodeId, u64>,
@@ -66,6 +68,8 @@ pub(crate) fn status<E: Engine>(
         disk_bytes: shared.disk_bytes(clock.now().micros),
         memory_bytes: resident_bytes(),
         cpu_micros: cpu_micros(),
+        bytes_in: lanes.iter().map(|lane| lane.bytes_in).sum(),
+        bytes_out: lanes.iter().map(|lane| lane.bytes_out).sum(),
         inflight: lanes.iter().map(|lane| lane.inflight).sum(),
         hints,
         tombstones: lanes.iter().map(|lane| lane.tombstones).sum(),

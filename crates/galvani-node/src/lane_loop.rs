@@ -356,9 +356,12 @@ impl<E: Engine> LaneLoop<E> {
         let inflight = self.lane.inflight() as u32;
         let shards_behind = self.lane.shards_behind() as u32;
         let hints = self.store.hint_figures().clone();
+        let network = self.endpoint.counters();
         let figures = LaneFigures {
             counters,
             inflight,
+            bytes_in: network.bytes_in,
+            bytes_out: network.bytes_out,
             shards_behind,
             tombstones: self.store.tombstones_waiting(),
             collection_waits: self.lane.collection_waits(),

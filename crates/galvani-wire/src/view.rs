@@ -201,6 +201,10 @@ pub struct NodeStatus {
     pub memory_bytes: u64,
     /// CPU time spent so far, in microseconds.
     pub cpu_micros: u64,
+    /// Bytes of frames received, from peers and clients.
+    pub bytes_in: u64,
+    /// Bytes of frames sent, to peers and clients.
+    pub bytes_out: u64,
     /// Client requests under way.
     pub inflight: u32,
     /// Shards of which it is known to lack something that another owner has.

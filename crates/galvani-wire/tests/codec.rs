@@ -199,6 +199,8 @@ fn tool_messages() -> Vec<Message> {
             disk_bytes: 1,
             memory_bytes: 2,
             cpu_micros: 3,
+            bytes_in: 7,
+            bytes_out: 8,
             inflight: 0,
             shards_behind: 2,
             tombstones: 3,

@@ -314,6 +314,8 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "disk_bytes": status.disk_bytes,
                 "memory_bytes": status.memory_bytes,
                 "cpu_micros": status.cpu_micros,
+                "bytes_in": status.bytes_in,
+                "bytes_out": status.bytes_out,
                 "inflight": status.inflight,
                 "shards_behind": status.shards_behind,
                 "tombstones": status.tombstones,
