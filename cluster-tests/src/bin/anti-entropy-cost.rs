@@ -139,7 +139,7 @@ fn mend(cluster: &Cluster, client: &Client, name: &str, count: usize, rest: Spen
 
 /// Waits until all nodes reach each other and nobody is known to lack anything.
 fn settle(cluster: &Cluster) {
-    cluster.run(&["wait", "--for", "settled", "--timeout", "10m"]).expect(0);
+    cluster.run(&["wait", "--for", "settled", "--timeout", "60s"]).expect(0);
 }
 
 fn fill(cluster: &Cluster, client: &Client, name: &str, count: usize) {
