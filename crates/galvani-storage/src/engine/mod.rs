@@ -14,6 +14,7 @@ mod memory;
 mod conformance;
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 
@@ -157,6 +158,18 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Whether a sync failed, whoever asked for it: then nothing is written any more.
     fn is_lost(&self) -> bool;
+
+    /// Reads every file of the tables whole, at a moderate pace, and returns those that are not what
+    /// was written. Journals are read at every open.
+    fn damaged_files(&self) -> Result<Vec<PathBuf>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// Times a read met a part of a file that is not what was written, since the engine was made.
+    /// A row that is written anew is read again; the file stays as it is.
+    fn unreadable(&self) -> u64 {
+        0
+    }
 
     /// Figures for people and metrics; may read the file system.
     fn stats(&self) -> EngineStats;

@@ -66,7 +66,8 @@ pub(super) fn check(path: &Path, history: PowerHistory) -> Result<Option<Journal
         let excused = stop.is_torn || history == PowerHistory::MayHaveLostPower;
         if !is_newest || !excused {
             let what = format!(
-                "journal {number} is damaged in the batch at byte {}: {} ({} bytes follow)",
+                "file {}: the batch at byte {} is damaged: {} ({} bytes follow)",
+                file.display(),
                 walk.valid_end,
                 stop.why,
                 walk.data_end - walk.valid_end

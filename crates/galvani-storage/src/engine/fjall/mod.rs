@@ -10,6 +10,7 @@
 //! Next to read: `options.rs`, `journal.rs`.
 
 mod errors;
+mod files;
 mod group_sync;
 mod journal;
 mod options;
@@ -62,6 +63,7 @@ struct Shared {
     lost: AtomicBool,
     commits: AtomicU64,
     refused_full: AtomicU64,
+    unreadable: AtomicU64,
 }
 
 struct Open {
@@ -96,6 +98,7 @@ impl FjallEngine {
             lost: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             refused_full: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
         };
         Ok((FjallEngine { shared: Arc::new(shared) }, report))
     }
@@ -120,6 +123,15 @@ impl FjallEngine {
             return Err(EngineError::ReadOnly);
         }
         Ok(())
+    }
+
+    /// Translates a failure of a read, and counts it where a file is damaged.
+    fn read_failed(&self, table: Table, error: &fjall::Error) -> EngineError {
+        let error = translate(IoStep::Read, Some(table), error, &self.shared.space);
+        if matches!(error, EngineError::Corrupt { .. }) {
+            self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+        error
     }
 
     /// Translates a failure of a write and stops all further writes.
@@ -177,9 +189,11 @@ impl Open {
         config: &EngineConfig,
         history: PowerHistory,
     ) -> Result<(Open, OpenReport), EngineError> {
+        files::check_lists(path)?;
         let cut = journal::check(path, history)?;
         let space = SpaceGuard::new(path, config.reserve_bytes);
-        let failed = |error: fjall::Error| translate(IoStep::Open, None, &error, &space);
+        let failed =
+            |error: fjall::Error| files::named(path, translate(IoStep::Open, None, &error, &space));
         let database = options::database(path, config).map_err(failed)?;
         let mut tables = Vec::with_capacity(Table::COUNT);
         for table in Table::ALL {
@@ -197,7 +211,7 @@ impl Engine for FjallEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.with_open(|open| match open.tables[table.index()].get(key) {
             Ok(value) => Ok(value.map(to_bytes)),
-            Err(error) => Err(translate(IoStep::Read, Some(table), &error, &self.shared.space)),
+            Err(error) => Err(self.read_failed(table, &error)),
         })
     }
 
@@ -216,9 +230,8 @@ impl Engine for FjallEngine {
         let range = (Bound::Included(start), upper);
         self.with_open(|open| {
             for row in open.tables[table.index()].range::<&[u8], _>(range).take(limit) {
-                let (key, value) = row.into_inner().map_err(|error| {
-                    translate(IoStep::Read, Some(table), &error, &self.shared.space)
-                })?;
+                let (key, value) =
+                    row.into_inner().map_err(|error| self.read_failed(table, &error))?;
                 if visit(&key, &value).is_break() {
                     break;
                 }
@@ -268,6 +281,15 @@ impl Engine for FjallEngine {
 
     fn is_lost(&self) -> bool {
         self.shared.lost.load(Ordering::Acquire)
+    }
+
+    fn damaged_files(&self) -> Result<Vec<PathBuf>, EngineError> {
+        let files = self.with_open(|open| Ok(files::InUse::of(open)))?;
+        Ok(files::check(&files))
+    }
+
+    fn unreadable(&self) -> u64 {
+        self.shared.unreadable.load(Ordering::Relaxed)
     }
 
     fn stats(&self) -> EngineStats {

@@ -2,6 +2,7 @@
 //! full disks, lanes that sync together. The kill is in `tests/engine_kill.rs`.
 
 mod damage;
+mod flips;
 mod full_disk;
 
 use std::path::Path;

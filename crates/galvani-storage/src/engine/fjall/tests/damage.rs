@@ -32,7 +32,7 @@ fn write(batches: u32) -> Written {
     Written { dir, journal, ends }
 }
 
-fn copy(from: &Path) -> tempfile::TempDir {
+pub(super) fn copy(from: &Path) -> tempfile::TempDir {
     fn copy_into(from: &Path, to: &Path) {
         for entry in std::fs::read_dir(from).expect("reads") {
             let entry = entry.expect("reads");
