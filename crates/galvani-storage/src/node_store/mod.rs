@@ -6,6 +6,8 @@
 //! really kept is in doubt. It decides nothing about versions: `galvani-protocol` does.
 //! Next to read: `state.rs`, `../format/`.
 
+#[cfg(test)]
+mod crash_tests;
 mod damage;
 mod hints;
 mod parse;

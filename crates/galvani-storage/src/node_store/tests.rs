@@ -12,10 +12,10 @@ use galvani_model::store::{Change, OwnOrigin, RequestEntry, Rewrite, Store, Stor
 use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, object_digest, value_hash};
 use std::sync::Arc;
 
-const SHARD: Shard = Shard { partition: Partition(4), n: 3 };
+pub(super) const SHARD: Shard = Shard { partition: Partition(4), n: 3 };
 const ORIGIN: Origin = Origin(99);
 
-fn open(engine: &Arc<MemoryEngine>, keep_origins: bool) -> NodeStore<MemoryEngine> {
+pub(super) fn open(engine: &Arc<MemoryEngine>, keep_origins: bool) -> NodeStore<MemoryEngine> {
     let config = StoreConfig { lane: LaneIndex(0), lanes: 2, keep_origins };
     NodeStore::open(engine.clone(), config).expect("readable").store
 }
@@ -24,7 +24,7 @@ fn key(name: &str) -> Key {
     Key::new("default".parse().expect("a name"), name.to_owned()).expect("a key")
 }
 
-fn record(counter: u64, name: &str) -> Record {
+pub(super) fn record(counter: u64, name: &str) -> Record {
     let value = Bytes::from(format!("value {counter}"));
     let head = RecordHead {
         dot: Dot::new(ORIGIN, counter),
@@ -41,7 +41,10 @@ fn record(counter: u64, name: &str) -> Record {
 }
 
 /// Stages `record` as the vnode's own write.
-fn stage(store: &mut NodeStore<MemoryEngine>, record: &Record) -> Result<(), StoreError> {
+pub(super) fn stage(
+    store: &mut NodeStore<MemoryEngine>,
+    record: &Record,
+) -> Result<(), StoreError> {
     let mut object = store.object(SHARD, &record.head.key)?;
     let before = object_digest(&record.head.key, &object);
     object.apply(&record.head, false, ConflictPolicy::Siblings);
@@ -92,7 +95,7 @@ fn the_state_is_what_log_arrivals_and_objects_add_up_to() {
     }
 }
 
-fn tombstone(counter: u64, name: &str, past: &[u64]) -> Record {
+pub(super) fn tombstone(counter: u64, name: &str, past: &[u64]) -> Record {
     let mut record = record(counter, name);
     record.value = Bytes::new();
     record.head.kind = Kind::Delete;
@@ -357,23 +360,6 @@ fn slices_bring_every_object_once_and_pass_over_damaged_ones() {
     let expected = (1..=10).filter(|&at| at != 3).map(|at| key(&format!("k{at:02}")));
     assert_eq!(names, expected.collect::<Vec<_>>());
     assert_eq!((damaged, store.damaged().len()), (1, 1));
-}
-
-/// The kept digest changes in the batch of its object: no crash can leave a stale one.
-#[test]
-fn tree_stale_after_crash() {
-    for unsynced in 0..=6 {
-        let engine = Arc::new(MemoryEngine::new());
-        let mut store = open(&engine, true);
-        for counter in 1..=6 {
-            stage(&mut store, &record(counter, ["a", "b"][counter as usize % 2])).expect("staged");
-            store.commit(false).expect("room");
-        }
-        engine.crash(CrashKeep::Synced { unsynced });
-        let mut again = open(&engine, false);
-        let kept = again.replica(SHARD).expect("readable").digest;
-        assert_eq!(again.derive_state(SHARD).expect("whole").digest, kept, "{unsynced} kept");
-    }
 }
 
 #[test]
