@@ -269,6 +269,9 @@ async fn status_is_partial_rather_than_late() {
             peers_silent: Vec::new(),
             faults: Vec::new(),
             counters: galvani_client::Counters::default(),
+            damaged: Vec::new(),
+            unreadable: 0,
+            damaged_files: Vec::new(),
         }))),
     })
     .await;

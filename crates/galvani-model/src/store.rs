@@ -138,7 +138,7 @@ pub struct HintPage {
 
 /// A row that cannot be read: its checksum fails, or it is gone although others prove it. Records
 /// come first: objects and requests are rebuilt from them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Damage {
     /// The log row of a dot.
     Record(Shard, Dot),

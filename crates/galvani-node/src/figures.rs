@@ -6,12 +6,13 @@
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
 use crate::faults::NodeFaults;
+use crate::repair::RepairFigures;
 use crate::shared::Shared;
 use galvani_model::ids::NodeId;
-use galvani_model::store::HintFigures;
+use galvani_model::store::{Damage, HintFigures};
 use galvani_storage::engine::Engine;
 use galvani_wire::NodeStatus;
-use galvani_wire::view::Counters;
+use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,9 @@ pub(crate) struct LaneFigures {
     /// Said by lane 0 only.
     pub(crate) peers_suspect: Vec<NodeId>,
     pub(crate) peers_silent: Vec<NodeId>,
+    pub(crate) repair: RepairFigures,
+    /// Damaged rows, the first of them.
+    pub(crate) damaged: Vec<Damage>,
 }
 
 /// The node's status, from every lane's latest figures.
@@ -81,7 +85,16 @@ pub(crate) fn status<E: Engine>(
         peers_down,
         faults: shared.faults.as_ref().map(NodeFaults::current).unwrap_or_default(),
         counters,
+        damaged: damaged(&lanes),
+        unreadable: shared.engine.unreadable(),
+        damaged_files: shared.files.damaged(),
     }
+}
+
+/// Damaged rows of all lanes by name, the first of them.
+pub(crate) fn damaged(lanes: &[LaneFigures]) -> Vec<Damage> {
+    let rows = lanes.iter().flat_map(|lane| &lane.damaged);
+    rows.take(DAMAGED_NAMED_MAX).cloned().collect()
 }
 
 /// Peers that are up and those that are not. A peer is up when every lane here reaches every lane

@@ -10,6 +10,7 @@ use crate::faults;
 use crate::figures::{self, LaneFigures};
 use crate::links::{Links, Who};
 use crate::permission::{Permission, permission};
+use crate::repair::{self, LaneRepair};
 use crate::shared::{Control, Shared};
 use galvani_model::ids::NodeId;
 use galvani_model::limits::REQUEST_ID_RETENTION_MS;
@@ -22,6 +23,7 @@ use galvani_wire::Message;
 use galvani_wire::codec::{Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
 use galvani_wire::message::{Failed, Replicated};
+use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -55,6 +57,7 @@ pub(crate) struct LaneLoop<E: Engine> {
     pub(crate) durability: DurabilityMode,
     pub(crate) control: UnboundedReceiver<Control>,
     pub(crate) published_at: u64,
+    pub(crate) repair: LaneRepair,
 }
 
 impl<E: Engine> LaneLoop<E> {
@@ -81,6 +84,11 @@ impl<E: Engine> LaneLoop<E> {
                 // Lane 0 is told what it said: hearing it again changes nothing.
                 Some(Control::Liveness { node, alive }) => {
                     self.lane.handle(Input::Liveness { node, alive }, now, &mut self.store);
+                }
+                Some(Control::Repair { asked, partition }) => {
+                    self.lane.handle(Input::Verify(partition), now, &mut self.store);
+                    self.repair.on_asked(asked, self.lane.repair(), &self.counters());
+                    self.publish_now(now);
                 }
                 Some(Control::Stop) => {
                     stop_by = Some(now.micros + DRAIN_MICROS);
@@ -214,6 +222,15 @@ impl<E: Engine> LaneLoop<E> {
                 let _ = self.send(link, class, id, false, &status);
                 return;
             }
+            Message::Repair(repair) => {
+                if repair.start {
+                    self.shared.ask_repair(repair.partition);
+                }
+                self.publish_now(now);
+                let state = Message::RepairState(Box::new(repair::state(&self.shared)));
+                let _ = self.send(link, class, id, false, &state);
+                return;
+            }
             Message::SetFaults(wanted) => {
                 let answer = faults::answer(&self.shared, wanted);
                 let _ = self.send(link, class, id, false, &answer);
@@ -337,6 +354,15 @@ impl<E: Engine> LaneLoop<E> {
         }
     }
 
+    /// What the lane and its store have counted.
+    fn counters(&self) -> Counters {
+        let mut counters = self.lane.counters().clone();
+        counters.quarantined = self.store.quarantined();
+        counters.rows_mended = self.store.mended();
+        counters.rows_damaged = self.store.damaged().len() as u64;
+        counters
+    }
+
     fn publish_now(&mut self, now: Now) {
         self.published_at = now.micros;
         let (linked, mut peers_down) = self.links.nodes();
@@ -349,15 +375,14 @@ impl<E: Engine> LaneLoop<E> {
         let mut peers_silent: Vec<NodeId> =
             self.lane.peers_silent().map(|peer| peer.node).collect();
         peers_silent.dedup();
-        let mut counters = self.lane.counters().clone();
-        counters.quarantined = self.store.quarantined();
-        counters.rows_mended = self.store.mended();
-        counters.rows_damaged = self.store.damaged().len() as u64;
+        let counters = self.counters();
         let inflight = self.lane.inflight() as u32;
         let shards_behind = self.lane.shards_behind() as u32;
         let hints = self.store.hint_figures().clone();
         let network = self.endpoint.counters();
         let figures = LaneFigures {
+            repair: self.repair.figures(self.lane.repair(), &counters),
+            damaged: self.store.damaged().iter().take(DAMAGED_NAMED_MAX).cloned().collect(),
             counters,
             inflight,
             bytes_in: network.bytes_in,

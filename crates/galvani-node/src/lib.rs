@@ -15,6 +15,9 @@ pub mod local;
 mod node;
 mod permission;
 pub mod provision;
+mod repair;
 mod shared;
 
+pub use galvani_model::store::StoreError;
+pub use galvani_storage::engine::EngineError;
 pub use node::{NodeError, run};

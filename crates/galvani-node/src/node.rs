@@ -11,6 +11,7 @@ use crate::config::{DurabilityMode, NodeConfig};
 use crate::faults::NodeFaults;
 use crate::lane_loop::LaneLoop;
 use crate::links::Links;
+use crate::repair::LaneRepair;
 use crate::shared::{Control, Shared, load_buckets};
 use galvani_model::ids::LaneIndex;
 use galvani_model::placement::Member;
@@ -177,6 +178,7 @@ impl Node {
         let faults = config.transport.faults.then(|| NodeFaults::new(rand::random()));
         let shared =
             Shared::new(Arc::new(engine), topology, member.lanes().len()).allowing_faults(faults);
+        let shared = shared.with_data_in(config.node.data.clone());
         Ok(Node {
             config,
             member,
@@ -256,6 +258,7 @@ impl Node {
             durability: self.config.node.durability,
             control,
             published_at: 0,
+            repair: LaneRepair::default(),
         };
         Ok((runtime, lane_loop))
     }

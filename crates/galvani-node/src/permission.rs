@@ -50,7 +50,7 @@ pub(crate) fn permission(
         Message::Describe | Message::Status => Role::ReadOnly,
         Message::Get(_) | Message::List(_) | Message::Explain(_) => Role::ReadOnly,
         Message::Put(_) => Role::ReadWrite,
-        Message::CreateBucket(_) | Message::SetFaults(_) => Role::Admin,
+        Message::CreateBucket(_) | Message::SetFaults(_) | Message::Repair(_) => Role::Admin,
         Message::PutDone(_)
         | Message::GetDone(_)
         | Message::Failed(_)
@@ -60,6 +60,7 @@ pub(crate) fn permission(
         | Message::Explained(_)
         | Message::StatusIs(_)
         | Message::FaultsSet(_)
+        | Message::RepairState(_)
         | Message::Replicate(_)
         | Message::Supply(_)
         | Message::Replicated(_)
@@ -104,6 +105,7 @@ mod tests {
     use galvani_transport::{PeerIdentity, Role};
     use galvani_wire::Message;
     use galvani_wire::message::{Compare, CreateBucket, Get, HintsWait, PullHints, Put, SetFaults};
+    use galvani_wire::repair::{Repair, RepairState};
 
     #[test]
     fn a_node_speaks_for_itself_only() {
@@ -162,5 +164,10 @@ mod tests {
         assert_eq!(permission(&admin, false, &heal), Permission::Granted);
         let writer = client(Role::ReadWrite);
         assert_eq!(permission(&writer, false, &heal), Permission::Denied);
+        let repair = Message::Repair(Repair { start: true, partition: None });
+        assert_eq!(permission(&admin, false, &repair), Permission::Granted);
+        assert_eq!(permission(&writer, false, &repair), Permission::Denied);
+        let state = Message::RepairState(Box::new(RepairState::of(NodeId(3))));
+        assert_eq!(permission(&admin, false, &state), Permission::Hostile);
     }
 }

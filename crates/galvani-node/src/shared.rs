@@ -6,20 +6,24 @@
 
 use crate::faults::NodeFaults;
 use crate::figures::LaneFigures;
+use crate::repair::FileCheck;
 use galvani_model::bucket::{BucketName, BucketProps};
-use galvani_model::ids::NodeId;
+use galvani_model::ids::{NodeId, Partition};
 use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
-use galvani_storage::engine::{Batch, Durability, Engine, Table};
+use galvani_storage::engine::{Batch, Durability, Engine, EngineError, Table};
 use galvani_storage::format::rows;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What another thread tells a lane. Rare, so the channel needs no bound beyond the number of
-/// buckets, one stop, and how often nodes can be found to be down or alive.
+/// buckets, one stop, how often nodes can be found to be down or alive, and repairs, which only
+/// administrators ask for.
 #[derive(Clone, Debug)]
 pub(crate) enum Control {
     /// Buckets or layout have changed.
@@ -30,6 +34,13 @@ pub(crate) enum Control {
         node: NodeId,
         /// Whether it answers.
         alive: bool,
+    },
+    /// An administrator asks for a repair; how many were asked for by then.
+    Repair {
+        /// The number.
+        asked: u64,
+        /// Only this partition, if it is said.
+        partition: Option<Partition>,
     },
     /// Drain and end.
     Stop,
@@ -45,6 +56,12 @@ pub(crate) struct Shared<E> {
     disk: Mutex<Option<(u64, u64)>>,
     /// Faults that may be set on purpose; `None` unless the configuration allows them.
     pub(crate) faults: Option<NodeFaults>,
+    /// Repairs asked for since the node started.
+    repairs: AtomicU64,
+    /// What reading its files whole has found.
+    pub(crate) files: FileCheck,
+    /// Where the data is, for people.
+    pub(crate) data: PathBuf,
 }
 
 /// How long an answer of the disk is good for, in microseconds: asking walks the directory.
@@ -62,12 +79,32 @@ impl<E: Engine> Shared<E> {
             figures: (0..lanes).map(|_| Mutex::default()).collect(),
             disk: Mutex::new(None),
             faults: None,
+            repairs: AtomicU64::new(0),
+            files: FileCheck::default(),
+            data: PathBuf::new(),
         }
     }
 
     /// Lets faults be set on purpose.
     pub(crate) fn allowing_faults(self, faults: Option<NodeFaults>) -> Shared<E> {
         Shared { faults, ..self }
+    }
+
+    /// With its data in this directory.
+    pub(crate) fn with_data_in(self, data: PathBuf) -> Shared<E> {
+        Shared { data, ..self }
+    }
+
+    /// Every lane is to repair what it holds of a partition, or of all.
+    pub(crate) fn ask_repair(&self, partition: Option<Partition>) {
+        let asked = self.repairs.fetch_add(1, Ordering::SeqCst) + 1;
+        self.files.start(&self.engine);
+        self.tell_all(&Control::Repair { asked, partition });
+    }
+
+    /// Repairs asked for since the node started.
+    pub(crate) fn repairs_asked(&self) -> u64 {
+        self.repairs.load(Ordering::SeqCst)
     }
 
     pub(crate) fn topology(&self) -> Arc<Topology> {
@@ -159,9 +196,12 @@ pub(crate) fn load_buckets<E: Engine>(
             }
         }
     };
-    engine
-        .scan(Table::Meta, BUCKET_PREFIX, None, usize::MAX, &mut take)
-        .map_err(|error| StoreError::Failed { what: error.to_string() })?;
+    engine.scan(Table::Meta, BUCKET_PREFIX, None, usize::MAX, &mut take).map_err(|error| {
+        match error {
+            EngineError::Corrupt { what, .. } => StoreError::Corrupt { what },
+            error => StoreError::Failed { what: error.to_string() },
+        }
+    })?;
     match damaged {
         None => Ok(buckets),
         Some(why) => Err(StoreError::Corrupt { what: format!("a bucket's row: {why}") }),

@@ -22,6 +22,7 @@ use crate::route;
 use crate::sync::compare::CompareOp;
 use crate::sync::damage::RecoverOp;
 use crate::sync::pull::PullOp;
+use crate::sync::run::RepairProgress;
 use crate::sync::unequal::UnequalOp;
 use crate::sync::{self, AntiEntropy, Ask};
 use crate::table::{Op, OpTable};
@@ -145,7 +146,7 @@ impl Lane {
                 self.share_anew(now);
             }
             Input::Verify(partition) => {
-                self.sync.verify_now(&self.topology, self.config.lane, partition);
+                self.sync.repair(&self.topology, self.config.lane, partition);
             }
             Input::Stop => self.stopping = true,
             Input::Wake => {}
@@ -206,6 +207,11 @@ impl Lane {
     /// Shards of which this lane is known to lack something now.
     pub fn shards_behind(&self) -> usize {
         self.sync.shards_behind()
+    }
+
+    /// How far the repair that was asked for last is.
+    pub fn repair(&self) -> RepairProgress {
+        self.sync.repair_progress()
     }
 
     /// Bytes of values that operations under way hold.

@@ -36,4 +36,5 @@ pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};
 pub use lane::{Lane, LaneConfig};
 pub use membership::swim::Standing;
 pub use ops::ASKS_PER_OP;
+pub use sync::run::RepairProgress;
 pub use topology::Topology;

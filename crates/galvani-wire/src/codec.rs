@@ -8,6 +8,7 @@ use crate::failure::{Failure, ReplicaError};
 use crate::message::{
     FAULT_LINKS_MAX, Held, HeldPage, HintsFound, HintsPulled, Message, Pulled, SetFaults, SliceIs,
 };
+use crate::repair::{RepairState, check_named};
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
 use bytes::{BufMut, Bytes, BytesMut};
 use galvani_model::key::KeyError;
@@ -104,6 +105,7 @@ kinds! {
     Put = 1, PutDone = 2, Get = 3, GetDone = 4, Failed = 5, Describe = 6, Described = 7,
     List = 8, Listed = 9, CreateBucket = 10, BucketCreated = 11, Explain = 12, Explained = 13,
     Status = 14, StatusIs = 15, SetFaults = 16, FaultsSet = 17,
+    Repair = 18, RepairState = 19,
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
@@ -141,6 +143,8 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::StatusIs(m) => header(m, out),
         Message::SetFaults(m) => header(m, out),
         Message::FaultsSet(m) => header(m, out),
+        Message::Repair(m) => header(m, out),
+        Message::RepairState(m) => header(m, out),
         Message::Replicate(m) => header(m, out),
         Message::Supply(m) => header(m, out),
         Message::Replicated(m) => header(m, out),
@@ -222,6 +226,8 @@ fn put_body(message: &Message, out: &mut BytesMut) {
         | Message::StatusIs(_)
         | Message::SetFaults(_)
         | Message::FaultsSet(_)
+        | Message::Repair(_)
+        | Message::RepairState(_)
         | Message::Replicated(_)
         | Message::Fetch(_)
         | Message::FetchPage(_)
@@ -246,7 +252,7 @@ impl Frame {
     /// Whether the frame says it is a request that clients send. Asked before anything is decoded,
     /// so that nobody can make a node work on a message that is not theirs to send.
     pub fn is_client_request(frame: &[u8]) -> bool {
-        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14 | 16))
+        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14 | 16 | 18))
     }
 
     /// Decodes one frame. Values in the result are slices of `frame`.
@@ -320,13 +326,23 @@ fn read_message(
         }
         13 => Message::Explained(read(header)?),
         14 => Message::Status,
-        15 => Message::StatusIs(Box::new(read::<NodeStatus>(header)?)),
+        15 => {
+            let status = read::<NodeStatus>(header)?;
+            check_named(&status.damaged)?;
+            Message::StatusIs(Box::new(status))
+        }
         16 => {
             let faults: SetFaults = read(header)?;
             check_faults(&faults)?;
             Message::SetFaults(faults)
         }
         17 => Message::FaultsSet(read(header)?),
+        18 => Message::Repair(read(header)?),
+        19 => {
+            let state = read::<RepairState>(header)?;
+            check_named(&state.named)?;
+            Message::RepairState(Box::new(state))
+        }
         _ => return read_peer_message(kind, flags, header, body),
     })
 }

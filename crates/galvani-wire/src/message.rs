@@ -5,6 +5,7 @@
 //! Next to read: `codec.rs`.
 
 use crate::failure::{Answer, AppliedOutcome, Failure, ReplicaError};
+use crate::repair::{Repair, RepairState};
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
@@ -532,6 +533,10 @@ pub enum Message {
     SetFaults(SetFaults),
     /// All faults that are set on the node now.
     FaultsSet(Vec<LinkFaults>),
+    /// See [`Repair`].
+    Repair(Repair),
+    /// See [`RepairState`].
+    RepairState(Box<RepairState>),
     /// See [`Replicate`].
     Replicate(Replicate),
     /// See [`Supply`].

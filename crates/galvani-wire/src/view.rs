@@ -6,7 +6,7 @@
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::Layout;
-use galvani_model::store::HintFigures;
+use galvani_model::store::{Damage, HintFigures};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -230,4 +230,13 @@ pub struct NodeStatus {
     pub faults: Vec<LinkFaults>,
     /// Figures since it started, all lanes.
     pub counters: Counters,
+    /// Damaged rows that are not written anew yet, by name: at most [`DAMAGED_NAMED_MAX`] of them.
+    pub damaged: Vec<Damage>,
+    /// Times its engine met a part of a data file that it could not read, since it started.
+    pub unreadable: u64,
+    /// Data files that the last repair found damaged: at most [`DAMAGED_NAMED_MAX`] of them.
+    pub damaged_files: Vec<String>,
 }
+
+/// Damaged rows that a node names; all are counted.
+pub const DAMAGED_NAMED_MAX: usize = 20;

@@ -9,7 +9,7 @@ use galvani_model::ids::{
 use galvani_model::key::Key;
 use galvani_model::placement::{Layout, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
-use galvani_model::store::HintFigures;
+use galvani_model::store::{Damage, HintFigures};
 use galvani_model::version::{
     Digest, Dot, DotSet, Kind, PartitionClock, Range, RecordHead, Version, value_hash,
 };
@@ -22,6 +22,7 @@ use galvani_wire::message::{
     PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated, SetFaults, Sibling,
     SliceIs, Supply,
 };
+use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
@@ -212,9 +213,29 @@ fn tool_messages() -> Vec<Message> {
             peers_silent: vec![NodeId(4)],
             faults: link_faults(),
             counters: Counters { puts: 3, ..Counters::default() },
+            damaged: damaged_rows(),
+            unreadable: 7,
+            damaged_files: vec!["/data/engine/0".into()],
         })),
         Message::SetFaults(SetFaults { heal: true, links: link_faults() }),
         Message::FaultsSet(link_faults()),
+        Message::Repair(Repair { start: true, partition: Some(Partition(4)) }),
+        Message::RepairState(Box::new(RepairState {
+            asked: 1,
+            running: true,
+            named: damaged_rows(),
+            data: "/data".into(),
+            ..RepairState::of(NodeId(2))
+        })),
+    ]
+}
+
+fn damaged_rows() -> Vec<Damage> {
+    let shard = Shard { partition: Partition(5), n: 3 };
+    vec![
+        Damage::Record(shard, Dot::new(Origin(1), 2)),
+        Damage::Object(shard, key()),
+        Damage::Request(shard, WriteId(3)),
     ]
 }
 
@@ -408,7 +429,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 43);
+    assert_eq!(kinds.len(), 45);
 }
 
 #[test]
@@ -424,6 +445,7 @@ fn only_requests_of_clients_are_taken_for_such() {
                 | Message::Explain(_)
                 | Message::Status
                 | Message::SetFaults(_)
+                | Message::Repair(_)
         );
         assert_eq!(Frame::is_client_request(&bytes_of(1, false, &message)), request);
     }

@@ -80,6 +80,7 @@ fn bench() -> Bench {
         durability: DurabilityMode::Os,
         control,
         published_at: 0,
+        repair: Default::default(),
     };
     let peer = PeerIdentity::Node { id: NodeId(2).to_bytes() };
     let remote = lane.endpoint.local_addr();

@@ -41,7 +41,10 @@ impl CompareOp {
         let mut ranges = 0;
         let mut left = Vec::new();
         for shard in shards {
-            let Ok(state) = ctx.store.replica(shard) else { continue };
+            let Ok(state) = ctx.store.replica(shard) else {
+                ctx.sync.run.is_compared(to, shard);
+                continue;
+            };
             ranges += state.clock.range_count();
             if ranges > RANGES_MAX && !shown.is_empty() {
                 left.push(shard);
@@ -93,6 +96,7 @@ impl CompareOp {
     fn judge(&self, ctx: &mut Ctx<'_>, shard: Shard, comparison: Comparison) {
         // Compared because one of the two has changed, or now and then.
         ctx.reaper.stir(shard, ctx.now);
+        ctx.sync.run.is_compared(self.to, shard);
         match comparison {
             Comparison::Equal => ctx.sync.unequal.settled(self.to, shard),
             Comparison::Unequal(_) => {
@@ -154,6 +158,7 @@ fn one(
             // It need not be shown what it has just shown itself.
             peer.unsaid.remove(&shard);
         }
+        ctx.sync.run.is_compared(sender, shard);
         ctx.sync.unequal.settled(sender, shard);
         return Ok(Comparison::Equal);
     }
@@ -170,5 +175,6 @@ fn one(
     if let Some(peer) = ctx.sync.peers.get_mut(&sender) {
         peer.unsaid.remove(&shard);
     }
+    ctx.sync.run.is_compared(sender, shard);
     Ok(Comparison::Differs(clock))
 }

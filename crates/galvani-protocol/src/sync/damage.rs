@@ -94,6 +94,13 @@ impl Mender {
         self.rebuild = None;
     }
 
+    /// Whether a shard has damaged records, and none that may still be mended.
+    fn has_given_up(&self, shard: Shard) -> bool {
+        let is_record = |row: &Damage| matches!(row, Damage::Record(of, _) if *of == shard);
+        let mut records = self.rows.iter().filter(|(row, _)| is_record(row)).peekable();
+        records.peek().is_some() && records.all(|(_, tried)| tried.given_up)
+    }
+
     fn retry(&mut self, row: &Damage, at: u64) {
         if let Some(tried) = self.rows.get_mut(row) {
             tried.not_before = at;
@@ -208,7 +215,11 @@ fn step(ctx: &mut Ctx<'_>) {
     match read_on(ctx, &mut rebuild) {
         Ok(false) => ctx.sync.mender.rebuild = Some(rebuild),
         Ok(true) => write(ctx, rebuild),
-        // A record is damaged, and mended first; or the disk is full, or worse.
+        // A record is damaged, and nobody can mend it: the row cannot be, either.
+        Err(StoreError::Corrupt { .. }) if ctx.sync.mender.has_given_up(rebuild.row.shard()) => {
+            give_up(ctx, &rebuild.row);
+        }
+        // It is mended first; or the disk is full, or worse.
         Err(_) => ctx.sync.mender.retry(&rebuild.row, retry_at),
     }
 }

@@ -12,6 +12,7 @@
 pub(crate) mod compare;
 pub(crate) mod damage;
 pub(crate) mod pull;
+pub(crate) mod run;
 pub(crate) mod unequal;
 pub(crate) mod verify;
 
@@ -20,9 +21,10 @@ use crate::ops::Ctx;
 use crate::replica;
 use crate::topology::Topology;
 use damage::Mender;
-use galvani_model::ids::{LaneIndex, Partition, Shard};
+use galvani_model::ids::{LaneIndex, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::version::PartitionClock;
+use run::Run;
 use std::collections::{BTreeMap, BTreeSet};
 use unequal::Unequal;
 use verify::Verify;
@@ -63,6 +65,8 @@ pub(crate) struct AntiEntropy {
     pub(crate) mender: Mender,
     /// What is read through.
     pub(crate) verify: Verify,
+    /// The repair that an operator asked for last.
+    pub(crate) run: Run,
     /// When [`poll`] has something to do.
     due_at: Option<u64>,
 }
@@ -110,6 +114,7 @@ impl AntiEntropy {
             unequal: Unequal::default(),
             mender: Mender::default(),
             verify: Verify::new(limits.verify_hours),
+            run: Run::default(),
             jitter,
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -126,20 +131,6 @@ impl AntiEntropy {
         }
         self.spread_at = now.micros + self.interval;
         self.due_at = Some(self.due_at.map_or(self.spread_at, |due| due.min(self.spread_at)));
-    }
-
-    /// Every owned shard of a partition, or of all, is to be read through now.
-    pub(crate) fn verify_now(
-        &mut self,
-        topology: &Topology,
-        mine: LaneIndex,
-        partition: Option<Partition>,
-    ) {
-        self.mender.try_all();
-        let asked = |shard: &Shard| partition.is_none_or(|of| of == shard.partition);
-        for shard in owned(topology, mine).into_iter().filter(asked) {
-            self.verify.all_of(shard);
-        }
     }
 
     /// A peer can be reached: it is shown all that both own.
@@ -179,6 +170,7 @@ impl AntiEntropy {
     pub(crate) fn peer_down(&mut self, peer: PeerLane) {
         self.peers.remove(&peer);
         self.unequal.peer_down(peer);
+        self.run.peer_down(peer);
         self.reschedule();
     }
 

@@ -8,6 +8,7 @@
 //! find what is lost (`unequal.rs`). A step is a bounded number of rows, with pauses for clients.
 //! It mends no row: `damage.rs` does.
 
+use super::run;
 use crate::ops::Ctx;
 use crate::replica;
 use galvani_model::ids::Shard;
@@ -232,6 +233,9 @@ fn finish(ctx: &mut Ctx<'_>, at: Progress) {
     if kept != at.digest || at.wanted.is_some() {
         ctx.sync.show_again(ctx.topology, shard, ctx.now);
     }
+    if at.wanted.is_some_and(|wanted| wanted.records) {
+        run::is_read(ctx, shard);
+    }
 }
 
 /// It is read through again later, from its start.
@@ -240,7 +244,11 @@ fn again(ctx: &mut Ctx<'_>, at: Progress) {
     wanted.tries += 1;
     wanted.not_before = ctx.now.micros + RETRY_MICROS;
     if wanted.tries < TRIES_MAX {
-        ctx.sync.verify.wanted.entry(at.shard).or_insert(wanted);
+        // Somebody may have asked for it meanwhile: then it is read as that one wants it, too.
+        let anew = ctx.sync.verify.wanted.entry(at.shard).or_insert(wanted);
+        anew.records |= wanted.records;
+    } else {
+        run::is_unread(ctx, at.shard);
     }
 }
 

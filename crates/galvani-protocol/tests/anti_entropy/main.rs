@@ -2,7 +2,9 @@
 //!
 //! Whole clusters under faults are the simulator's; here every message can be looked at.
 
+mod asked;
 mod collect;
+mod equality;
 mod mend;
 
 use bytes::Bytes;

@@ -11,6 +11,7 @@ pub(crate) mod data;
 pub(crate) mod dev;
 pub(crate) mod faults;
 pub(crate) mod line;
+pub(crate) mod repair;
 pub(crate) mod retype;
 pub(crate) mod see;
 pub(crate) mod tour;
@@ -143,6 +144,8 @@ pub(crate) enum Command {
     Status(see::Status),
     /// Wait until the cluster is ready, settled, free of hints, ...
     Wait(wait::Wait),
+    /// Read all data, mend what is damaged, compare it with the other owners.
+    Repair(repair::Repair),
     /// Where a key lives and what each replica holds of it.
     Explain(see::Explain),
     /// What n, r and w promise.
@@ -182,6 +185,7 @@ impl Command {
             Command::Status(_) => "status",
             Command::Tour(_) => "tour",
             Command::Wait(_) => "wait",
+            Command::Repair(_) => "repair",
             Command::Explain(_) => "explain",
             Command::Quorum(_) => "quorum",
             Command::Bench(_) => "bench",

@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn help_starts_with_three_examples() {
         for command in [
-            "put", "get", "del", "update", "ls", "import", "export", "bench", "dev", "wait", "tour",
+            "put", "get", "del", "update", "ls", "import", "export", "bench", "dev", "wait",
+            "tour", "repair",
         ] {
             let help = command_help(&[command]).expect(command);
             let examples = help.lines().take_while(|line| line.starts_with("  ")).count();

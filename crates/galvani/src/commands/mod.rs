@@ -7,6 +7,7 @@ mod bench;
 mod bucket;
 mod cluster;
 mod ctx;
+mod damage;
 mod del;
 mod explain;
 mod export;
@@ -20,7 +21,8 @@ mod patience;
 mod progress;
 mod put;
 mod quorum;
-mod server;
+mod repair;
+pub(crate) mod server;
 mod status;
 mod tour;
 mod update;
@@ -76,6 +78,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Status(args) => block_on(status::run(&app, args)),
         Command::Tour(args) => block_on(tour::run(&app, args)),
         Command::Wait(args) => block_on(wait::run(&app, args)),
+        Command::Repair(args) => block_on(repair::run(&app, args)),
         Command::Explain(args) => block_on(explain::run(&app, args)),
         Command::Bench(args) => block_on(bench::run(&app, args)),
         Command::Cluster(args) => cluster::run(&app, args),

@@ -4,7 +4,7 @@
 //! counted on the layout: for each partition, owners that answer against what r and w need.
 
 use crate::args::see::Status;
-use crate::commands::{Done, graves};
+use crate::commands::{Done, damage, graves};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
@@ -125,13 +125,14 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\nrepair       {}\nhints        {}\ntombstones   {}\n{}{}{}",
+         lost\nrepair       {}\n{}hints        {}\ntombstones   {}\n{}{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
         view.layout.version(),
         safety.words(),
         repair_words(reports),
+        damage::words(reports),
         hint_words(view, reports),
         graves::words(view, reports),
         sight_words(view, reports),
@@ -331,6 +332,9 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "peers_suspect": names(&status.peers_suspect),
                 "peers_silent": names(&status.peers_silent),
                 "faults": faults::document(view, &status.faults),
+                "damaged": damage::document(&status.damaged),
+                "unreadable": status.unreadable,
+                "damaged_files": status.damaged_files,
                 "counters": counters_json(&status.counters),
             })
         }
