@@ -8,9 +8,11 @@ use crate::commands::Done;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::report::Report;
+use crate::report::text::shell;
 use galvani_node::config::{ConfigError, NodeConfig};
-use galvani_node::{NodeError, run as run_node};
+use galvani_node::{EngineError, NodeError, StoreError, run as run_node};
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,7 +38,7 @@ pub(crate) fn run(args: Server, out: Output) -> Done {
     let ready = move || tracing::info!(event = "ready", %described);
     run_node(config, ready, stopped()).map_err(|error| {
         tracing::error!(event = "node_failed", node = %name, error = %error);
-        node_report(&error, &data)
+        node_report(&error, &data, &args.config)
     })?;
     Ok(Exit::Done)
 }
@@ -120,7 +122,7 @@ pub(crate) fn config_report(error: &ConfigError) -> Report {
     report.next("check", check.to_string())
 }
 
-fn node_report(error: &NodeError, data: &Path) -> Report {
+fn node_report(error: &NodeError, data: &Path, config: &Path) -> Report {
     let report = |exit, what: String| Report::new(exit, what);
     match error {
         NodeError::Dir { .. } => report(Exit::Refused, error.to_string())
@@ -135,11 +137,25 @@ fn node_report(error: &NodeError, data: &Path) -> Report {
             report(Exit::NotTrusted, error.to_string())
         }
         NodeError::ClusterFile(_) | NodeError::Mtu(_) => report(Exit::Usage, error.to_string()),
+        NodeError::Engine { source: EngineError::Corrupt { .. }, .. }
+        | NodeError::Store(StoreError::Corrupt { .. }) => {
+            set_aside(report(Exit::Refused, error.to_string()), data)
+                .next("then", Line::new("server").with_path("--config", config).to_string())
+        }
         NodeError::Engine { .. }
         | NodeError::Store(_)
         | NodeError::Thread { .. }
         | NodeError::LaneEnded { .. } => report(Exit::Unexpected, error.to_string()),
     }
+}
+
+/// The way back of a node whose files are damaged.
+pub(crate) fn set_aside(report: Report, data: &Path) -> Report {
+    let aside = format!("{}.damaged", data.display());
+    let paths = [data.as_os_str().as_bytes(), aside.as_bytes()].map(shell);
+    report
+        .why("nothing was changed; set the data aside, and the node fetches all from the other owners")
+        .next("first", format!("mv {} {}", paths[0], paths[1]))
 }
 
 /// The receive buffer that quinn's authors measured to be enough for a fast link, in bytes.

@@ -118,6 +118,11 @@ impl Local {
         self.dir.join(&node.name).join("galvani.toml")
     }
 
+    /// The data directory of a node.
+    pub(crate) fn data(&self, node: &DevNode) -> PathBuf {
+        self.dir.join(&node.name).join("data")
+    }
+
     /// The log of a node.
     pub(crate) fn log(&self, node: &DevNode) -> PathBuf {
         self.dir.join(&node.name).join("node.log")

@@ -4,6 +4,7 @@
 //! read with majorities have been answered through the client. There is a deadline, and what is
 //! waited for has a name.
 
+use crate::commands::server::set_aside;
 use crate::connect::App;
 use crate::dev::files::{DevNode, Local};
 use crate::dev::process::{ProcessState, log_tail};
@@ -55,8 +56,15 @@ fn died(local: &Local, children: &mut [(String, Child)]) -> Option<Report> {
         let status = child.try_wait().ok().flatten()?;
         let node = local.memory.nodes.iter().find(|node| node.name == *name)?;
         let mut report = Report::unexpected(format!("{name} ended at its start: {status}"));
-        for line in log_tail(&local.log(node), LOG_LINES) {
-            report = report.why(line);
+        let lines = log_tail(&local.log(node), LOG_LINES);
+        let says = |words: &str| lines.iter().any(|line| line.contains(words));
+        let is_damaged = says("storage is damaged") || says("a damaged row");
+        for line in lines.iter().filter(|line| !is_damaged || line.starts_with("error")) {
+            report = report.why(line.as_str());
+        }
+        if is_damaged {
+            let report = set_aside(report, &local.data(node));
+            return Some(report.next("then", local.line("dev start").place(name).to_string()));
         }
         Some(report.next("see", local.line("dev logs").place(name).to_string()))
     })
