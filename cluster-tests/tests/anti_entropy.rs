@@ -22,11 +22,16 @@ fn a_node_that_lost_its_disk_is_filled_again() {
     let cluster = Cluster::start();
     let client = cluster.client_at("n1");
     fill(&cluster, &client, "before");
+    // Made while it ran: only nodes with a disk know of it.
+    cluster.run(&["bucket", "create", "late"]).expect(0);
+    cluster.run(&["put", "-b", "late", "k", "of late", "--blind", "-w", "3"]).expect(0);
     cluster.kill("n3");
     std::fs::remove_dir_all(cluster.home("n3").join("data")).expect("it was there");
     cluster.start_node("n3");
-    until_caught_up(&cluster, &client, KEYS as u64);
+    until_caught_up(&cluster, &client, KEYS as u64 + 1);
     alone_it_knows_all(&cluster, &["before"]);
+    let ran = cluster.run_at("n3", &["get", "-b", "late", "k", "-r", "1"]).expect(0);
+    assert_eq!(ran.text(), "of late\n", "{ran}");
 }
 
 /// Stores [`KEYS`] values under a name, several at once.

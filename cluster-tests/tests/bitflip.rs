@@ -19,6 +19,11 @@ fn bitflip_middle() {
     comes_back(&cluster, |path| is_in(path, "tables") && !is_catalogue(path));
     comes_back(&cluster, |path| is_in(path, "tables") && is_catalogue(path));
     comes_back(&cluster, |path| path.extension().is_some_and(|end| end == "jnl"));
+    for gone in ["n1", "n3"] {
+        cluster.kill(gone);
+    }
+    let n2 = cluster.client_at("n2");
+    assert_eq!(right(&cluster, &n2, 1_u8.into()), KEYS, "n2 holds all by itself");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::links::{Links, Who};
 use crate::permission::{Permission, permission};
 use crate::repair::{self, LaneRepair};
 use crate::shared::{Control, Shared};
-use galvani_model::ids::NodeId;
+use galvani_model::ids::{LaneIndex, NodeId};
 use galvani_model::limits::REQUEST_ID_RETENTION_MS;
 use galvani_model::store::{Store, StoreError};
 use galvani_protocol::{Effect, Input, Lane, Now, PeerLane, Standing};
@@ -44,6 +44,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 const MALFORMED: CloseCode = CloseCode::application(0);
 /// Close code: a message that this certificate may not send.
 const NOT_PERMITTED: CloseCode = CloseCode::application(1);
+/// The id of a request whose answer nobody waits for.
+const NOBODY: u64 = 0;
 
 /// One lane with everything it drives.
 pub(crate) struct LaneLoop<E: Engine> {
@@ -135,6 +137,7 @@ impl<E: Engine> LaneLoop<E> {
                 if let Some(peer) = self.links.on_up(link, peer) {
                     tracing::info!(event = "peer_up", node = %peer.node, lane = peer.lane.0);
                     self.lane.handle(Input::PeerUp(peer), now, &mut self.store);
+                    self.tell_buckets(link, peer);
                 }
             }
             Event::LinkDown { link, reason, .. } => {
@@ -166,6 +169,18 @@ impl<E: Engine> LaneLoop<E> {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells a node of the buckets that were made while the cluster ran: it may have lost its disk.
+    /// Nobody waits for the answer; one that it knows already changes nothing.
+    fn tell_buckets(&self, link: LinkId, peer: PeerLane) {
+        if self.me.lane != LaneIndex(0) || peer.lane != LaneIndex(0) || peer.node == self.me.node {
+            return;
+        }
+        for bucket in self.shared.buckets_made() {
+            let message = Message::DefineBucket(bucket);
+            let _ = self.send(link, class_of(&message), NOBODY, false, &message);
         }
     }
 

@@ -166,7 +166,8 @@ impl Node {
         // What an earlier run left to the operating system may be acked as durable from now on.
         let path = opened.dir.engine_path();
         engine.sync().map_err(|source| NodeError::Engine { path, source })?;
-        let mut buckets = file.buckets();
+        let founding = file.buckets();
+        let mut buckets = founding.clone();
         buckets.extend(load_buckets(&engine)?);
         let topology = Topology {
             node: member.id(),
@@ -178,7 +179,7 @@ impl Node {
         let faults = config.transport.faults.then(|| NodeFaults::new(rand::random()));
         let shared =
             Shared::new(Arc::new(engine), topology, member.lanes().len()).allowing_faults(faults);
-        let shared = shared.with_data_in(config.node.data.clone());
+        let shared = shared.with_data_in(config.node.data.clone()).founded_with(founding);
         Ok(Node {
             config,
             member,

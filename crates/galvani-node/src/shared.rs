@@ -13,6 +13,7 @@ use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
 use galvani_storage::engine::{Batch, Durability, Engine, EngineError, Table};
 use galvani_storage::format::rows;
+use galvani_wire::message::CreateBucket;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -60,6 +61,8 @@ pub(crate) struct Shared<E> {
     repairs: AtomicU64,
     /// What reading its files whole has found.
     pub(crate) files: FileCheck,
+    /// Buckets of the cluster file: every node knows them from its start.
+    founding: BTreeMap<BucketName, BucketProps>,
     /// Where the data is, for people.
     pub(crate) data: PathBuf,
 }
@@ -81,6 +84,7 @@ impl<E: Engine> Shared<E> {
             faults: None,
             repairs: AtomicU64::new(0),
             files: FileCheck::default(),
+            founding: BTreeMap::new(),
             data: PathBuf::new(),
         }
     }
@@ -93,6 +97,23 @@ impl<E: Engine> Shared<E> {
     /// With its data in this directory.
     pub(crate) fn with_data_in(self, data: PathBuf) -> Shared<E> {
         Shared { data, ..self }
+    }
+
+    /// With these buckets in the cluster file.
+    pub(crate) fn founded_with(self, founding: BTreeMap<BucketName, BucketProps>) -> Shared<E> {
+        Shared { founding, ..self }
+    }
+
+    /// Buckets that were made while the cluster ran: a node that lost its disk does not know them.
+    pub(crate) fn buckets_made(&self) -> Vec<CreateBucket> {
+        let topology = self.topology();
+        let made = topology.buckets.iter().filter(|(name, _)| !self.founding.contains_key(*name));
+        let one = |(name, props): (&BucketName, &BucketProps)| CreateBucket {
+            name: name.clone(),
+            props: props.clone(),
+            timeout_ms: 0,
+        };
+        made.map(one).collect()
     }
 
     /// Every lane is to repair what it holds of a partition, or of all.
