@@ -92,6 +92,7 @@ fn json_carries_its_schema() {
         (&["get", "k"], "galvani.get/1", 4),
         (&["explain", "k"], "galvani.explain/1", 0),
         (&["status"], "galvani.status/1", 0),
+        (&["repair"], "galvani.repair/1", 0),
         (&["dev", "status"], "galvani.dev/1", 0),
         (&["bucket", "create", "b"], "galvani.bucket/1", 0),
         (&["bucket", "show", "b"], "galvani.bucket/1", 0),
