@@ -16,7 +16,7 @@ use crate::health::Standing;
 use crate::net::Fault;
 use crate::race::first;
 use crate::request::{Make, Request};
-use crate::retry::{Fate, pause};
+use crate::retry::{Fate, jittered, pause};
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{NodeId, RequestId};
 use galvani_transport::SendError;
@@ -364,9 +364,10 @@ impl<'a, T> Call<'a, T> {
     }
 
     /// Another attempt, if there is one to spend and time for it: after a jittered pause, at
-    /// least `least`.
+    /// least `least`, and spread over half as much again, so that those who were refused together
+    /// do not come together.
     fn retry_after(&mut self, least: Duration) {
-        let at = Instant::now() + least + pause(self.retries);
+        let at = Instant::now() + jittered(least, least * 3 / 2) + pause(self.retries);
         if self.launch_at.is_none() && at < self.plan.deadline.at() && self.take_retry() {
             self.launch_at = Some(at);
         }

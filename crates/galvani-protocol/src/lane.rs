@@ -6,6 +6,7 @@
 //! returns (INV-2: a dot never leaves a node before its batch is safe).
 //! Next to read: `put.rs`, `get.rs`, `serve.rs`.
 
+use crate::admission::{Admission, Turned};
 use crate::budget::Budget;
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
 use crate::expired;
@@ -14,7 +15,7 @@ use crate::handoff::{self, Handoff};
 use crate::known::KnownOp;
 use crate::membership::score::Scores;
 use crate::membership::swim::{Outcome, Standing, Swim};
-use crate::ops::{Ctx, Heard, NOBODY, OVERLOAD_RETRY_MS, Step, of_ask_id};
+use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
 use crate::origins::Origins;
 use crate::reap::{self, ReapOp, Reaper};
 use crate::replica::as_replica_error;
@@ -63,6 +64,7 @@ pub struct Lane {
     /// Nodes that are held for down.
     down: BTreeSet<NodeId>,
     scores: Scores,
+    admission: Admission,
     /// The time of the last input.
     now: Now,
     origins: Origins,
@@ -95,6 +97,7 @@ impl Lane {
         let handoff = Handoff::new((config.boot >> 64) as u64);
         let read_repairs = Budget::new(config.limits.read_repairs_per_second);
         let reaper = Reaper::new(config.limits.anti_entropy_ms);
+        let admission = Admission::new(config.limits.inflight);
         Lane {
             swim: lives_with(&config, &topology),
             config,
@@ -103,6 +106,7 @@ impl Lane {
             up: BTreeSet::new(),
             down: BTreeSet::new(),
             scores: Scores::default(),
+            admission,
             now: Now::default(),
             origins,
             sync,
@@ -131,6 +135,9 @@ impl Lane {
             }
             Input::Reply { id, message } => {
                 self.scores.on_answer(id, now.micros);
+                if let Some(delay) = self.scores.take_delay() {
+                    self.admission.on_delay(delay);
+                }
                 self.on_heard(id, Heard::Reply(message), now, store);
             }
             Input::Undelivered { id } => {
@@ -219,6 +226,11 @@ impl Lane {
         self.table.held()
     }
 
+    /// Client requests that may be under way now.
+    pub fn admits(&self) -> usize {
+        self.admission.limit()
+    }
+
     /// Figures since the lane was made.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -263,16 +275,12 @@ impl Lane {
         if from_client {
             let op = self.table.next_id();
             self.started.push((op, from));
-            let limits = &self.config.limits;
-            let full =
-                self.table.waiting() >= limits.inflight || self.table.held() >= limits.held_bytes;
+            let turned = self.turned(&message);
             let started = self.with(now, store, |ctx, stopping| {
                 let refusal = if stopping {
                     Some(Failure::Stopping)
-                } else if full {
-                    Some(Failure::Overloaded { retry_after_ms: OVERLOAD_RETRY_MS })
                 } else {
-                    None
+                    turned.map(|Turned { retry_after_ms }| Failure::Overloaded { retry_after_ms })
                 };
                 match refusal {
                     Some(failure) => {
@@ -288,6 +296,20 @@ impl Lane {
         } else {
             self.with(now, store, |ctx, _| route::serve_peer(ctx, from, message));
         }
+    }
+
+    /// Why a client's request is not taken on, if it is not: nothing was done for it then.
+    fn turned(&mut self, message: &Message) -> Option<Turned> {
+        let left = match route::timeout_of(message) {
+            0 => u64::MAX,
+            left_ms => u64::from(left_ms) * 1_000,
+        };
+        let turned = match self.table.held() >= self.config.limits.held_bytes {
+            true => Some(self.admission.turned()),
+            false => self.admission.admit(self.table.waiting(), left).err(),
+        };
+        self.counters.turned_away += u64::from(turned.is_some());
+        turned
     }
 
     fn on_heard(&mut self, id: u64, heard: Heard, now: Now, store: &mut dyn Store) {
@@ -425,6 +447,7 @@ impl Lane {
             self.with_swim(now, store, |swim, out| swim.poll(now, out));
         }
         self.counters.breakers_opened += self.scores.poll(now.micros);
+        self.admission.poll(now.micros);
         let lingering = self.config.limits.inflight.saturating_mul(LINGERING_PER_INFLIGHT);
         while let Some((op, late)) =
             self.table.take_due(now.micros).or_else(|| self.table.take_lingering_above(lingering))

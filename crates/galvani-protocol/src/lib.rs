@@ -5,6 +5,7 @@
 //! effects out. The simulator and the node are its only callers. Read `effect.rs`, then `lane.rs`
 //! (which only routes), then `put.rs`, `get.rs`, and `replica.rs`, the one place that changes a record.
 
+pub mod admission;
 mod buckets;
 mod budget;
 pub mod effect;

@@ -108,7 +108,8 @@ fn route(ctx: &Ctx<'_>, message: &Message) -> Result<Option<Shard>, Failure> {
     Ok(Some(shard))
 }
 
-fn timeout_of(message: &Message) -> u32 {
+/// How long the client waits, in milliseconds; 0: it does not say.
+pub(crate) fn timeout_of(message: &Message) -> u32 {
     match message {
         Message::Put(put) => put.timeout_ms,
         Message::Get(get) => get.timeout_ms,

@@ -41,6 +41,8 @@ pub struct Counters {
     pub quorum_failures: u64,
     /// Requests refused before anything was done.
     pub refused: u64,
+    /// Of those, client requests beyond what the lane took on.
+    pub turned_away: u64,
     /// Requests whose time was up before their turn came: nothing was done for them.
     pub expired: u64,
     /// Records sent to replicas that a read found lacking.
@@ -100,6 +102,7 @@ impl Counters {
         self.duplicates += other.duplicates;
         self.quorum_failures += other.quorum_failures;
         self.refused += other.refused;
+        self.turned_away += other.turned_away;
         self.expired += other.expired;
         self.repairs_sent += other.repairs_sent;
         self.repairs_skipped += other.repairs_skipped;

@@ -36,6 +36,8 @@ pub(crate) struct Scores {
     due: BTreeSet<(u64, u64)>,
     /// Asks that took too long and may yet be answered.
     late: BTreeMap<u64, Ask>,
+    /// By how much the last answer came later than its peer's best, in microseconds.
+    delay: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,8 @@ struct Ask {
 struct Score {
     /// Moving average of the time to an answer, in microseconds; 0: none yet.
     latency: u64,
+    /// The shortest time to an answer so far, in microseconds; 0: none yet.
+    best: u64,
     inflight: u64,
     /// Asks in a row without an answer.
     silent: u32,
@@ -84,9 +88,20 @@ impl Scores {
                 0 => took,
                 usual => (usual * 7 + took) / 8,
             };
+            score.best = match score.best {
+                0 => took,
+                best => best.min(took),
+            };
+            self.delay = Some(took - score.best);
         }
         score.silent = 0;
         score.open_until.take().is_some()
+    }
+
+    /// By how much the answer that has just been noted came later than that peer's best, in
+    /// microseconds, if a client waits for it.
+    pub(crate) fn take_delay(&mut self) -> Option<u64> {
+        self.delay.take()
     }
 
     /// An ask never left: that says nothing of the peer.
@@ -106,7 +121,7 @@ impl Scores {
             self.late.remove(&id);
         }
         if let Some(score) = self.peers.get_mut(&peer) {
-            *score = Score { latency: score.latency, ..Score::default() };
+            *score = Score { latency: score.latency, best: score.best, ..Score::default() };
         }
     }
 

@@ -5,5 +5,6 @@
 mod bench;
 mod handoff;
 mod liveness;
+mod overload;
 mod read_repair;
 mod requests;

@@ -358,6 +358,7 @@ fn counters_json(counters: &Counters) -> Value {
         "retries_recognised": counters.retries_recognised,
         "lww_discarded": counters.lww_discarded,
         "incarnations": counters.incarnations,
+        "turned_away": counters.turned_away,
         "expired": counters.expired,
         "quarantined": counters.quarantined,
         "shards_compared": counters.shards_compared,

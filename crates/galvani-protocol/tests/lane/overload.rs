@@ -1,0 +1,109 @@
+//! Overload of one lane: what is turned away at the door, when, and what it costs.
+//!
+//! The bound itself is tested in `admission.rs`, a storm against it in `tests/overload.rs`; here it
+//! is wired into a lane. Next to read: `bench.rs`.
+
+use crate::bench::{Bench, answers, asks, get, key, put, strict};
+use galvani_model::ids::NodeId;
+use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_protocol::admission::{INTERVAL_MICROS, LEAST};
+use galvani_protocol::{Effect, Input};
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::message::{Failed, Put, Replicated};
+
+/// Sends so many writes at once, and lets all that they ask be answered this much later. Returns
+/// how many were turned away.
+fn round(bench: &mut Bench, writes: u32, late_micros: u64) -> usize {
+    let (mut asked, mut turned) = (Vec::new(), 0);
+    for _ in 0..writes {
+        let rid = u128::from(bench.requests) + 1_000;
+        let owned = |key: &Key| bench.topology.layout.is_owner(NodeId(1), bench.shard(key));
+        let mut keys = (0..).map(|number| key(&format!("{rid}-{number}")));
+        let key = keys.find(owned).expect("some key is owned");
+        bench.request(false, strict(put(key, rid, 2)));
+        let effects = bench.tick();
+        asked.extend(asks(&effects));
+        turned += answers(&effects).into_iter().filter(|answer| is_turned_away(answer)).count();
+    }
+    bench.now.micros += late_micros;
+    for (_, id) in asked {
+        let stored = Message::Replicated(Replicated { result: Ok(false) });
+        bench.handle(Input::Reply { id, message: stored });
+        bench.tick();
+    }
+    turned
+}
+
+fn is_turned_away(answer: &Message) -> bool {
+    let Message::Failed(Failed { failure: Failure::Overloaded { .. }, applied, .. }) = answer
+    else {
+        return false;
+    };
+    *applied == AppliedOutcome::No
+}
+
+#[test]
+fn more_than_can_be_done_is_turned_away_before_it_is_stored_and_taken_again_later() {
+    let mut bench = Bench::new(Limits::default());
+    assert_eq!(round(&mut bench, 100, 1_000), 0, "all is well");
+    assert_eq!(round(&mut bench, 100, INTERVAL_MICROS * 2), 0, "once may be a burst");
+    for _ in 0..10 {
+        round(&mut bench, 100, INTERVAL_MICROS * 2);
+    }
+    assert_eq!(bench.lane.admits(), LEAST);
+    let before = bench.lane.counters().turned_away;
+    assert_eq!(round(&mut bench, 100, INTERVAL_MICROS * 2), 100 - LEAST);
+    assert_eq!(bench.lane.counters().turned_away, before + 100 - LEAST as u64);
+    for _ in 0..20 {
+        round(&mut bench, 10, INTERVAL_MICROS / 100);
+        bench.now.micros += INTERVAL_MICROS;
+    }
+    assert_eq!(round(&mut bench, 100, 1_000), 0, "the queue is gone");
+}
+
+#[test]
+fn a_peer_that_is_slow_alone_turns_nobody_away() {
+    let mut bench = Bench::new(Limits { siblings_max: 1_000_000, ..Limits::default() });
+    let key = bench.key(true);
+    for rid in 1..=600 {
+        bench.request(false, strict(put(key.clone(), rid, 2)));
+        let effects = bench.tick();
+        assert!(!answers(&effects).into_iter().any(is_turned_away), "write {rid}");
+        // The first owner answers at once, the second one half a second later.
+        let asked = asks(&effects);
+        bench.now.micros += 1_000;
+        let stored = || Message::Replicated(Replicated { result: Ok(false) });
+        bench.handle(Input::Reply { id: asked[0].1, message: stored() });
+        bench.now.micros += 500_000;
+        bench.handle(Input::Reply { id: asked[1].1, message: stored() });
+        bench.tick();
+    }
+    assert_eq!(bench.lane.admits(), Limits::default().inflight);
+}
+
+/// Whatever clients send, and if no peer ever answers: the lane holds what its limits say.
+#[test]
+fn memory_bound() {
+    const VALUE: usize = 64 << 10;
+    let limits = Limits { held_bytes: 1 << 20, inflight: 200, ..Limits::default() };
+    let mut bench = Bench::new(limits.clone());
+    let mut turned = 0;
+    for number in 0..2_000 {
+        let Message::Put(made) = put(key(&format!("k{number}")), number, 3) else {
+            panic!("made as a put")
+        };
+        let large = Put { value: vec![7; VALUE].into(), ..made };
+        bench.request(number % 2 == 0, Message::Put(large));
+        bench.request(false, get(key(&format!("k{number}")), 3));
+        let effects = bench.tick();
+        turned += answers(&effects).into_iter().filter(|answer| is_turned_away(answer)).count();
+        for effect in &effects {
+            assert!(!matches!(effect, Effect::Datagram { .. }), "nothing else is said");
+        }
+        assert!(bench.lane.held_bytes() <= limits.held_bytes + VALUE, "request {number}");
+        assert!(bench.lane.inflight() <= limits.inflight, "request {number}");
+    }
+    assert!(turned > 1_000, "{turned} of 4,000");
+}
