@@ -3,6 +3,7 @@
 //! Whole clusters under faults are the simulator's; here every message can be looked at.
 
 mod asked;
+mod busy;
 mod collect;
 mod equality;
 mod mend;
@@ -32,6 +33,8 @@ struct Pair {
     sides: [Side; 2],
     now: Now,
     linked: bool,
+    /// Whether what reads ask for is lost on the way.
+    deaf: bool,
     /// Every ask and answer that went over the link.
     seen: Vec<Message>,
     rids: u128,
@@ -84,7 +87,14 @@ impl Pair {
             Side { lane: Lane::new(config, topology(side), []), store, engine }
         };
         let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
-        Pair { sides: [side(0), side(1)], now, linked: false, seen: Vec::new(), rids: 0 }
+        Pair {
+            sides: [side(0), side(1)],
+            now,
+            linked: false,
+            deaf: false,
+            seen: Vec::new(),
+            rids: 0,
+        }
     }
 
     fn link(&mut self, up: bool) {
@@ -127,6 +137,7 @@ impl Pair {
     fn deliver(&mut self, from: usize, effect: Effect) {
         match effect {
             Effect::Ask { id, .. } if !self.linked => self.handle(from, Input::Undelivered { id }),
+            Effect::Ask { message: Message::Fetch(_), .. } if self.deaf => {}
             Effect::Ask { id, message, .. } => {
                 self.seen.push(message.clone());
                 let to = ReplyTo { link: 10 + from as u64, id };

@@ -1,0 +1,52 @@
+//! A lane whose clients always wait for something: repair goes on, and keeps to its share.
+//!
+//! Neither may starve the other. Next to read: `main.rs`, the two owners.
+
+use crate::{Pair, node};
+use bytes::Bytes;
+use galvani_model::bucket::BucketName;
+use galvani_model::key::Key;
+use galvani_model::request::{Quorum, ReadOptions};
+use galvani_protocol::{Input, ReplyTo};
+use galvani_wire::Message;
+use galvani_wire::message::Get;
+
+/// Milliseconds between two pages that a busy lane takes in.
+const PAUSE_MS: u64 = 10;
+
+/// A read at `side` that is under way for a minute.
+fn wait_for_ever(pair: &mut Pair, side: usize) {
+    pair.deaf = true;
+    let key = Key::new(BucketName::default_bucket(), "awaited".to_owned()).expect("a key");
+    let options = ReadOptions { r: Some(Quorum::Exactly(2)), ..ReadOptions::default() };
+    let message = Message::Get(Get { key, options, timeout_ms: 60_000 });
+    let from = ReplyTo { link: 1, id: 0 };
+    let arrived = pair.now.micros;
+    pair.handle(side, Input::Request { from, forwarded: false, arrived, message });
+    pair.flow();
+    assert_eq!(pair.sides[side].lane.inflight(), 1, "of {}", node(side));
+}
+
+#[test]
+fn background_cannot_starve_foreground() {
+    let mut pair = Pair::new();
+    for number in 0..200 {
+        pair.put(0, &format!("k{number}"), vec![7; 20_000]);
+    }
+    pair.link(true);
+    wait_for_ever(&mut pair, 1);
+    let mut came = Vec::new();
+    for _ in 0..600 {
+        let before = pair.pages().len();
+        pair.pass(1);
+        came.push(pair.pages().len() - before);
+    }
+    let window = |ms: &[usize]| ms.iter().sum::<usize>();
+    let most = came.windows(PAUSE_MS as usize).map(window).max().expect("600 ms");
+    assert_eq!(most, 1, "pages in {PAUSE_MS} ms while a client waits");
+    // Nor the other way round: all has come, though somebody waited all the time.
+    assert_eq!(pair.sides[1].lane.inflight(), 1);
+    assert_eq!(pair.clock(0), pair.clock(1));
+    let bytes: usize = pair.pages().iter().flat_map(|page| &page.values).map(Bytes::len).sum();
+    assert_eq!(bytes, 200 * 20_000);
+}
