@@ -17,24 +17,45 @@ pub(crate) enum Workload {
     Mix,
 }
 
+impl Workload {
+    /// Percent of operations that are reads, if `mixed` of a mix are.
+    pub(crate) fn reads(self, mixed: u8) -> u8 {
+        match self {
+            Workload::Put => 0,
+            Workload::Get => 100,
+            Workload::Mix => mixed,
+        }
+    }
+}
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 #[command(before_help = "  galvani bench put -c 64 --value 1KiB -w 2\n  \
                          galvani bench get -c 64 -r 2 --count 200k\n  \
-                         galvani bench mix -c 16 --reads 90 --duration 30s -o json")]
+                         galvani bench mix -c 16 --reads 90 --duration 30s -o json\n  \
+                         galvani bench mix --rate 2k         2,000 requests a second, come what may\n  \
+                         galvani bench mix --overload        0.5 to 4 times what the cluster can do")]
 #[command(
     after_help = "Closed loop: a worker sends its next request when the last one is answered, \
-                        so tail latencies are optimistic. Keys bench/00000000.. are made if absent \
-                        and stay."
+                        so tail latencies are optimistic. --rate and --overload are open loops: requests \
+                        start on schedule, their latency counts from when they were due, and \
+                        none is tried again. Keys bench/00000000.. are made if absent and stay."
 )]
 pub(crate) struct Bench {
     /// What to do.
     #[arg(default_value = "mix")]
     pub(crate) workload: Workload,
-    /// Workers: requests under way at once.
-    #[arg(short, long, value_name = "N", default_value = "16",
-          value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) concurrency: u32,
+    /// Workers: requests under way at once. With --rate the most that may be; what comes beyond it
+    /// is not sent, and counted. [default: 16; with --rate or --overload as many as there are keys]
+    #[arg(short, long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) concurrency: Option<u32>,
+    /// Requests a second, on schedule whether or not earlier ones were answered, without retries.
+    #[arg(long, value_name = "R", value_parser = value::count, conflicts_with = "count")]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Find what the cluster can do, then offer 0.5, 1, 2 and 4 times as much.
+    #[arg(long, conflicts_with_all = ["count", "rate"])]
+    pub(crate) overload: bool,
     /// Keys; at least one for each worker.
     #[arg(long, value_name = "N", default_value = "10k", value_parser = value::count)]
     pub(crate) keys: NonZeroU64,

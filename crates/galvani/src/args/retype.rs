@@ -245,7 +245,9 @@ impl Bench {
     pub(crate) fn line(&self) -> Line {
         Line::new("bench")
             .place(word(self.workload))
-            .given("-c", other(self.concurrency, 16))
+            .given("-c", self.concurrency)
+            .given("--rate", self.rate)
+            .flag("--overload", self.overload)
             .given("--keys", other(self.keys.get(), 10_000))
             .given("--value", other(self.value, 1 << 10))
             .given("--count", self.count)

@@ -1,13 +1,16 @@
-//! `bench`: a closed loop of workers against a cluster, measured with HDR histograms.
+//! `bench`: a closed loop of workers, or an open loop, against a cluster.
 //!
 //! Phases: prepare (every key has a value and its context is known), warm up, measure. The CPU the
 //! node processes spent comes from their own status before and after. Closed loop: tail latencies
-//! are optimistic, and the report says so. Next to read: `bench/worker.rs`, `bench/summary.rs`.
+//! are optimistic, and the report says so. Next to read: `bench/worker.rs`, `bench/summary.rs`; for
+//! open loops `bench/curve.rs`.
 
+mod curve;
+mod open;
 mod summary;
 mod worker;
 
-use crate::args::bench::{Bench, Workload};
+use crate::args::bench::Bench;
 use crate::commands::{Done, options};
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
@@ -26,13 +29,19 @@ use worker::{Key, Plan, Tally, Worker};
 /// Runs the bench.
 pub(crate) async fn run(app: &App, args: Bench) -> Done {
     check(&args)?;
+    let open = args.overload || args.rate.is_some();
     let session = app.connect_with(app.timeout(), RETRIES).await?;
     let value = Bytes::from(pattern(args.value as usize));
     app.out.say(&format!("prepare  {}", count(args.keys.get(), "key")));
     let bucket = &args.bucket.bucket;
     let retype = options::retype(app, "bench", bucket, &Bytes::new(), args.line());
     let keys = prepare(&session, &args, &value, &retype).await?;
-    let mut workers = share_out(&session, &args, &value, keys);
+    if open {
+        let session = app.connect_with(app.timeout(), 0).await?;
+        return curve::run(app, &session, &args, &value, keys).await;
+    }
+    let concurrency = args.concurrency.unwrap_or(WORKERS);
+    let mut workers = share_out(&session, &args, &value, keys, concurrency);
     if !args.warmup.is_zero() {
         app.out.say(&format!("warm up  {}", humantime::format_duration(args.warmup)));
         let plan = Plan::until(Instant::now() + args.warmup);
@@ -48,7 +57,7 @@ pub(crate) async fn run(app: &App, args: Bench) -> Done {
     let tally = drive(&mut workers, &plan).await;
     let took = began.elapsed();
     let cpu = Cpu::between(&before, &cpu_of(&session).await);
-    let summary = Summary { args: &args, tally, took, cpu };
+    let summary = Summary { args: &args, concurrency, tally, took, cpu };
     match app.out.is_json() {
         true => app.out.json(summary.document())?,
         false => app.out.line(&summary.page())?,
@@ -65,8 +74,13 @@ fn check(args: &Bench) -> Result<(), Report> {
             args.value
         ));
     }
-    if args.keys.get() < u64::from(args.concurrency) {
-        let (keys, workers) = (args.keys, args.concurrency);
+    let open = args.overload || args.rate.is_some();
+    let workers = args.concurrency.unwrap_or(WORKERS);
+    if !open && workers > WORKERS_MAX {
+        return wrong(format!("-c {workers} is over {WORKERS_MAX}"));
+    }
+    if args.keys.get() < u64::from(workers) {
+        let keys = args.keys;
         return wrong(format!(
             "--keys {keys} is less than the {workers} workers: each has its own"
         ));
@@ -126,13 +140,15 @@ async fn one(
 }
 
 /// Workers with keys of their own: no two write the same key.
-fn share_out(session: &Session, args: &Bench, value: &Bytes, keys: Vec<Key>) -> Vec<Worker> {
-    let reads = match args.workload {
-        Workload::Put => 0,
-        Workload::Get => 100,
-        Workload::Mix => args.reads,
-    };
-    let mut shares: Vec<Vec<Key>> = (0..args.concurrency).map(|_| Vec::new()).collect();
+fn share_out(
+    session: &Session,
+    args: &Bench,
+    value: &Bytes,
+    keys: Vec<Key>,
+    workers: u32,
+) -> Vec<Worker> {
+    let reads = args.workload.reads(args.reads);
+    let mut shares: Vec<Vec<Key>> = (0..workers).map(|_| Vec::new()).collect();
     let workers = shares.len();
     for (index, key) in keys.into_iter().enumerate() {
         shares[index % workers].push(key);
@@ -180,6 +196,9 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 const DURATION: Duration = Duration::from_secs(10);
+/// Workers of a closed loop unless `-c` says otherwise, and at most.
+const WORKERS: u32 = 16;
+const WORKERS_MAX: u32 = 4_096;
 const PREPARE_AT_ONCE: usize = 64;
 /// Each key costs its name and a context, about 200 bytes.
 const KEYS_MAX: u64 = 10_000_000;

@@ -42,6 +42,8 @@ impl Cpu {
 #[derive(Debug)]
 pub(crate) struct Summary<'a> {
     pub(crate) args: &'a Bench,
+    /// Workers.
+    pub(crate) concurrency: u32,
     pub(crate) tally: Tally,
     pub(crate) took: Duration,
     pub(crate) cpu: Cpu,
@@ -50,10 +52,11 @@ pub(crate) struct Summary<'a> {
 impl Summary<'_> {
     /// For people.
     pub(crate) fn page(&self) -> String {
-        let Bench { concurrency, keys, value, .. } = self.args;
+        let Bench { keys, value, .. } = self.args;
+        let concurrency = self.concurrency;
         let mut lines = vec![format!(
             "{}  closed loop, {concurrency} workers  {} keys of {}  {:.1} s",
-            self.workload(),
+            workload(self.args),
             grouped(keys.get()),
             Size(*value),
             self.took.as_secs_f64()
@@ -88,10 +91,11 @@ impl Summary<'_> {
     /// For scripts.
     pub(crate) fn document(&self) -> Map<String, Value> {
         let mut map = json::object("galvani.bench/1");
-        let Bench { concurrency, keys, value, .. } = self.args;
-        map.insert("workload".to_owned(), self.workload().into());
+        let Bench { keys, value, .. } = self.args;
+        let concurrency = self.concurrency;
+        map.insert("workload".to_owned(), workload(self.args).into());
         map.insert("loop".to_owned(), "closed".into());
-        map.insert("concurrency".to_owned(), (*concurrency).into());
+        map.insert("concurrency".to_owned(), concurrency.into());
         map.insert("keys".to_owned(), keys.get().into());
         map.insert("value_bytes".to_owned(), (*value).into());
         let text = |quorum: Option<galvani_client::Quorum>| quorum.map(|quorum| quorum.to_string());
@@ -110,14 +114,6 @@ impl Summary<'_> {
         map.insert("cpu_nodes".to_owned(), self.cpu.nodes.into());
         map.insert("cpu_nodes_lacking".to_owned(), self.cpu.lacking.into());
         map
-    }
-
-    fn workload(&self) -> &'static str {
-        match self.args.workload {
-            Workload::Put => "put",
-            Workload::Get => "get",
-            Workload::Mix => "mix",
-        }
     }
 
     fn rate(&self) -> f64 {
@@ -146,7 +142,17 @@ impl Summary<'_> {
     }
 }
 
-fn latencies(histogram: &Histogram<u64>) -> Value {
+/// The workload as it was typed.
+pub(crate) fn workload(args: &Bench) -> &'static str {
+    match args.workload {
+        Workload::Put => "put",
+        Workload::Get => "get",
+        Workload::Mix => "mix",
+    }
+}
+
+/// Percentiles for scripts; null if there are none.
+pub(crate) fn latencies(histogram: &Histogram<u64>) -> Value {
     if histogram.is_empty() {
         return Value::Null;
     }
@@ -163,7 +169,8 @@ fn latencies(histogram: &Histogram<u64>) -> Value {
     })
 }
 
-fn ms(micros: u64) -> String {
+/// Milliseconds for people.
+pub(crate) fn ms(micros: u64) -> String {
     format!("{:.2}", micros as f64 / 1e3)
 }
 

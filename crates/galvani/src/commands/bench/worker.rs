@@ -78,7 +78,7 @@ impl Tally {
         self.errors.values().sum()
     }
 
-    fn fail(&mut self, op: &str, error: &Error) {
+    pub(crate) fn fail(&mut self, op: &str, error: &Error) {
         // Its kind without figures: the same failure is one line.
         let kind = error.kind().to_string();
         let kind: String = kind.split([':', ',']).next().unwrap_or_default().to_owned();
@@ -160,7 +160,7 @@ impl Worker {
     }
 }
 
-fn record(histogram: &mut Histogram<u64>, took: Duration) {
+pub(crate) fn record(histogram: &mut Histogram<u64>, took: Duration) {
     let micros = took.as_micros().clamp(1, LATENCY_MICROS_MAX) as u64;
     histogram.record(micros).expect("a histogram that resizes takes any value");
 }
