@@ -265,6 +265,13 @@ pub enum ErrorKind {
         /// When to come again.
         retry_after: Duration,
     },
+    /// This client's identity sends more than it may. Nothing was done; comes again after the time
+    /// named.
+    #[error("rate limited, retry after {}", Span(*.retry_after))]
+    RateLimited {
+        /// When to come again.
+        retry_after: Duration,
+    },
     /// No owner of the key is reachable from the nodes that were asked. May succeed later.
     #[error("no owner of the key is reachable")]
     NoOwnerReachable,
@@ -380,6 +387,7 @@ impl ErrorKind {
             | ErrorKind::Unreachable { .. }
             | ErrorKind::ConnectionLost { .. }
             | ErrorKind::Overloaded { .. }
+            | ErrorKind::RateLimited { .. }
             | ErrorKind::NoOwnerReachable
             | ErrorKind::NodeDown { .. }
             | ErrorKind::Stopping

@@ -31,7 +31,7 @@ const FINAL_BUT_STALE: Verdict = Verdict { stale: true, ..FINAL };
 /// Whether to try again after `failure`.
 pub(crate) fn verdict(failure: &Failure) -> Verdict {
     match failure {
-        Failure::Overloaded { retry_after_ms } => {
+        Failure::Overloaded { retry_after_ms } | Failure::RateLimited { retry_after_ms } => {
             let after = Duration::from_millis(u64::from(*retry_after_ms));
             Verdict { retry: Some(after), ..AGAIN }
         }
@@ -106,6 +106,10 @@ pub(crate) fn kind_of(
             let retry_after = Duration::from_millis(u64::from(retry_after_ms));
             ErrorKind::Overloaded { retry_after }
         }
+        &Failure::RateLimited { retry_after_ms } => {
+            let retry_after = Duration::from_millis(u64::from(retry_after_ms));
+            ErrorKind::RateLimited { retry_after }
+        }
         Failure::Coordinator(why) => ErrorKind::Coordinator { why: why.clone() },
         Failure::NoOwnerReachable => ErrorKind::NoOwnerReachable,
         Failure::DeadlinePassed => ErrorKind::Timeout { after, detail: detail() },
@@ -164,6 +168,7 @@ mod tests {
         let what = QuorumKind::R;
         for (failure, after_ms, stale) in [
             (Failure::Overloaded { retry_after_ms: 30 }, 30, false),
+            (Failure::RateLimited { retry_after_ms: 70 }, 70, false),
             (Failure::ReplicasDown { what, need: 2, up: 1, n: 3 }, 0, false),
             (Failure::QuorumNotMet { what, need: 2, got: 1, n: 3 }, 0, false),
             (Failure::NoOwnerReachable, 0, true),

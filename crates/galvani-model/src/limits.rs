@@ -77,6 +77,12 @@ pub struct Limits {
     /// Records that one lane's reads send a second to replicas they found lacking; what is beyond it
     /// is left to anti-entropy. Default 2000: each costs about as much as a put, so a tenth of a core.
     pub read_repairs_per_second: u32,
+    /// Requests a second that one client identity may send to one lane; more are refused as rate
+    /// limited. Default 0: no such limit.
+    pub client_requests_per_second: u32,
+    /// Requests that an identity which was silent may send at once, where there is such a limit.
+    /// Default 0: a second's worth.
+    pub client_requests_burst: u32,
 }
 
 impl Default for Limits {
@@ -90,6 +96,8 @@ impl Default for Limits {
             hint_bytes_per_owner: 256 << 20,
             hint_bytes: 1 << 30,
             read_repairs_per_second: 2_000,
+            client_requests_per_second: 0,
+            client_requests_burst: 0,
         }
     }
 }

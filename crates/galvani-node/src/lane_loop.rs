@@ -4,6 +4,7 @@
 //! stream; what a tick changed is one batch; an effect never leaves before its batch is as durable
 //! as promised (INV-2). No policy lives here. Next to read: `galvani-protocol/src/lane.rs`.
 
+use crate::client_rates::ClientRates;
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
 use crate::faults;
@@ -54,6 +55,7 @@ pub(crate) struct LaneLoop<E: Engine> {
     pub(crate) store: NodeStore<E>,
     pub(crate) endpoint: LaneEndpoint,
     pub(crate) links: Links,
+    pub(crate) rates: ClientRates,
     pub(crate) shared: Arc<Shared<E>>,
     pub(crate) clock: Clock,
     pub(crate) durability: DurabilityMode,
@@ -229,6 +231,12 @@ impl<E: Engine> LaneLoop<E> {
                 return;
             }
         }
+        if let Err(retry_after_ms) = self.rates.take(identity, &message, now.micros) {
+            let (failure, applied) = (Failure::RateLimited { retry_after_ms }, AppliedOutcome::No);
+            let failed = Failed { failure, applied, answers: Vec::new() };
+            let _ = self.send(link, class, id, false, &Message::Failed(failed));
+            return;
+        }
         match &message {
             Message::Status => {
                 self.publish_now(now);
@@ -372,6 +380,7 @@ impl<E: Engine> LaneLoop<E> {
     /// What the lane and its store have counted.
     fn counters(&self) -> Counters {
         let mut counters = self.lane.counters().clone();
+        counters.rate_limited = self.rates.refused();
         counters.quarantined = self.store.quarantined();
         counters.rows_mended = self.store.mended();
         counters.rows_damaged = self.store.damaged().len() as u64;

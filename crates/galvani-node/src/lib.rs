@@ -4,6 +4,7 @@
 //! owns the threads, moves frames between sockets and lanes, commits ticks, and starts and stops
 //! cleanly. Read `node.rs` (start and stop), then `lane_loop.rs` (the tick), then `links.rs`.
 
+mod client_rates;
 mod clock;
 pub mod cluster_file;
 pub mod config;

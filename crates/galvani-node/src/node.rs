@@ -5,6 +5,7 @@
 //! in that order: a mark is a promise about everything before it. A lane that fails takes the whole
 //! node down without the mark. Next to read: `lane_loop.rs`.
 
+use crate::client_rates::ClientRates;
 use crate::clock::Clock;
 use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::{DurabilityMode, NodeConfig};
@@ -254,6 +255,7 @@ impl Node {
             store,
             endpoint,
             links,
+            rates: ClientRates::new(&self.config.limits),
             shared: self.shared.clone(),
             clock: self.clock,
             durability: self.config.node.durability,

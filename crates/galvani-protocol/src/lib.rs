@@ -7,7 +7,7 @@
 
 pub mod admission;
 mod buckets;
-mod budget;
+pub mod budget;
 pub mod effect;
 mod expired;
 mod explain;

@@ -169,6 +169,7 @@ impl World {
             Failure::TooManySiblings { .. } => "failed.too_many_siblings",
             Failure::ClockAhead { .. } => "failed.clock_ahead",
             Failure::Overloaded { .. } => "failed.overloaded",
+            Failure::RateLimited { .. } => "failed.rate_limited",
             Failure::Coordinator(_) => "failed.coordinator",
             Failure::NoOwnerReachable => "failed.no_owner_reachable",
             Failure::DeadlinePassed => "failed.deadline_passed",

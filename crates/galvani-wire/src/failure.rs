@@ -218,4 +218,9 @@ pub enum Failure {
         /// What is wrong.
         what: String,
     },
+    /// This client's identity sends more requests than it may; nothing was done.
+    RateLimited {
+        /// When to come again, in milliseconds.
+        retry_after_ms: u32,
+    },
 }

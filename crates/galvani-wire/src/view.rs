@@ -43,6 +43,8 @@ pub struct Counters {
     pub refused: u64,
     /// Of those, client requests beyond what the lane took on.
     pub turned_away: u64,
+    /// Client requests above the rate of their identity: nothing was done for them.
+    pub rate_limited: u64,
     /// Requests whose time was up before their turn came: nothing was done for them.
     pub expired: u64,
     /// Records sent to replicas that a read found lacking.
@@ -103,6 +105,7 @@ impl Counters {
         self.quorum_failures += other.quorum_failures;
         self.refused += other.refused;
         self.turned_away += other.turned_away;
+        self.rate_limited += other.rate_limited;
         self.expired += other.expired;
         self.repairs_sent += other.repairs_sent;
         self.repairs_skipped += other.repairs_skipped;

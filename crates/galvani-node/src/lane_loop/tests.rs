@@ -4,6 +4,7 @@
 //! Whole nodes are in `tests/three_nodes.rs` and in `cluster-tests`.
 
 use super::{LaneLoop, TICK_BYTES_MAX, class_of, is_bucket_ask, unsendable, without_bucket};
+use crate::client_rates::ClientRates;
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
 use crate::faults::{self, NodeFaults};
@@ -17,16 +18,19 @@ use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, Partition, Reques
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, Member};
+use galvani_model::request::{Quorum, ReadOptions};
 use galvani_model::version::{ContextKey, Dot, DotSet, Kind, RecordHead, value_hash};
 use galvani_protocol::{Effect, Lane, LaneConfig, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{Engine, FailKind, MemoryEngine};
 use galvani_storage::{NodeStore, StoreConfig};
 use galvani_transport::pki::ClusterCa;
-use galvani_transport::{Class, Config, Event, LaneEndpoint, LinkId, PeerIdentity, TransportKeys};
+use galvani_transport::{
+    Class, Config, Event, LaneEndpoint, LinkId, PeerIdentity, Role, TransportKeys,
+};
 use galvani_wire::Message;
 use galvani_wire::codec::encode;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
-use galvani_wire::message::{AskSlice, CreateBucket, Failed, PutDone, Replicate, SetFaults};
+use galvani_wire::message::{AskSlice, CreateBucket, Failed, Get, PutDone, Replicate, SetFaults};
 use galvani_wire::view::LinkFaults;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +46,10 @@ struct Bench {
 
 /// The only lane of node 1, with node 2 linked to it. Call it inside a runtime.
 fn bench() -> Bench {
+    bench_with(Limits::default())
+}
+
+fn bench_with(limits: Limits) -> Bench {
     let members = (1..=3u16).map(|id| {
         let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
         Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address]).expect("a member")
@@ -60,7 +68,7 @@ fn bench() -> Bench {
     let shared = Arc::new(Shared::new(engine.clone(), topology, 1));
     let config = StoreConfig { lane: me.lane, lanes: 1, keep_origins: false };
     let store = NodeStore::open(engine.clone(), config).expect("empty").store;
-    let limits = Limits::default();
+    let rates = ClientRates::new(&limits);
     let config = LaneConfig { lane: me.lane, limits, always_fsync: false, boot: 7 };
     let ca = ClusterCa::create("abcd").expect("an authority");
     let identity = ca.issue_node(&format!("{:032x}", 1), &[]).expect("an identity");
@@ -75,6 +83,7 @@ fn bench() -> Bench {
         store,
         endpoint,
         links,
+        rates,
         shared,
         clock: Clock::start(),
         durability: DurabilityMode::Os,
@@ -96,6 +105,17 @@ impl Bench {
         encode(id, false, message, &mut bytes);
         let (class, arrived) = (Class::Replication, Instant::now());
         Event::Frame { link: self.link, class, arrived, payload: bytes.freeze() }
+    }
+
+    /// A link of a client of this name, as the lane sees it.
+    fn client(&mut self, name: &str) -> LinkId {
+        let peer = PeerIdentity::Client { name: name.into(), role: Role::ReadWrite };
+        let remote = self.lane.endpoint.local_addr();
+        let link = self.lane.endpoint.dial(remote, None, 0);
+        let up = Event::LinkUp { link, peer, remote, dialed: false, tag: 0 };
+        let now = self.lane.clock.now();
+        self.lane.on_events(&mut vec![up], now);
+        link
     }
 
     fn replicate(&self, counter: u64, bytes: usize) -> Event {
@@ -149,6 +169,36 @@ async fn a_bucket_that_was_not_written_down_is_not_known_and_comes_again() {
         bench.lane.end_tick(now);
         assert_eq!(bench.lane.shared.topology().buckets.contains_key(&name), known);
     }
+}
+
+#[tokio::test]
+async fn a_greedy_client_is_refused_and_a_modest_one_untouched() {
+    let limits =
+        Limits { client_requests_per_second: 1, client_requests_burst: 20, ..Limits::default() };
+    let mut bench = bench_with(limits);
+    // Two links of one certificate have one bucket.
+    let greedy = [bench.client("greedy"), bench.client("greedy")];
+    let modest = bench.client("modest");
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let options = ReadOptions { r: Some(Quorum::Exactly(1)), ..ReadOptions::default() };
+    let get = Message::Get(Get { key, options, timeout_ms: 2_000 });
+    let now = bench.lane.clock.now();
+    let send = |bench: &mut Bench, link: LinkId, count: u64| {
+        for id in 0..count {
+            let event = bench.frame(id, &get);
+            let Event::Frame { class, arrived, payload, .. } = event else { panic!("a frame") };
+            let event = Event::Frame { link, class, arrived, payload };
+            bench.lane.on_events(&mut vec![event], now);
+        }
+    };
+    send(&mut bench, greedy[0], 15);
+    send(&mut bench, greedy[1], 85);
+    assert_eq!(bench.lane.rates.refused(), 80);
+    send(&mut bench, modest, 10);
+    assert_eq!(bench.lane.rates.refused(), 80, "what another one does is not held against it");
+    bench.lane.end_tick(now);
+    let counters = bench.lane.lane.counters();
+    assert_eq!(counters.gets + counters.refused, 30, "the rest never came to the lane");
 }
 
 #[tokio::test]

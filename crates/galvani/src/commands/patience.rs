@@ -266,7 +266,9 @@ impl Signals {
 fn pause(error: &Error, tries: u32) -> Duration {
     let pause = PAUSE_FIRST.saturating_mul(1 << tries.min(8)).min(PAUSE_MAX);
     match error.kind() {
-        ErrorKind::Overloaded { retry_after } => pause.max(*retry_after),
+        ErrorKind::Overloaded { retry_after } | ErrorKind::RateLimited { retry_after } => {
+            pause.max(*retry_after)
+        }
         _ => pause,
     }
 }

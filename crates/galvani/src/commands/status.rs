@@ -359,6 +359,7 @@ fn counters_json(counters: &Counters) -> Value {
         "lww_discarded": counters.lww_discarded,
         "incarnations": counters.incarnations,
         "turned_away": counters.turned_away,
+        "rate_limited": counters.rate_limited,
         "expired": counters.expired,
         "quarantined": counters.quarantined,
         "shards_compared": counters.shards_compared,

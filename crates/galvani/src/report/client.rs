@@ -240,7 +240,7 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
                 false => vec![status()],
             })
         }
-        ErrorKind::Overloaded { .. } => {
+        ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
             report.next_line(retype.ways("try later", line.clone(), vec![about.status_or()]))
         }
         ErrorKind::UnknownBucket { bucket } => report.next_line(vec![
@@ -388,6 +388,7 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::TooManyCopies { .. }
         | ErrorKind::TooLarge { .. }
         | ErrorKind::Overloaded { .. }
+        | ErrorKind::RateLimited { .. }
         | ErrorKind::Key(_)
         | ErrorKind::BucketName(_)
         | ErrorKind::UnknownBucket { .. }
@@ -420,6 +421,7 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::Identity { .. } => "identity",
         ErrorKind::ConnectionLost { .. } => "connection_lost",
         ErrorKind::Overloaded { .. } => "overloaded",
+        ErrorKind::RateLimited { .. } => "rate_limited",
         ErrorKind::NoOwnerReachable => "no_owner_reachable",
         ErrorKind::Stopping => "stopping",
         ErrorKind::Coordinator { .. } => "coordinator",

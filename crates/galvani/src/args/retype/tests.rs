@@ -172,6 +172,7 @@ fn kinds() -> Vec<ErrorKind> {
         ErrorKind::Identity { what: detail() },
         ErrorKind::ConnectionLost { detail: detail() },
         ErrorKind::Overloaded { retry_after: after },
+        ErrorKind::RateLimited { retry_after: after },
         ErrorKind::NoOwnerReachable,
         ErrorKind::Stopping,
         ErrorKind::TooLarge { size: 5 << 20, limit: 1 << 20 },

@@ -44,7 +44,7 @@ pub(crate) struct Outcome {
     pub(crate) shed: u64,
     /// Answered well and within their time.
     pub(crate) good: u64,
-    /// Refused as overloaded.
+    /// Refused as overloaded or rate limited.
     pub(crate) refused: u64,
     /// Without an answer in time.
     pub(crate) timeouts: u64,
@@ -195,7 +195,9 @@ impl Outcome {
             }
             Err(error) => {
                 match error.kind() {
-                    ErrorKind::Overloaded { .. } => self.refused += 1,
+                    ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
+                        self.refused += 1;
+                    }
                     ErrorKind::Timeout { .. } => self.timeouts += 1,
                     _ => {}
                 }
