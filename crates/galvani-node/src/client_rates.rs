@@ -47,10 +47,10 @@ impl ClientRates {
         message: &Message,
         now_micros: u64,
     ) -> Result<(), u32> {
-        let counts = match message {
-            Message::Put(_) | Message::Get(_) | Message::List(_) | Message::Explain(_) => true,
-            _ => false,
-        };
+        let counts = matches!(
+            message,
+            Message::Put(_) | Message::Get(_) | Message::List(_) | Message::Explain(_)
+        );
         if self.per_second == 0 || who.is_node() || !counts {
             return Ok(());
         }

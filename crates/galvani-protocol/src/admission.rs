@@ -3,9 +3,10 @@
 //! What is under way beyond what a lane and its peers get done only waits, so that in the end all
 //! of it is late. The sign of that is a standing delay: when even the fastest answer of a peer in a
 //! whole interval, and in the next one too, came much later than that peer's best, then a queue
-//! stands somewhere on the way, in this lane's inbox, in the peer's or between them. The bound then falls to what would have made
-//! the target delay (Little's law: so many under way make that delay), and grows again slowly. A
-//! peer that is slow or away alone moves nothing: the others are fast. Decision 0007 has the figures.
+//! stands somewhere on the way, in this lane's inbox, in the peer's or between them. The bound then
+//! falls to what would have made the target delay (Little's law: so many under way make that
+//! delay), and grows again slowly. A peer that is slow or away alone moves nothing: the others are
+//! fast. Decision 0007 has the figures.
 //! Next to read: `lane.rs`, which asks; `membership/score.rs`, which times the answers.
 
 /// A standing delay that is put up with, in microseconds: far above a healthy round trip, with

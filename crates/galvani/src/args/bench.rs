@@ -1,4 +1,6 @@
 //! Arguments of `bench`.
+//!
+//! What they mean together is checked in `commands/bench.rs`. Next to read: that.
 
 use crate::args::data::{Copies, InBucket, ReadQuorum, WriteQuorum};
 use crate::args::value;
