@@ -31,6 +31,7 @@ pub fn record(origin: u128, counter: u64, number: u64, bytes: usize) -> Record {
         kind: Kind::Put,
         value_len: bytes as u32,
         value_hash: value_hash(Kind::Put, &value),
+        expires_ms: 0,
     };
     Record { head, value }
 }

@@ -155,6 +155,7 @@ fn a_client_that_sends_replica_messages_changes_nothing() {
         kind: Kind::Put,
         value_len: 1,
         value_hash: value_hash(Kind::Put, b"x"),
+        expires_ms: 0,
     };
     let replicate = message::Replicate {
         shard,

@@ -21,7 +21,7 @@ use galvani_wire::message::{self, CreateBucket, Explained, FAULT_LINKS_MAX, SetF
 use galvani_wire::view::LinkFaults;
 use galvani_wire::{Message, NodeStatus};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where a key lives and what each owner holds of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Explanation {
     /// The name of the owner that asked the others: this client's reads begin with its copy, and at
     /// r=1 it answers from that alone.
     pub coordinator: String,
+    /// That owner's clock: by it values have expired.
+    pub at: SystemTime,
     /// What each node that may stand in holds for the owners.
     pub holders: Vec<HolderState>,
 }
@@ -241,6 +243,7 @@ impl Explanation {
         };
         Explanation {
             coordinator: name(&explained.coordinator),
+            at: UNIX_EPOCH + Duration::from_millis(explained.now_ms),
             hash: explained.hash,
             shard: explained.shard,
             owners: owners.iter().map(name).collect(),

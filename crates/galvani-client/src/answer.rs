@@ -18,8 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// One of the concurrent values of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sibling {
-    /// The value; `None` is a tombstone, the trace of a delete.
+    /// The value; `None` is a tombstone, the trace of a delete, or a value that has expired.
     pub value: Option<Bytes>,
+    /// When the value expires, if it does.
+    pub expires_at: Option<SystemTime>,
     /// When it was written, by the writer's clock. For people: order comes from contexts.
     pub written_at: SystemTime,
     /// The name of the node that took the write in first.
@@ -38,6 +40,10 @@ pub struct Read {
     /// What each replica answered up to the quorum.
     pub answers: Vec<ReplicaAnswer>,
     pub(crate) subject: String,
+}
+
+fn expiry(expires_ms: u64) -> Option<SystemTime> {
+    (expires_ms > 0).then(|| UNIX_EPOCH + Duration::from_millis(expires_ms))
 }
 
 impl Read {
@@ -66,6 +72,7 @@ impl Read {
                 Kind::Put => Some(unpinned(one.value)),
                 Kind::Delete => None,
             },
+            expires_at: expiry(one.expires_ms),
             written_at: UNIX_EPOCH + Duration::from_millis(one.hlc.unix_ms()),
             node: directory.name_of(one.author),
             dot: one.dot,
@@ -223,6 +230,7 @@ mod tests {
     fn read(values: &[Option<&'static str>]) -> Read {
         let sibling = |value: &Option<&'static str>| Sibling {
             value: value.map(Bytes::from),
+            expires_at: None,
             written_at: UNIX_EPOCH,
             node: "n1".to_owned(),
             dot: Dot::new(Origin(1), 1),

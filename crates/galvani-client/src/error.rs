@@ -349,6 +349,12 @@ pub enum ErrorKind {
         /// By how much.
         ahead: Duration,
     },
+    /// A value cannot live so long, or so shortly. Nothing was written.
+    #[error("a ttl of {} is not between 1s and ten years", Span(*.ttl))]
+    TtlImpossible {
+        /// What was asked.
+        ttl: Duration,
+    },
     /// The role of this client's certificate does not allow it.
     #[error("the role of this certificate does not allow it")]
     NotPermitted,
@@ -409,6 +415,7 @@ impl ErrorKind {
             | ErrorKind::ContextMalformed
             | ErrorKind::TooManySiblings { .. }
             | ErrorKind::ClockAhead { .. }
+            | ErrorKind::TtlImpossible { .. }
             | ErrorKind::NotPermitted
             | ErrorKind::FaultsNotAllowed
             | ErrorKind::Protocol { .. }

@@ -61,6 +61,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         | Failure::ContextTooLong
         | Failure::TooManySiblings { .. }
         | Failure::ClockAhead { .. }
+        | Failure::TtlImpossible { .. }
         | Failure::NotPermitted
         | Failure::FaultsNotAllowed
         | Failure::Malformed { .. } => FINAL,
@@ -101,6 +102,9 @@ pub(crate) fn kind_of(
         &Failure::TooManySiblings { count, limit } => ErrorKind::TooManySiblings { count, limit },
         &Failure::ClockAhead { ahead_ms } => {
             ErrorKind::ClockAhead { ahead: Duration::from_millis(ahead_ms) }
+        }
+        &Failure::TtlImpossible { ttl_ms } => {
+            ErrorKind::TtlImpossible { ttl: Duration::from_millis(ttl_ms) }
         }
         &Failure::Overloaded { retry_after_ms } => {
             let retry_after = Duration::from_millis(u64::from(retry_after_ms));

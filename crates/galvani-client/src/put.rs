@@ -154,6 +154,13 @@ impl<State> Put<State> {
         self
     }
 
+    /// How long the value lives, 1 s to ten years from now by this machine's clock. From then on it
+    /// reads as deleted, on every replica. [`Duration::ZERO`]: for ever. Default: the bucket's.
+    pub fn ttl(mut self, ttl: Duration) -> Put<State> {
+        self.options.ttl_ms = Some(ttl_ms(ttl));
+        self
+    }
+
     /// The time the whole call has, 1 ms to 60 s. Default: the client's.
     pub fn timeout(mut self, whole_call: Duration) -> Put<State> {
         self.timeout = Some(whole_call);
@@ -191,6 +198,11 @@ impl<State: MaySend> IntoFuture for Put<State> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.send())
     }
+}
+
+/// A time to live in milliseconds. Anything but zero stays something else: zero is for ever.
+pub(crate) fn ttl_ms(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// What is written: the same in every attempt.

@@ -9,7 +9,7 @@ use crate::bucket::subject;
 use crate::client::Client;
 use crate::error::{Applied, Error, ErrorKind, Result, worse};
 use crate::get::read;
-use crate::put::{Content, write};
+use crate::put::{Content, ttl_ms, write};
 use crate::retry::pause;
 use bytes::Bytes;
 use galvani_model::key::Key;
@@ -87,6 +87,12 @@ impl<'a, F> Update<'a, F> {
     /// Acks each write needs. Default: the client's, else the bucket's.
     pub fn w(mut self, w: impl Into<Quorum>) -> Self {
         self.choices.write.w = Some(w.into());
+        self
+    }
+
+    /// How long what it writes lives: see [`crate::Put::ttl`].
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.choices.write.ttl_ms = Some(ttl_ms(ttl));
         self
     }
 

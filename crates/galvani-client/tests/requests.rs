@@ -53,6 +53,7 @@ async fn choices_travel_and_answers_come_back_by_name() {
         pw: Some(1.into()),
         dw: Some(Quorum::One),
         strict: false,
+        ttl_ms: None,
     };
     assert_eq!(put.options, options);
 }
@@ -261,6 +262,7 @@ async fn status_is_partial_rather_than_late() {
             inflight: 0,
             shards_behind: 0,
             tombstones: 0,
+            expiring: 0,
             collection_waits: Default::default(),
             hints: Default::default(),
             peers_up: Vec::new(),
@@ -320,6 +322,7 @@ async fn an_explanation_speaks_in_names() {
             replicas: vec![],
             coordinator: node_id(1),
             holders: vec![HolderView { node: node_id(2), hints: Ok(hints) }],
+            now_ms: 5,
         }))
     })
     .await;

@@ -4,7 +4,7 @@
 //! operation of its own. Bucket `default` always exists.
 
 use crate::limits::{BUCKET_NAME_BYTES_MAX, N_MAX, VALUE_BYTES_DEFAULT, VALUE_BYTES_MAX};
-use crate::request::Quorum;
+use crate::request::{Quorum, TtlError, check_ttl};
 use core::fmt;
 use core::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -82,7 +82,7 @@ pub enum ConflictPolicy {
     Lww,
 }
 
-/// What a bucket promises. `n` and `policy` never change after creation.
+/// What a bucket promises. `n`, `policy` and `ttl_ms` never change after creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketProps {
     /// Copies of each key, 1..=[`N_MAX`].
@@ -95,6 +95,10 @@ pub struct BucketProps {
     pub policy: ConflictPolicy,
     /// Largest value in bytes, 1..=[`VALUE_BYTES_MAX`].
     pub value_bytes_max: u32,
+    /// How long a value lives unless its write says otherwise, in milliseconds; 0: for ever. Every
+    /// coordinator derives the same expiry from it, because it never changes.
+    #[serde(default)]
+    pub ttl_ms: u64,
 }
 
 /// Why properties cannot be a bucket's.
@@ -122,6 +126,9 @@ pub enum BucketPropsError {
         /// What was asked.
         bytes: u32,
     },
+    /// The time to live is neither 0 nor within its bounds.
+    #[error(transparent)]
+    Ttl(#[from] TtlError),
 }
 
 impl BucketProps {
@@ -133,6 +140,7 @@ impl BucketProps {
             w: Quorum::Majority,
             policy: ConflictPolicy::Siblings,
             value_bytes_max: VALUE_BYTES_DEFAULT as u32,
+            ttl_ms: 0,
         }
     }
 
@@ -149,6 +157,7 @@ impl BucketProps {
         if self.value_bytes_max == 0 || self.value_bytes_max as usize > VALUE_BYTES_MAX {
             return Err(BucketPropsError::ValueLimit { bytes: self.value_bytes_max });
         }
+        check_ttl(self.ttl_ms)?;
         Ok(())
     }
 }

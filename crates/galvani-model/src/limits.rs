@@ -43,6 +43,13 @@ pub const REQUEST_ID_RETENTION_MS: u64 = 24 * 3600 * 1000;
 /// largest value brings from [`N_MAX`] replicas that all differ (7 * 16 MiB), or 64 KiB for each of
 /// 4,096 reads; a node of four lanes stays below 1 GiB.
 pub const HELD_BYTES_DEFAULT: usize = 256 << 20;
+/// Shortest time to live of a write, in milliseconds: below it the clocks of a cluster say little.
+pub const TTL_MS_MIN: u64 = 1_000;
+/// Longest time to live of a write, in milliseconds (ten years): a slip of units is refused.
+pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// How far a client's clock may run ahead of a coordinator's before its writes are refused, in
+/// milliseconds: far above any kept clock, far below what would freeze an `lww` bucket for a day.
+pub const CLOCK_AHEAD_MS_MAX: u64 = 10 * 60 * 1000;
 /// Keys in one page of a listing.
 pub const LIST_PAGE_MAX: usize = 1000;
 
@@ -83,6 +90,10 @@ pub struct Limits {
     /// Requests that an identity which was silent may send at once, where there is such a limit.
     /// Default 0: a second's worth.
     pub client_requests_burst: u32,
+    /// How long after its expiry a value may be collected, in milliseconds. Default: twice
+    /// [`CLOCK_AHEAD_MS_MAX`], so that the clocks of all owners have passed the expiry, whichever is
+    /// slow. Reads show nothing of it from its expiry on, whatever this says.
+    pub expiry_margin_ms: u32,
 }
 
 impl Default for Limits {
@@ -98,6 +109,7 @@ impl Default for Limits {
             read_repairs_per_second: 2_000,
             client_requests_per_second: 0,
             client_requests_burst: 0,
+            expiry_margin_ms: 2 * CLOCK_AHEAD_MS_MAX as u32,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What a request may ask for: quorum words and numbers, strictness, deadline.
 //!
 //! `one`, `majority` (also `quorum`) and `all` work beside numbers, everywhere. A number of zero or
-//! above n is refused before anything is written; see [`Quorum::resolve`].
+//! above n is refused before anything is written; see [`Quorum::resolve`]. So is a time to live out
+//! of bounds; see [`check_ttl`].
 
+use crate::limits::{TTL_MS_MAX, TTL_MS_MIN};
 use core::fmt;
 use core::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -138,6 +140,25 @@ pub struct WriteOptions {
     pub dw: Option<Quorum>,
     /// Owners only, no stand-ins.
     pub strict: bool,
+    /// How long the value lives from the client's time on, in milliseconds; 0: for ever.
+    pub ttl_ms: Option<u64>,
+}
+
+/// A time to live that no write may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a ttl of {ttl_ms} ms is not between {TTL_MS_MIN} and {TTL_MS_MAX} ms (ten years)")]
+pub struct TtlError {
+    /// What was asked.
+    pub ttl_ms: u64,
+}
+
+/// Whether a write may live so long, in milliseconds; 0 is for ever.
+pub fn check_ttl(ttl_ms: u64) -> Result<(), TtlError> {
+    if ttl_ms == 0 || (TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms) {
+        Ok(())
+    } else {
+        Err(TtlError { ttl_ms })
+    }
 }
 
 #[cfg(test)]

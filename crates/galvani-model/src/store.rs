@@ -58,11 +58,14 @@ pub struct ReplicaState {
     pub own: Option<OwnOrigin>,
     /// Records taken in so far, in order of arrival: the next arrival's number.
     pub arrivals: u64,
-    /// The xor digest of every live value.
+    /// The xor digest of every live value without an end.
     pub digest: Digest,
     /// Dots of live tombstones that wait for collection: rows of their index.
     #[serde(default)]
     pub tombstones: u64,
+    /// Dots of live values that expire: rows of their index.
+    #[serde(default)]
+    pub expiring: u64,
 }
 
 /// What a replica remembers of a logical write, so that it knows a retry.
@@ -89,8 +92,8 @@ pub struct Change {
     pub own: Option<OwnOrigin>,
     /// The shard's digest after it.
     pub digest: Digest,
-    /// The bucket's policy: where siblings are kept, tombstones of the object are indexed for
-    /// collection; an `lww` bucket keeps its tombstones.
+    /// The bucket's policy: where siblings are kept, tombstones and expiring values of the object are
+    /// indexed for collection; an `lww` bucket keeps both.
     pub policy: ConflictPolicy,
 }
 
@@ -183,6 +186,17 @@ pub struct Slice {
     pub damaged: usize,
 }
 
+/// A value that expires, as its index names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// When, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// A dot of it.
+    pub dot: Dot,
+    /// Its key.
+    pub key: Key,
+}
+
 /// Rows of one lane's shards. Only `galvani-protocol/src/replica.rs` calls [`Store::stage`]
 /// and [`Store::rewrite`].
 pub trait Store {
@@ -211,7 +225,18 @@ pub trait Store {
         limit: usize,
     ) -> Result<Vec<(Dot, Key)>, StoreError>;
 
-    /// Stages a key's object without tombstones that were collected; the digest knows none.
+    /// Up to `limit` dots of committed values that expire at or before `until_ms`, in the order of
+    /// their expiry, after `after` (exclusive). One may have been replaced or collected by this tick.
+    fn expiring(
+        &mut self,
+        shard: Shard,
+        after: Option<(u64, Dot)>,
+        until_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<Expiring>, StoreError>;
+
+    /// Stages a key's object without tombstones and expired values that were collected; the digest
+    /// knows none of them.
     fn stage_collected(
         &mut self,
         shard: Shard,

@@ -222,6 +222,7 @@ fn writes(picks: &[(usize, u64, bool)]) -> Vec<RecordHead> {
             kind: Kind::Put,
             value_len: 0,
             value_hash: value_hash(Kind::Put, &[]),
+            expires_ms: if rid % 3 == 0 { 5 } else { 0 },
         });
     }
     heads

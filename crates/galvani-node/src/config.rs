@@ -210,6 +210,13 @@ impl NodeConfig {
                 1_000_000,
                 "0..=1000000",
             ),
+            (
+                "limits.expiry_margin_ms",
+                u64::from(self.limits.expiry_margin_ms),
+                0,
+                86_400_000,
+                "0..=86400000",
+            ),
             ("storage.cache_mib", self.storage.cache_mib, 1, 1 << 20, "1..=1048576"),
             ("storage.memtable_mib", self.storage.memtable_mib, 8, 1 << 16, "8..=65536"),
             ("storage.reserve_mib", self.storage.reserve_mib, 0, 1 << 30, "0..=1073741824"),

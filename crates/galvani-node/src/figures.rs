@@ -25,6 +25,8 @@ pub(crate) struct LaneFigures {
     pub(crate) bytes_out: u64,
     pub(crate) shards_behind: u32,
     pub(crate) tombstones: u64,
+    /// Values that expire and are not collected yet.
+    pub(crate) expiring: u64,
     pub(crate) collection_waits: BTreeMap<NodeId, u64>,
     pub(crate) hints: BTreeMap<NodeId, HintFigures>,
     pub(crate) peers_up: Vec<NodeId>,
@@ -77,6 +79,7 @@ pub(crate) fn status<E: Engine>(
         inflight: lanes.iter().map(|lane| lane.inflight).sum(),
         hints,
         tombstones: lanes.iter().map(|lane| lane.tombstones).sum(),
+        expiring: lanes.iter().map(|lane| lane.expiring).sum(),
         collection_waits,
         shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
         peers_suspect: any(|lane| &lane.peers_suspect),

@@ -413,6 +413,7 @@ impl<E: Engine> LaneLoop<E> {
             bytes_out: network.bytes_out,
             shards_behind,
             tombstones: self.store.tombstones_waiting(),
+            expiring: self.store.expiring_waiting(),
             collection_waits: self.lane.collection_waits(),
             hints,
             peers_up,

@@ -178,7 +178,9 @@ impl ExplainOp {
         let preference = ctx.topology.layout.preference(self.shard.partition).collect();
         let (hash, shard) = (key_hash(&self.key), self.shard);
         let coordinator = ctx.topology.node;
-        let explained = Explained { hash, shard, preference, replicas, coordinator, holders };
+        let now_ms = ctx.now.unix_ms;
+        let explained =
+            Explained { hash, shard, preference, replicas, coordinator, holders, now_ms };
         ctx.answer(self.reply_to, self.op, Message::Explained(explained));
     }
 }

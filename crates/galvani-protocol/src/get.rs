@@ -19,7 +19,7 @@ use galvani_model::ids::{NodeId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, Object, ReadJoin, Record, Version};
+use galvani_model::version::{Context, Dot, Kind, Object, ReadJoin, Record, Version};
 use galvani_wire::Message;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Fetch, Get, GetDone, Held, Replicated, Sibling};
@@ -229,9 +229,7 @@ impl GetOp {
         for record in held.records() {
             let named = record.head.dot.counter > 0 && record.head.key == self.key;
             let agrees = held.versions.iter().all(|version| {
-                !version.dots.contains(&record.head.dot)
-                    || (version.value_hash, version.value_len, version.kind)
-                        == (record.head.value_hash, record.head.value_len, record.head.kind)
+                !version.dots.contains(&record.head.dot) || version.agrees_with(&record.head)
             });
             if !named || !agrees || !record.is_intact() {
                 return malformed;
@@ -363,7 +361,9 @@ impl GetOp {
     fn settle(&mut self, ctx: &mut Ctx<'_>) -> (Object, GetDone) {
         let object = self.known(ctx, true);
         let context = Context { seen: self.join.seen().clone(), hlc: self.join.hlc() };
-        let siblings = object.versions().iter().map(|version| self.sibling(version)).collect();
+        let now_ms = ctx.now.unix_ms;
+        let versions = object.versions().iter();
+        let siblings = versions.map(|version| self.sibling(version, now_ms)).collect();
         let done = GetDone {
             siblings,
             context: context.seal(&self.key, &ctx.topology.context_key).into(),
@@ -408,17 +408,24 @@ impl GetOp {
         Ok(Some(local.object))
     }
 
-    fn sibling(&self, version: &Version) -> Sibling {
+    /// A version as this coordinator's clock has it: one that has expired is told as a tombstone.
+    fn sibling(&self, version: &Version, now_ms: u64) -> Sibling {
+        let (dot, hlc, author) = (version.dots[0], version.hlc, version.author);
+        if !version.is_value_at(now_ms) {
+            let (kind, value) = (Kind::Delete, Bytes::new());
+            return Sibling { dot, kind, hlc, author, value_len: 0, expires_ms: 0, value };
+        }
         let record = version.dots.iter().find_map(|dot| self.records.get(dot));
         // take_in and read_own refuse answers whose records are missing.
         let value = record.map_or(Bytes::new(), |record| record.value.clone());
         debug_assert_eq!(value.len(), version.value_len as usize, "value and version agree");
         Sibling {
-            dot: version.dots[0],
+            dot,
             kind: version.kind,
-            hlc: version.hlc,
-            author: version.author,
+            hlc,
+            author,
             value_len: value.len() as u32,
+            expires_ms: version.expires_ms,
             value,
         }
     }

@@ -96,8 +96,8 @@ impl Lane {
         let sync = AntiEntropy::new(&config.limits, config.boot as u64);
         let handoff = Handoff::new((config.boot >> 64) as u64);
         let read_repairs = Budget::new(config.limits.read_repairs_per_second);
-        let reaper = Reaper::new(config.limits.anti_entropy_ms);
         let admission = Admission::new(config.limits.inflight);
+        let reaper = Reaper::new(config.limits.anti_entropy_ms, config.limits.expiry_margin_ms);
         Lane {
             swim: lives_with(&config, &topology),
             config,

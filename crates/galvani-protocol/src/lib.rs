@@ -10,6 +10,7 @@ mod buckets;
 pub mod budget;
 pub mod effect;
 mod expired;
+mod expiries;
 mod explain;
 mod forward;
 mod get;

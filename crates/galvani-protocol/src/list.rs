@@ -14,7 +14,7 @@ use galvani_model::ids::{Origin, Shard};
 use galvani_model::limits::LIST_PAGE_MAX;
 use galvani_model::quorum::{QuorumTracker, Verdict};
 use galvani_model::store::{Listed, StoreError};
-use galvani_model::version::{DotSet, Kind, Object, ReadJoin, Version};
+use galvani_model::version::{DotSet, Object, ReadJoin, Version};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{FetchPage, HeldPage, List, Page};
@@ -169,7 +169,8 @@ impl ListOp {
     fn answer_met(&mut self, ctx: &mut Ctx<'_>) {
         let told = |key: &Bytes| self.told_up_to.as_ref().is_none_or(|bound| key <= bound);
         let keys = self.joins.iter().filter(|(key, _)| told(key));
-        let counted = keys.map(|(key, join)| (key.clone(), values(join, self.policy)));
+        let now_ms = ctx.now.unix_ms;
+        let counted = keys.map(|(key, join)| (key.clone(), values(join, self.policy, now_ms)));
         let keys = counted.filter(|(_, values)| *values > 0).collect();
         let page = Page { keys, next_after: self.told_up_to.clone() };
         ctx.answer(self.reply_to, self.op, Message::Listed(page));
@@ -182,9 +183,8 @@ impl ListOp {
     }
 }
 
-fn values(join: &ReadJoin, policy: ConflictPolicy) -> u32 {
-    let object = join.object(policy);
-    object.versions().iter().filter(|version| version.kind == Kind::Put).count() as u32
+fn values(join: &ReadJoin, policy: ConflictPolicy, now_ms: u64) -> u32 {
+    join.object(policy).values_at(now_ms) as u32
 }
 
 /// This replica's page: as many keys as were asked for, or as fit in a frame's header.

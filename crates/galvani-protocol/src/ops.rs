@@ -144,7 +144,9 @@ impl Ctx<'_> {
         policy: ConflictPolicy,
         minted: Option<OwnOrigin>,
     ) -> Result<Taken, StoreError> {
-        let deletes = record.head.kind == Kind::Delete;
+        let head = &record.head;
+        let (deletes, expires) = (head.kind == Kind::Delete, head.expires());
+        let expires_ms = head.expires_ms;
         // Seldom: a shard is read through once a week.
         let noted = match self.sync.verify.is_reading(shard) {
             true => Some((record.head.key.clone(), self.store.replica(shard)?.digest)),
@@ -160,6 +162,9 @@ impl Ctx<'_> {
                 self.sync.note_change(shard, self.now);
                 if deletes {
                     self.reaper.note(shard, self.now);
+                }
+                if expires && policy == ConflictPolicy::Siblings {
+                    self.reaper.note_expiry(shard, expires_ms, self.now);
                 }
             }
             Taken::Duplicate => {}

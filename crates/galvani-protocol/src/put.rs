@@ -21,7 +21,7 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, DotSet, Kind, Record, RecordHead, value_hash};
+use galvani_model::version::{Context, Dot, DotSet, Record, RecordHead, value_hash};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Hint, Put, PutDone, Replicate, Replicated};
@@ -95,10 +95,10 @@ impl PutOp {
         refuse::reachable(ctx, counted, shard, (QuorumKind::W, need.w), stand_ins.left())?;
         refuse::reachable(ctx, counted, shard, (QuorumKind::Pw, need.pw), 0)?;
         refuse::reachable(ctx, counted, shard, (QuorumKind::Dw, need.dw), stand_ins.left())?;
-        let policy = props.policy;
+        let (policy, expires_ms) = (props.policy, refuse::expiry(&put, props)?);
         let timeout_ms = put.timeout_ms;
-        let (record, siblings) =
-            store_here(ctx, put, shard, context, policy).map_err(|refusal| match refusal {
+        let (record, siblings) = store_here(ctx, put, shard, context, (policy, expires_ms))
+            .map_err(|refusal| match refusal {
                 Refusal::Failure(failure) => failure,
                 Refusal::Store(error) => Failure::Coordinator(replica::as_replica_error(&error)),
             })?;
@@ -385,7 +385,7 @@ fn store_here(
     put: Put,
     shard: Shard,
     context: Context,
-    policy: ConflictPolicy,
+    (policy, expires_ms): (ConflictPolicy, u64),
 ) -> Result<(Record, u32), Refusal> {
     if replica::notice_amnesia(ctx.store, shard, &[], &context.seen)? {
         ctx.counters.incarnations += 1;
@@ -400,6 +400,7 @@ fn store_here(
         kind: put.kind,
         value_len: put.value.len() as u32,
         value_hash: value_hash(put.kind, &put.value),
+        expires_ms,
         key: put.key,
     };
     if let Some(earlier) = ctx.store.request(shard, head.write_id())? {
@@ -449,6 +450,5 @@ fn beside(ctx: &mut Ctx<'_>, shard: Shard, head: &RecordHead) -> Result<usize, S
 
 fn values_now(ctx: &mut Ctx<'_>, shard: Shard, record: &Record) -> Result<u32, StoreError> {
     let object = ctx.store.object(shard, &record.head.key)?;
-    let values = object.versions().iter().filter(|version| version.kind == Kind::Put);
-    Ok(values.count() as u32)
+    Ok(object.values_at(ctx.now.unix_ms) as u32)
 }

@@ -1,4 +1,4 @@
-//! Collection of tombstones, by proof and never by time.
+//! Collection of tombstones and of expired values, by proof and never by time alone.
 //!
 //! A tombstone goes from this replica when every owner of its shard has taken in its dots and all
 //! that it replaced: then a late copy of anything it replaced is a duplicate at every owner, and
@@ -8,7 +8,11 @@
 //! kept from one round to the next, so an owner that lost its disk is never believed to hold what it
 //! held before. Each replica collects for itself; the state digest covers values only, so replicas
 //! that collect at different times agree. Tombstones of `lww` buckets stay: a later write may
-//! still be outranked by one without being replaced by it.
+//! still be outranked by one without being replaced by it. So do expired values there.
+//!
+//! A value that expires reads as a tombstone from its expiry on, and once it has been expired for a
+//! margin it goes as one does, by the same proof. The margin is for clocks that are wrong: a replica
+//! whose clock ran ahead must not have given away what is still a value.
 //!
 //! "Presence wins" cannot revive what is collected: it acts where clocks are equal and values
 //! differ, and of a value that a collected tombstone replaced every owner has taken in the
@@ -17,6 +21,7 @@
 //! Next to read: `replica.rs`, `collect`. Source: algorithms 2.4, 2.7.
 
 use crate::effect::{Now, PeerLane};
+use crate::expiries::Expiries;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
 use crate::serve;
@@ -51,6 +56,8 @@ pub(crate) struct Reaper {
     /// How long after a delete, and after a fruitless round, in microseconds; 0: never.
     interval: u64,
     shards: BTreeMap<Shard, Waiting>,
+    /// When there is more to collect because time has passed.
+    expiries: Expiries,
     /// Since when peers cannot be reached, in milliseconds since 1970.
     away: BTreeMap<NodeId, u64>,
     /// When all shards of the lane are looked at for tombstones; `None`: they were.
@@ -58,15 +65,17 @@ pub(crate) struct Reaper {
     due_at: Option<u64>,
 }
 
-/// A shard that has tombstones.
+/// A shard that has tombstones or expired values.
 #[derive(Clone, Debug)]
 struct Waiting {
     /// When it is tried; `None` while an owner is away, and there is nothing new.
     due: Option<u64>,
     /// Whether a round is under way.
     asking: bool,
-    /// Where the next slice starts.
+    /// Where the next slice of tombstones starts.
     after: Option<Dot>,
+    /// Where the next slice of expired values starts.
+    after_expired: Option<(u64, Dot)>,
     /// Whether this pass over its tombstones has collected any.
     fruitful: bool,
     /// Passes in a row that collected none.
@@ -75,7 +84,14 @@ struct Waiting {
 
 impl Waiting {
     fn new(due: u64) -> Waiting {
-        Waiting { due: Some(due), asking: false, after: None, fruitful: false, fruitless: 0 }
+        Waiting {
+            due: Some(due),
+            asking: false,
+            after: None,
+            after_expired: None,
+            fruitful: false,
+            fruitless: 0,
+        }
     }
 
     /// There is reason to try no later than `due`.
@@ -93,13 +109,14 @@ pub(crate) struct Round {
 }
 
 impl Reaper {
-    /// Tries `interval_ms` after a delete; never if that is 0.
-    pub(crate) fn new(interval_ms: u32) -> Reaper {
+    /// Tries `interval_ms` after a delete, and `margin_ms` after an expiry; never if the first is 0.
+    pub(crate) fn new(interval_ms: u32, margin_ms: u32) -> Reaper {
         let interval = u64::from(interval_ms) * 1000;
         let survey_at = (interval > 0).then_some(0);
         Reaper {
             interval,
             shards: BTreeMap::new(),
+            expiries: Expiries::new(margin_ms),
             away: BTreeMap::new(),
             survey_at,
             due_at: survey_at,
@@ -114,6 +131,14 @@ impl Reaper {
         let soon = now.micros + self.interval;
         self.shards.entry(shard).or_insert(Waiting::new(soon)).hurry(soon);
         self.reschedule();
+    }
+
+    /// A value that expires was taken in, or one that expires is the next of its shard.
+    pub(crate) fn note_expiry(&mut self, shard: Shard, expires_ms: u64, now: Now) {
+        if self.interval > 0 {
+            self.expiries.note(shard, expires_ms, now);
+            self.reschedule();
+        }
     }
 
     /// This replica or another owner has taken something in of a shard: what could not be collected
@@ -199,7 +224,7 @@ impl Reaper {
     fn reschedule(&mut self) {
         let idle = self.shards.values().filter(|waiting| !waiting.asking);
         let due = idle.filter_map(|waiting| waiting.due);
-        self.due_at = due.chain(self.survey_at).min();
+        self.due_at = due.chain(self.survey_at).chain(self.expiries.look_at()).min();
     }
 }
 
@@ -211,6 +236,11 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Round> {
     }
     if ctx.reaper.survey_at.is_some_and(|at| at <= now) {
         survey(ctx);
+    }
+    for shard in ctx.reaper.expiries.take_due(ctx.now) {
+        // Together with what expires a little later.
+        let soon = now + ctx.reaper.interval;
+        ctx.reaper.shards.entry(shard).or_insert(Waiting::new(soon)).hurry(soon);
     }
     let due: Vec<Shard> = ctx
         .reaper
@@ -237,7 +267,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Round> {
     rounds.into_iter().map(|(peers, shards)| Round { shards, peers }).collect()
 }
 
-/// Looks for shards of this lane that hold tombstones.
+/// Looks for shards of this lane that hold tombstones or values that expire.
 fn survey(ctx: &mut Ctx<'_>) {
     ctx.reaper.survey_at = None;
     let (topology, me) = (ctx.topology, ctx.topology.node);
@@ -251,9 +281,22 @@ fn survey(ctx: &mut Ctx<'_>) {
                 let now = ctx.now.micros;
                 ctx.reaper.shards.entry(shard).or_insert(Waiting::new(now)).hurry(now);
             }
+            if mine && let Some(first_ms) = first_expiry(ctx, shard) {
+                ctx.reaper.expiries.note(shard, first_ms, ctx.now);
+            }
         }
     }
     ctx.reaper.reschedule();
+}
+
+/// When the first of a shard's values expires, if one does. A state or an index that cannot be read
+/// is met again by whoever writes there.
+fn first_expiry(ctx: &mut Ctx<'_>, shard: Shard) -> Option<u64> {
+    if ctx.store.replica(shard).is_ok_and(|state| state.expiring == 0) {
+        return None;
+    }
+    let page = ctx.store.expiring(shard, None, u64::MAX, 1).ok()?;
+    page.first().map(|row| row.expires_ms)
 }
 
 /// A round under way: clocks asked for.
@@ -340,6 +383,7 @@ impl ReapOp {
                 Ok(looked) if looked == left => waiting.due = Some(now + pause),
                 Ok(_) | Err(_) => {
                     waiting.after = None;
+                    waiting.after_expired = None;
                     waiting.fruitless = match waiting.fruitful {
                         true => 0,
                         false => waiting.fruitless.saturating_add(1),
@@ -351,7 +395,13 @@ impl ReapOp {
                 }
             }
             left -= looked.unwrap_or(0).min(left);
-            let some = ctx.store.replica(shard).map_or(true, |state| state.tombstones > 0);
+            let mut some = ctx.store.replica(shard).map_or(true, |state| state.tombstones > 0);
+            let expired_by = ctx.reaper.expiries.expired_by(ctx.now);
+            match first_expiry(ctx, shard) {
+                Some(first_ms) if first_ms <= expired_by => some = true,
+                Some(first_ms) => ctx.reaper.expiries.note(shard, first_ms, ctx.now),
+                None => {}
+            }
             if some {
                 ctx.reaper.shards.insert(shard, waiting);
             }
@@ -360,7 +410,7 @@ impl ReapOp {
     }
 }
 
-/// Looks at up to `limit` tombstones of a shard. Returns how many those were.
+/// Looks at up to `limit` tombstones and expired values of a shard. Returns how many those were.
 fn slice(
     ctx: &mut Ctx<'_>,
     shard: Shard,
@@ -368,7 +418,17 @@ fn slice(
     others: &[&PartitionClock],
     limit: usize,
 ) -> Result<usize, StoreError> {
-    let page = ctx.store.tombstones(shard, waiting.after, limit)?;
+    let expired_by = ctx.reaper.expiries.expired_by(ctx.now);
+    let mut keys = Vec::new();
+    for (dot, key) in ctx.store.tombstones(shard, waiting.after, limit)? {
+        waiting.after = Some(dot);
+        keys.push(key);
+    }
+    let left = limit - keys.len();
+    for row in ctx.store.expiring(shard, waiting.after_expired, expired_by, left)? {
+        waiting.after_expired = Some((row.expires_ms, row.dot));
+        keys.push(row.key);
+    }
     let own = ctx.store.replica(shard)?.clock.clone();
     let proven = |version: &Version| {
         let taken_in = |clock: &PartitionClock| {
@@ -376,24 +436,23 @@ fn slice(
         };
         taken_in(&own) && others.iter().all(|clock| taken_in(clock))
     };
-    for (dot, key) in &page {
-        waiting.after = Some(*dot);
+    for key in &keys {
         let policy = serve::owned(ctx, shard, key);
         if policy != Ok(ConflictPolicy::Siblings) {
             continue;
         }
-        match replica::collect(ctx.store, shard, key, proven) {
-            Ok(0) => {}
+        match replica::collect(ctx.store, shard, key, expired_by, proven) {
             Ok(gone) => {
-                waiting.fruitful = true;
-                ctx.counters.tombstones_collected += gone;
+                waiting.fruitful |= gone != replica::Gone::default();
+                ctx.counters.tombstones_collected += gone.tombstones;
+                ctx.counters.expired_collected += gone.expired;
             }
             // A row of that key is damaged: the others must not wait for it.
             Err(StoreError::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(page.len())
+    Ok(keys.len())
 }
 
 /// Tells another owner what is taken in here, once it survives power loss.

@@ -6,16 +6,12 @@
 use crate::ops::Ctx;
 use galvani_model::bucket::BucketProps;
 use galvani_model::ids::NodeId;
-use galvani_model::limits::TIMEOUT_MS_MAX;
+use galvani_model::limits::{CLOCK_AHEAD_MS_MAX, TIMEOUT_MS_MAX};
 use galvani_model::quorum::Needs;
-use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::request::{Quorum, ReadOptions, WriteOptions, check_ttl};
 use galvani_model::version::{Context, ContextError, Kind};
 use galvani_wire::failure::{Failure, QuorumKind};
 use galvani_wire::message::Put;
-
-/// How far a client's clock may run ahead of a coordinator's before its writes are refused, in
-/// milliseconds: far above any kept clock, far below what would freeze an `lww` bucket for a day.
-const CLOCK_AHEAD_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// A write's numbers, all of which can be met by n replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +127,20 @@ pub(crate) fn write_shape(
             Context::open(token, &put.key, &ctx.topology.context_key).map_err(context_failure)
         }
     }
+}
+
+/// When a write's value ends, in milliseconds since 1970 (0: never), or why it cannot be so. From the
+/// client's own time and what never changes: all tries, through whatever coordinators, have the same.
+pub(crate) fn expiry(put: &Put, props: &BucketProps) -> Result<u64, Failure> {
+    if put.kind == Kind::Delete {
+        return match put.options.ttl_ms {
+            None | Some(0) => Ok(0),
+            Some(_) => Err(Failure::Malformed { what: "a delete does not expire".into() }),
+        };
+    }
+    let ttl_ms = put.options.ttl_ms.unwrap_or(props.ttl_ms);
+    check_ttl(ttl_ms).map_err(|error| Failure::TtlImpossible { ttl_ms: error.ttl_ms })?;
+    Ok(if ttl_ms == 0 { 0 } else { put.issued.unix_ms().saturating_add(ttl_ms) })
 }
 
 fn context_failure(error: ContextError) -> Failure {

@@ -1,5 +1,5 @@
 //! One replica of one shard: the only place where a record changes anything (invariant I3), and
-//! where a tombstone goes.
+//! where a tombstone or an expired value goes.
 //!
 //! [`apply`] takes in one record, whatever brought it: a client's write, replication, read repair,
 //! a hint, anti-entropy. It is idempotent: a dot already in the partition clock changes
@@ -45,8 +45,8 @@ pub(crate) struct Local {
 pub(crate) enum As {
     /// As what it is.
     Written,
-    /// As a value that a tombstone replaced which is collected where the record came from: it is
-    /// logged and remembered, and makes no version. Only `sync/pull.rs` says so.
+    /// As a value that is collected where the record came from, or that a tombstone replaced which
+    /// is: it is logged and remembered, and shows nothing. Only `sync/pull.rs` says so.
     Hidden,
 }
 
@@ -82,29 +82,46 @@ pub(crate) fn apply(
     Ok(Taken::New { discarded: applied.discarded, retry })
 }
 
-/// Takes away the tombstones of a key that are live here and of which `proven` is true: that every
-/// owner has taken in all their dots and all that they replaced. From then on a late copy of
-/// anything they replaced is a duplicate everywhere, so nothing needs them. Returns how many
-/// went. Source: algorithms 2.7.
+/// How many versions were collected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// Tombstones.
+    pub(crate) tombstones: u64,
+    /// Values that had expired.
+    pub(crate) expired: u64,
+}
+
+/// Takes away the tombstones, and the values that expired at or before `expired_by` (milliseconds
+/// since 1970), of a key that are live here and of which `proven` is true: that every owner has
+/// taken in all their dots and all that they replaced. From then on a late copy of anything they
+/// replaced is a duplicate everywhere, so nothing needs them. Source: algorithms 2.7.
 pub(crate) fn collect(
     store: &mut dyn Store,
     shard: Shard,
     key: &Key,
+    expired_by: u64,
     proven: impl Fn(&Version) -> bool,
-) -> Result<u64, StoreError> {
+) -> Result<Gone, StoreError> {
     let before = store.object(shard, key)?;
-    let after = before.without_tombstones(proven);
-    let gone = before.versions().len() - after.versions().len();
-    if gone > 0 {
+    let after = before.without_ended(|it| !it.is_value_at(expired_by) && proven(it));
+    let mut gone = Gone::default();
+    for version in before.versions().iter().filter(|it| !after.versions().contains(it)) {
+        match version.kind {
+            Kind::Delete => gone.tombstones += 1,
+            Kind::Put => gone.expired += 1,
+        }
+    }
+    if gone != Gone::default() {
         store.stage_collected(shard, key, after)?;
     }
-    Ok(gone as u64)
+    Ok(gone)
 }
 
 /// Whether a record is a value that a tombstone replaced which is collected here: it is not live,
 /// and nothing live replaces any dot of its write. A peer that lacks it must not show it, because
 /// the tombstone may reach that peer later. An `lww` bucket collects nothing: there a value also
-/// goes because a later one outranks it.
+/// goes because a later one outranks it.. A value that
+/// expires may itself be what was collected: [`Object::apply_hidden`] has it replace what it replaces.
 pub(crate) fn is_hidden(
     store: &mut dyn Store,
     shard: Shard,
@@ -127,8 +144,8 @@ pub(crate) fn is_hidden(
 
 /// Holds a value again that another owner shows and that this one has taken in before, but lost.
 /// The caller has made sure that the other owner knew everything that this one knows: so nothing
-/// this replica has taken in replaces it. A tombstone is never held again, nor a value that a live
-/// version here replaces. Returns whether anything changed.
+/// this replica has taken in replaces it. A tombstone is never held again, nor a value that expires
+/// (the digest knows neither), nor one that a live version here replaces. Returns whether anything changed.
 pub(crate) fn readopt(
     store: &mut dyn Store,
     shard: Shard,
@@ -147,7 +164,7 @@ pub(crate) fn readopt(
         return Ok(false);
     }
     let head = record(store, shard, dot)?.head;
-    if head.kind != Kind::Put || head.key != *key {
+    if head.kind != Kind::Put || head.expires() || head.key != *key {
         return Ok(false);
     }
     let write = head.write_id();

@@ -7,10 +7,12 @@
 use crate::history::{Call, Purpose, Read, Write, value_of};
 use crate::mutant::Mutant;
 use crate::packet::{Event, LaneAt, Packet};
+use crate::profile::TTL_MS_LONGEST;
 use crate::world::{World, context_key};
 use bytes::Bytes;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::RequestId;
+use galvani_model::limits::TTL_MS_MIN;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::version::{Context, DotSet, Kind};
 use galvani_wire::Message;
@@ -160,6 +162,7 @@ impl World {
         context: Option<Bytes>,
     ) {
         let n = self.keys[key].props.n;
+        let ttl_ms = self.draw_ttl(kind);
         let dice = &mut self.dice.clients;
         let narrowed = dice.chance(100).then(|| dice.between(1, u64::from(n)) as u8);
         let of = u64::from(narrowed.unwrap_or(n));
@@ -167,13 +170,23 @@ impl World {
         let mut some =
             |chance| dice.chance(chance).then(|| Quorum::Exactly(dice.between(1, of) as u8));
         let options =
-            WriteOptions { n: narrowed, w: some(400), pw: some(80), dw: some(150), strict };
+            WriteOptions { n: narrowed, w: some(400), pw: some(80), dw: some(150), strict, ttl_ms };
         let timeout_ms = dice.pick(&[100, 400, 1_500]);
         let impossible = false;
         let new = NewWrite { key, kind, context, value: None, options, timeout_ms, impossible };
         let number = self.new_write(client, new);
         let to = self.random_coordinator(key);
         self.send_write(Some(client), number, to);
+    }
+
+    /// The time to live that a write asks for, if it asks for one; 0 overrides the bucket's.
+    fn draw_ttl(&mut self, kind: Kind) -> Option<u64> {
+        let dice = &mut self.dice.expiry;
+        if kind == Kind::Delete || !dice.chance(self.profile.expiring) {
+            return None;
+        }
+        self.coverage.add("writes.with_ttl", 1);
+        Some(if dice.chance(100) { 0 } else { dice.between(TTL_MS_MIN, TTL_MS_LONGEST) })
     }
 
     /// A new logical write; nothing is sent yet.
@@ -190,6 +203,11 @@ impl World {
             Context::open(token, &self.keys[key].key, &context_key())
                 .map_or_else(|_| DotSet::new(), |context| context.seen)
         });
+        let ttl_ms = options.ttl_ms.unwrap_or(self.keys[key].props.ttl_ms);
+        let expires_ms = match kind {
+            Kind::Put if ttl_ms > 0 => issued.unix_ms() + ttl_ms,
+            Kind::Put | Kind::Delete => 0,
+        };
         let value = match kind {
             Kind::Put => value.unwrap_or_else(|| value_of(self.seed, key, number)),
             Kind::Delete => Bytes::new(),
@@ -200,6 +218,7 @@ impl World {
             kind,
             rid,
             issued,
+            expires_ms,
             context,
             past: opened.unwrap_or_default(),
             value,

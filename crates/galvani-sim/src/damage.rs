@@ -12,7 +12,7 @@ use crate::packet::LaneAt;
 use crate::rng::Rng;
 use crate::world::World;
 use galvani_model::store::{Damage, Store};
-use galvani_model::version::{Kind, Object};
+use galvani_model::version::{Object, Version};
 use galvani_protocol::Input;
 use galvani_storage::engine::{Batch, Corruption, Durability, Engine, MemoryEngine, Table};
 use galvani_storage::format::{keys, rows};
@@ -20,23 +20,24 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// The tables of a shard.
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 7] = [
     Table::Objects,
     Table::Log,
     Table::Arrivals,
     Table::RequestIds,
     Table::Clocks,
     Table::Tombstones,
+    Table::Expiring,
 ];
 
 /// Separates these draws from all others of a seed.
 const LOST_LABEL: u64 = 0x6c6f_7374;
 
-/// Whether an object row holds live values and no tombstone.
+/// Whether an object row holds lasting values and nothing else.
 fn holds_values(memory: &MemoryEngine, key: &[u8]) -> bool {
     let row = memory.get(Table::Objects, key).ok().flatten();
     let object = row.and_then(|row| rows::get::<Object>(key, &row).ok());
-    object.is_some_and(|object| object.versions().iter().all(|v| v.kind == Kind::Put))
+    object.is_some_and(|object| object.versions().iter().all(Version::is_lasting))
 }
 
 impl World {

@@ -7,7 +7,7 @@ use crate::history::CallEnd;
 use crate::ledger::Entry;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, buried, dense, handed};
+use crate::oracles::{ack, buried, dense, expiry, handed};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
 use crate::store::{Deaf, Staged, StagedHints};
 use crate::tamper;
@@ -17,7 +17,7 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::NodeId;
 use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
-use galvani_model::version::Version;
+use galvani_model::version::{Kind, Version};
 use galvani_protocol::{ASKS_PER_OP, Effect, Input, PeerLane, ReplyTo};
 use galvani_wire::failure::{Failure, ReplicaError};
 use galvani_wire::{Frame, Message, encode};
@@ -149,7 +149,7 @@ impl World {
             Ok(()) => {
                 self.note_committed(to, &staged);
                 self.note_hints(to.node, &hints);
-                self.note_collected(&collected);
+                self.note_collected(to.node, &collected);
             }
             Err(error) => {
                 self.coverage.add("disk.commit_failed", 1);
@@ -170,7 +170,7 @@ impl World {
                 hints.released.retain(|&(_, shard, dot)| !node.holds_hint(shard, dot));
                 self.note_hints(to.node, &hints);
                 if matches!(error, StoreError::InDoubt { .. }) {
-                    self.note_collected(&collected);
+                    self.note_collected(to.node, &collected);
                 }
             }
         }
@@ -227,9 +227,16 @@ impl World {
         }
     }
 
-    fn note_collected(&mut self, collected: &[(Shard, Version)]) {
-        self.coverage.add("tombstones.collected", collected.len() as u64);
+    fn note_collected(&mut self, node: usize, collected: &[(Shard, Version)]) {
         for (shard, tombstone) in collected {
+            match tombstone.kind {
+                Kind::Delete => self.coverage.add("tombstones.collected", 1),
+                Kind::Put => self.coverage.add("expired.collected", 1),
+            }
+            if let Err(why) = expiry::over(self, node, tombstone) {
+                self.violate("collected_after_its_end", why);
+                return;
+            }
             if let Err(why) = buried::proven(self, *shard, tombstone) {
                 self.violate("collected_by_proof", why);
                 return;
@@ -248,7 +255,12 @@ impl World {
             self.violate("invention", format!("{dot} has a request id that no client chose"));
             return;
         };
+        let ends_ms = self.ledger.entry(dot).map(|entry| entry.record.head.expires_ms);
         let write = &mut self.history.writes[number];
+        if ends_ms != Some(write.expires_ms) {
+            let what = format!("write {number} ends at {}, {dot} at {ends_ms:?}", write.expires_ms);
+            return self.violate("expiry_as_asked", what);
+        }
         write.dots.insert(dot);
         if write.dots.len() == 2 {
             self.coverage.add("writes.with_aliases", 1);
@@ -370,6 +382,11 @@ impl World {
             if let Err(why) = found {
                 self.violate("durable_at_ack", why);
             }
+        }
+        if let Message::GetDone(done) = &message
+            && let Err(why) = expiry::shown(self, from, done)
+        {
+            self.violate("shown_until_its_end", why);
         }
         if let Message::Pulled(Ok(pulled)) = &message {
             for head in &pulled.heads {

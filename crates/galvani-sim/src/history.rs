@@ -48,6 +48,8 @@ pub(crate) struct Write {
     pub(crate) kind: Kind,
     pub(crate) rid: RequestId,
     pub(crate) issued: Hlc,
+    /// When its value ends, in milliseconds since 1970; 0: never.
+    pub(crate) expires_ms: u64,
     pub(crate) context: Option<Bytes>,
     /// What its context says, if it is one.
     pub(crate) past: DotSet,

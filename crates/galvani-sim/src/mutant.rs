@@ -99,6 +99,10 @@ mutants! {
     NeverTellsTheDown = "never-tells-the-down",
     /// Lane 0 keeps it to itself that a node is alive again.
     KeepsDown = "keeps-down",
+    /// Nodes hold it for a minute earlier than their clocks say: what has expired is shown.
+    ShowsExpired = "shows-expired",
+    /// Records lose their expiry on their way.
+    ForgetsExpiry = "forgets-expiry",
 }
 
 impl fmt::Display for Mutant {

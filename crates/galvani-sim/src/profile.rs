@@ -105,6 +105,8 @@ pub struct Profile {
     pub operations: usize,
     /// Longest pause of a client between operations, in microseconds.
     pub think_max: u64,
+    /// Puts of a thousand that carry a time to live of their own.
+    pub expiring: u64,
     /// How long faults and clients go on at most, in microseconds.
     pub run_micros: u64,
 }
@@ -144,6 +146,7 @@ impl Profile {
             keys: rng.between(3, 12) as usize,
             operations: rng.between(120, 320) as usize,
             think_max: rng.pick(&[5_000, 40_000, 200_000]),
+            expiring: 0,
             run_micros: 20_000_000,
         };
         if !quiet {
@@ -158,6 +161,7 @@ impl Profile {
         if profile.limits.anti_entropy_ms > 0 {
             profile.limits.read_repairs_per_second = rng.pick(&[2_000, 2_000, 10, 0]);
         }
+        draw_expiry(&mut Rng::new(seed, EXPIRY_LABEL), &mut profile);
         profile
     }
 
@@ -187,6 +191,7 @@ impl Profile {
             keys: 0,
             operations: 0,
             think_max: 0,
+            expiring: 0,
             run_micros: 0,
         }
     }
@@ -219,6 +224,19 @@ fn draw_later_faults(rng: &mut Rng, faults: &mut Faults) {
     faults.clean_stop |= faults.rollback;
 }
 
+/// From a generator of its own, so that a seed's other draws stay what they were.
+fn draw_expiry(rng: &mut Rng, profile: &mut Profile) {
+    if rng.chance(350) {
+        profile.expiring = rng.pick(&[50, 250, 700]);
+        profile.limits.expiry_margin_ms = rng.pick(&[0, 500, 3_000]);
+        for bucket in &mut profile.buckets {
+            if rng.chance(150) {
+                bucket.props.ttl_ms = rng.between(1_000, TTL_MS_LONGEST);
+            }
+        }
+    }
+}
+
 fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
     let mut draw = |name: BucketName, policy, late| {
         let n = if rng.chance(700) { 3 } else { rng.between(1, nodes.min(5) as u64) as u8 };
@@ -244,6 +262,10 @@ fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
 }
 
 const LABEL: u64 = 1;
+/// Separates these draws from all others of a seed.
+const EXPIRY_LABEL: u64 = 0x7474_6c31;
+/// Longest time to live of a run, in milliseconds: most end while it goes on.
+pub(crate) const TTL_MS_LONGEST: u64 = 8_000;
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -257,6 +279,10 @@ impl fmt::Display for Profile {
             &self.limits;
         write!(f, ", anti-entropy {anti_entropy_ms} ms")?;
         write!(f, ", hints of {hint_bytes_per_owner} B, {read_repairs_per_second} repairs/s")?;
+        if self.expiring > 0 {
+            let margin_ms = self.limits.expiry_margin_ms;
+            write!(f, ", {} of 1000 expire, margin {margin_ms} ms", self.expiring)?;
+        }
         write!(f, ", loss {} dup {} of 1000", self.loss, self.duplicates)?;
         write!(f, "; {:?}", self.faults)
     }

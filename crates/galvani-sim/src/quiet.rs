@@ -8,6 +8,7 @@
 use crate::node::Life;
 use crate::oracles::{alive, buried, digest, kept, same};
 use crate::packet::{LaneAt, Route};
+use crate::profile::TTL_MS_LONGEST;
 use crate::world::World;
 use galvani_model::ids::Shard;
 use galvani_model::request::{Quorum, ReadOptions};
@@ -35,6 +36,7 @@ impl World {
         self.mend_damage();
         self.come_to_rest("after the faults");
         self.check_liveness();
+        self.outlive_values();
         self.check_replicas();
         if self.has_anti_entropy() {
             // Everything must have spread by itself: nothing is read before this.
@@ -103,6 +105,16 @@ impl World {
                 }
             }
             self.run_until(self.now + 1_000 + tick % 2);
+        }
+    }
+
+    /// Lets what expires expire and be collected.
+    fn outlive_values(&mut self) {
+        if self.profile.expiring > 0 && !self.is_over() {
+            let margin_ms = u64::from(self.profile.limits.expiry_margin_ms);
+            let wait_ms = TTL_MS_LONGEST + margin_ms + buried::NOTICED_MS;
+            self.run_until(self.now + wait_ms * 1000);
+            self.come_to_rest("after values expired");
         }
     }
 

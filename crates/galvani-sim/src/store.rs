@@ -10,10 +10,10 @@ use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::ids::{NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Damage, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Rewrite,
-    Slice, Store, StoreError,
+    Change, Damage, Expiring, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry,
+    Rewrite, Slice, Store, StoreError,
 };
-use galvani_model::version::{Dot, Kind, Object, Record, Version};
+use galvani_model::version::{Dot, Object, Record, Version};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::FailKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -201,6 +201,16 @@ impl Store for SimStore {
         self.inner.tombstones(shard, after, limit)
     }
 
+    fn expiring(
+        &mut self,
+        shard: Shard,
+        after: Option<(u64, Dot)>,
+        until_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<Expiring>, StoreError> {
+        self.inner.expiring(shard, after, until_ms, limit)
+    }
+
     fn stage_collected(
         &mut self,
         shard: Shard,
@@ -211,7 +221,7 @@ impl Store for SimStore {
         self.inner.stage_collected(shard, key, object.clone())?;
         let stays = |old: &&Version| !object.versions().contains(old);
         let gone: Vec<Version> = before.versions().iter().filter(stays).cloned().collect();
-        if gone.iter().any(|version| version.kind == Kind::Put) {
+        if gone.iter().any(Version::is_lasting) {
             self.vanished.push(format!("{key}: a value was collected"));
         }
         self.collected.extend(gone.into_iter().map(|version| (shard, version)));

@@ -25,6 +25,9 @@ pub(crate) fn ask(mutant: Option<Mutant>, id: u64, mut message: Message) -> Opti
         if mutant == Some(Mutant::DropsPast) {
             replicate.head.past = DotSet::new();
         }
+        if mutant == Some(Mutant::ForgetsExpiry) {
+            replicate.head.expires_ms = 0;
+        }
     }
     Some(message)
 }

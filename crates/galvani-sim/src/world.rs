@@ -34,6 +34,8 @@ pub(crate) struct Dice {
     pub(crate) nodes: Rng,
     pub(crate) faults: Rng,
     pub(crate) clients: Rng,
+    /// Which writes expire and when, so that they leave the other draws as they are.
+    pub(crate) expiry: Rng,
 }
 
 /// Everything there is.
@@ -87,6 +89,7 @@ impl World {
             nodes: Rng::new(seed, 3),
             faults: Rng::new(seed, 4),
             clients: Rng::new(seed, 5),
+            expiry: Rng::new(seed, 7),
         };
         World {
             seed,
@@ -338,7 +341,13 @@ impl World {
 
     /// The time a node's lanes are told.
     pub(crate) fn now_of(&self, node: usize) -> Now {
-        Now { micros: self.now + 1_000_000, unix_ms: self.wall_ms(self.nodes[node].wall_ahead_ms) }
+        let late_ms = if self.mutant == Some(Mutant::ShowsExpired) { 60_000 } else { 0 };
+        Now { micros: self.now + 1_000_000, unix_ms: self.clock_ms(node) - late_ms }
+    }
+
+    /// A node's wall clock, in milliseconds since 1970.
+    pub(crate) fn clock_ms(&self, node: usize) -> u64 {
+        self.wall_ms(self.nodes[node].wall_ahead_ms)
     }
 
     /// A wall clock's reading.

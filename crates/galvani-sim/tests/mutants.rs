@@ -41,6 +41,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::SkipsConfirming
         | Mutant::AcksForOthers => 1..=10,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
+        Mutant::ShowsExpired | Mutant::ForgetsExpiry => 1..=40,
     }
 }
 
@@ -78,6 +79,8 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::SkipsConfirming => &["monotone_reads"],
         Mutant::CollectsEarly => &["collected_by_proof"],
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => &["liveness_recovers"],
+        Mutant::ShowsExpired => &["shown_until_its_end"],
+        Mutant::ForgetsExpiry => &["one_dot_one_record"],
         Mutant::DuplicateAcks | Mutant::AcksForOthers => &["durable_at_ack"],
         Mutant::TornBatches => &["rows_add_up", "one_dot_one_record", "no_panic", "durable_at_ack"],
         Mutant::PlainContexts => &["causality", "read_your_quorum", "monotone_reads"],

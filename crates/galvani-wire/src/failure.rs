@@ -196,6 +196,11 @@ pub enum Failure {
         /// By how many milliseconds.
         ahead_ms: u64,
     },
+    /// A value cannot live so long, or so shortly.
+    TtlImpossible {
+        /// What was asked, in milliseconds.
+        ttl_ms: u64,
+    },
     /// The node has more requests than it takes on at once.
     Overloaded {
         /// When to come again, in milliseconds.

@@ -69,7 +69,7 @@ pub struct Get {
 pub struct Sibling {
     /// Its name: the first of its dots.
     pub dot: Dot,
-    /// Value or tombstone.
+    /// Value or tombstone. A value that has expired by the coordinator's clock is a tombstone.
     pub kind: Kind,
     /// When it was written, by hybrid clock.
     pub hlc: Hlc,
@@ -77,6 +77,8 @@ pub struct Sibling {
     pub author: NodeId,
     /// Length of its value in the body.
     pub value_len: u32,
+    /// When the value ends, in milliseconds since 1970; 0: never.
+    pub expires_ms: u64,
     /// The value, in the body.
     #[serde(skip)]
     pub value: Bytes,
@@ -180,6 +182,8 @@ pub struct Explained {
     pub coordinator: NodeId,
     /// What those who may stand in hold of the key, if that was asked.
     pub holders: Vec<HolderView>,
+    /// Its clock, in milliseconds since 1970: by it values have expired.
+    pub now_ms: u64,
 }
 
 /// What one node that may stand in holds of a key for its owners.

@@ -83,6 +83,8 @@ pub struct Counters {
     pub digests_unequal: u64,
     /// Tombstones collected here.
     pub tombstones_collected: u64,
+    /// Expired values collected here.
+    pub expired_collected: u64,
     /// Digests that the data did not bear out, put right.
     pub digests_corrected: u64,
     /// Values that another owner held with an equal history and this one had lost, held again.
@@ -125,6 +127,7 @@ impl Counters {
         self.datagrams_dropped += other.datagrams_dropped;
         self.digests_unequal += other.digests_unequal;
         self.tombstones_collected += other.tombstones_collected;
+        self.expired_collected += other.expired_collected;
         self.digests_corrected += other.digests_corrected;
         self.readopted += other.readopted;
         self.rows_verified += other.rows_verified;
@@ -217,6 +220,8 @@ pub struct NodeStatus {
     pub shards_behind: u32,
     /// Tombstones that wait until every owner is known to have taken in all that they replaced.
     pub tombstones: u64,
+    /// Values that expire and are not collected yet.
+    pub expiring: u64,
     /// Owners without which some of them cannot be collected, and since when those cannot be
     /// reached (milliseconds since 1970 on this node); 0: not heard of since this node started.
     pub collection_waits: BTreeMap<NodeId, u64>,

@@ -57,6 +57,7 @@ fn head(value: &[u8]) -> RecordHead {
         kind: Kind::Put,
         value_len: value.len() as u32,
         value_hash: value_hash(Kind::Put, value),
+        expires_ms: 0,
     }
 }
 
@@ -100,6 +101,7 @@ fn client_messages() -> Vec<Message> {
         pw: Some(Quorum::All),
         dw: Some(Quorum::Majority),
         strict: true,
+        ttl_ms: Some(60_000),
     };
     let read =
         ReadOptions { r: Some(Quorum::One), blocking_repair: true, ..ReadOptions::default() };
@@ -109,6 +111,7 @@ fn client_messages() -> Vec<Message> {
         hlc: Hlc(4),
         author: NodeId(3),
         value_len: value.len() as u32,
+        expires_ms: 70_000,
         value: value.clone(),
     };
     let tombstone =
@@ -188,6 +191,7 @@ fn tool_messages() -> Vec<Message> {
             replicas,
             coordinator: NodeId(1),
             holders: vec![HolderView { node: NodeId(2), hints: Ok(found()) }],
+            now_ms: 5,
         }),
         Message::Status,
         Message::StatusIs(Box::new(NodeStatus {
@@ -205,6 +209,7 @@ fn tool_messages() -> Vec<Message> {
             inflight: 0,
             shards_behind: 2,
             tombstones: 3,
+            expiring: 2,
             collection_waits: BTreeMap::from([(NodeId(3), 0), (NodeId(4), 9)]),
             hints: BTreeMap::from([(NodeId(3), HintFigures { count: 4, bytes: 5, since_ms: 6 })]),
             peers_up: vec![NodeId(2)],

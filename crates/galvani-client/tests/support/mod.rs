@@ -235,6 +235,7 @@ pub fn found(values: &[Option<&str>]) -> Action {
             hlc: galvani_model::hlc::Hlc::from_unix_ms(1_000),
             author: node_id(index),
             value_len: bytes.len() as u32,
+            expires_ms: 0,
             value: bytes,
         }
     };

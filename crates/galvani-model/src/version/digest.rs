@@ -1,12 +1,12 @@
-//! The state digest of a shard: the xor of a keyed hash of every key with the dots of its live values.
+//! The state digest of a shard: the xor of a keyed hash of each key and dot of a lasting value.
 //!
 //! One put changes it in O(1): xor the old object's hash out and the new one's in. Two replicas
 //! with equal clocks must have equal digests; if not, something is broken. It covers dots only:
-//! pasts may legitimately be written differently by equal replicas. It covers values only: each
-//! replica collects tombstones when it can prove that it may, so equal replicas may differ in them.
+//! pasts may legitimately be written differently by equal replicas. It covers values without an end
+//! only: each replica collects tombstones and expired values when it can prove that it may, so equal
+//! replicas may differ in them. So a digest never depends on the time of day.
 
-use super::object::Object;
-use super::record::Kind;
+use super::object::{Object, Version};
 use crate::hash::key_hash_128;
 use crate::key::Key;
 use core::fmt;
@@ -43,9 +43,9 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The part of one object: zero when it is absent or has only tombstones.
+/// The part of one object: zero where it has no value without an end.
 pub fn object_digest(key: &Key, object: &Object) -> Digest {
-    let values = object.versions().iter().filter(|version| version.kind == Kind::Put);
+    let values = object.versions().iter().filter(|version: &&Version| version.is_lasting());
     if values.clone().next().is_none() {
         return Digest::default();
     }

@@ -34,7 +34,7 @@ impl ReadJoin {
         for version in object.versions() {
             match self.groups.entry(version.write) {
                 Entry::Occupied(mut group) => {
-                    group.get_mut().absorb(&version.dots);
+                    group.get_mut().join(version);
                 }
                 Entry::Vacant(free) => {
                     free.insert(version.clone());

@@ -3,7 +3,8 @@
 //! `apply` takes in one record, whatever brought it: it is the algebra under the one `apply` of a
 //! replica (`galvani-protocol/src/replica.rs`), and never looks at a clock or a disk. Retries of
 //! one logical write form an alias group: one version with several dots, replaced as soon as any
-//! of them is. Next to read: `join.rs`.
+//! of them is. Time changes no object: a value that has expired stays where it is and reads as a
+//! tombstone, so what it replaced stays replaced. Next to read: `join.rs`.
 
 use super::dot::Dot;
 use super::dotset::DotSet;
@@ -33,7 +34,14 @@ pub struct Version {
     pub value_len: u32,
     /// [`super::value_hash`] of the value.
     pub value_hash: u64,
+    /// When the value is no value any more, in milliseconds since 1970; 0: never. [`ENDED_MS`] where
+    /// it came without being shown.
+    pub expires_ms: u64,
 }
+
+/// The expiry of an expiring value of which a peer knows that it is collected or was deleted: it has
+/// passed on every clock.
+const ENDED_MS: u64 = 1;
 
 impl Version {
     /// The version that `head` alone makes.
@@ -47,7 +55,20 @@ impl Version {
             kind: head.kind,
             value_len: head.value_len,
             value_hash: head.value_hash,
+            expires_ms: head.expires_ms,
         }
+    }
+
+    /// Whether it is a value at a time of the asker's clock, in milliseconds since 1970. If not, it
+    /// reads as a tombstone. The only place that decides.
+    pub fn is_value_at(&self, now_ms: u64) -> bool {
+        self.kind == Kind::Put && (self.expires_ms == 0 || now_ms < self.expires_ms)
+    }
+
+    /// Whether it is a value without an end: what owners of equal clocks must agree on. A tombstone
+    /// and a value that expires are collected by each of them in its own time.
+    pub fn is_lasting(&self) -> bool {
+        self.kind == Kind::Put && self.expires_ms == 0
     }
 
     /// Whether any of its dots is in `past`: then the whole group is replaced.
@@ -55,8 +76,22 @@ impl Version {
         self.dots.iter().any(|&dot| past.contains(dot))
     }
 
+    /// Whether it is a version of this record's logical write, as far as values go.
+    pub fn agrees_with(&self, head: &RecordHead) -> bool {
+        let ends =
+            self.expires_ms == head.expires_ms || (head.expires() && self.expires_ms == ENDED_MS);
+        ends && (self.value_hash, self.value_len, self.kind)
+            == (head.value_hash, head.value_len, head.kind)
+    }
+
+    /// Takes in another replica's version of the same logical write: its dots, and that it has ended.
+    pub(super) fn join(&mut self, other: &Version) {
+        self.absorb(&other.dots);
+        self.expires_ms = self.expires_ms.min(other.expires_ms);
+    }
+
     /// Takes in the dots of another copy of the same logical write.
-    pub(super) fn absorb(&mut self, dots: &[Dot]) {
+    fn absorb(&mut self, dots: &[Dot]) {
         for &dot in dots {
             if let Err(at) = self.dots.binary_search(&dot) {
                 self.dots.insert(at, dot);
@@ -100,8 +135,10 @@ impl Object {
         self.take_in(head, retry, false, policy)
     }
 
-    /// Takes in a record of which a peer knows that a tombstone, collected since, replaced it. As
-    /// [`Object::apply`], but it makes no version: it only replaces what it replaces.
+    /// Takes in a record of which a peer knows that it is collected, or that a tombstone, collected
+    /// since, replaced it. As [`Object::apply`], but it shows nothing: a value without an end makes no
+    /// version, for a tombstone follows; one with an end makes a version that has ended, because
+    /// nothing else may come that replaces what it replaced.
     pub fn apply_hidden(
         &mut self,
         head: &RecordHead,
@@ -134,8 +171,14 @@ impl Object {
         // Also when the record itself is replaced or obsolete: what it replaces stays replaced.
         self.versions
             .retain(|version| version.write == write || !version.is_replaced_by(&head.past));
-        if group.is_none() && !retry && !replaced && !hidden {
-            self.versions.push(Version::of(head));
+        if group.is_none() && !retry && !replaced {
+            match (hidden, head.expires()) {
+                (false, _) => self.versions.push(Version::of(head)),
+                (true, true) => {
+                    self.versions.push(Version { expires_ms: ENDED_MS, ..Version::of(head) });
+                }
+                (true, false) => {}
+            }
         }
         let discarded = self.settle(policy);
         let live = self.versions.iter().any(|version| version.dots.contains(&head.dot));
@@ -166,9 +209,27 @@ impl Object {
         deleted.flat_map(|version| version.dots.iter().copied()).collect()
     }
 
-    /// The object without the tombstones that `done` is true of. Values always stay.
-    pub fn without_tombstones(&self, done: impl Fn(&Version) -> bool) -> Object {
-        let stays = |version: &&Version| version.kind == Kind::Put || !done(version);
+    /// Every dot of its values that expire, with the expiry, aliases included, in the order of
+    /// versions.
+    pub fn expiring(&self) -> SmallVec<[(u64, Dot); 1]> {
+        let ending = |version: &&Version| version.kind == Kind::Put && version.expires_ms > 0;
+        let ending = self.versions.iter().filter(ending);
+        let dots = |version: &Version| {
+            let expires_ms = version.expires_ms;
+            version.dots.clone().into_iter().map(move |dot| (expires_ms, dot))
+        };
+        ending.flat_map(dots).collect()
+    }
+
+    /// How many values it shows at a time of the asker's clock, in milliseconds since 1970.
+    pub fn values_at(&self, now_ms: u64) -> usize {
+        self.versions.iter().filter(|version| version.is_value_at(now_ms)).count()
+    }
+
+    /// The object without the tombstones, and without the values that expire, that `done` is true
+    /// of. Values without an end always stay.
+    pub fn without_ended(&self, done: impl Fn(&Version) -> bool) -> Object {
+        let stays = |version: &&Version| version.is_lasting() || !done(version);
         Object { versions: self.versions.iter().filter(stays).cloned().collect() }
     }
 

@@ -46,11 +46,19 @@ pub struct RecordHead {
     /// [`value_hash`] of kind and value: travels with the value from its first coordinator to
     /// every disk.
     pub value_hash: u64,
+    /// When the value is no value any more, in milliseconds since 1970; 0: never. A function of the
+    /// request alone, so every retry and every replica has the same. 0 for a delete.
+    pub expires_ms: u64,
 }
 
 impl RecordHead {
-    /// Which logical write this is: equal for a retry (same request id, key, value, context and
-    /// client time), different for anything else. A request id that is used again for another key
+    /// Whether it is or was a value with an end.
+    pub fn expires(&self) -> bool {
+        self.kind == Kind::Put && self.expires_ms > 0
+    }
+
+    /// Which logical write this is: equal for a retry (same request id, key, value, context, client
+    /// time and expiry), different for anything else. A request id that is used again for another key
     /// or value by mistake therefore never hides a write.
     pub fn write_id(&self) -> WriteId {
         let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
@@ -58,6 +66,7 @@ impl RecordHead {
         bytes.extend_from_slice(&key_hash_128(&self.key, WRITE_SEED).to_le_bytes());
         bytes.extend_from_slice(&self.hlc.0.to_le_bytes());
         bytes.extend_from_slice(&self.value_hash.to_le_bytes());
+        bytes.extend_from_slice(&self.expires_ms.to_le_bytes());
         bytes.push(match self.kind {
             Kind::Put => 0,
             Kind::Delete => 1,
@@ -87,9 +96,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether the value is the one the head speaks of.
+    /// Whether the value is the one the head speaks of, and a delete is nothing but that.
     pub fn is_intact(&self) -> bool {
-        (self.head.kind == Kind::Put || self.value.is_empty())
+        (self.head.kind == Kind::Put || (self.value.is_empty() && self.head.expires_ms == 0))
             && self.value.len() == self.head.value_len as usize
             && value_hash(self.head.kind, &self.value) == self.head.value_hash
     }

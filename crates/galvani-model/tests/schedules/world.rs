@@ -282,6 +282,7 @@ impl World {
             kind: write.kind,
             value_len: 8,
             value_hash: value_hash(write.kind, &value),
+            expires_ms: 0,
         };
         let replica = &mut self.replicas[at];
         if self.setup.guards.coordinator_knows_request

@@ -132,6 +132,7 @@ impl Bench {
             kind: Kind::Put,
             value_len: bytes as u32,
             value_hash: value_hash(Kind::Put, &value),
+            expires_ms: 0,
         };
         let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
         self.frame(counter, &Message::Replicate(replicate))

@@ -271,7 +271,7 @@ fn write(ctx: &mut Ctx<'_>, rebuild: Rebuild) {
         Ok(()) => {
             ctx.sync.verify.spoil();
             ctx.sync.verify.digest_of(shard);
-            // The log brings tombstones back that were collected.
+            // The log brings tombstones and expired values back that were collected.
             ctx.reaper.note(shard, ctx.now);
         }
         Err(_) => ctx.sync.mender.retry(&row, ctx.now.micros + RETRY_MICROS),

@@ -15,7 +15,7 @@ use crate::serve;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
 use galvani_model::store::StoreError;
-use galvani_model::version::{Digest, Dot, Kind, Object, object_digest};
+use galvani_model::version::{Digest, Dot, Object, object_digest};
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::message::{AskSlice, SliceIs};
@@ -212,8 +212,8 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskSlice) -> Result<SliceIs, Repli
     Ok(SliceIs { last: slice.last, digest, rows, clock, keys })
 }
 
-/// The dots of an object's live values.
+/// The dots of an object's live values without an end, which are what the digest covers.
 fn values(object: &Object) -> impl Iterator<Item = Dot> {
-    let values = object.versions().iter().filter(|version| version.kind == Kind::Put);
+    let values = object.versions().iter().filter(|version| version.is_lasting());
     values.flat_map(|version| version.dots.iter().copied())
 }

@@ -6,6 +6,7 @@ mod asked;
 mod busy;
 mod collect;
 mod equality;
+mod expire;
 mod mend;
 
 use bytes::Bytes;

@@ -313,6 +313,7 @@ fn expired_work_is_dropped() {
             kind: Kind::Put,
             value_len: 1,
             value_hash: value_hash(Kind::Put, &value),
+            expires_ms: 0,
         };
         (head, value)
     };

@@ -1,5 +1,7 @@
-//! Tombstones: collected only by proof, all of them in the end, and nothing they replaced comes back.
+//! Tombstones and expired values: collected only by proof, all of them in the end, and nothing they
+//! replaced comes back.
 
+use crate::oracles::expiry;
 use crate::oracles::reads::Seen;
 use crate::world::World;
 use galvani_model::ids::Shard;
@@ -8,6 +10,9 @@ use galvani_model::version::{Kind, PartitionClock, Version};
 /// An owner whose disk lost something this recently may have said before what it knew then, in
 /// microseconds: longer than a round of clocks may take.
 const WORD_STANDS_MICROS: u64 = 6_000_000;
+
+/// How long after its time an expired value may stay: until the clock is looked at, and a round.
+pub(crate) const NOTICED_MS: u64 = 13_000;
 
 fn has_taken_in(clock: &PartitionClock, tombstone: &Version) -> bool {
     tombstone.dots.iter().all(|&dot| clock.contains(dot)) && clock.covers(&tombstone.past)
@@ -43,10 +48,11 @@ pub(crate) fn stays(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
         let known = &world.history.writes[write];
         let is_held =
             |dot| owners.iter().any(|&node| world.nodes[node].clock_on_disk(shard).contains(dot));
-        let buried = world
-            .ledger
-            .burials(&known.dots)
-            .any(|burial| burial.at < asked.started && is_held(burial.tombstone));
+        // Of an expired value itself each clock has its own opinion: `expiry.rs` asks that.
+        let own = |dot| known.dots.contains(&dot);
+        let buried = world.ledger.burials(&known.dots).any(|burial| {
+            burial.at < asked.started && is_held(burial.tombstone) && !own(burial.tombstone)
+        });
         if known.kind == Kind::Put && buried {
             return Err(format!("read {read} shows write {write}, which was deleted for good"));
         }
@@ -54,7 +60,7 @@ pub(crate) fn stays(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
     Ok(())
 }
 
-/// Checks that no owner keeps a tombstone of a key that every owner is done with.
+/// Checks that no owner keeps a tombstone or an expired value of a key that every owner is done with.
 pub(crate) fn all_gone(world: &World, key: usize) -> Result<(), String> {
     let info = &world.keys[key];
     if info.is_lww() {
@@ -64,11 +70,14 @@ pub(crate) fn all_gone(world: &World, key: usize) -> Result<(), String> {
         info.owners.iter().map(|&node| world.nodes[node].clock_on_disk(info.shard)).collect();
     for &node in &info.owners {
         let object = world.nodes[node].object_on_disk(info.shard, &info.key);
+        let long_ago = expiry::collectable_ms(world, node).saturating_sub(NOTICED_MS);
         let done = |version: &&Version| {
-            version.kind == Kind::Delete && clocks.iter().all(|clock| has_taken_in(clock, version))
+            !version.is_value_at(long_ago)
+                && clocks.iter().all(|clock| has_taken_in(clock, version))
         };
         if let Some(left) = object.versions().iter().find(done) {
-            return Err(format!("node {node} keeps tombstone {:?} of {}", left.dots, info.key));
+            let (what, dots) = (left.kind, &left.dots);
+            return Err(format!("node {node} keeps {what:?} {dots:?} of {}", info.key));
         }
     }
     Ok(())

@@ -34,6 +34,7 @@ pub(crate) fn adds_up(world: &mut World, node: usize, shard: Shard) -> Result<()
     let equal = said.clock == derived.clock
         && said.digest == derived.digest
         && said.tombstones == derived.tombstones
+        && said.expiring == derived.expiring
         && said.arrivals == derived.arrivals;
     if equal {
         return Ok(());

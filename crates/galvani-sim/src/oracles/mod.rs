@@ -11,6 +11,7 @@ pub(crate) mod claims;
 pub(crate) mod denied;
 pub(crate) mod dense;
 pub(crate) mod digest;
+pub(crate) mod expiry;
 pub(crate) mod handed;
 pub(crate) mod kept;
 pub(crate) mod list;

@@ -35,9 +35,9 @@ pub(crate) fn check(world: &mut World, key: usize, exact: bool) -> Result<(), St
 
 /// What equal replicas must agree on: the writes and their dots. Who minted the first dot that came
 /// may differ, for it is for people.
-/// Tombstones are each replica's own affair: `buried.rs` asks for them.
+/// Tombstones and values that expire are each replica's own affair: `buried.rs` asks for them.
 fn versions(object: &Object) -> Vec<(WriteId, &[Dot])> {
-    let values = object.versions().iter().filter(|version| version.kind == Kind::Put);
+    let values = object.versions().iter().filter(|version| version.is_lasting());
     values.map(|version| (version.write, version.dots.as_slice())).collect()
 }
 
@@ -48,6 +48,7 @@ fn live_writes(world: &World, object: &Object, all: &[(usize, Object)]) -> Vec<O
     let mut live: Vec<Option<usize>> = object
         .versions()
         .iter()
+        .filter(|version| version.is_lasting() || version.kind == Kind::Delete)
         .map(|version| write_of(version.dots[0]))
         .filter(|write| {
             let Some(number) = write else { return true };

@@ -151,6 +151,7 @@ impl Script {
             pw: quorum("pw")?,
             dw: quorum("dw")?,
             strict: words.flag("strict"),
+            ttl_ms: words.optional("ttl")?,
         };
         let timeout_ms = words.value_or("timeout", TIMEOUT_MS)?;
         let impossible = false;

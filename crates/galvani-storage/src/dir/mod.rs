@@ -28,8 +28,8 @@ use lock::DirLock;
 use crate::engine::PowerHistory;
 
 /// The data directory's format. Any other one is refused: rows of format 1 have no index of
-/// tombstones, and count tombstones in their digests.
-pub const FORMAT_VERSION: u32 = 2;
+/// tombstones and count tombstones in their digests; rows of format 2 know no expiry.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Whose data a directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -162,6 +162,11 @@ fn an_older_format_is_refused_with_what_to_do() {
     let expected = DirError::OlderFormat { found: 1, supported: FORMAT_VERSION };
     assert_eq!(refusal(&path), expected);
     assert!(expected.to_string().contains("export"), "{expected}");
+    // Format 2 knows no expiry.
+    let line = line.replace("1", "2");
+    let sum = crc32c::crc32c(line.as_bytes());
+    fs::write(path.join("galvani.json"), format!("{line}\n{sum:08x}\n")).expect("writes");
+    assert_eq!(refusal(&path), DirError::OlderFormat { found: 2, supported: FORMAT_VERSION });
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub enum Table {
     Hints = 6,
     /// Dots of live tombstones to their keys: written by a delete, gone when it is collected.
     Tombstones = 7,
+    /// Dots of live values that expire to their keys, by expiry: gone when collected or replaced.
+    Expiring = 8,
 }
 
 impl Table {
@@ -56,10 +58,11 @@ impl Table {
         Table::Meta,
         Table::Hints,
         Table::Tombstones,
+        Table::Expiring,
     ];
 
     /// How many tables there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 
     /// The table's number, below [`Table::COUNT`].
     pub const fn index(self) -> usize {
@@ -77,6 +80,7 @@ impl Table {
             Table::Meta => "meta",
             Table::Hints => "hints",
             Table::Tombstones => "tombstones",
+            Table::Expiring => "expiring",
         }
     }
 }

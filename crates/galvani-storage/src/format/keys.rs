@@ -67,6 +67,28 @@ pub fn dot_of_log(row: &[u8]) -> Option<Dot> {
     Some(Dot::new(origin, counter))
 }
 
+/// The key of an expiring value's row: when, then as in the log.
+pub fn expiring(of: Shard, expires_ms: u64, dot: Dot) -> [u8; SHARD_BYTES + 32] {
+    let mut out = [0; SHARD_BYTES + 32];
+    out[..SHARD_BYTES].copy_from_slice(&shard(of));
+    out[SHARD_BYTES..SHARD_BYTES + 8].copy_from_slice(&expires_ms.to_be_bytes());
+    out[SHARD_BYTES + 8..].copy_from_slice(&log(of, dot)[SHARD_BYTES..]);
+    out
+}
+
+/// Where the rows of a shard's values start that expire at `expires_ms`.
+pub fn expiring_from(of: Shard, expires_ms: u64) -> [u8; SHARD_BYTES + 8] {
+    arrival(of, expires_ms)
+}
+
+/// When a value expires, and its dot: an expiring value's key.
+pub fn split_expiring(row: &[u8]) -> Option<(u64, Dot)> {
+    let (when, dot) = row.get(SHARD_BYTES..)?.split_first_chunk::<8>()?;
+    let (origin, counter) = dot.split_first_chunk::<16>()?;
+    let counter = u64::from_be_bytes(counter.try_into().ok()?);
+    Some((u64::from_be_bytes(*when), Dot::new(Origin::from_bytes(*origin), counter)))
+}
+
 /// The key of an arrival row.
 pub fn arrival(of: Shard, number: u64) -> [u8; SHARD_BYTES + 8] {
     let mut out = [0; SHARD_BYTES + 8];

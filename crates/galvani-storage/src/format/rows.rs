@@ -127,6 +127,7 @@ mod tests {
             kind: Kind::Put,
             value_len: 5,
             value_hash: value_hash(Kind::Put, &value),
+            expires_ms: 0,
         };
         Record { head, value }
     }

@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod crash_tests;
 mod damage;
+mod expiring;
 mod hints;
 mod parse;
 mod state;
@@ -25,8 +26,8 @@ use galvani_model::bucket::BucketName;
 use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Damage, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry, Rewrite,
-    Slice, Store, StoreError,
+    Change, Damage, Expiring, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry,
+    Rewrite, Slice, Store, StoreError,
 };
 use galvani_model::version::{Dot, Object, Record};
 use hints::Hints;
@@ -393,6 +394,16 @@ impl<E: Engine> Store for NodeStore<E> {
         limit: usize,
     ) -> Result<Vec<(Dot, Key)>, StoreError> {
         self.page_of_tombstones(shard, after, limit)
+    }
+
+    fn expiring(
+        &mut self,
+        shard: Shard,
+        after: Option<(u64, Dot)>,
+        until_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<Expiring>, StoreError> {
+        self.page_of_expiring(shard, after, until_ms, limit)
     }
 
     fn stage_collected(

@@ -70,7 +70,7 @@ impl<E: Engine> NodeStore<E> {
         Ok(state.and_then(|state| state.own))
     }
 
-    /// The state that log, arrivals, objects and tombstones add up to, without an origin.
+    /// The state that log, arrivals, objects and indexes add up to, without an origin.
     pub fn derive_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
         let prefix = keys::shard(shard);
         let end = keys::after_prefix(&prefix);
@@ -94,7 +94,8 @@ impl<E: Engine> NodeStore<E> {
             .map_err(store_error)?;
         state.arrivals = arrivals;
         state.digest = self.derive_digest(shard)?;
-        state.tombstones = self.count_tombstones(shard)?;
+        state.tombstones = self.count_rows(Table::Tombstones, shard)?;
+        state.expiring = self.count_rows(Table::Expiring, shard)?;
         Ok(state)
     }
 

@@ -36,6 +36,7 @@ pub(super) fn record(counter: u64, name: &str) -> Record {
         kind: Kind::Put,
         value_len: value.len() as u32,
         value_hash: value_hash(Kind::Put, &value),
+        expires_ms: 0,
     };
     Record { head, value }
 }
@@ -126,14 +127,14 @@ fn the_index_of_tombstones_follows_the_objects_in_every_batch() {
     let mut again = record(4, "a");
     again.head.past.insert(Dot::new(ORIGIN, 2));
     stage(&mut store, &again).expect("staged");
-    let gone = store.object(SHARD, &key("b")).expect("readable").without_tombstones(|_| true);
+    let gone = store.object(SHARD, &key("b")).expect("readable").without_ended(|_| true);
     store.stage_collected(SHARD, &key("b"), gone).expect("staged");
     assert_eq!(store.replica(SHARD).expect("loaded").tombstones, 0);
     engine.fail_next_commits([FailKind::IoLost]);
     store.commit(false).expect_err("it was told to fail");
     assert_eq!(waiting(&mut store, None).len(), 2, "a failed batch changes nothing");
     assert_eq!(store.replica(SHARD).expect("loaded").tombstones, 2);
-    let gone = store.object(SHARD, &key("b")).expect("readable").without_tombstones(|_| true);
+    let gone = store.object(SHARD, &key("b")).expect("readable").without_ended(|_| true);
     store.stage_collected(SHARD, &key("b"), gone).expect("staged");
     store.commit(false).expect("room");
     assert_eq!(waiting(&mut store, None), [(2, key("a"))]);

@@ -1,9 +1,9 @@
-//! Object rows, and the index of tombstones that goes with them.
+//! Object rows, and the indexes of tombstones and of expiring values that go with them.
 //!
 //! Whoever collects tombstones must find them without reading every object. So each dot of a live
 //! tombstone has a row of its own, written and taken away in the batch that changes its object:
 //! both are staged here and nowhere else. It never decides what may be collected.
-//! Next to read: `mod.rs`, `galvani-protocol/src/reap.rs`.
+//! Next to read: `expiring.rs`, `mod.rs`, `galvani-protocol/src/reap.rs`.
 
 use super::{NodeStore, store_error};
 use crate::engine::{Engine, Table};
@@ -22,7 +22,7 @@ impl<E: Engine> NodeStore<E> {
         self.states.values().map(|state| state.tombstones).sum()
     }
 
-    /// Stages a key's object row and the rows of its tombstones. The tick has read the object and
+    /// Stages a key's object row and the rows of its tombstones and expiring values. The tick has read the object and
     /// the shard's state before.
     pub(super) fn stage_object(
         &mut self,
@@ -32,10 +32,15 @@ impl<E: Engine> NodeStore<E> {
         policy: ConflictPolicy,
     ) {
         self.put_object(shard, key, &object);
-        let after = object.tombstones();
+        let (after, ending) = (object.tombstones(), object.expiring());
         let before = self.objects.insert((shard, key.clone()), object);
-        let before = before.expect("the tick read the object before it stages it").tombstones();
-        if policy == ConflictPolicy::Lww || before == after {
+        let before = before.expect("the tick read the object before it stages it");
+        let (before, ended) = (before.tombstones(), before.expiring());
+        if policy == ConflictPolicy::Lww {
+            return;
+        }
+        self.index_expiring(shard, key, &ended, &ending);
+        if before == after {
             return;
         }
         for &dot in before.iter().filter(|dot| !after.contains(dot)) {
@@ -61,6 +66,9 @@ impl<E: Engine> NodeStore<E> {
     ) -> Result<(), StoreError> {
         self.replica(shard)?;
         self.put_object(shard, key, &object);
+        if policy == ConflictPolicy::Siblings {
+            self.index_rebuilt(shard, key, &object.expiring())?;
+        }
         let mut added = 0;
         for dot in object.tombstones() {
             let row_key = keys::log(shard, dot);
@@ -143,8 +151,8 @@ impl<E: Engine> NodeStore<E> {
         Ok(page)
     }
 
-    /// How many rows the index has of a shard.
-    pub(super) fn count_tombstones(&self, shard: Shard) -> Result<u64, StoreError> {
+    /// How many rows an index has of a shard.
+    pub(super) fn count_rows(&self, index: Table, shard: Shard) -> Result<u64, StoreError> {
         let prefix = keys::shard(shard);
         let end = keys::after_prefix(&prefix);
         let mut rows = 0;
@@ -153,7 +161,7 @@ impl<E: Engine> NodeStore<E> {
             ControlFlow::Continue(())
         };
         self.engine
-            .scan(Table::Tombstones, &prefix, end.as_deref(), usize::MAX, &mut count)
+            .scan(index, &prefix, end.as_deref(), usize::MAX, &mut count)
             .map_err(store_error)?;
         Ok(rows)
     }

@@ -4,11 +4,13 @@ use crate::args::value;
 use clap::{Args, Subcommand, ValueEnum};
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::request::Quorum;
+use std::time::Duration;
 
 /// Arguments of `bucket`.
 #[derive(Debug, Args)]
 #[command(before_help = "  galvani bucket list\n  \
                          galvani bucket create logs -n 5 -w 2 --policy lww\n  \
+                         galvani bucket create sessions --ttl 1h\n  \
                          galvani bucket show logs")]
 pub(crate) struct Bucket {
     #[command(subcommand)]
@@ -51,6 +53,10 @@ pub(crate) struct Create {
     /// Largest value, such as 64KiB or 4MiB; at most 16MiB.
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = value::size)]
     pub(crate) max_value: u64,
+    /// How long values live unless a put says otherwise, for the bucket's life: 1s to ten years, or
+    /// none.
+    #[arg(long, value_name = "TIME", default_value = "none", value_parser = value::ttl)]
+    pub(crate) ttl: Duration,
 }
 
 /// What becomes of concurrent writes to one key.

@@ -70,7 +70,9 @@ pub(crate) struct Copies {
                          galvani put user/7 @ada.json -w all --strict        \
                          all owners, or fail\n  \
                          galvani put user/7 - --context user7.ctx < ada.json \
-                         replace only what that read saw")]
+                         replace only what that read saw\n  \
+                         galvani put session/9 @token --ttl 30m              \
+                         gone half an hour from now")]
 #[command(after_help = "Without --context or --blind, put replaces what a read at r sees.\n\
                         see also: galvani help quorums, galvani help exit-codes")]
 pub(crate) struct Put {
@@ -92,6 +94,9 @@ pub(crate) struct Put {
     /// Write the new context to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) context_out: Option<PathBuf>,
+    /// How long the value lives: 1s to ten years, or none. [default: the bucket's]
+    #[arg(long, value_name = "TIME", value_parser = value::ttl)]
+    pub(crate) ttl: Option<Duration>,
     #[command(flatten)]
     pub(crate) write: WriteQuorum,
     #[command(flatten)]

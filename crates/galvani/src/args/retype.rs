@@ -112,6 +112,14 @@ impl Line {
     }
 }
 
+/// A time to live as it can be typed again.
+fn ttl(ttl: Duration) -> String {
+    match ttl.is_zero() {
+        true => "none".to_owned(),
+        false => humantime::format_duration(ttl).to_string().replace(' ', ""),
+    }
+}
+
 impl Put {
     pub(crate) fn line(&self) -> Line {
         let mut line = Line::new("put").place(&self.key);
@@ -122,6 +130,7 @@ impl Put {
             .flag("--blind", self.blind)
             .given("--take", self.take)
             .path("--context-out", self.context_out.as_ref())
+            .given("--ttl", self.ttl.map(ttl))
             .writing(&self.write)
             .reading(&self.read)
             .copies(&self.copies)
@@ -238,6 +247,7 @@ impl Create {
             .given("-w", other(self.w, Quorum::Majority))
             .given("--policy", other(self.policy, Policy::Siblings).map(word))
             .given("--max-value", other(self.max_value, 1 << 20))
+            .given("--ttl", other(self.ttl, Duration::ZERO).map(ttl))
     }
 }
 

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use galvani_model::bucket::BucketName;
-use galvani_model::limits::{KEY_BYTES_MAX, TIMEOUT_MS_MAX};
+use galvani_model::limits::{KEY_BYTES_MAX, TIMEOUT_MS_MAX, TTL_MS_MAX, TTL_MS_MIN};
 use galvani_model::request::Quorum;
 use std::ffi::OsString;
 use std::num::NonZeroU64;
@@ -54,6 +54,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a time such as 500ms, 2s"))
 }
 
+/// A time to live: `none` or `0`, which is for ever, or 1 second to ten years.
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
+    if text == "none" || text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let ttl = duration(text)?;
+    let (min, max) = (Duration::from_millis(TTL_MS_MIN), Duration::from_millis(TTL_MS_MAX));
+    match (min..=max).contains(&ttl) {
+        true => Ok(ttl),
+        false => Err(format!("{text} is not between 1s and ten years (0 or none: for ever)")),
+    }
+}
+
 /// A request's time: 1 ms to 60 s.
 pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
@@ -90,7 +103,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, key, size, timeout};
+    use super::{count, key, size, timeout, ttl};
     use galvani_model::limits::KEY_BYTES_MAX;
     use std::time::Duration;
 
@@ -104,6 +117,16 @@ mod tests {
             assert!(size(text).is_err() && count(text).is_err(), "{text}");
         }
         assert!(count("0").is_err());
+    }
+
+    #[test]
+    fn a_time_to_live_is_bounded_or_none() {
+        assert_eq!(ttl("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(ttl("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!((ttl("none"), ttl("0")), (Ok(Duration::ZERO), Ok(Duration::ZERO)));
+        for text in ["999ms", "1us", "11years", "soon", "", "-1s"] {
+            assert!(ttl(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::report::text::Size;
 use crate::report::{Report, json};
 use galvani_client::{BucketName, BucketProps, ConflictPolicy, ErrorKind};
 use serde_json::{Map, Value, json as value};
+use std::time::Duration;
 
 /// Does what is asked with buckets.
 pub(crate) async fn run(app: &App, args: Bucket) -> Done {
@@ -33,8 +34,8 @@ async fn make(app: &App, session: &Session, args: Create) -> Done {
         (None, None) => view.layout.n(),
     };
     let value_bytes_max = u32::try_from(args.max_value).unwrap_or(u32::MAX);
-    let props =
-        BucketProps { n, r: args.r, w: args.w, policy: args.policy.into(), value_bytes_max };
+    let (policy, ttl_ms) = (args.policy.into(), args.ttl.as_millis() as u64);
+    let props = BucketProps { n, r: args.r, w: args.w, policy, value_bytes_max, ttl_ms };
     let name = args.name.as_str();
     let made = session.client.create_bucket(name, props.clone()).await;
     made.map_err(|error| client::report(&error, &retype))?;
@@ -64,7 +65,8 @@ async fn list(app: &App, session: &Session) -> Done {
         app.out.json(map)?;
         return Ok(Exit::Done);
     }
-    let mut table = crate::output::table(&["bucket", "n", "r", "w", "conflicts", "largest value"]);
+    let mut table =
+        crate::output::table(&["bucket", "n", "r", "w", "conflicts", "largest value", "ttl"]);
     for (name, props) in &buckets {
         table.add_row([
             name.to_string(),
@@ -73,6 +75,7 @@ async fn list(app: &App, session: &Session) -> Done {
             props.w.to_string(),
             policy(props.policy).to_owned(),
             Size(u64::from(props.value_bytes_max)).to_string(),
+            ttl(props.ttl_ms),
         ]);
     }
     app.out.line(&crate::output::trimmed(&table))?;
@@ -107,7 +110,16 @@ fn unknown(name: &BucketName, about: &About) -> Report {
 fn words(props: &BucketProps) -> String {
     let BucketProps { n, r, w, .. } = props;
     let size = Size(u64::from(props.value_bytes_max));
-    format!("n={n} r={r} w={w}  conflicts: {}  values up to {size}", policy(props.policy))
+    let (conflicts, ttl) = (policy(props.policy), ttl(props.ttl_ms));
+    format!("n={n} r={r} w={w}  conflicts: {conflicts}  values up to {size}  ttl: {ttl}")
+}
+
+/// A bucket's time to live as `--ttl` takes it.
+fn ttl(ttl_ms: u64) -> String {
+    match ttl_ms {
+        0 => "none".to_owned(),
+        ms => humantime::format_duration(Duration::from_millis(ms)).to_string(),
+    }
 }
 
 fn fields(props: &BucketProps) -> Map<String, Value> {
@@ -117,6 +129,7 @@ fn fields(props: &BucketProps) -> Map<String, Value> {
         "w": props.w.to_string(),
         "policy": policy(props.policy),
         "value_bytes_max": props.value_bytes_max,
+        "ttl_ms": props.ttl_ms,
     });
     match fields {
         Value::Object(map) => map,

@@ -8,12 +8,13 @@ use crate::args::see::Explain;
 use crate::commands::{Done, options};
 use crate::connect::App;
 use crate::exit::Exit;
-use crate::report::text::{Size, count};
+use crate::report::text::{Age, Size, count};
 use crate::report::{client, json};
 use galvani_client::{ClusterView, Dot, Explanation, HolderState, ReplicaState, Version};
 use galvani_model::version::Kind;
 use serde_json::{Map, Value, json as value};
 use std::collections::BTreeSet;
+use std::time::UNIX_EPOCH;
 
 /// Explains the key.
 pub(crate) async fn run(app: &App, args: Explain) -> Done {
@@ -51,7 +52,7 @@ fn page(view: &ClusterView, explanation: &Explanation) -> String {
     let all = all_dots(explanation);
     for replica in &explanation.replicas {
         page.push_str("\n  ");
-        page.push_str(&replica_line(view, replica, &all));
+        page.push_str(&replica_line(view, replica, &all, clock_ms(explanation)));
     }
     page.push_str("\n  hints   ");
     page.push_str(&hint_words(explanation));
@@ -100,22 +101,34 @@ fn first_words(explanation: &Explanation, all: &BTreeSet<Dot>) -> String {
     }
 }
 
-fn replica_line(view: &ClusterView, replica: &ReplicaState, all: &BTreeSet<Dot>) -> String {
+fn replica_line(
+    view: &ClusterView,
+    replica: &ReplicaState,
+    all: &BTreeSet<Dot>,
+    now_ms: u64,
+) -> String {
     let node = &replica.node;
     let versions = match &replica.versions {
         Ok(versions) => versions,
         Err(answer) => return answer.to_string(),
     };
-    let values = versions.iter().filter(|version| is_value(version)).count();
+    let values = versions.iter().filter(|version| is_value(version, now_ms)).count();
+    let expired = versions.iter().filter(|version| is_expired(version, now_ms)).count();
     let mut line = match (values, versions.len()) {
         (0, 0) => format!("{node}  absent"),
+        (0, all) if all == expired => format!("{node}  expired ({})", count(all as u64, "value")),
         (0, tombstones) => format!("{node}  deleted ({})", count(tombstones as u64, "tombstone")),
         (values, _) => format!("{node}  {}", count(values as u64, "value")),
     };
-    for version in versions.iter().filter(|version| is_value(version)) {
+    for version in versions.iter().filter(|version| is_value(version, now_ms)) {
         let author = member_name(view, version);
         let (dot, size) = (first_dot(version), Size(u64::from(version.value_len)));
-        line.push_str(&format!("  [{dot} by {author}, {size}]"));
+        let left_s = version.expires_ms.saturating_sub(now_ms) / 1000;
+        let ends = match version.expires_ms {
+            0 => String::new(),
+            _ => format!(", expires in {}", Age(left_s)),
+        };
+        line.push_str(&format!("  [{dot} by {author}, {size}{ends}]"));
     }
     let missing = missing(replica, versions, all);
     if !missing.is_empty() {
@@ -138,11 +151,18 @@ fn all_dots(explanation: &Explanation) -> BTreeSet<Dot> {
     versions.flatten().filter_map(|version| version.dots.first().copied()).collect()
 }
 
-fn is_value(version: &Version) -> bool {
-    match version.kind {
-        Kind::Put => true,
-        Kind::Delete => false,
-    }
+fn is_value(version: &Version, now_ms: u64) -> bool {
+    version.is_value_at(now_ms)
+}
+
+/// Whether it was a value, and is none any more because time has passed.
+fn is_expired(version: &Version, now_ms: u64) -> bool {
+    version.kind == Kind::Put && !version.is_value_at(now_ms)
+}
+
+/// The clock of the owner that asked, by which values have expired.
+fn clock_ms(explanation: &Explanation) -> u64 {
+    explanation.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn first_dot(version: &Version) -> String {
@@ -167,7 +187,7 @@ fn member_name(view: &ClusterView, version: &Version) -> String {
 }
 
 fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value> {
-    let all = all_dots(explanation);
+    let (all, now_ms) = (all_dots(explanation), clock_ms(explanation));
     let mut map = json::object("galvani.explain/1");
     map.insert("hash".to_owned(), format!("{:016x}", explanation.hash).into());
     map.insert("partition".to_owned(), explanation.shard.partition.0.into());
@@ -178,8 +198,9 @@ fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value>
         Err(answer) => value!({ "node": replica.node, "error": answer.to_string() }),
         Ok(versions) => value!({
             "node": replica.node,
-            "values": versions.iter().filter(|version| is_value(version)).count(),
-            "versions": versions.iter().map(|one| version_json(view, one)).collect::<Vec<_>>(),
+            "values": versions.iter().filter(|version| is_value(version, now_ms)).count(),
+            "versions":
+                versions.iter().map(|one| version_json(view, one, now_ms)).collect::<Vec<_>>(),
             "missing": missing(replica, versions, &all),
         }),
     };
@@ -200,12 +221,14 @@ fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value>
     map
 }
 
-fn version_json(view: &ClusterView, version: &Version) -> Value {
+fn version_json(view: &ClusterView, version: &Version, now_ms: u64) -> Value {
     let dots: Vec<String> =
         version.dots.iter().map(|dot| format!("{}:{}", dot.origin, dot.counter)).collect();
     value!({
         "dots": dots,
-        "deleted": !is_value(version),
+        "deleted": version.kind == Kind::Delete,
+        "expired": is_expired(version, now_ms),
+        "expires_ms": version.expires_ms,
         "node": member_name(view, version),
         "bytes": version.value_len,
         "value_hash": format!("{:016x}", version.value_hash),

@@ -1,4 +1,4 @@
-//! Tombstones in the status: how many wait, and for whom.
+//! Tombstones and expired values in the status: how many wait, and for whom.
 //!
 //! A tombstone is collected when every owner of its key has taken in all that it replaced. One that
 //! cannot be reached holds collection back and is named here. Next to read: `status.rs`.
@@ -12,11 +12,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What waits on all nodes, and for whom.
 pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
-    let (mut waiting, mut collected) = (0, 0);
+    let (mut waiting, mut collected, mut expiring, mut expired) = (0, 0, 0, 0);
     let mut waits: BTreeMap<NodeId, u64> = BTreeMap::new();
     for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
         waiting += status.tombstones;
         collected += status.counters.tombstones_collected;
+        expiring += status.expiring;
+        expired += status.counters.expired_collected;
         for (&owner, &since_ms) in &status.collection_waits {
             // Whoever has heard of it at all knows better since when it is away.
             let known = waits.entry(owner).or_default();
@@ -38,6 +40,10 @@ pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
         })
         .collect();
     let mut words = vec![format!("{} kept, {} collected", grouped(waiting), grouped(collected))];
+    if expiring + expired > 0 {
+        let (expiring, expired) = (grouped(expiring), grouped(expired));
+        words.push(format!("values that expire: {expiring} kept, {expired} collected"));
+    }
     words.extend(held);
     words.join("   ")
 }

@@ -55,7 +55,10 @@ pub(crate) async fn run(app: &App, args: Put) -> Done {
         Replaces::Token(token) => put.after(token),
         Replaces::Nothing => put.blind(),
     };
-    let put = options::write(put, args.copies, args.write).timeout(session.time.left());
+    let mut put = options::write(put, args.copies, args.write).timeout(session.time.left());
+    if let Some(ttl) = args.ttl {
+        put = put.ttl(ttl);
+    }
     let written = put.send().await.map_err(|error| client::report(&error, &retype))?;
     if let Some(path) = &args.context_out {
         save_context(path, &written.context)?;

@@ -320,6 +320,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "inflight": status.inflight,
                 "shards_behind": status.shards_behind,
                 "tombstones": status.tombstones,
+                "expiring": status.expiring,
                 "collection_waits": graves::document(view, &status.collection_waits),
                 "hints": status.hints.iter().map(|(owner, held)| value!({
                     "for": name(view, *owner),
@@ -371,6 +372,7 @@ fn counters_json(counters: &Counters) -> Value {
         "breakers_opened": counters.breakers_opened,
         "datagrams_dropped": counters.datagrams_dropped,
         "tombstones_collected": counters.tombstones_collected,
+        "expired_collected": counters.expired_collected,
         "digests_corrected": counters.digests_corrected,
         "readopted": counters.readopted,
         "rows_verified": counters.rows_verified,

@@ -401,7 +401,8 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::ContextOtherKey
         | ErrorKind::ContextMalformed
         | ErrorKind::TooManySiblings { .. }
-        | ErrorKind::ClockAhead { .. } => Exit::Refused,
+        | ErrorKind::ClockAhead { .. }
+        | ErrorKind::TtlImpossible { .. } => Exit::Refused,
         ErrorKind::Setting { .. } => Exit::Usage,
         // Protocol, Value, Closed, and what the client may add: nobody expects these.
         _ => Exit::Unexpected,
@@ -435,6 +436,7 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::ContextMalformed => "context_malformed",
         ErrorKind::TooManySiblings { .. } => "too_many_siblings",
         ErrorKind::ClockAhead { .. } => "clock_ahead",
+        ErrorKind::TtlImpossible { .. } => "ttl_impossible",
         ErrorKind::NotPermitted => "not_permitted",
         ErrorKind::FaultsNotAllowed => "faults_not_allowed",
         ErrorKind::Protocol { .. } => "protocol",

@@ -124,6 +124,9 @@ pub(crate) fn sibling_json(one: &Sibling) -> Value {
     }
     map.insert("node".to_owned(), one.node.as_str().into());
     map.insert("written_at".to_owned(), json::time(one.written_at).into());
+    if let Some(at) = one.expires_at {
+        map.insert("expires_at".to_owned(), json::time(at).into());
+    }
     Value::Object(map)
 }
 
@@ -234,6 +237,7 @@ mod tests {
     fn siblings_name_three_ways_out() {
         let sibling = |value: &'static str, node: &str, second: u64| Sibling {
             value: Some(value.into()),
+            expires_at: None,
             written_at: UNIX_EPOCH + Duration::from_secs(19_867 + second),
             node: node.to_owned(),
             dot: galvani_client::Dot::new(Origin(1), 1),

@@ -70,7 +70,7 @@ pub(super) fn keyspace(table: Table) -> KeyspaceCreateOptions {
                 .separation_threshold(SEPARATED_BYTES_MIN),
         )),
         // Scanned, never looked up: a hint's row is looked for once, before it is written.
-        Table::Arrivals | Table::Hints | Table::Tombstones => {
+        Table::Arrivals | Table::Hints | Table::Tombstones | Table::Expiring => {
             options.filter_policy(FilterPolicy::disabled()).compaction_strategy(leveled(32 * MIB))
         }
         Table::Clocks | Table::Meta => {
@@ -94,7 +94,7 @@ const fn memtable_share(table: Table) -> u64 {
         Table::Log => 2,
         Table::Objects => 4,
         Table::Arrivals | Table::RequestIds | Table::Clocks => 16,
-        Table::Meta | Table::Hints | Table::Tombstones => 32,
+        Table::Meta | Table::Hints | Table::Tombstones | Table::Expiring => 32,
     }
 }
 

@@ -1,0 +1,150 @@
+//! Values that expire: shown until their end, then nothing, and collected by proof like tombstones.
+
+use super::{Pair, SHARD, node};
+use bytes::Bytes;
+use galvani_model::bucket::BucketName;
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::RequestId;
+use galvani_model::key::Key;
+use galvani_model::limits::CLOCK_AHEAD_MS_MAX;
+use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::store::Store;
+use galvani_model::version::{Context, ContextKey, DotSet, Kind};
+use galvani_protocol::{Input, ReplyTo};
+use galvani_wire::Message;
+use galvani_wire::message::{Get, GetDone, Put, Sibling};
+
+/// As the limits have it.
+const MARGIN_MS: u64 = 2 * CLOCK_AHEAD_MS_MAX;
+
+fn key() -> Key {
+    Key::new(BucketName::default_bucket(), "k").expect("a key")
+}
+
+impl Pair {
+    /// Writes the key after everything `seen`, to live for `ttl_ms`.
+    fn put_for(&mut self, side: usize, seen: &DotSet, ttl_ms: Option<u64>, value: &'static str) {
+        self.rids += 1;
+        let context = Context { seen: seen.clone(), hlc: Hlc::default() };
+        let w = Some(Quorum::Exactly(1));
+        let put = Put {
+            key: key(),
+            kind: Kind::Put,
+            rid: RequestId(self.rids),
+            issued: Hlc::from_unix_ms(self.now.unix_ms),
+            context: Some(context.seal(&key(), &ContextKey([1; 16])).into()),
+            options: WriteOptions { w, ttl_ms, ..WriteOptions::default() },
+            timeout_ms: 2000,
+            value: Bytes::from_static(value.as_bytes()),
+        };
+        self.ask_and_flow(side, Message::Put(put));
+    }
+
+    fn ask_and_flow(&mut self, side: usize, message: Message) {
+        let (from, arrived) = (ReplyTo { link: 1, id: 0 }, self.now.micros);
+        self.handle(side, Input::Request { from, forwarded: false, arrived, message });
+        self.flow();
+    }
+
+    /// What one side alone shows.
+    fn shown(&mut self, side: usize) -> Vec<Sibling> {
+        let options = ReadOptions { r: Some(Quorum::One), n: Some(1), ..ReadOptions::default() };
+        let get = Message::Get(Get { key: key(), options, timeout_ms: 500 });
+        let answers = self.ask(side, get);
+        match &answers[..] {
+            [Message::GetDone(GetDone { siblings, .. })] => siblings.clone(),
+            other => panic!("one answer expected, got {other:?}"),
+        }
+    }
+
+    fn live(&mut self, side: usize) -> usize {
+        self.sides[side].store.object(SHARD, &key()).expect("readable").versions().len()
+    }
+
+    fn seen(&mut self, side: usize) -> DotSet {
+        self.sides[side].store.object(SHARD, &key()).expect("readable").seen()
+    }
+
+    /// Lets the clocks of both go on, and what is due then happen.
+    fn skip(&mut self, millis: u64) {
+        self.now.unix_ms += millis;
+        self.now.micros += millis * 1000;
+        self.pass(3_000);
+    }
+}
+
+/// The owner whose copy a read at n=1 asks for.
+fn first() -> usize {
+    let topology = super::topology(0);
+    let owners = topology.layout.owners(SHARD);
+    (0..2).find(|&side| owners[0] == node(side)).expect("both own it")
+}
+
+#[test]
+fn a_value_is_shown_until_its_end_and_goes_when_every_owner_has_it() {
+    let (mut pair, side) = (Pair::new(), first());
+    pair.link(true);
+    pair.put_for(side, &DotSet::new(), None, "old");
+    let seen = pair.seen(side);
+    pair.put_for(side, &seen, Some(10_000), "new");
+    let digest = |pair: &mut Pair| pair.sides[side].store.replica(SHARD).expect("whole").digest;
+    let before = digest(&mut pair);
+    let siblings = pair.shown(side);
+    assert_eq!((siblings[0].kind, &siblings[0].value[..]), (Kind::Put, &b"new"[..]));
+    assert_eq!(siblings[0].expires_ms, pair.now.unix_ms + 10_000);
+    pair.skip(9_999);
+    assert_eq!(pair.shown(side)[0].kind, Kind::Put);
+    pair.skip(1);
+    let siblings = pair.shown(side);
+    assert_eq!((siblings[0].kind, siblings[0].value.len()), (Kind::Delete, 0));
+    assert_eq!(siblings.len(), 1, "nothing older comes back");
+    // For the margin it stays, whatever the clocks of others say.
+    pair.skip(MARGIN_MS - 3_000);
+    assert_eq!((pair.live(0), pair.live(1)), (1, 1));
+    pair.skip(4_000);
+    assert_eq!((pair.live(0), pair.live(1)), (0, 0), "and then it goes, on both");
+    assert_eq!(digest(&mut pair), before, "which no digest notices");
+    for side in 0..2 {
+        let counters = pair.sides[side].lane.counters();
+        assert_eq!((counters.expired_collected, counters.digests_unequal), (1, 0));
+        assert_eq!(pair.sides[side].store.replica(SHARD).expect("whole").expiring, 0);
+    }
+}
+
+#[test]
+fn an_expired_value_waits_for_an_owner_that_is_away() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    pair.put_for(0, &DotSet::new(), None, "old");
+    pair.link(false);
+    let seen = pair.seen(0);
+    pair.put_for(0, &seen, Some(1_000), "new");
+    pair.skip(1_000 + MARGIN_MS + 30_000);
+    assert_eq!(pair.live(0), 1, "the other owner still shows what it replaced");
+    pair.link(true);
+    pair.skip(20_000);
+    assert_eq!((pair.live(0), pair.live(1)), (0, 0), "taken in there as what it is, and collected");
+    assert_eq!(pair.sides[1].lane.counters().expired_collected, 1);
+}
+
+#[test]
+fn a_value_that_another_owner_has_collected_already_stops_what_it_replaced() {
+    let (mut pair, side) = (Pair::new(), first());
+    pair.link(true);
+    pair.put_for(1 - side, &DotSet::new(), None, "old");
+    let seen = pair.seen(1 - side);
+    pair.put_for(1 - side, &seen, Some(1_000), "new");
+    pair.skip(1_000 + MARGIN_MS + 3_000);
+    assert_eq!(pair.live(1 - side), 0);
+    // The first owner loses its disk, and its clock says that the value has not ended yet.
+    pair.link(false);
+    let fresh = Pair::new();
+    let [one, two] = fresh.sides;
+    pair.sides[side] = if side == 0 { one } else { two };
+    pair.now.unix_ms = 1_000_500;
+    pair.link(true);
+    pair.pass(3_000);
+    assert_eq!(pair.clock(0), pair.clock(1), "it has all of it again");
+    let values = pair.shown(side).into_iter().filter(|one| one.kind == Kind::Put).count();
+    assert_eq!(values, 0, "neither the old value nor the new one");
+}

@@ -1,0 +1,61 @@
+//! A value that expires is shown until its end and not after it, by the clock of the node that answers,
+//! and collected only after it.
+//!
+//! What every replica must agree on, the end itself, is compared with what the client asked for when
+//! its record is first committed. That nothing it replaced comes back `buried.rs` asks.
+
+use crate::packet::LaneAt;
+use crate::world::World;
+use galvani_model::version::{Kind, Version};
+use galvani_wire::message::GetDone;
+use std::collections::BTreeSet;
+
+/// Checks a read's answer as it leaves the owner that made it.
+pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(), String> {
+    let node = at.node;
+    let now_ms = world.clock_ms(node);
+    for sibling in &done.siblings {
+        let Some(entry) = world.ledger.entry(sibling.dot) else { continue };
+        let (head, shard) = (&entry.record.head, entry.shard);
+        let its_lane = usize::from(shard.partition.0 % world.profile.lanes) == at.lane;
+        let made_here =
+            its_lane && world.layout.owners(shard).iter().any(|id| world.by_id[id] == node);
+        // Else it is sent on for another lane, whose clock it was.
+        if !made_here || !head.expires() {
+            continue;
+        }
+        let over = now_ms >= head.expires_ms;
+        // A replica that lost its disk is told by others that it was deleted or collected.
+        let dots: BTreeSet<_> = match entry.write {
+            Some(write) => world.history.writes[write].dots.clone(),
+            None => BTreeSet::from([sibling.dot]),
+        };
+        let hidden = world.ledger.is_buried(&dots);
+        let (dot, ends_ms) = (sibling.dot, head.expires_ms);
+        match sibling.kind {
+            Kind::Put if over => {
+                return Err(format!("node {node} shows {dot} at {now_ms}, it ended at {ends_ms}"));
+            }
+            Kind::Delete if !over && !hidden => {
+                return Err(format!("node {node} hides {dot} at {now_ms}, it ends at {ends_ms}"));
+            }
+            Kind::Put => world.coverage.add("expiry.shown", 1),
+            Kind::Delete => world.coverage.add("expiry.over", 1),
+        }
+    }
+    Ok(())
+}
+
+/// Checks that what a node collects is no value any more, and has not been for the margin.
+pub(crate) fn over(world: &World, node: usize, version: &Version) -> Result<(), String> {
+    if version.is_value_at(collectable_ms(world, node)) {
+        let (dots, ends_ms) = (&version.dots, version.expires_ms);
+        return Err(format!("node {node} collects {dots:?}, which ends at {ends_ms}"));
+    }
+    Ok(())
+}
+
+/// What has expired by then a node may collect, in milliseconds since 1970.
+pub(crate) fn collectable_ms(world: &World, node: usize) -> u64 {
+    world.clock_ms(node).saturating_sub(u64::from(world.profile.limits.expiry_margin_ms))
+}
