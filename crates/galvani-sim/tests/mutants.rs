@@ -39,9 +39,10 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::HoldsNothing
         | Mutant::ReleasesEarly
         | Mutant::SkipsConfirming
+        | Mutant::ShowsExpired
+        | Mutant::ForgetsExpiry
         | Mutant::AcksForOthers => 1..=10,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
-        Mutant::ShowsExpired | Mutant::ForgetsExpiry => 1..=40,
     }
 }
 

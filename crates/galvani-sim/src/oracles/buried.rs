@@ -1,5 +1,7 @@
 //! Tombstones and expired values: collected only by proof, all of them in the end, and nothing they
 //! replaced comes back.
+//!
+//! When an expired value may be shown, `expiry.rs` asks. Next to read: `expiry.rs`, `same.rs`.
 
 use crate::oracles::expiry;
 use crate::oracles::reads::Seen;

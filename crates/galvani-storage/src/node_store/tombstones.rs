@@ -22,8 +22,8 @@ impl<E: Engine> NodeStore<E> {
         self.states.values().map(|state| state.tombstones).sum()
     }
 
-    /// Stages a key's object row and the rows of its tombstones and expiring values. The tick has read the object and
-    /// the shard's state before.
+    /// Stages a key's object row and the rows of its tombstones and expiring values. The tick has
+    /// read the object and the shard's state before.
     pub(super) fn stage_object(
         &mut self,
         shard: Shard,
