@@ -15,7 +15,7 @@ use crate::seeds;
 use galvani_model::limits::{TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
 use galvani_model::request::Quorum;
 use galvani_transport::pki::Identity;
-use galvani_transport::{BindError, Config};
+use galvani_transport::{BindError, Config, Network};
 use galvani_wire::{ClusterView, Message};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ pub struct Builder {
     seeds: Vec<String>,
     identity: Credentials,
     connect_timeout: Duration,
+    network: Network,
     settings: Settings,
 }
 
@@ -58,6 +59,7 @@ impl Default for Builder {
             seeds: Vec::new(),
             identity: Credentials::Elsewhere,
             connect_timeout: CONNECT_TIMEOUT,
+            network: Network::os(),
             settings: Settings {
                 r: None,
                 w: None,
@@ -134,6 +136,12 @@ impl Builder {
         self
     }
 
+    /// The network instead of the operating system's, with its clock and its randomness.
+    pub fn network(mut self, network: Network) -> Builder {
+        self.network = network;
+        self
+    }
+
     /// Connects and learns the cluster from the first seed that answers. Must be called inside a
     /// tokio runtime with I/O and time enabled, which must live as long as the client.
     ///
@@ -153,7 +161,7 @@ impl Builder {
             let detail = format!("{} (name not resolved in time)", hosts.join(", "));
             fail(ErrorKind::Unreachable { detail })
         })?;
-        let (bind, config) = socket_for(&seeds);
+        let (bind, config) = socket_for(&seeds, self.network.clone());
         let stale = Arc::new(Notify::new());
         let net = Net::start(bind, &identity, config, stale.clone())
             .map_err(|error| fail(kind_of_bind(&error)))?;
@@ -267,7 +275,7 @@ async fn resolve(hosts: &[String]) -> Vec<Seed> {
 }
 
 /// Where to bind for these seeds: IPv4 unless one of them is not; large datagrams on loopback.
-fn socket_for(seeds: &[Seed]) -> (SocketAddr, Config) {
+fn socket_for(seeds: &[Seed], network: Network) -> (SocketAddr, Config) {
     let addresses = || seeds.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten();
     let bind = match addresses().any(SocketAddr::is_ipv6) {
         true => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -277,7 +285,7 @@ fn socket_for(seeds: &[Seed]) -> (SocketAddr, Config) {
         true => Config::loopback(),
         false => Config::default(),
     };
-    (bind, config)
+    (bind, Config { network, ..config })
 }
 
 /// The view of whichever seed answers first, or why none did.
@@ -344,7 +352,7 @@ async fn describe(
             Ok(Err(fault)) => (told_of(&fault), fault.is_distrust()),
             Err(_) => (last.unwrap_or_else(|| "udp, no answer in time".to_owned()), false),
         };
-        let pause = jittered(SEED_PAUSE / 2, SEED_PAUSE);
+        let pause = jittered(&links.network, SEED_PAUSE / 2, SEED_PAUSE);
         if distrust || Instant::now() + pause >= deadline {
             return Err(SeedFailure { seed, why, distrust });
         }

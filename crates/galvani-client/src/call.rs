@@ -367,7 +367,9 @@ impl<'a, T> Call<'a, T> {
     /// least `least`, and spread over half as much again, so that those who were refused together
     /// do not come together.
     fn retry_after(&mut self, least: Duration) {
-        let at = Instant::now() + jittered(least, least * 3 / 2) + pause(self.retries);
+        let network = &self.shared.net.links.network;
+        let least = jittered(network, least, least * 3 / 2);
+        let at = Instant::now() + least + pause(network, self.retries);
         if self.launch_at.is_none() && at < self.plan.deadline.at() && self.take_retry() {
             self.launch_at = Some(at);
         }

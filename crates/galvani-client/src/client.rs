@@ -15,7 +15,7 @@ use crate::get::Get;
 use crate::list::List;
 use crate::net::Net;
 use crate::put::{ContextNotChosen, Put};
-use crate::retry::Budget;
+use crate::retry::{Budget, jittered};
 use crate::stamp::Stamper;
 use crate::update::{Merge, Update};
 use crate::view::{Value, View};
@@ -77,10 +77,10 @@ impl Client {
         view: ClusterView,
     ) -> Client {
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
+            stamper: Stamper::new(net.links.network.clone()),
             net,
             settings,
             budget: Budget::new(),
-            stamper: Stamper::default(),
             directory: RwLock::new(Directory::new(view)),
             refresher: tokio::spawn(keep_fresh(weak.clone(), stale.clone())),
             stale,
@@ -230,7 +230,11 @@ async fn keep_fresh(shared: Weak<Shared>, stale: Arc<Notify>) {
         stale.notified().await;
         // What comes together is answered together, and a restless cluster is not asked at once
         // by all its clients.
-        tokio::time::sleep(crate::retry::jittered(REFRESH_PAUSE / 2, REFRESH_PAUSE)).await;
+        let pause = match shared.upgrade() {
+            Some(shared) => jittered(&shared.net.links.network, REFRESH_PAUSE / 2, REFRESH_PAUSE),
+            None => return,
+        };
+        tokio::time::sleep(pause).await;
         let Some(shared) = shared.upgrade() else { return };
         let route = shared.directory().any(shared.zone());
         let deadline = Deadline::after(REFRESH_TIMEOUT);

@@ -10,12 +10,12 @@ use crate::health::{Health, Pace, Standing};
 use crate::request::Request;
 use galvani_transport::pki::Identity;
 use galvani_transport::{
-    BindError, CloseCode, Config, DownReason, Event, LaneEndpoint, LinkId, PeerIdentity, SendError,
-    Transport, TransportKeys,
+    BindError, CloseCode, Config, DownReason, Event, LaneEndpoint, LinkId, Network, PeerIdentity,
+    SendError, Transport, TransportKeys,
 };
 use galvani_wire::{Frame, Message};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -34,6 +34,8 @@ pub(crate) struct Net {
 /// What calls and the background task share.
 pub(crate) struct Links {
     pub(crate) transport: Transport,
+    /// Wall clock and randomness.
+    pub(crate) network: Network,
     pub(crate) table: Mutex<Table>,
     pub(crate) next_id: AtomicU64,
     /// Told when a link broke or came back: the view may be old.
@@ -42,7 +44,7 @@ pub(crate) struct Links {
 
 #[derive(Default)]
 pub(crate) struct Table {
-    pub(crate) links: HashMap<LinkId, Link>,
+    pub(crate) links: BTreeMap<LinkId, Link>,
     pub(crate) by_addr: HashMap<SocketAddr, LinkId>,
     health: HashMap<SocketAddr, Health>,
     /// Of all addresses together.
@@ -57,8 +59,8 @@ pub(crate) struct Link {
     pub(crate) peer: Option<[u8; 16]>,
     /// Requests that wait for it to be up.
     pub(crate) waiting: Vec<oneshot::Sender<Result<(), Fault>>>,
-    /// Requests that wait for their reply.
-    pub(crate) pending: HashMap<u64, Pending>,
+    /// Requests that wait for their reply, in the order they were sent: they fail in it too.
+    pub(crate) pending: BTreeMap<u64, Pending>,
 }
 
 /// A request that waits for its reply.
@@ -129,10 +131,14 @@ impl Net {
         config: Config,
         stale: Arc<Notify>,
     ) -> Result<Net, BindError> {
-        let keys = TransportKeys { reset_key: random_key(), cid_key: rand::random() };
+        let network = config.network.clone();
+        let mut reset_key = [0; 64];
+        network.fill_random(&mut reset_key);
+        let keys = TransportKeys { reset_key, cid_key: network.random_u64() };
         let endpoint = LaneEndpoint::bind(addr, identity, &keys, config)?;
         let links = Arc::new(Links {
             transport: endpoint.transport(),
+            network,
             table: Mutex::default(),
             next_id: AtomicU64::new(1),
             stale,
@@ -213,7 +219,7 @@ impl Links {
             addr,
             peer: None,
             waiting: Vec::new(),
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
         })
     }
 
@@ -319,13 +325,14 @@ async fn serve(mut endpoint: LaneEndpoint, links: Arc<Links>, closing: Arc<Notif
     let mut events = Vec::new();
     loop {
         tokio::select! {
+            biased;
+            () = closing.notified() => break,
             count = endpoint.recv_batch(&mut events) => {
                 if count == 0 {
                     return;
                 }
                 events.drain(..).for_each(|event| links.take_in(event));
             }
-            () = closing.notified() => break,
         }
     }
     links.table.lock().closed = true;
@@ -354,12 +361,6 @@ impl Drop for Ending {
             }
         }
     }
-}
-
-fn random_key() -> [u8; 64] {
-    let mut key = [0; 64];
-    rand::fill(&mut key[..]);
-    key
 }
 
 /// Addresses whose health is kept; more than the lanes of a large cluster.

@@ -6,8 +6,8 @@
 //! Jitter" (Brooker 2015); token bucket of calls as in gRPC's retry throttling (proposal A6).
 
 use crate::error::{Applied, worse};
+use galvani_transport::Network;
 use galvani_wire::AppliedOutcome;
-use rand::Rng;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -40,15 +40,15 @@ impl Budget {
 
 /// The pause before the `retries`-th retry of a call (from 0): anything from nothing to a bound
 /// that doubles each time.
-pub(crate) fn pause(retries: u32) -> Duration {
+pub(crate) fn pause(network: &Network, retries: u32) -> Duration {
     let bound = PAUSE_FIRST.saturating_mul(1 << retries.min(10)).min(PAUSE_MAX);
-    jittered(Duration::ZERO, bound)
+    jittered(network, Duration::ZERO, bound)
 }
 
 /// A duration between the two, evenly.
-pub(crate) fn jittered(least: Duration, most: Duration) -> Duration {
+pub(crate) fn jittered(network: &Network, least: Duration, most: Duration) -> Duration {
     let spread = most.saturating_sub(least).as_micros() as u64;
-    least + Duration::from_micros(rand::rng().random_range(0..=spread))
+    least + Duration::from_micros(network.random_up_to(spread))
 }
 
 /// What may have become of a write, over all attempts so far.
@@ -94,6 +94,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 mod tests {
     use super::{Budget, Fate, PAUSE_MAX, pause};
     use crate::error::Applied;
+    use galvani_transport::Network;
     use galvani_wire::AppliedOutcome;
 
     #[test]
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn pauses_are_bounded() {
         for retries in [0, 1, 5, 31, u32::MAX] {
-            assert!(pause(retries) <= PAUSE_MAX);
+            assert!(pause(&Network::os(), retries) <= PAUSE_MAX);
         }
     }
 

@@ -5,13 +5,13 @@
 
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::RequestId;
-use rand::Rng;
+use galvani_transport::Network;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Makes stamps; time never goes back within one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stamper {
+    network: Network,
     last: AtomicU64,
 }
 
@@ -23,9 +23,14 @@ pub(crate) struct Stamp {
 }
 
 impl Stamper {
+    pub(crate) fn new(network: Network) -> Stamper {
+        Stamper { network, last: AtomicU64::new(0) }
+    }
+
     pub(crate) fn stamp(&self) -> Stamp {
-        let now_ms = unix_ms(SystemTime::now());
-        Stamp { rid: request_id(now_ms, rand::rng().random()), issued: self.tick(now_ms) }
+        let now_ms = self.network.unix_ms();
+        let random = self.network.random_u128();
+        Stamp { rid: request_id(now_ms, random), issued: self.tick(now_ms) }
     }
 
     fn tick(&self, now_ms: u64) -> Hlc {
@@ -36,11 +41,6 @@ impl Stamper {
             .expect("the update always has a value");
         tick(last)
     }
-}
-
-fn unix_ms(now: SystemTime) -> u64 {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn request_id(now_ms: u64, random: u128) -> RequestId {
@@ -55,6 +55,7 @@ fn request_id(now_ms: u64, random: u128) -> RequestId {
 #[cfg(test)]
 mod tests {
     use super::{Stamper, request_id};
+    use galvani_transport::Network;
     use std::collections::BTreeSet;
 
     #[test]
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn stamps_differ_and_their_time_only_rises() {
-        let stamper = Stamper::default();
+        let stamper = Stamper::new(Network::os());
         let stamps: Vec<_> = (0..1_000).map(|_| stamper.stamp()).collect();
         assert!(stamps.is_sorted_by(|a, b| a.issued < b.issued));
         let ids: BTreeSet<_> = stamps.iter().map(|stamp| stamp.rid).collect();

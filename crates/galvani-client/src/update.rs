@@ -179,7 +179,7 @@ pub(crate) async fn update(
         stored = worse(stored, Applied::Maybe { acks: written.acks });
         let siblings = written.siblings_now;
         last = Some(written);
-        deadline.sleep(pause(round)).await;
+        deadline.sleep(pause(&shared.net.links.network, round)).await;
         if deadline.has_passed() || round + 1 == ROUNDS_MAX {
             let error = Error::new(OP, subject(key), ErrorKind::Conflict { siblings });
             return Err(error.after_write(stored));

@@ -1,25 +1,28 @@
 //! The only `now()` of a node: one reading for each tick.
 //!
-//! Deadlines use the monotonic part, whose zero is the node's start; dates for people and the
-//! hybrid clock use the wall part, which may jump without harm.
+//! Deadlines use the monotonic part, which is tokio's time and whose zero is the node's start; dates
+//! for people and the hybrid clock use the wall part, the network's, which may jump without harm.
 
 use galvani_protocol::Now;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use galvani_transport::Network;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A node's clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
     start: Instant,
+    network: Network,
 }
 
 impl Clock {
-    pub(crate) fn start() -> Clock {
-        Clock { start: Instant::now() }
+    pub(crate) fn start(network: Network) -> Clock {
+        Clock { start: Instant::now(), network }
     }
 
     pub(crate) fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { micros: self.start.elapsed().as_micros() as u64, unix_ms: wall.as_millis() as u64 }
+        let micros = self.start.elapsed().as_micros() as u64;
+        Now { micros, unix_ms: self.network.unix_ms() }
     }
 
     /// The instant at which the clock will read `micros`.
@@ -28,8 +31,9 @@ impl Clock {
     }
 
     /// What the clock read at an instant.
-    pub(crate) fn micros_at(&self, instant: Instant) -> u64 {
-        instant.saturating_duration_since(self.start).as_micros() as u64
+    pub(crate) fn micros_at(&self, instant: std::time::Instant) -> u64 {
+        let since = Instant::from_std(instant).saturating_duration_since(self.start);
+        since.as_micros() as u64
     }
 
     pub(crate) fn uptime(&self) -> Duration {

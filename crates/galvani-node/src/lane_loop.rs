@@ -73,7 +73,7 @@ impl<E: Engine> LaneLoop<E> {
             let now = self.clock.now();
             let redial = self.links.dial_due(&self.endpoint, now.micros);
             let wake = self.next_wake(redial, stop_by);
-            let sleep = tokio::time::sleep_until(self.clock.at(wake).into());
+            let sleep = tokio::time::sleep_until(self.clock.at(wake));
             let control = tokio::select! {
                 biased;
                 control = self.control.recv() => control,

@@ -10,6 +10,7 @@ pub mod cluster_file;
 pub mod config;
 mod faults;
 mod figures;
+pub mod hosted;
 mod lane_loop;
 mod links;
 pub mod local;

@@ -3,28 +3,19 @@
 //! Start: lock the data directory, open the engine, give each lane its thread, endpoint and store.
 //! Stop: every lane drains and syncs, then the engine is closed, then the clean mark is written,
 //! in that order: a mark is a promise about everything before it. A lane that fails takes the whole
-//! node down without the mark. Next to read: `lane_loop.rs`.
+//! node down without the mark. Next to read: `hosted.rs`.
 
-use crate::client_rates::ClientRates;
-use crate::clock::Clock;
 use crate::cluster_file::{ClusterFile, ClusterFileError};
-use crate::config::{DurabilityMode, NodeConfig};
-use crate::faults::NodeFaults;
-use crate::lane_loop::LaneLoop;
-use crate::links::Links;
-use crate::repair::LaneRepair;
-use crate::shared::{Control, Shared, load_buckets};
-use galvani_model::ids::LaneIndex;
+use crate::config::NodeConfig;
+use crate::hosted::{Hosted, Parts};
 use galvani_model::placement::Member;
 use galvani_model::store::StoreError;
-use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
+use galvani_protocol::Topology;
 use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind};
 use galvani_storage::engine::{Engine, EngineConfig, EngineError, FjallEngine};
-use galvani_storage::{NodeStore, Opened, StoreConfig};
 use galvani_transport::pki::{Identity, PkiError};
 use galvani_transport::{
-    BindError, Config, KeysError, LaneEndpoint, MtuBound, MtuBoundError, PeerIdentity,
-    TransportKeys,
+    BindError, Config, KeysError, MtuBound, MtuBoundError, PeerIdentity, TransportKeys,
 };
 use std::future::Future;
 use std::path::PathBuf;
@@ -131,14 +122,9 @@ pub fn run(
 
 /// A node whose files are open.
 struct Node {
-    config: NodeConfig,
-    member: Member,
-    identity: Identity,
-    keys: TransportKeys,
+    name: String,
     dir: DataDir,
-    keep_origins: bool,
-    shared: Arc<Shared<FjallEngine>>,
-    clock: Clock,
+    hosted: Hosted<FjallEngine>,
 }
 
 /// A lane's thread; its result is that of its last commit.
@@ -167,42 +153,39 @@ impl Node {
         // What an earlier run left to the operating system may be acked as durable from now on.
         let path = opened.dir.engine_path();
         engine.sync().map_err(|source| NodeError::Engine { path, source })?;
-        let founding = file.buckets();
-        let mut buckets = founding.clone();
-        buckets.extend(load_buckets(&engine)?);
         let topology = Topology {
             node: member.id(),
             name: file.name.clone(),
             layout: file.layout.clone(),
-            buckets,
+            buckets: file.buckets(),
             context_key: file.context_key(),
         };
-        let faults = config.transport.faults.then(|| NodeFaults::new(rand::random()));
-        let shared =
-            Shared::new(Arc::new(engine), topology, member.lanes().len()).allowing_faults(faults);
-        let shared = shared.with_data_in(config.node.data.clone()).founded_with(founding);
-        Ok(Node {
-            config,
-            member,
+        let mtu_upper_bound = MtuBound::new(config.transport.mtu_max)?;
+        let hosted = Hosted::new(Parts {
             identity,
             keys,
-            dir: opened.dir,
+            topology,
+            engine: Arc::new(engine),
+            limits: config.limits.clone(),
+            durability: config.node.durability,
+            transport: Config { mtu_upper_bound, ..Config::default() },
             keep_origins,
-            shared: Arc::new(shared),
-            clock: Clock::start(),
-        })
+            faults: config.transport.faults,
+            data: Some(config.node.data.clone()),
+        })?;
+        Ok(Node { name: name.clone(), dir: opened.dir, hosted })
     }
 
     /// Binds every lane and starts its thread. If one cannot, those that could are stopped.
     fn spawn_lanes(&self, ended: &UnboundedSender<u16>) -> Result<Vec<LaneThread>, NodeError> {
         let mut threads = Vec::new();
-        for lane in 0..self.member.lanes().len() as u16 {
-            let spawned = self.prepare_lane(lane).and_then(|(runtime, lane_loop)| {
+        for lane in 0..self.hosted.lanes() {
+            let spawned = self.prepare_lane(lane).and_then(|(runtime, life)| {
                 let ended = ended.clone();
                 let body = move || {
                     // Also when the lane panics: then the node must not go on without it.
                     let _last_word = LastWord { lane, ended };
-                    runtime.block_on(lane_loop.run())
+                    runtime.block_on(life)
                 };
                 let named = thread::Builder::new().name(format!("lane-{lane}"));
                 named.spawn(body).map_err(|source| NodeError::Thread { lane, source })
@@ -210,7 +193,7 @@ impl Node {
             match spawned {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    self.shared.tell_all(&Control::Stop);
+                    self.hosted.stop();
                     for thread in threads {
                         let _ = thread.join();
                     }
@@ -221,54 +204,25 @@ impl Node {
         Ok(threads)
     }
 
-    fn prepare_lane(&self, lane: u16) -> Result<(Runtime, LaneLoop<FjallEngine>), NodeError> {
+    fn prepare_lane(
+        &self,
+        lane: u16,
+    ) -> Result<(Runtime, impl Future<Output = Result<(), StoreError>> + Send + 'static), NodeError>
+    {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|source| NodeError::Thread { lane, source })?;
-        let address = self.member.lanes()[lane as usize];
-        let mtu_upper_bound = MtuBound::new(self.config.transport.mtu_max)?;
-        let faults = self.shared.faults.as_ref().map(NodeFaults::transport);
-        let transport = Config { mtu_upper_bound, faults, ..Config::default() };
-        let endpoint = {
+        let life = {
             let _inside = runtime.enter();
-            LaneEndpoint::bind(address, &self.identity, &self.keys, transport)?
+            self.hosted.lane(lane)?
         };
-        let me = PeerLane { node: self.member.id(), lane: LaneIndex(lane) };
-        let lanes = self.member.lanes().len() as u16;
-        let store_config = StoreConfig { lane: me.lane, lanes, keep_origins: self.keep_origins };
-        let Opened { store, kept } = NodeStore::open(self.shared.engine.clone(), store_config)?;
-        // Heard before it is read: a bucket made in between comes as a message.
-        let (sender, control) = mpsc::unbounded_channel();
-        self.shared.add_control(sender);
-        let topology = self.shared.topology();
-        let lane_config = LaneConfig {
-            lane: me.lane,
-            limits: self.config.limits.clone(),
-            always_fsync: self.config.node.durability == DurabilityMode::Fsync,
-            boot: rand::random(),
-        };
-        let links = Links::new(&topology.layout, me, rand::random());
-        let lane_loop = LaneLoop {
-            me,
-            lane: Lane::new(lane_config, topology, kept),
-            store,
-            endpoint,
-            links,
-            rates: ClientRates::new(&self.config.limits),
-            shared: self.shared.clone(),
-            clock: self.clock,
-            durability: self.config.node.durability,
-            control,
-            published_at: 0,
-            repair: LaneRepair::default(),
-        };
-        Ok((runtime, lane_loop))
+        Ok((runtime, life))
     }
 
     fn stop(self, lanes: Vec<LaneThread>, failed: Option<u16>) -> Result<(), NodeError> {
-        tracing::info!(event = "node_stop", node = %self.member.name());
-        self.shared.tell_all(&Control::Stop);
+        tracing::info!(event = "node_stop", node = %self.name);
+        self.hosted.stop();
         let mut result = match failed {
             Some(lane) => Err(NodeError::LaneEnded { lane }),
             None => Ok(()),
@@ -281,10 +235,10 @@ impl Node {
             result = result.and(ended);
         }
         result?;
-        let Node { dir, shared, .. } = self;
+        let Node { dir, hosted, .. } = self;
         let path = dir.engine_path();
-        shared.engine.sync().map_err(|source| NodeError::Engine { path, source })?;
-        drop(shared);
+        hosted.engine().sync().map_err(|source| NodeError::Engine { path, source })?;
+        drop(hosted);
         let path = dir.path().to_owned();
         dir.stop_clean().map_err(|source| NodeError::Dir { path, source })
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{Class, Faults};
+use crate::{Class, Faults, Network};
 
 /// Protocol name and version agreed on in the TLS handshake. Another version is another name.
 pub const ALPN: &[u8] = b"galvani/2";
@@ -74,6 +74,8 @@ pub struct Config {
     pub socket_buffer: usize,
     /// Faults that may be set while the endpoint runs. Default none: the socket is QUIC's own.
     pub faults: Option<Faults>,
+    /// Sockets, timers, wall clock and randomness. Default: the operating system's.
+    pub network: Network,
 }
 
 impl Config {
@@ -109,6 +111,7 @@ impl Default for Config {
             mtu_upper_bound: MTU_INTERNET,
             socket_buffer: 4 << 20,
             faults: None,
+            network: Network::os(),
         }
     }
 }

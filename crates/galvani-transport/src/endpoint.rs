@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use quinn::{ClientConfig, Endpoint, Runtime, TokioRuntime};
+use quinn::{ClientConfig, Endpoint};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -30,7 +30,7 @@ use crate::share::Seats;
 use crate::tls::{self, Credentials};
 use crate::{
     Class, CloseCode, Config, Counters, DownReason, Event, LinkId, PathStats, PeerIdentity,
-    PeerIdentityError, SendError, SocketBuffers, TransportKeys, accept, dial, socket,
+    PeerIdentityError, SendError, SocketBuffers, TransportKeys, accept, dial,
 };
 
 /// One QUIC endpoint on one UDP socket. Dropping it closes every link without draining.
@@ -56,15 +56,14 @@ impl LaneEndpoint {
         let accepts = server.is_some();
         let client = credentials.client(&config)?;
         let endpoint_config = tls::endpoint(keys, &config)?;
-        let (socket, buffers) = socket::bind(addr, config.socket_buffer)
-            .map_err(|source| BindError::Socket { addr, source })?;
-        let mut socket = TokioRuntime
-            .wrap_udp_socket(socket)
+        let (mut socket, buffers) = config
+            .network
+            .bind(addr, config.socket_buffer)
             .map_err(|source| BindError::Socket { addr, source })?;
         if let Some(faults) = config.faults.clone() {
             socket = Arc::new(FaultySocket::new(socket, faults, &runtime));
         }
-        let quic = Arc::new(TokioRuntime);
+        let quic = config.network.runtime();
         let endpoint = Endpoint::new_with_abstract_socket(endpoint_config, server, socket, quic)
             .map_err(|source| BindError::Socket { addr, source })?;
         let local_addr =

@@ -111,7 +111,7 @@ impl Inbox {
             frames.clear();
             return true;
         }
-        let arrived = Instant::now();
+        let arrived = tokio::time::Instant::now().into_std();
         for payload in frames.drain(..) {
             state.bytes[class.index()] += cost(&payload);
             state.queue.push_back(Event::Frame { link, class, arrived, payload });

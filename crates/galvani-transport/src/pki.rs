@@ -1,8 +1,9 @@
 //! The cluster's private certificate authority and the identities it issues.
 //!
-//! Made without asking anyone: ECDSA P-256 keys, one self-signed root per cluster, one leaf per
-//! node or client and nothing between. The root's key is only needed to issue; an endpoint works
-//! with an [`Identity`] alone. Nothing here speaks TLS (`tls.rs`) or judges a peer (`peer.rs`).
+//! Made without asking anyone: ECDSA P-256 keys unless Ed25519 is asked for, one self-signed root
+//! per cluster, one leaf per node or client and nothing between. The root's key is only needed to
+//! issue; an endpoint works with an [`Identity`] alone. Nothing here speaks TLS (`tls.rs`) or judges
+//! a peer (`peer.rs`).
 //! Source: RFC 5280; which names mean what is in `peer.rs`.
 
 use std::fmt;
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
 };
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
@@ -46,11 +47,20 @@ impl ClusterCa {
     /// Makes the root of a new cluster. `cluster_id_hex` (1 to 64 hexadecimal digits) is put into
     /// its name, for people; nothing is decided by it.
     pub fn create(cluster_id_hex: &str) -> Result<Self, PkiError> {
+        Self::create_with(cluster_id_hex, KeyPair::generate()?)
+    }
+
+    /// As [`ClusterCa::create`] with Ed25519 keys, also for all it issues. Their signatures have
+    /// one length, so the handshakes of two runs are of the same size.
+    pub fn create_ed25519(cluster_id_hex: &str) -> Result<Self, PkiError> {
+        Self::create_with(cluster_id_hex, KeyPair::generate_for(&PKCS_ED25519)?)
+    }
+
+    fn create_with(cluster_id_hex: &str, key: KeyPair) -> Result<Self, PkiError> {
         if !is_cluster_id(cluster_id_hex.as_bytes()) {
             return Err(PkiError::ClusterId);
         }
         let params = ca_params(cluster_id_hex);
-        let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         Ok(ClusterCa { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
@@ -118,11 +128,11 @@ impl ClusterCa {
     }
 
     fn issue(&self, mut params: CertificateParams) -> Result<Identity, PkiError> {
-        let issuer =
-            Issuer::new(ca_params(&self.cluster_id_hex()?), KeyPair::from_pem(&self.key_pem)?);
+        let root_key = KeyPair::from_pem(&self.key_pem)?;
+        let key = KeyPair::generate_for(root_key.algorithm())?;
+        let issuer = Issuer::new(ca_params(&self.cluster_id_hex()?), root_key);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &issuer)?;
         Ok(Identity {
             ca_pem: self.cert_pem.clone(),

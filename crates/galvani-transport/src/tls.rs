@@ -103,6 +103,7 @@ pub(crate) fn endpoint(keys: &TransportKeys, config: &Config) -> Result<Endpoint
     let cid_key = keys.cid_key;
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint
+        .rng_seed(config.network.quic_seed())
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)))
         .min_reset_interval(RESET_INTERVAL)
         .max_udp_payload_size(config.mtu_upper_bound.bytes().max(DATAGRAM_BYTES_MIN))

@@ -25,7 +25,7 @@ use galvani_storage::engine::{Engine, FailKind, MemoryEngine};
 use galvani_storage::{NodeStore, StoreConfig};
 use galvani_transport::pki::ClusterCa;
 use galvani_transport::{
-    Class, Config, Event, LaneEndpoint, LinkId, PeerIdentity, Role, TransportKeys,
+    Class, Config, Event, LaneEndpoint, LinkId, Network, PeerIdentity, Role, TransportKeys,
 };
 use galvani_wire::Message;
 use galvani_wire::codec::encode;
@@ -85,7 +85,7 @@ fn bench_with(limits: Limits) -> Bench {
         links,
         rates,
         shared,
-        clock: Clock::start(),
+        clock: Clock::start(Network::os()),
         durability: DurabilityMode::Os,
         control,
         published_at: 0,
@@ -217,7 +217,7 @@ async fn faults_are_set_only_where_the_configuration_allows_them() {
     let cut = LinkFaults { cut_in: true, ..LinkFaults::none(NodeId(2)) };
     let wanted = SetFaults { heal: false, links: vec![cut.clone()] };
     assert_eq!(faults::answer(&shared, &wanted), Message::FaultsSet(vec![cut.clone()]));
-    let status = figures::status(&shared, &Clock::start(), DurabilityMode::Os);
+    let status = figures::status(&shared, &Clock::start(Network::os()), DurabilityMode::Os);
     assert_eq!(status.faults, [cut], "so that nobody forgets them");
 }
 

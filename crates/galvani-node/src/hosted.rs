@@ -1,0 +1,163 @@
+//! A node without threads and files of its own: the caller gives it an engine and a network, and
+//! runs its lanes.
+//!
+//! `node.rs` makes its node here and gives each lane a thread; a simulation makes many and runs all
+//! their lanes on one. A node that is dropped with its lanes is one that crashed. Next to read:
+//! `lane_loop.rs`.
+
+use crate::client_rates::ClientRates;
+use crate::clock::Clock;
+use crate::config::DurabilityMode;
+use crate::faults::NodeFaults;
+use crate::figures;
+use crate::lane_loop::LaneLoop;
+use crate::links::Links;
+use crate::node::NodeError;
+use crate::repair::LaneRepair;
+use crate::shared::{Control, Shared, load_buckets};
+use galvani_model::ids::LaneIndex;
+use galvani_model::limits::Limits;
+use galvani_model::placement::Member;
+use galvani_model::store::StoreError;
+use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
+use galvani_storage::engine::Engine;
+use galvani_storage::{NodeStore, Opened, StoreConfig};
+use galvani_transport::pki::Identity;
+use galvani_transport::{Config, LaneEndpoint, TransportKeys};
+use galvani_wire::NodeStatus;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct Parts<E> {
+    /// Who it is, as its certificate says.
+    pub identity: Identity,
+    /// By which peers know it again after a restart.
+    pub keys: TransportKeys,
+    /// Who it is in the layout, and the buckets that exist from the start.
+    pub topology: Topology,
+    /// Where its rows are.
+    pub engine: Arc<E>,
+    /// Bounds of its lanes.
+    pub limits: Limits,
+    /// When a write counts as stored.
+    pub durability: DurabilityMode,
+    /// Settings of its endpoints, the network with its clock and randomness among them.
+    pub transport: Config,
+    /// Whether its origins may be used again: only after a stop known to be clean.
+    pub keep_origins: bool,
+    /// Whether faults may be set on it while it runs.
+    pub faults: bool,
+    /// The directory its engine's files are in, if they are files.
+    pub data: Option<PathBuf>,
+}
+
+/// A node whose lanes the caller runs.
+pub struct Hosted<E: Engine> {
+    member: Member,
+    identity: Identity,
+    keys: TransportKeys,
+    limits: Limits,
+    durability: DurabilityMode,
+    transport: Config,
+    keep_origins: bool,
+    shared: Arc<Shared<E>>,
+    clock: Clock,
+}
+
+impl<E: Engine> Hosted<E> {
+    /// Reads what a start needs; its clock starts now.
+    pub fn new(parts: Parts<E>) -> Result<Hosted<E>, NodeError> {
+        let Parts { engine, mut topology, transport, .. } = parts;
+        let layout = topology.layout.clone();
+        let Some(member) = layout.members().iter().find(|member| member.id() == topology.node)
+        else {
+            let names: Vec<_> = layout.members().iter().map(Member::name).collect();
+            let name = topology.node.to_string();
+            return Err(NodeError::NotAMember { name, known: names.join(", ") });
+        };
+        let founding = topology.buckets.clone();
+        topology.buckets.extend(load_buckets(engine.as_ref())?);
+        let faults = parts.faults.then(|| NodeFaults::new(transport.network.random_u64()));
+        let shared = Shared::new(engine, topology, member.lanes().len()).allowing_faults(faults);
+        let shared = shared.with_data_in(parts.data.unwrap_or_default()).founded_with(founding);
+        let faults = shared.faults.as_ref().map(NodeFaults::transport);
+        let clock = Clock::start(transport.network.clone());
+        Ok(Hosted {
+            member: member.clone(),
+            identity: parts.identity,
+            keys: parts.keys,
+            limits: parts.limits,
+            durability: parts.durability,
+            transport: Config { faults, ..transport },
+            keep_origins: parts.keep_origins,
+            shared: Arc::new(shared),
+            clock,
+        })
+    }
+
+    /// Binds a lane's endpoint and opens its store. The future is the lane's whole life and ends with
+    /// the result of its last commit. Call it inside the runtime that runs the future.
+    pub fn lane(
+        &self,
+        lane: u16,
+    ) -> Result<impl Future<Output = Result<(), StoreError>> + Send + 'static, NodeError> {
+        let address = self.member.lanes()[lane as usize];
+        let network = &self.transport.network;
+        let transport = self.transport.clone();
+        let endpoint = LaneEndpoint::bind(address, &self.identity, &self.keys, transport)?;
+        let me = PeerLane { node: self.member.id(), lane: LaneIndex(lane) };
+        let store_config =
+            StoreConfig { lane: me.lane, lanes: self.lanes(), keep_origins: self.keep_origins };
+        let Opened { store, kept } = NodeStore::open(self.shared.engine.clone(), store_config)?;
+        // Heard before it is read: a bucket made in between comes as a message.
+        let (sender, control) = mpsc::unbounded_channel();
+        self.shared.add_control(sender);
+        let topology = self.shared.topology();
+        let lane_config = LaneConfig {
+            lane: me.lane,
+            limits: self.limits.clone(),
+            always_fsync: self.durability == DurabilityMode::Fsync,
+            boot: network.random_u128(),
+        };
+        let links = Links::new(&topology.layout, me, network.random_u64());
+        let lane_loop = LaneLoop {
+            me,
+            lane: Lane::new(lane_config, topology, kept),
+            store,
+            endpoint,
+            links,
+            rates: ClientRates::new(&self.limits),
+            shared: self.shared.clone(),
+            clock: self.clock.clone(),
+            durability: self.durability,
+            control,
+            published_at: 0,
+            repair: LaneRepair::default(),
+        };
+        Ok(lane_loop.run())
+    }
+
+    /// How many lanes there are to run.
+    pub fn lanes(&self) -> u16 {
+        self.member.lanes().len() as u16
+    }
+
+    /// Tells every lane to finish what is under way and end.
+    pub fn stop(&self) {
+        self.shared.tell_all(&Control::Stop);
+    }
+
+    /// How it is, as it would tell a client.
+    pub fn status(&self) -> NodeStatus {
+        figures::status(&self.shared, &self.clock, self.durability)
+    }
+
+    /// Where its rows are.
+    pub fn engine(&self) -> &Arc<E> {
+        &self.shared.engine
+    }
+}
