@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod command;
 pub mod history;
 pub mod load;
+pub mod memnet;
 pub mod processes;
 pub mod raw;
 pub mod small_disk;

@@ -35,6 +35,8 @@ pub enum What {
     NodeFailed,
     /// A good request was refused for good.
     RefusedForGood,
+    /// A call took longer than it may.
+    Late,
 }
 
 /// One thing that is wrong.

@@ -14,7 +14,7 @@ use galvani_client::{Outcome, Sibling};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Numbers of writes of one key, a bit each.
 pub type Set = u128;

@@ -56,7 +56,8 @@ pub fn run(settings: &Settings) -> Report {
     let ledger = Ledger::new(settings.seed, judge.cluster().layout.n());
     let field = Arc::new(Field::new(ledger, settings.think));
     let began = Instant::now();
-    let crowd = Crowd::start(cluster.runtime(), &field, &handles, settings.clients, settings.seed);
+    let crowd =
+        Crowd::start(cluster.runtime().handle(), &field, &handles, settings.clients, settings.seed);
     let mut nemesis = Nemesis::new(&cluster, &judge, &field, &settings.faults, settings.seed);
     nemesis.run(settings.time);
     let healed = Instant::now();

@@ -116,7 +116,7 @@ where
 }
 
 /// The key and why its owners do not agree, if they do not.
-async fn explain_one(client: Client, key: String) -> Option<(String, String)> {
+pub(crate) async fn explain_one(client: Client, key: String) -> Option<(String, String)> {
     let why = match client.explain(key.clone()).await {
         Ok(explanation) => differs(&explanation)?,
         Err(error) => error.to_string(),
@@ -141,7 +141,11 @@ fn differs(explanation: &Explanation) -> Option<String> {
     })
 }
 
-async fn read_one(client: Client, key: String) -> Option<(String, Result<Vec<Shown>, String>)> {
+/// The key, and what a read of all its owners shows.
+pub(crate) async fn read_one(
+    client: Client,
+    key: String,
+) -> Option<(String, Result<Vec<Shown>, String>)> {
     let mut last = String::new();
     for _ in 0..TRIES {
         match client.get(key.clone()).r(galvani_client::Quorum::All).await {

@@ -12,9 +12,10 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// What all clients share.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct Tally {
     pub maybe: u64,
     /// The longest a client asked before something of it was answered.
     pub stall: Duration,
+    /// The longest call, answered or failed.
+    pub longest: Duration,
     /// Failed requests by operation and kind.
     pub errors: BTreeMap<String, u64>,
 }
@@ -108,7 +111,7 @@ impl Field {
 impl Crowd {
     /// `count` clients, in turn through these handles.
     pub fn start(
-        runtime: &tokio::runtime::Runtime,
+        runtime: &tokio::runtime::Handle,
         field: &Arc<Field>,
         handles: &[Client],
         count: usize,
@@ -122,6 +125,7 @@ impl Crowd {
                 rng: StdRng::seed_from_u64(seed ^ ((index as u64 + 1) << 32)),
                 memory: None,
                 asking_since: None,
+                asked_at: Instant::now(),
                 tally: Tally::default(),
             };
             runtime.spawn(one.run())
@@ -141,6 +145,7 @@ impl Crowd {
             sum.never += one.never;
             sum.maybe += one.maybe;
             sum.stall = sum.stall.max(one.stall);
+            sum.longest = sum.longest.max(one.longest);
             for (kind, count) in one.errors {
                 *sum.errors.entry(kind).or_default() += count;
             }
@@ -158,6 +163,8 @@ struct One {
     /// A key seen earlier, and what was seen: a context that may be stale by now.
     memory: Option<Memory>,
     asking_since: Option<Instant>,
+    /// When the last call began.
+    asked_at: Instant,
     tally: Tally,
 }
 
@@ -275,6 +282,7 @@ impl One {
     }
 
     fn failed(&mut self, op: &str, key: &str, number: Option<usize>, error: &Error) {
+        self.over();
         let kind = format!("{:?}", error.kind());
         let kind = kind.split([' ', '(', '{']).next().unwrap_or_default();
         *self.tally.errors.entry(format!("{op} {kind}")).or_default() += 1;
@@ -296,10 +304,16 @@ impl One {
     }
 
     fn asks(&mut self) {
-        self.asking_since.get_or_insert_with(Instant::now);
+        self.asked_at = Instant::now();
+        self.asking_since.get_or_insert(self.asked_at);
+    }
+
+    fn over(&mut self) {
+        self.tally.longest = self.tally.longest.max(self.asked_at.elapsed());
     }
 
     fn answered(&mut self) {
+        self.over();
         let since = self.asking_since.take();
         let asked = since.map_or(Duration::ZERO, |since| since.elapsed());
         self.tally.stall = self.tally.stall.max(asked);
