@@ -149,6 +149,7 @@ impl Nodes {
             transport: Config { network, ..self.plan.transport.clone() },
             keep_origins: std::mem::take(&mut node.clean),
             faults: false,
+            data: None,
         });
         let hosted = hosted.expect("the disk is readable");
         let life = |lane| {
