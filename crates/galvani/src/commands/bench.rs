@@ -75,7 +75,7 @@ fn check(args: &Bench) -> Result<(), Report> {
         ));
     }
     let open = args.overload || args.rate.is_some();
-    let workers = args.concurrency.unwrap_or(WORKERS);
+    let workers = args.concurrency.unwrap_or(if open { 1 } else { WORKERS });
     if !open && workers > WORKERS_MAX {
         return wrong(format!("-c {workers} is over {WORKERS_MAX}"));
     }

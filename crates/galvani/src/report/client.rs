@@ -240,9 +240,12 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
                 false => vec![status()],
             })
         }
-        ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
+        ErrorKind::Overloaded { .. } => {
             report.next_line(retype.ways("try later", line.clone(), vec![about.status_or()]))
         }
+        ErrorKind::RateLimited { .. } => report
+            .why("each identity has limits.client_requests_per_second of a node's galvani.toml")
+            .next_line(retype.ways("try later", line.clone(), Vec::new())),
         ErrorKind::UnknownBucket { bucket } => report.next_line(vec![
             ("see", about.command("bucket list").to_string()),
             ("make", about.command("bucket create").place(bucket).to_string()),
