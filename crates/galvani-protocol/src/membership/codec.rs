@@ -3,7 +3,7 @@
 //! Fixed layout, big-endian; `docs/protocol.md` has the table. A datagram that names a node which is
 //! no member is refused whole, so nobody enters the list by hearsay. Next to read: `swim.rs`.
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use foca::{Codec, Header, Identity, Member, Message, State};
 use galvani_model::ids::NodeId;
 use std::collections::BTreeSet;
@@ -61,6 +61,22 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// The gossip that tells a suspect of nothing but the suspicion, and to whom it goes.
+    pub(crate) fn suspicion(
+        &mut self,
+        src: Alias,
+        suspect: &Member<Alias>,
+    ) -> Option<(NodeId, Bytes)> {
+        // The least incarnation says nothing new of this node.
+        let header =
+            Header { src, src_incarnation: 0, dst: *suspect.id(), message: Message::Gossip };
+        let mut bytes = BytesMut::new();
+        self.encode_header(&header, &mut bytes).ok()?;
+        bytes.put_u16(1);
+        self.encode_member(suspect, &mut bytes).ok()?;
+        Some((suspect.id().node, bytes.freeze()))
+    }
+
     fn read(&self, buf: &mut impl Buf) -> Result<Alias, BadDatagram> {
         let node = NodeId(buf.try_get_u128().map_err(|_| BadDatagram::Short)?);
         let life = buf.try_get_u64().map_err(|_| BadDatagram::Short)?;

@@ -42,6 +42,11 @@ const TRANSMISSIONS: u8 = 10;
 const BYTES_MAX: usize = 1_000;
 /// How often members that are down, or were never heard, are spoken to, in microseconds.
 const ANNOUNCE_MICROS: u64 = 1_000_000;
+/// How many times in a row a member is a suspect when others are spoken to until it is told so. By
+/// the algorithm a suspicion is over sooner, unless whoever raised it stopped or restarted before
+/// its time was up: then nobody counts it down, and once its news is old nobody passes it on to the
+/// suspect, who alone can refute it.
+const TELL_AFTER: u8 = 3;
 /// A timer later than this says that this node stood still, in microseconds: then all timers move
 /// by as much. Time in which nothing could be heard here is no evidence against others.
 const STILL_MICROS: u64 = 100_000;
@@ -82,6 +87,8 @@ pub(crate) struct Swim {
     foca: Option<Box<Engine>>,
     timers: Timers,
     announce_at: u64,
+    /// How often in a row each suspect was one, at most [`TELL_AFTER`].
+    suspected: BTreeMap<NodeId, u8>,
 }
 
 /// Timers by when they are due; those of one instant in the order they were set.
@@ -101,7 +108,9 @@ impl Swim {
     /// For a node among `members`; `seed` is any number.
     pub(crate) fn new(me: NodeId, members: BTreeSet<NodeId>, seed: u64) -> Swim {
         let members = Members { known: members };
-        Swim { me, members, seed, foca: None, timers: Timers::default(), announce_at: 0 }
+        let timers = Timers::default();
+        let suspected = BTreeMap::new();
+        Swim { me, members, seed, foca: None, timers, announce_at: 0, suspected }
     }
 
     /// A datagram of `from`, as its certificate names it.
@@ -148,6 +157,7 @@ impl Swim {
             let _ = self.drive(now, out, |foca, runtime| {
                 announce(foca, |member| member.state() == State::Down, runtime)
             });
+            self.tell_suspects(out);
         }
     }
 
@@ -167,6 +177,25 @@ impl Swim {
                 State::Down => Standing::Down,
             },
             Some(_) | None => Standing::Alive,
+        }
+    }
+
+    /// Tells members that have been suspects for long that they are.
+    fn tell_suspects(&mut self, out: &mut Outcome) {
+        let Some(foca) = &self.foca else { return };
+        let all = foca.iter_membership_state();
+        let suspects: Vec<_> =
+            all.filter(|member| member.state() == State::Suspect).cloned().collect();
+        let count = |member: &Member<Alias>| {
+            let before = self.suspected.get(&member.id().node).copied().unwrap_or(0);
+            (member.id().node, (before + 1).min(TELL_AFTER))
+        };
+        self.suspected = suspects.iter().map(count).collect();
+        let src = *foca.identity();
+        for suspect in suspects {
+            if self.suspected[&suspect.id().node] == TELL_AFTER {
+                out.sends.extend(self.members.suspicion(src, &suspect));
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use super::super::codec::{Alias, Members};
 use super::{Outcome, Standing, Swim};
 use crate::effect::Now;
 use bytes::Bytes;
-use foca::{Codec, Header, Message};
+use foca::{Codec, Header, Member, Message, State};
 use galvani_model::ids::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -167,6 +167,24 @@ fn a_node_cut_from_one_other_is_alive_by_the_word_of_a_third() {
     cluster.cut = [(0, 1), (1, 0)].into();
     cluster.run(20 * SECOND);
     assert_eq!(cluster.changes, vec![]);
+}
+
+/// As when whoever raised the suspicion restarted before it was over: it is no news any more, and
+/// nobody counts it down. Found by seed 22 of `memnet`.
+#[test]
+fn a_suspicion_whose_raiser_is_gone_is_told_to_the_suspect() {
+    let mut cluster = Cluster::new(3, 1);
+    let now = Now { micros: cluster.now, unix_ms: 1_000_000 };
+    let suspect = *cluster.nodes[2].foca.as_ref().expect("it runs").identity();
+    let suspicion = Member::new(suspect, 0, State::Suspect);
+    let heard = cluster.nodes[1].drive(now, &mut Outcome::default(), |foca, runtime| {
+        foca.apply_many([suspicion].into_iter(), false, runtime)
+    });
+    heard.expect("taken in");
+    assert_eq!(cluster.standing(2, 1), Standing::Suspect);
+    cluster.run(4 * SECOND);
+    assert!(cluster.all_alive());
+    assert_eq!(cluster.changes, vec![], "it never was down");
 }
 
 #[test]
