@@ -6,7 +6,8 @@
 //! stands somewhere on the way, in this lane's inbox, in the peer's or between them. The bound then
 //! falls to what would have made the target delay (Little's law: so many under way make that
 //! delay), and grows again slowly. A peer that is slow or away alone moves nothing: the others are
-//! fast. Decision 0007 has the figures.
+//! fast. A delay that does not go although the bound has long been at its least is no queue of this
+//! lane's making: the way has become longer, and peers' bests are learnt anew. Decision 0007 has the figures.
 //! Next to read: `lane.rs`, which asks; `membership/score.rs`, which times the answers.
 
 /// A standing delay that is put up with, in microseconds: far above a healthy round trip, with
@@ -18,6 +19,9 @@ pub const INTERVAL_MICROS: u64 = 100_000;
 /// Requests under way that are always taken on: they keep a lane busy, and at the target delay
 /// they are over a thousand a second.
 pub const LEAST: usize = 64;
+/// Intervals in a row with a standing delay and the least bound, after which peers' bests are learnt
+/// anew: five seconds, far longer than so few requests can queue.
+const LONGER_WAY: u32 = 50;
 /// Bounds of what a refused client is told to wait, in milliseconds.
 const RETRY_MS: (u64, u64) = (50, 1_000);
 
@@ -44,12 +48,23 @@ pub struct Admission {
     standing: u64,
     /// Whether the interval before was one too many.
     stood: bool,
+    /// Intervals in a row in which the least bound did not help.
+    in_vain: u32,
 }
 
 impl Admission {
     /// Takes on up to `most` until a delay stands.
     pub fn new(most: usize) -> Admission {
-        Admission { limit: most, most, peak: 0, least: None, until: 0, standing: 0, stood: false }
+        Admission {
+            limit: most,
+            most,
+            peak: 0,
+            least: None,
+            until: 0,
+            standing: 0,
+            stood: false,
+            in_vain: 0,
+        }
     }
 
     /// Whether one more request is taken on, with `waiting` under way and `left_micros` until its
@@ -76,10 +91,10 @@ impl Admission {
         self.least = Some(self.least.map_or(micros, |least| least.min(micros)));
     }
 
-    /// Moves the bound when an interval is over.
-    pub fn poll(&mut self, now_micros: u64) {
+    /// Moves the bound when an interval is over. True: peers' bests are to be forgotten.
+    pub fn poll(&mut self, now_micros: u64) -> bool {
         if now_micros < self.until {
-            return;
+            return false;
         }
         self.until = now_micros.saturating_add(INTERVAL_MICROS);
         let peak = core::mem::take(&mut self.peak);
@@ -87,7 +102,10 @@ impl Admission {
             Some(delay) if delay > TARGET_MICROS => {
                 self.standing = delay;
                 if !core::mem::replace(&mut self.stood, true) {
-                    return;
+                    return false;
+                }
+                if self.limit <= LEAST {
+                    self.in_vain += 1;
                 }
                 let under_way = peak.min(self.limit) as u64;
                 let fitting = (under_way * TARGET_MICROS / delay).max(under_way / 2);
@@ -98,6 +116,11 @@ impl Admission {
             None if peak == 0 => self.relax(0),
             None => {}
         }
+        let longer_way = self.in_vain >= LONGER_WAY;
+        if longer_way {
+            self.in_vain = 0;
+        }
+        longer_way
     }
 
     /// Requests that may be under way now.
@@ -116,7 +139,7 @@ impl Admission {
 
     /// An eighth more: from the least to 4,096 in some four seconds.
     fn relax(&mut self, delay: u64) {
-        (self.standing, self.stood) = (delay, false);
+        (self.standing, self.stood, self.in_vain) = (delay, false, 0);
         self.limit = (self.limit + self.limit / 8 + 1).min(self.most);
     }
 }
@@ -187,6 +210,20 @@ mod tests {
         assert_eq!(admission.admit(LEAST - 1, 1_000), Ok(()), "a lane with little to do tries");
         pass(&mut admission, 1, 800, 100);
         assert_eq!(admission.admit(LEAST, 1_000), Ok(()), "nothing stands");
+    }
+
+    #[test]
+    fn a_delay_that_the_least_bound_does_not_end_is_a_longer_way() {
+        let mut admission = Admission::new(4_096);
+        let mut asked = 0;
+        for _ in 0..80 {
+            let _ = admission.admit(1_000, LATER);
+            admission.on_delay(TARGET_MICROS * 3);
+            asked += u32::from(admission.poll(admission.until));
+        }
+        assert_eq!((admission.limit(), asked), (LEAST, 1));
+        pass(&mut admission, 40, LEAST, 0);
+        assert_eq!(admission.limit(), 4_096);
     }
 
     #[test]

@@ -6,19 +6,20 @@
 //! returns (INV-2: a dot never leaves a node before its batch is safe).
 //! Next to read: `put.rs`, `get.rs`, `serve.rs`.
 
+mod failed_tick;
+mod peers;
+
 use crate::admission::{Admission, Turned};
 use crate::budget::Budget;
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
 use crate::expired;
 use crate::handoff::fetch::FetchHintsOp;
 use crate::handoff::{self, Handoff};
-use crate::known::KnownOp;
 use crate::membership::score::Scores;
-use crate::membership::swim::{Outcome, Standing, Swim};
+use crate::membership::swim::{Standing, Swim};
 use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
 use crate::origins::Origins;
 use crate::reap::{self, ReapOp, Reaper};
-use crate::replica::as_replica_error;
 use crate::route;
 use crate::sync::compare::CompareOp;
 use crate::sync::damage::RecoverOp;
@@ -28,13 +29,11 @@ use crate::sync::unequal::UnequalOp;
 use crate::sync::{self, AntiEntropy, Ask};
 use crate::table::{Op, OpTable};
 use crate::topology::Topology;
-use crate::unsay::unsay_one;
 use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_wire::Message;
-use galvani_wire::failure::{AppliedOutcome, Failure};
-use galvani_wire::message::Failed;
+use galvani_wire::failure::Failure;
 use galvani_wire::view::Counters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -341,113 +340,14 @@ impl Lane {
         }
     }
 
-    /// A link is the best evidence: whoever has a new one is alive for this lane.
-    fn on_peer_up(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
-        // Its other lanes are met again, too: nothing else will say that they are back.
-        self.on_liveness(peer.node, true, now, store);
-        self.up.insert(peer);
-        self.scores.on_link(peer);
-        if peer.lane == LaneIndex(0) {
-            self.with_swim(now, store, |swim, out| swim.on_link_up(peer.node, now, out));
-        }
-        self.meet(peer, now, store);
-    }
-
-    /// Asks and shows a peer that can be reached whatever it may have missed.
-    fn meet(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
-        // A storage error leaves the origins unconfirmed: the next mint renews them, safely.
-        let questions = self.with(now, store, |ctx, _| KnownOp::questions(ctx, peer));
-        for asked in questions.unwrap_or_default() {
-            let op = self.table.next_id();
-            let known = self.with(now, store, |ctx, _| KnownOp::start(ctx, op, peer, asked));
-            self.table.insert(op, Op::Known(known));
-        }
-        let shared = sync::shared(&self.topology, self.config.lane, peer);
-        self.sync.peer_up(peer, shared, now);
-        self.handoff.peer_up(peer, now);
-        self.reaper.peer_up(peer, now);
-    }
-
-    /// Compares everything again: records of a bucket that was unknown here were passed over.
-    fn share_anew(&mut self, now: Now) {
-        // One that is held for down is shown everything when it is alive again.
-        for &peer in self.up.iter().filter(|peer| !self.down.contains(&peer.node)) {
-            let shared = sync::shared(&self.topology, self.config.lane, peer);
-            self.sync.share(peer, shared, now);
-        }
-        self.handoff.ask_all(now);
-        self.reaper.survey_again(now);
-    }
-
-    fn on_peer_down(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
-        self.up.remove(&peer);
-        self.scores.on_link(peer);
-        self.part(peer, now, store);
-    }
-
-    /// Expects nothing more of a peer.
-    fn part(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
-        for id in self.table.asks_of(peer, &self.topology) {
-            self.on_heard(id, Heard::Silence, now, store);
-        }
-        self.sync.peer_down(peer);
-        self.handoff.peer_down(peer);
-        self.reaper.peer_down(peer, now);
-    }
-
-    fn on_datagram(&mut self, from: PeerLane, bytes: &[u8], now: Now, store: &mut dyn Store) {
-        let mut dropped = self.swim.is_none();
-        self.with_swim(now, store, |swim, out| {
-            dropped = swim.on_datagram(from.node, bytes, now, out).is_err();
-        });
-        self.counters.datagrams_dropped += u64::from(dropped);
-    }
-
-    /// A node is held for down, or is alive again. Its links stay: what is sent may still arrive.
-    fn on_liveness(&mut self, node: NodeId, alive: bool, now: Now, store: &mut dyn Store) {
-        let changed = if alive { self.down.remove(&node) } else { self.down.insert(node) };
-        if !changed {
-            return;
-        }
-        let lanes: Vec<PeerLane> =
-            self.up.iter().filter(|peer| peer.node == node).copied().collect();
-        for peer in lanes {
-            match alive {
-                true => self.meet(peer, now, store),
-                false => self.part(peer, now, store),
-            }
-        }
-    }
-
-    /// Lets the node's part in liveness do something, and sees to what comes of it.
-    fn with_swim(
-        &mut self,
-        now: Now,
-        store: &mut dyn Store,
-        f: impl FnOnce(&mut Swim, &mut Outcome),
-    ) {
-        let Some(swim) = &mut self.swim else { return };
-        let mut out = Outcome::default();
-        f(swim, &mut out);
-        for (node, bytes) in out.sends {
-            let to = PeerLane { node, lane: LaneIndex(0) };
-            if self.up.contains(&to) {
-                self.effects.push(Effect::Datagram { to, bytes });
-            }
-        }
-        for (node, alive) in out.changes {
-            self.counters.members_lost += u64::from(!alive);
-            self.effects.push(Effect::Liveness { node, alive });
-            self.on_liveness(node, alive, now, store);
-        }
-    }
-
     fn on_time(&mut self, now: Now, store: &mut dyn Store) {
         if self.swim.as_ref().is_some_and(|swim| swim.next_deadline() <= now.micros) {
             self.with_swim(now, store, |swim, out| swim.poll(now, out));
         }
         self.counters.breakers_opened += self.scores.poll(now.micros);
-        self.admission.poll(now.micros);
+        if self.admission.poll(now.micros) {
+            self.scores.forget_best();
+        }
         let lingering = self.config.limits.inflight.saturating_mul(LINGERING_PER_INFLIGHT);
         while let Some((op, late)) =
             self.table.take_due(now.micros).or_else(|| self.table.take_lingering_above(lingering))
@@ -527,61 +427,6 @@ impl Lane {
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
-    }
-
-    /// What remains to be done of a tick whose commit failed.
-    fn unsay(
-        &mut self,
-        effects: Vec<Effect>,
-        started: &[(u64, ReplyTo)],
-        error: &StoreError,
-    ) -> Vec<Effect> {
-        let applied = match error {
-            StoreError::InDoubt { .. } => AppliedOutcome::Maybe { acks: 0 },
-            StoreError::Full | StoreError::Corrupt { .. } | StoreError::Failed { .. } => {
-                AppliedOutcome::No
-            }
-        };
-        let error = as_replica_error(error);
-        let fresh: BTreeSet<u64> = started.iter().map(|(op, _)| *op).collect();
-        for op in &fresh {
-            self.table.take(*op);
-        }
-        self.handoff.unsay();
-        let mut unread = Vec::new();
-        self.reaper.unsay();
-        self.sync.verify.spoil();
-        for effect in &effects {
-            let unsent = match effect {
-                Effect::Ask {
-                    id,
-                    message: Message::Compare(_) | Message::PullHints(_) | Message::Supply(_),
-                    ..
-                } => self.table.take(of_ask_id(*id).0),
-                Effect::Ask { .. }
-                | Effect::Answer { .. }
-                | Effect::Datagram { .. }
-                | Effect::Liveness { .. }
-                | Effect::DefineBucket { .. } => None,
-            };
-            match unsent {
-                Some(Op::Compare(compare)) => compare.unsay(&mut self.sync),
-                Some(Op::FetchHints(fetch)) => fetch.unsay(&mut self.handoff),
-                // What it was to confirm may rest on this tick.
-                Some(Op::Get(get, _)) if !get.is_answered() => unread.push(get.reply_to()),
-                Some(_) | None => {}
-            }
-        }
-        let mut kept: Vec<Effect> =
-            effects.into_iter().filter_map(|effect| unsay_one(effect, &fresh, &error)).collect();
-        let unread = unread.into_iter().map(|to| (NOBODY, to, AppliedOutcome::No));
-        let started = started.iter().map(|&(op, to)| (op, to, applied));
-        kept.extend(started.chain(unread).map(|(op, to, applied)| {
-            let failure = Failure::Coordinator(error.clone());
-            let failed = Failed { failure, applied, answers: Vec::new() };
-            Effect::Answer { to, op, message: Message::Failed(failed) }
-        }));
-        kept
     }
 }
 

@@ -9,6 +9,7 @@ pub mod codec;
 pub mod failure;
 pub mod message;
 pub mod repair;
+pub mod upkeep;
 pub mod view;
 
 pub use codec::{DecodeError, Frame, encode};

@@ -104,6 +104,13 @@ impl Scores {
         self.delay.take()
     }
 
+    /// What peers did at best counts no more: the way to them may have become longer.
+    pub(crate) fn forget_best(&mut self) {
+        for score in self.peers.values_mut() {
+            score.best = 0;
+        }
+    }
+
     /// An ask never left: that says nothing of the peer.
     pub(crate) fn on_undelivered(&mut self, id: u64) {
         self.take(id);

@@ -1,0 +1,74 @@
+//! A tick whose commit failed: nothing that it staged exists, so nothing of it may be said.
+//!
+//! Operations that it started are forgotten and answered as refused, asks it made are not sent, and
+//! what its answers rest on becomes an error. What earlier ticks committed stands. Next to read:
+//! `unsay.rs`, for single effects.
+
+use super::Lane;
+use crate::effect::{Effect, ReplyTo};
+use crate::ops::{NOBODY, of_ask_id};
+use crate::replica::as_replica_error;
+use crate::table::Op;
+use crate::unsay::unsay_one;
+use galvani_model::store::StoreError;
+use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure};
+use galvani_wire::message::Failed;
+use std::collections::BTreeSet;
+
+impl Lane {
+    /// What remains to be done of a tick whose commit failed.
+    pub(super) fn unsay(
+        &mut self,
+        effects: Vec<Effect>,
+        started: &[(u64, ReplyTo)],
+        error: &StoreError,
+    ) -> Vec<Effect> {
+        let applied = match error {
+            StoreError::InDoubt { .. } => AppliedOutcome::Maybe { acks: 0 },
+            StoreError::Full | StoreError::Corrupt { .. } | StoreError::Failed { .. } => {
+                AppliedOutcome::No
+            }
+        };
+        let error = as_replica_error(error);
+        let fresh: BTreeSet<u64> = started.iter().map(|(op, _)| *op).collect();
+        for op in &fresh {
+            self.table.take(*op);
+        }
+        self.handoff.unsay();
+        let mut unread = Vec::new();
+        self.reaper.unsay();
+        self.sync.verify.spoil();
+        for effect in &effects {
+            let unsent = match effect {
+                Effect::Ask {
+                    id,
+                    message: Message::Compare(_) | Message::PullHints(_) | Message::Supply(_),
+                    ..
+                } => self.table.take(of_ask_id(*id).0),
+                Effect::Ask { .. }
+                | Effect::Answer { .. }
+                | Effect::Datagram { .. }
+                | Effect::Liveness { .. }
+                | Effect::DefineBucket { .. } => None,
+            };
+            match unsent {
+                Some(Op::Compare(compare)) => compare.unsay(&mut self.sync),
+                Some(Op::FetchHints(fetch)) => fetch.unsay(&mut self.handoff),
+                // What it was to confirm may rest on this tick.
+                Some(Op::Get(get, _)) if !get.is_answered() => unread.push(get.reply_to()),
+                Some(_) | None => {}
+            }
+        }
+        let mut kept: Vec<Effect> =
+            effects.into_iter().filter_map(|effect| unsay_one(effect, &fresh, &error)).collect();
+        let unread = unread.into_iter().map(|to| (NOBODY, to, AppliedOutcome::No));
+        let started = started.iter().map(|&(op, to)| (op, to, applied));
+        kept.extend(started.chain(unread).map(|(op, to, applied)| {
+            let failure = Failure::Coordinator(error.clone());
+            let failed = Failed { failure, applied, answers: Vec::new() };
+            Effect::Answer { to, op, message: Message::Failed(failed) }
+        }));
+        kept
+    }
+}
