@@ -123,12 +123,15 @@ impl Cluster {
         self.run(&["dev", "start"]).expect(0);
     }
 
-    /// SIGKILL of all nodes at once, and their end.
+    /// SIGKILL of all nodes at once, and their end; also of those that a command which runs
+    /// meanwhile starts after that.
     pub fn kill_all(&self) {
-        processes::signal(&self.dir, Signal::KILL);
-        until("all nodes to be gone", || match self.pids().as_slice() {
-            [] => Ok(()),
-            left => Err(left.to_vec()),
+        until("all nodes to be gone", || {
+            processes::signal(&self.dir, Signal::KILL);
+            match self.pids().as_slice() {
+                [] => Ok(()),
+                left => Err(left.to_vec()),
+            }
         });
     }
 

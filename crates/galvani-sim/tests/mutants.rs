@@ -15,9 +15,9 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::CollectsEarly
         | Mutant::TornBatches => 1..=20,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
-        Mutant::AsksNobody => 300..=380,
-        Mutant::IgnoresDigests => 1..=140,
-        Mutant::IgnoresRecords => 42_550..=42_570,
+        Mutant::AsksNobody => 240..=256,
+        Mutant::IgnoresDigests => 740..=755,
+        Mutant::IgnoresRecords => 3_460..=3_480,
         Mutant::IgnoresContexts => 1..=180,
         Mutant::TrustsCopies => 1_390..=1_440,
         Mutant::StaleClocks => 180..=260,
