@@ -170,7 +170,12 @@ pub(crate) async fn update(
             Merge::Keep => return Ok(last.unwrap_or_else(|| Written::nothing(seen, values))),
         };
         let context = seen.context.token();
-        let content = Content { kind, value, context, options: choices.write };
+        let mut options = choices.write;
+        if kind == Kind::Delete {
+            // A tombstone does not expire.
+            options.ttl_ms = None;
+        }
+        let content = Content { kind, value, context, options };
         let written = write(shared, OP, key, content, deadline).await;
         let written = written.map_err(|error| told(error, stored))?;
         if written.siblings_now <= 1 {

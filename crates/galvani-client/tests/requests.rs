@@ -8,6 +8,7 @@ use galvani_client::{
 };
 use galvani_model::ids::{Origin, Partition};
 use galvani_model::request::{ReadOptions, WriteOptions};
+use galvani_model::version::Kind;
 use galvani_wire::message::{HintsFound, HolderView, Page, SetFaults};
 use galvani_wire::{Failure, Message, NodeStatus};
 use std::collections::BTreeSet;
@@ -151,6 +152,21 @@ async fn an_update_goes_on_until_one_value_is_left() {
     assert_eq!(put.value, "a+|b");
     let Message::Put(first) = &asked[1].message else { panic!("a put before") };
     assert_ne!(first.rid, put.rid, "another round is another write");
+}
+
+#[tokio::test]
+async fn an_update_that_deletes_does_not_ask_for_an_expiry() {
+    let cluster = Cluster::start(3, |asked| match asked.number {
+        0 => found(&[Some("a")]),
+        _ => stored(0),
+    })
+    .await;
+    let db = cluster.client().await;
+    let update = db.update("k", |_| Merge::Delete).ttl(Duration::from_secs(60));
+    update.await.expect("deleted");
+    let asked = cluster.asked();
+    let Message::Put(put) = &asked[1].message else { panic!("a write after the read") };
+    assert_eq!((put.kind, put.options.ttl_ms), (Kind::Delete, None));
 }
 
 #[tokio::test]

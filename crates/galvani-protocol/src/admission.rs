@@ -104,23 +104,24 @@ impl Admission {
                 if !core::mem::replace(&mut self.stood, true) {
                     return false;
                 }
-                if self.limit <= LEAST {
+                if peak <= LEAST || self.limit <= LEAST {
                     self.in_vain += 1;
                 }
+                // So few make no queue: whatever is slow is not what is under way here.
+                if peak <= LEAST {
+                    return longer_way(&mut self.in_vain);
+                }
                 let under_way = peak.min(self.limit) as u64;
-                let fitting = (under_way * TARGET_MICROS / delay).max(under_way / 2);
-                self.limit = (fitting as usize).max(LEAST).min(self.limit);
+                let fitting = (under_way * TARGET_MICROS / delay) as usize;
+                // By half at a time: answers tell of the past.
+                self.limit = fitting.max(self.limit / 2).max(LEAST).min(self.limit);
             }
             Some(delay) => self.relax(delay),
             // Nobody was asked: nothing is known, and nothing stands.
             None if peak == 0 => self.relax(0),
             None => {}
         }
-        let longer_way = self.in_vain >= LONGER_WAY;
-        if longer_way {
-            self.in_vain = 0;
-        }
-        longer_way
+        longer_way(&mut self.in_vain)
     }
 
     /// Requests that may be under way now.
@@ -142,6 +143,15 @@ impl Admission {
         (self.standing, self.stood, self.in_vain) = (delay, false, 0);
         self.limit = (self.limit + self.limit / 8 + 1).min(self.most);
     }
+}
+
+/// Whether the least load has been slow for long; starts counting anew then.
+fn longer_way(in_vain: &mut u32) -> bool {
+    let longer = *in_vain >= LONGER_WAY;
+    if longer {
+        *in_vain = 0;
+    }
+    longer
 }
 
 #[cfg(test)]
@@ -168,13 +178,22 @@ mod tests {
         pass(&mut admission, 1, 1_000, TARGET_MICROS * 4);
         assert_eq!(admission.limit(), 4_096, "it may be a burst");
         pass(&mut admission, 1, 1_000, TARGET_MICROS * 4);
-        assert_eq!(admission.limit(), 500, "by half at a time: answers tell of the past");
+        assert_eq!(admission.limit(), 2_048, "by half at a time: answers tell of the past");
+        pass(&mut admission, 2, 1_000, TARGET_MICROS * 2);
+        assert_eq!(admission.limit(), 512, "and no further than what was under way explains");
         pass(&mut admission, 1, 500, TARGET_MICROS * 5 / 4);
         assert_eq!(admission.limit(), 400, "so many make the delay that is put up with");
         pass(&mut admission, 60, 400, TARGET_MICROS * 100);
         assert_eq!(admission.limit(), LEAST, "some are always taken on");
         pass(&mut admission, 40, LEAST, 1_000);
         assert_eq!(admission.limit(), 4_096, "four seconds later all is as before");
+    }
+
+    #[test]
+    fn a_few_slow_requests_are_no_queue() {
+        let mut admission = Admission::new(4_096);
+        pass(&mut admission, 40, LEAST, TARGET_MICROS * 10);
+        assert_eq!(admission.limit(), 4_096);
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Lane {
                 }
             }
             Input::Reply { id, message } => {
-                self.scores.on_answer(id, now.micros);
+                self.scores.on_answer(id, is_done(&message), now.micros);
                 if let Some(delay) = self.scores.take_delay() {
                     self.admission.on_delay(delay);
                 }
@@ -170,6 +170,10 @@ impl Lane {
     /// of them when it failed. Then nothing the tick staged exists: what was started in it is
     /// answered as refused, and acks of it become errors.
     pub fn end_tick(&mut self, committed: Result<(), StoreError>) -> Vec<Effect> {
+        // Once a tick: what came together is one sign.
+        if self.admission.poll(self.now.micros) {
+            self.scores.forget_best();
+        }
         self.fsync = false;
         let started = core::mem::take(&mut self.started);
         let effects = core::mem::take(&mut self.effects);
@@ -345,9 +349,6 @@ impl Lane {
             self.with_swim(now, store, |swim, out| swim.poll(now, out));
         }
         self.counters.breakers_opened += self.scores.poll(now.micros);
-        if self.admission.poll(now.micros) {
-            self.scores.forget_best();
-        }
         let lingering = self.config.limits.inflight.saturating_mul(LINGERING_PER_INFLIGHT);
         while let Some((op, late)) =
             self.table.take_due(now.micros).or_else(|| self.table.take_lingering_above(lingering))
@@ -427,6 +428,17 @@ impl Lane {
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
+    }
+}
+
+/// Whether an answer took the work that was asked for: a refusal is quick whatever stands in a queue.
+fn is_done(answer: &Message) -> bool {
+    match answer {
+        Message::Failed(_) => false,
+        Message::Replicated(replicated) => replicated.result.is_ok(),
+        Message::Fetched(result) => result.is_ok(),
+        Message::FetchedPage(result) => result.is_ok(),
+        _ => true,
     }
 }
 

@@ -46,6 +46,8 @@ struct Ask {
     sent: u64,
     /// When it has taken too long; `None` for background work, which may take its time.
     due: Option<u64>,
+    /// Whether it is a whole request sent on: how long that takes is not the peer's alone.
+    forwarded: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,25 +76,28 @@ impl Scores {
             score.inflight += 1;
             self.due.insert((due, *id));
         }
-        self.asks.insert(*id, Ask { to: *to, sent: now, due });
+        self.asks.insert(*id, Ask { to: *to, sent: now, due, forwarded: *forwarded });
     }
 
-    /// An ask was answered. True: that closed a breaker.
-    pub(crate) fn on_answer(&mut self, id: u64, now: u64) -> bool {
+    /// An ask was answered; `done` unless that was a refusal, which says nothing of how long things
+    /// take. True: that closed a breaker.
+    pub(crate) fn on_answer(&mut self, id: u64, done: bool, now: u64) -> bool {
         let ask = self.take(id).or_else(|| self.late.remove(&id));
         let Some(ask) = ask else { return false };
         let score = self.peers.entry(ask.to).or_default();
-        if ask.due.is_some() {
+        if ask.due.is_some() && done {
             let took = now.saturating_sub(ask.sent).max(1);
             score.latency = match score.latency {
                 0 => took,
                 usual => (usual * 7 + took) / 8,
             };
-            score.best = match score.best {
-                0 => took,
-                best => best.min(took),
-            };
-            self.delay = Some(took - score.best);
+            if !ask.forwarded {
+                score.best = match score.best {
+                    0 => took,
+                    best => best.min(took),
+                };
+                self.delay = Some(took - score.best);
+            }
         }
         score.silent = 0;
         score.open_until.take().is_some()

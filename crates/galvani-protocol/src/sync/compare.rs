@@ -43,6 +43,7 @@ impl CompareOp {
         for shard in shards {
             let Ok(state) = ctx.store.replica(shard) else {
                 ctx.sync.run.is_compared(to, shard);
+                ctx.sync.met(to, shard);
                 continue;
             };
             ranges += state.clock.range_count();
@@ -70,6 +71,7 @@ impl CompareOp {
             {
                 for (&shard, comparison) in self.shards.iter().zip(shards) {
                     self.judge(ctx, shard, comparison);
+                    ctx.sync.met(self.to, shard);
                 }
                 if let Some(peer) = ctx.sync.peers.get_mut(&self.to) {
                     peer.comparing = false;
@@ -159,6 +161,7 @@ fn one(
             peer.unsaid.remove(&shard);
         }
         ctx.sync.run.is_compared(sender, shard);
+        ctx.sync.met(sender, shard);
         ctx.sync.unequal.settled(sender, shard);
         return Ok(Comparison::Equal);
     }

@@ -75,6 +75,8 @@ pub(crate) struct AntiEntropy {
 #[derive(Clone, Debug)]
 struct Peer {
     up_at: u64,
+    /// Shards that were not compared with it since it came up, or of which not all has come yet.
+    meeting: BTreeSet<Shard>,
     /// Shards that it should be shown.
     unsaid: BTreeSet<Shard>,
     compare_at: u64,
@@ -141,6 +143,7 @@ impl AntiEntropy {
         let spread = self.jitter.wrapping_add(u64::from(peer.lane.0)) % SWEEP_MICROS;
         let known = Peer {
             up_at: now.micros,
+            meeting: shared.clone(),
             unsaid: shared,
             compare_at: now.micros,
             comparing: false,
@@ -184,18 +187,27 @@ impl AntiEntropy {
     /// Whether every peer that can be reached has been shown everything, and nothing it was seen
     /// to hold is still to come.
     pub(crate) fn is_settled(&self) -> bool {
-        let mended =
-            self.unequal.is_settled() && self.mender.is_settled() && self.verify.is_settled();
-        mended && self.changed.is_empty() && self.is_level()
-    }
-
-    /// Whether every peer that can be reached has been compared with, and all that it was seen to
-    /// hold is held here.
-    pub(crate) fn is_level(&self) -> bool {
         let at_rest = |peer: &Peer| {
             peer.unsaid.is_empty() && peer.behind.is_empty() && !peer.comparing && !peer.pulling
         };
-        self.peers.values().all(at_rest)
+        let mended =
+            self.unequal.is_settled() && self.mender.is_settled() && self.verify.is_settled();
+        mended && self.changed.is_empty() && self.peers.values().all(at_rest)
+    }
+
+    /// Whether every peer that can be reached has been compared with since it came up, and all that
+    /// it was seen to hold then is held here. What is written meanwhile changes nothing of that.
+    pub(crate) fn is_level(&self) -> bool {
+        self.peers.values().all(|peer| peer.meeting.is_empty())
+    }
+
+    /// A shard was compared with a peer; unless that left this replica behind, it has met it there.
+    fn met(&mut self, lane: PeerLane, shard: Shard) {
+        if let Some(peer) = self.peers.get_mut(&lane)
+            && !peer.behind.contains_key(&shard)
+        {
+            peer.meeting.remove(&shard);
+        }
     }
 
     /// A shard is shown to its other owners that can be reached, now.
@@ -312,6 +324,7 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
         };
         if missing.is_empty() {
             peer.behind.remove(&shard);
+            peer.meeting.remove(&shard);
             continue;
         }
         let wanted = missing.into_iter().take(pull::RANGES_MAX).collect();

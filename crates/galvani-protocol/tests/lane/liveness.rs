@@ -164,3 +164,22 @@ fn the_first_answer_of_two_owners_counts() {
     bench.handle(Input::Reply { id: sent[0].1, message: done() });
     assert!(answers(&bench.tick()).is_empty(), "once");
 }
+
+#[test]
+fn an_owner_that_has_no_room_is_followed_by_the_next_and_all_of_them_refuse_in_the_end() {
+    let mut bench = Bench::new(Limits::default());
+    bench.request(false, put(bench.key(false), 1, 2));
+    let mut owners = Vec::new();
+    for _ in 0..3 {
+        let (to, id) = asks(&bench.tick())[0];
+        owners.push(to.node);
+        let failure = Failure::Overloaded { retry_after_ms: 70 };
+        let full = Failed { failure, applied: AppliedOutcome::No, answers: Vec::new() };
+        bench.handle(Input::Reply { id, message: Message::Failed(full) });
+    }
+    owners.sort_unstable();
+    owners.dedup();
+    assert_eq!(owners.len(), 3, "each owner once");
+    let (failed, applied) = failure(&bench.tick());
+    assert_eq!((failed, applied), (Failure::Overloaded { retry_after_ms: 70 }, AppliedOutcome::No));
+}

@@ -10,11 +10,16 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// First port unless `--ports` says otherwise.
 pub(crate) const BASE: u16 = 7070;
 /// Nodes are this many ports apart, or more if they have more lanes.
 const STEP: u16 = 10;
+/// How long a port that is taken may take to become free.
+const LET_GO: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The lanes of each node.
 pub(crate) fn choose(
@@ -61,18 +66,22 @@ fn any_free(nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
     Ok(all)
 }
 
-/// An error unless every address is free; a new cluster may still choose others, with `auto`.
+/// An error unless every address is free, at once or soon: a process that was just killed may take
+/// a moment to let go. A new cluster may still choose others, with `auto`.
 pub(crate) fn check<'a>(
     lanes: impl Iterator<Item = &'a SocketAddr>,
     auto: Option<&Line>,
 ) -> Result<(), Report> {
+    let until = Instant::now() + LET_GO;
     for addr in lanes {
-        match UdpSocket::bind(addr) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(mistakes::port_taken(addr.port(), owner(addr.port()), auto));
+        while let Err(error) = UdpSocket::bind(addr) {
+            match error.kind() {
+                io::ErrorKind::AddrInUse if Instant::now() < until => thread::sleep(LOOK_AGAIN),
+                io::ErrorKind::AddrInUse => {
+                    return Err(mistakes::port_taken(addr.port(), owner(addr.port()), auto));
+                }
+                _ => return Err(no_port(&error)),
             }
-            Err(error) => return Err(no_port(&error)),
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ fn it_opens_after_several_silent_asks_and_closes_with_any_answer() {
     assert_eq!(scores.poll(now + PATIENCE_MICROS), 1);
     assert!(scores.is_open(PEER));
     assert_eq!(scores.open().collect::<Vec<_>>(), vec![PEER]);
-    assert!(scores.on_answer(late, now + PATIENCE_MICROS + 1), "a late answer is an answer");
+    assert!(scores.on_answer(late, true, now + PATIENCE_MICROS + 1), "a late answer is an answer");
     assert!(!scores.is_open(PEER));
 }
 
@@ -43,7 +43,7 @@ fn an_answer_in_between_keeps_it_closed() {
     for round in 0..10 {
         let now = silence(&mut scores, u64::from(SILENT_MAX) - 1, round * 10 * PATIENCE_MICROS);
         let id = ask(&mut scores, now + 7, now);
-        scores.on_answer(id, now + 100);
+        scores.on_answer(id, true, now + 100);
     }
     assert!(!scores.is_open(PEER));
 }
@@ -80,7 +80,7 @@ fn a_lane_that_stood_still_blames_nobody() {
     assert_eq!(scores.poll(woken), 0);
     // The answers were in the inbox.
     for id in ids {
-        scores.on_answer(id, woken);
+        scores.on_answer(id, true, woken);
     }
     assert!(!scores.is_open(PEER));
     // Without answers it finds out a little later.
@@ -96,7 +96,7 @@ fn a_slow_peer_gets_more_patience_and_costs_more() {
     let mut scores = Scores::default();
     for op in 1..50 {
         let id = ask(&mut scores, op, 0);
-        scores.on_answer(id, 100_000);
+        scores.on_answer(id, true, 100_000);
     }
     assert!(scores.patience(PEER) > scores.patience(other));
     assert!(scores.cost(PEER) > scores.cost(other));
