@@ -112,18 +112,22 @@ fn a_hidden_value_that_expires_shows_nothing_and_replaces_what_it_replaced() {
 }
 
 #[test]
-fn a_read_that_hears_of_the_end_believes_it_in_any_order() {
+fn a_hidden_value_waits_for_its_own_end_and_a_read_believes_whoever_shows_it() {
     let (mut live, mut hidden) = (Object::absent(), Object::absent());
     live.apply(&head(1, &[], 500), false, POLICY);
     hidden.apply_hidden(&head(1, &[], 500), false, POLICY);
+    assert_eq!(hidden.expiring()[..], live.expiring()[..], "its end is that of its record");
+    let left = |now_ms| hidden.without_ended(|version| version.has_ended(now_ms)).versions().len();
+    assert_eq!((left(499), left(500)), (1, 0), "what hid it may have been a wrong clock");
     let join = |objects: &[&Object]| {
         let mut join = ReadJoin::new();
         objects.iter().for_each(|object| join.add(object, &object.seen()));
         join.object(POLICY)
     };
     assert_eq!(join(&[&live, &hidden]), join(&[&hidden, &live]));
-    assert_eq!(shown(&join(&[&live, &hidden, &live]), 10), []);
-    assert_eq!(shown(&join(&[&live, &live]), 10), [1]);
+    assert_eq!(shown(&join(&[&live, &hidden, &live]), 10), [1]);
+    assert_eq!(shown(&join(&[&live, &hidden]), 500), []);
+    assert_eq!(shown(&join(&[&hidden, &hidden]), 10), []);
 }
 
 #[test]

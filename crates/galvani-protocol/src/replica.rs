@@ -103,7 +103,8 @@ pub(crate) fn collect(
     proven: impl Fn(&Version) -> bool,
 ) -> Result<Gone, StoreError> {
     let before = store.object(shard, key)?;
-    let after = before.without_ended(|it| !it.is_value_at(expired_by) && proven(it));
+    let is_over = |it: &Version| it.kind == Kind::Delete || it.has_ended(expired_by);
+    let after = before.without_ended(|it| is_over(it) && proven(it));
     let mut gone = Gone::default();
     for version in before.versions().iter().filter(|it| !after.versions().contains(it)) {
         match version.kind {
@@ -117,11 +118,11 @@ pub(crate) fn collect(
     Ok(gone)
 }
 
-/// Whether a record is a value that a tombstone replaced which is collected here: it is not live,
-/// and nothing live replaces any dot of its write. A peer that lacks it must not show it, because
-/// the tombstone may reach that peer later. An `lww` bucket collects nothing: there a value also
-/// goes because a later one outranks it.. A value that
-/// expires may itself be what was collected: [`Object::apply_hidden`] has it replace what it replaces.
+/// Whether a record is a value that a tombstone replaced which is collected here: it is not live, or
+/// came hidden itself, and nothing live replaces any dot of its write. A peer that lacks it must not
+/// show it, because the tombstone may reach that peer later. An `lww` bucket collects nothing: there
+/// a value also goes because a later one outranks it. A value that expires may itself be what was
+/// collected, or lost: [`Object::apply_hidden`] has it replace what it replaces, until its end.
 pub(crate) fn is_hidden(
     store: &mut dyn Store,
     shard: Shard,
@@ -134,7 +135,11 @@ pub(crate) fn is_hidden(
     let object = store.object(shard, &head.key)?;
     let write = head.write_id();
     let versions = object.versions();
-    if versions.iter().any(|version| version.write == write || version.past.contains(head.dot)) {
+    let explains = |version: &Version| {
+        let shows = version.write == write && !version.hidden;
+        shows || (version.write != write && version.past.contains(head.dot))
+    };
+    if versions.iter().any(explains) {
         return Ok(false);
     }
     let known = store.request(shard, write)?;

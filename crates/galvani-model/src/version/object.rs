@@ -34,14 +34,12 @@ pub struct Version {
     pub value_len: u32,
     /// [`super::value_hash`] of the value.
     pub value_hash: u64,
-    /// When the value is no value any more, in milliseconds since 1970; 0: never. [`ENDED_MS`] where
-    /// it came without being shown.
+    /// When the value is no value any more, in milliseconds since 1970; 0: never.
     pub expires_ms: u64,
+    /// Whether it came as one that shows nothing here: see [`Object::apply_hidden`].
+    #[serde(default)]
+    pub hidden: bool,
 }
-
-/// The expiry of an expiring value of which a peer knows that it is collected or was deleted: it has
-/// passed on every clock.
-const ENDED_MS: u64 = 1;
 
 impl Version {
     /// The version that `head` alone makes.
@@ -56,13 +54,20 @@ impl Version {
             value_len: head.value_len,
             value_hash: head.value_hash,
             expires_ms: head.expires_ms,
+            hidden: false,
         }
     }
 
     /// Whether it is a value at a time of the asker's clock, in milliseconds since 1970. If not, it
     /// reads as a tombstone. The only place that decides.
     pub fn is_value_at(&self, now_ms: u64) -> bool {
-        self.kind == Kind::Put && (self.expires_ms == 0 || now_ms < self.expires_ms)
+        self.kind == Kind::Put && !self.hidden && !self.has_ended(now_ms)
+    }
+
+    /// Whether it is a value that has expired at a time of the asker's clock, in milliseconds since
+    /// 1970: then it may be collected, shown before or not.
+    pub fn has_ended(&self, now_ms: u64) -> bool {
+        self.kind == Kind::Put && self.expires_ms > 0 && self.expires_ms <= now_ms
     }
 
     /// Whether it is a value without an end: what owners of equal clocks must agree on. A tombstone
@@ -78,16 +83,15 @@ impl Version {
 
     /// Whether it is a version of this record's logical write, as far as values go.
     pub fn agrees_with(&self, head: &RecordHead) -> bool {
-        let ends =
-            self.expires_ms == head.expires_ms || (head.expires() && self.expires_ms == ENDED_MS);
-        ends && (self.value_hash, self.value_len, self.kind)
-            == (head.value_hash, head.value_len, head.kind)
+        (self.value_hash, self.value_len, self.kind, self.expires_ms)
+            == (head.value_hash, head.value_len, head.kind, head.expires_ms)
     }
 
-    /// Takes in another replica's version of the same logical write: its dots, and that it has ended.
+    /// Takes in another replica's version of the same logical write: its dots, and that it is shown
+    /// there. Where it was deleted and the tombstone is collected, no owner shows it.
     pub(super) fn join(&mut self, other: &Version) {
         self.absorb(&other.dots);
-        self.expires_ms = self.expires_ms.min(other.expires_ms);
+        self.hidden &= other.hidden;
     }
 
     /// Takes in the dots of another copy of the same logical write.
@@ -135,10 +139,11 @@ impl Object {
         self.take_in(head, retry, false, policy)
     }
 
-    /// Takes in a record of which a peer knows that it is collected, or that a tombstone, collected
-    /// since, replaced it. As [`Object::apply`], but it shows nothing: a value without an end makes no
-    /// version, for a tombstone follows; one with an end makes a version that has ended, because
-    /// nothing else may come that replaces what it replaced.
+    /// Takes in a record that a peer has taken in and does not hold: it is collected there, or a
+    /// tombstone, collected since, replaced it. As [`Object::apply`], but it shows nothing. A value
+    /// without an end makes no version, for a tombstone follows. One with an end makes a hidden
+    /// version, because nothing else may come that replaces what it replaced; it is collected after
+    /// its own end and not before, because the peer may have lost it or have a wrong clock.
     pub fn apply_hidden(
         &mut self,
         head: &RecordHead,
@@ -175,7 +180,7 @@ impl Object {
             match (hidden, head.expires()) {
                 (false, _) => self.versions.push(Version::of(head)),
                 (true, true) => {
-                    self.versions.push(Version { expires_ms: ENDED_MS, ..Version::of(head) });
+                    self.versions.push(Version { hidden: true, ..Version::of(head) });
                 }
                 (true, false) => {}
             }

@@ -2,15 +2,17 @@
 
 use super::{Pair, SHARD, node};
 use bytes::Bytes;
-use galvani_model::bucket::BucketName;
+use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::RequestId;
 use galvani_model::key::Key;
 use galvani_model::limits::CLOCK_AHEAD_MS_MAX;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::Store;
-use galvani_model::version::{Context, ContextKey, DotSet, Kind};
+use galvani_model::version::{Context, ContextKey, DotSet, Kind, ReadJoin};
 use galvani_protocol::{Input, ReplyTo};
+use galvani_storage::engine::{Corruption, Table};
+use galvani_storage::format::keys;
 use galvani_wire::Message;
 use galvani_wire::message::{Get, GetDone, Put, Sibling};
 
@@ -63,6 +65,12 @@ impl Pair {
 
     fn seen(&mut self, side: usize) -> DotSet {
         self.sides[side].store.object(SHARD, &key()).expect("readable").seen()
+    }
+
+    /// One side loses its disk.
+    fn wipe(&mut self, side: usize) {
+        let [one, two] = Pair::new().sides;
+        self.sides[side] = if side == 0 { one } else { two };
     }
 
     /// Lets the clocks of both go on, and what is due then happen.
@@ -138,13 +146,40 @@ fn a_value_that_another_owner_has_collected_already_stops_what_it_replaced() {
     assert_eq!(pair.live(1 - side), 0);
     // The first owner loses its disk, and its clock says that the value has not ended yet.
     pair.link(false);
-    let fresh = Pair::new();
-    let [one, two] = fresh.sides;
-    pair.sides[side] = if side == 0 { one } else { two };
+    pair.wipe(side);
     pair.now.unix_ms = 1_000_500;
     pair.link(true);
     pair.pass(3_000);
     assert_eq!(pair.clock(0), pair.clock(1), "it has all of it again");
     let values = pair.shown(side).into_iter().filter(|one| one.kind == Kind::Put).count();
     assert_eq!(values, 0, "neither the old value nor the new one");
+}
+
+#[test]
+fn a_value_that_one_owner_lost_is_not_collected_by_another_before_its_end() {
+    let (mut pair, side) = (Pair::new(), first());
+    pair.link(true);
+    pair.put_for(1 - side, &DotSet::new(), None, "old");
+    let seen = pair.seen(1 - side);
+    pair.put_for(1 - side, &seen, Some(60_000), "new");
+    let shown = pair.sides[side].store.object(SHARD, &key()).expect("readable");
+    // One owner loses the row without a trace, the other one its disk; the third is not here.
+    pair.link(false);
+    let row = keys::object(SHARD, &key());
+    assert!(pair.sides[1 - side].engine.corrupt(Table::Objects, &row, Corruption::Vanish));
+    pair.wipe(side);
+    pair.link(true);
+    pair.pass(10_000);
+    assert_eq!(pair.clock(0), pair.clock(1), "it has all of it again");
+    let object = pair.sides[side].store.object(SHARD, &key()).expect("readable");
+    assert_eq!(object.values_at(pair.now.unix_ms), 0, "it may have been deleted");
+    let mut join = ReadJoin::new();
+    [&object, &shown].into_iter().for_each(|one| join.add(one, &one.seen()));
+    let joined = join.object(ConflictPolicy::Siblings);
+    assert_eq!(joined, shown, "and the third owner shows that it was not");
+    pair.skip(60_000 + MARGIN_MS - 20_000);
+    assert_eq!(pair.live(side), 1);
+    pair.skip(60_000);
+    assert_eq!(pair.live(side), 0, "collected like any other");
+    assert_eq!(pair.sides[side].store.replica(SHARD).expect("whole").expiring, 0);
 }

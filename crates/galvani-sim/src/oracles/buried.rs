@@ -74,7 +74,7 @@ pub(crate) fn all_gone(world: &World, key: usize) -> Result<(), String> {
         let object = world.nodes[node].object_on_disk(info.shard, &info.key);
         let long_ago = expiry::collectable_ms(world, node).saturating_sub(NOTICED_MS);
         let done = |version: &&Version| {
-            !version.is_value_at(long_ago)
+            (version.kind == Kind::Delete || version.has_ended(long_ago))
                 && clocks.iter().all(|clock| has_taken_in(clock, version))
         };
         if let Some(left) = object.versions().iter().find(done) {

@@ -48,7 +48,7 @@ pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(),
 
 /// Checks that what a node collects is no value any more, and has not been for the margin.
 pub(crate) fn over(world: &World, node: usize, version: &Version) -> Result<(), String> {
-    if version.is_value_at(collectable_ms(world, node)) {
+    if version.kind == Kind::Put && !version.has_ended(collectable_ms(world, node)) {
         let (dots, ends_ms) = (&version.dots, version.expires_ms);
         return Err(format!("node {node} collects {dots:?}, which ends at {ends_ms}"));
     }
