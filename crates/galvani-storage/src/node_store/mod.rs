@@ -75,6 +75,9 @@ pub struct NodeStore<E> {
     full_for: Option<u32>,
     /// Whether a batch in doubt may be there without ever having been synced.
     owes_sync: bool,
+    /// Whether this lane wrote anything since its last sync. Of what an earlier process left nothing
+    /// is known.
+    unsynced: bool,
     /// Whether a sync failed: nothing acked as durable may be said any more.
     lost: bool,
     /// Where the sweep of request rows goes on.
@@ -103,6 +106,7 @@ impl<E: Engine> NodeStore<E> {
             damaged: Damaged::default(),
             full_for: None,
             owes_sync: false,
+            unsynced: true,
             lost: false,
             sweep_from: vec![0],
             hints: Hints::default(),
@@ -122,8 +126,9 @@ impl<E: Engine> NodeStore<E> {
 
     /// Makes everything staged durable, as one batch. On error nothing of it is kept, and the
     /// shards it touched start new incarnations. With `fsync` it returns only when this and all
-    /// earlier commits survive power loss, also if nothing is staged. After a failed sync, this
-    /// lane's or another's, every commit is refused, also an empty one.
+    /// earlier commits survive power loss, also if nothing is staged; where they do already, it costs
+    /// nothing. After a failed sync, this lane's or another's, every commit is refused, also an empty
+    /// one.
     pub fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
         if self.is_lost() {
             self.roll_back(&EngineError::Lost);
@@ -134,7 +139,7 @@ impl<E: Engine> NodeStore<E> {
             self.write_off_renewed();
         }
         let fsync = fsync || self.owes_sync;
-        if !fsync && !self.has_staged() {
+        if !self.has_staged() && !(fsync && self.unsynced) {
             self.forget_tick();
             return Ok(());
         }
@@ -148,6 +153,7 @@ impl<E: Engine> NodeStore<E> {
         match committed {
             Ok(()) => {
                 self.owes_sync &= !fsync;
+                self.unsynced = !fsync;
                 if !self.dirty.is_empty() {
                     self.full_for = None;
                 }
@@ -176,6 +182,7 @@ impl<E: Engine> NodeStore<E> {
     /// succeeded may the stop be called clean.
     pub fn close(&mut self) -> Result<(), StoreError> {
         self.full_for = None;
+        self.unsynced = true;
         self.commit(true)?;
         match self.renewed.first() {
             None => Ok(()),
@@ -259,6 +266,7 @@ impl<E: Engine> NodeStore<E> {
         self.damaged.roll_back();
         self.forget_tick();
         self.owes_sync |= error.is_in_doubt();
+        self.unsynced = true;
         // A failed sync is never tried again: the kernel may have dropped the pages and would say
         // that all is well. Whoever drives this store must end.
         let failed_sync = matches!(error, EngineError::Io { step: IoStep::Sync, .. });

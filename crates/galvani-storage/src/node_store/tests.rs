@@ -503,3 +503,35 @@ fn a_hint_that_goes_and_comes_again_in_one_tick_is_counted_once() {
     store.commit(false).expect("room");
     assert!(store.hint_figures().is_empty());
 }
+
+#[test]
+fn a_sync_is_asked_of_the_disk_only_where_something_may_not_be_safe_yet() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, false);
+    let syncs = |store: &mut NodeStore<MemoryEngine>| {
+        let before = engine.stats().syncs;
+        store.commit(true).expect("room");
+        assert_eq!(engine.unsynced(), 0);
+        engine.stats().syncs - before
+    };
+    assert_eq!(syncs(&mut store), 1, "an earlier process may have left something unsynced");
+    assert_eq!(syncs(&mut store), 0);
+    stage(&mut store, &record(1, "a")).expect("room");
+    store.commit(false).expect("room");
+    assert_eq!(syncs(&mut store), 1);
+    assert_eq!(syncs(&mut store), 0);
+    stage(&mut store, &record(2, "a")).expect("room");
+    assert_eq!(syncs(&mut store), 1, "with what is staged");
+    // A process that ended without a sync, and the next one.
+    stage(&mut store, &record(3, "a")).expect("room");
+    store.commit(false).expect("room");
+    let mut store = open(&engine, false);
+    assert_eq!(engine.unsynced(), 1);
+    assert_eq!(syncs(&mut store), 1);
+    // What a failed commit left behind is in doubt.
+    stage(&mut store, &record(4, "a")).expect("room");
+    engine.fail_next_commits([FailKind::IoKept]);
+    store.commit(false).expect_err("it was told to fail");
+    assert_eq!(syncs(&mut store), 1);
+    assert_eq!(syncs(&mut store), 0);
+}
