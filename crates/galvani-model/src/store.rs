@@ -186,15 +186,34 @@ pub struct Slice {
     pub damaged: usize,
 }
 
-/// A value that expires, as its index names it.
+/// Some rows of an index of a shard, in its order: what they name, and whose key that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expiring {
-    /// When, in milliseconds since 1970.
-    pub expires_ms: u64,
-    /// A dot of it.
-    pub dot: Dot,
-    /// Its key.
-    pub key: Key,
+pub struct IndexPage<At> {
+    /// The rows; those whose key nothing tells any more are passed over.
+    pub rows: Vec<(At, Key)>,
+    /// The last row looked at.
+    pub last: Option<At>,
+    /// Rows looked at, those passed over included: fewer than asked for only at the end.
+    pub looked: usize,
+}
+
+/// A row of one of the indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Indexed {
+    /// A dot of a tombstone.
+    Tombstone(Dot),
+    /// A value that expires: when, in milliseconds since 1970, and a dot of it.
+    Expiring(u64, Dot),
+}
+
+impl Indexed {
+    /// Whether an object has what the row names.
+    pub fn is_of(&self, object: &Object) -> bool {
+        match self {
+            Indexed::Tombstone(dot) => object.tombstones().contains(dot),
+            Indexed::Expiring(expires_ms, dot) => object.expiring().contains(&(*expires_ms, *dot)),
+        }
+    }
 }
 
 /// Rows of one lane's shards. Only `galvani-protocol/src/replica.rs` calls [`Store::stage`]
@@ -223,7 +242,7 @@ pub trait Store {
         shard: Shard,
         after: Option<Dot>,
         limit: usize,
-    ) -> Result<Vec<(Dot, Key)>, StoreError>;
+    ) -> Result<IndexPage<Dot>, StoreError>;
 
     /// Up to `limit` dots of committed values that expire at or before `until_ms`, in the order of
     /// their expiry, after `after` (exclusive). One may have been replaced or collected by this tick.
@@ -233,7 +252,11 @@ pub trait Store {
         after: Option<(u64, Dot)>,
         until_ms: u64,
         limit: usize,
-    ) -> Result<Vec<Expiring>, StoreError>;
+    ) -> Result<IndexPage<(u64, Dot)>, StoreError>;
+
+    /// Stages that a committed row of an index goes which names nothing that its key's object has: a
+    /// row that is left where an object was written anew. Any other row stays.
+    fn unindex(&mut self, shard: Shard, key: &Key, row: Indexed) -> Result<(), StoreError>;
 
     /// Stages a key's object without tombstones and expired values that were collected; the digest
     /// knows none of them.

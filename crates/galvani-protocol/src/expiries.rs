@@ -1,10 +1,13 @@
 //! When the next value of each shard has been expired for long enough to be collected.
 //!
-//! Only the earliest of a shard is kept here; the store has the others in order. Expiry is a time of
-//! day, and timers count from the start of the lane: the clock may jump, so it is looked at every
-//! ten seconds at least. It collects nothing. Next to read: `reap.rs`.
+//! Only the earliest of a shard is kept here; the store has the others in order. Shards are due
+//! together, at moments some way apart, with all that has become ripe between them. Expiry is a time
+//! of day, and timers count from the start of the lane: the clock may jump, so it is looked at ten
+//! seconds later at most, or at the next of those moments. It collects nothing. Next to read:
+//! `reap.rs`.
 
 use crate::effect::Now;
+use crate::reap::turn;
 use galvani_model::ids::Shard;
 use std::collections::BTreeMap;
 
@@ -16,6 +19,8 @@ const LOOK_MICROS: u64 = 10_000_000;
 pub(crate) struct Expiries {
     /// How long after its expiry a value may be collected, in milliseconds.
     margin_ms: u64,
+    /// How far the moments are apart at which shards are due, in microseconds.
+    gather: u64,
     /// When the first value of a shard may be collected, in milliseconds since 1970.
     first: BTreeMap<Shard, u64>,
     /// When the clock is looked at, in the lane's microseconds.
@@ -23,9 +28,14 @@ pub(crate) struct Expiries {
 }
 
 impl Expiries {
-    pub(crate) fn new(margin_ms: u32) -> Expiries {
+    pub(crate) fn new(margin_ms: u32, gather: u64) -> Expiries {
         let margin_ms = u64::from(margin_ms);
-        Expiries { margin_ms, first: BTreeMap::new(), look_at: None }
+        Expiries { margin_ms, gather, first: BTreeMap::new(), look_at: None }
+    }
+
+    /// For how long ripe values wait for others, in microseconds.
+    pub(crate) fn gather(&self) -> u64 {
+        self.gather
     }
 
     /// Values that expired at or before this may be collected: milliseconds since 1970.
@@ -33,13 +43,14 @@ impl Expiries {
         now.unix_ms.saturating_sub(self.margin_ms)
     }
 
-    /// A value of a shard expires at `expires_ms`.
-    pub(crate) fn note(&mut self, shard: Shard, expires_ms: u64, now: Now) {
+    /// A value of a shard expires at `expires_ms`. Returns when the clock is looked at for it.
+    pub(crate) fn note(&mut self, shard: Shard, expires_ms: u64, now: Now) -> u64 {
         let ripe_ms = expires_ms.saturating_add(self.margin_ms);
         let first = self.first.entry(shard).or_insert(ripe_ms);
         *first = (*first).min(ripe_ms);
-        let at = look_at(*first, now);
+        let at = look_at(*first, self.gather, now);
         self.look_at = Some(self.look_at.map_or(at, |known| known.min(at)));
+        at
     }
 
     /// The shards that have something to collect now; each is named once, and noted again by whoever
@@ -52,7 +63,7 @@ impl Expiries {
         let due = self.first.iter().filter(|(_, first)| ripe(first));
         let due: Vec<Shard> = due.map(|(shard, _)| *shard).collect();
         self.first.retain(|_, first| !ripe(first));
-        self.look_at = self.first.values().min().map(|&first| look_at(first, now));
+        self.look_at = self.first.values().min().map(|&first| look_at(first, self.gather, now));
         due
     }
 
@@ -62,9 +73,9 @@ impl Expiries {
     }
 }
 
-fn look_at(ripe_ms: u64, now: Now) -> u64 {
+fn look_at(ripe_ms: u64, gather: u64, now: Now) -> u64 {
     let wait = ripe_ms.saturating_sub(now.unix_ms).saturating_mul(1000);
-    now.micros + wait.min(LOOK_MICROS)
+    turn(now.micros + wait.min(LOOK_MICROS), gather)
 }
 
 #[cfg(test)]
@@ -80,7 +91,7 @@ mod tests {
     fn a_shard_is_due_when_its_first_value_has_been_expired_for_the_margin() {
         let now =
             |seconds: u64| Now { micros: seconds * 1_000_000, unix_ms: 9_000 + seconds * 1000 };
-        let mut expiries = Expiries::new(500);
+        let mut expiries = Expiries::new(500, 1);
         expiries.note(ONE, 19_000, now(0));
         expiries.note(ONE, 12_000, now(0));
         expiries.note(TWO, 15_000, now(0));
@@ -93,8 +104,20 @@ mod tests {
     }
 
     #[test]
+    fn shards_that_become_ripe_at_different_times_are_due_together() {
+        let now = |millis: u64| Now { micros: millis * 1_000, unix_ms: millis };
+        let mut expiries = Expiries::new(500, 3_000_000);
+        assert_eq!(expiries.note(ONE, 2_600, now(1_000)), 6_000_000);
+        expiries.note(TWO, 4_800, now(1_000));
+        assert_eq!(expiries.take_due(now(5_999)), []);
+        assert_eq!(expiries.take_due(now(6_000)), [ONE, TWO]);
+        // What is ripe already waits for the next of those moments as well.
+        assert_eq!(expiries.note(ONE, 100, now(6_001)), 9_000_000);
+    }
+
+    #[test]
     fn a_clock_that_jumps_is_noticed_soon() {
-        let mut expiries = Expiries::new(0);
+        let mut expiries = Expiries::new(0, 1);
         expiries.note(ONE, 4_000_000, Now { micros: 0, unix_ms: 0 });
         assert_eq!(expiries.look_at(), Some(LOOK_MICROS));
         // It went back meanwhile, and then to where it should be.

@@ -14,6 +14,9 @@
 //! margin it goes as one does, by the same proof. The margin is for clocks that are wrong: a replica
 //! whose clock ran ahead must not have given away what is still a value.
 //!
+//! A round costs every other owner a sync, so shards are due at moments that all of them share
+//! ([`turn`]), and expired values, of which some are ripe at any time, at few of those.
+//!
 //! "Presence wins" cannot revive what is collected: it acts where clocks are equal and values
 //! differ, and of a value that a collected tombstone replaced every owner has taken in the
 //! tombstone, so none shows it. An owner that lost its disk since lacks dots, so its clock is not
@@ -27,8 +30,9 @@ use crate::replica;
 use crate::serve;
 use crate::topology::Topology;
 use galvani_model::bucket::ConflictPolicy;
-use galvani_model::ids::{NodeId, Shard};
-use galvani_model::store::StoreError;
+use galvani_model::ids::{NodeId, Origin, Shard};
+use galvani_model::key::Key;
+use galvani_model::store::{Indexed, StoreError};
 use galvani_model::version::{Dot, PartitionClock, Version};
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
@@ -45,6 +49,10 @@ const SLICE: usize = 256;
 const BUSY_PAUSE_MICROS: u64 = 10_000;
 /// How long a peer may take to answer, in microseconds.
 const PATIENCE_MICROS: u64 = 5_000_000;
+/// Longest time for which expired values are gathered before a round, in microseconds.
+const GATHER_MAX_MICROS: u64 = 30_000_000;
+/// Their margin is this many times as long, where it is shorter.
+const GATHERS_PER_MARGIN: u64 = 20;
 /// Longest pause after a round in which nothing could be collected, in microseconds.
 const PAUSE_MAX_MICROS: u64 = 60_000_000;
 /// Rounds without success after which a shard counts as being at rest.
@@ -70,6 +78,8 @@ pub(crate) struct Reaper {
 struct Waiting {
     /// When it is tried; `None` while an owner is away, and there is nothing new.
     due: Option<u64>,
+    /// The pause before a round, in microseconds: a longer one where only expired values wait.
+    pace: u64,
     /// Whether a round is under way.
     asking: bool,
     /// Where the next slice of tombstones starts.
@@ -78,20 +88,38 @@ struct Waiting {
     after_expired: Option<(u64, Dot)>,
     /// Whether this pass over its tombstones has collected any.
     fruitful: bool,
+    /// Whether this pass has met one that stays for now.
+    kept: bool,
     /// Passes in a row that collected none.
     fruitless: u32,
 }
 
 impl Waiting {
-    fn new(due: u64) -> Waiting {
+    fn new(due: u64, pace: u64) -> Waiting {
         Waiting {
             due: Some(due),
+            pace,
             asking: false,
             after: None,
             after_expired: None,
             fruitful: false,
+            kept: false,
             fruitless: 0,
         }
+    }
+
+    /// The pass is over, and the next one starts anew. Returns whether it has met what stays for now.
+    fn end_pass(&mut self, now: u64) -> bool {
+        self.after = None;
+        self.after_expired = None;
+        self.fruitless = match core::mem::take(&mut self.fruitful) {
+            true => 0,
+            false => self.fruitless.saturating_add(1),
+        };
+        let doublings = self.fruitless.saturating_sub(1).min(16);
+        let wait = (self.pace << doublings).min(PAUSE_MAX_MICROS);
+        self.due = Some(turn(now + wait, self.pace));
+        core::mem::take(&mut self.kept)
     }
 
     /// There is reason to try no later than `due`.
@@ -113,10 +141,12 @@ impl Reaper {
     pub(crate) fn new(interval_ms: u32, margin_ms: u32) -> Reaper {
         let interval = u64::from(interval_ms) * 1000;
         let survey_at = (interval > 0).then_some(0);
+        let gather = u64::from(margin_ms) * 1000 / GATHERS_PER_MARGIN;
+        let gather = gather.min(GATHER_MAX_MICROS).max(interval);
         Reaper {
             interval,
             shards: BTreeMap::new(),
-            expiries: Expiries::new(margin_ms),
+            expiries: Expiries::new(margin_ms, gather),
             away: BTreeMap::new(),
             survey_at,
             due_at: survey_at,
@@ -128,16 +158,18 @@ impl Reaper {
         if self.interval == 0 {
             return;
         }
-        let soon = now.micros + self.interval;
-        self.shards.entry(shard).or_insert(Waiting::new(soon)).hurry(soon);
-        self.reschedule();
+        let soon = turn(now.micros + self.interval, self.interval);
+        let waiting = self.shards.entry(shard).or_insert(Waiting::new(soon, self.interval));
+        waiting.pace = self.interval;
+        waiting.hurry(soon);
+        self.look_by(soon);
     }
 
     /// A value that expires was taken in, or one that expires is the next of its shard.
     pub(crate) fn note_expiry(&mut self, shard: Shard, expires_ms: u64, now: Now) {
         if self.interval > 0 {
-            self.expiries.note(shard, expires_ms, now);
-            self.reschedule();
+            let at = self.expiries.note(shard, expires_ms, now);
+            self.look_by(at);
         }
     }
 
@@ -147,8 +179,9 @@ impl Reaper {
         if let Some(waiting) = self.shards.get_mut(&shard)
             && waiting.fruitless > 0
         {
-            waiting.hurry(now.micros + self.interval);
-            self.reschedule();
+            let soon = turn(now.micros + waiting.pace, waiting.pace);
+            waiting.hurry(soon);
+            self.look_by(soon);
         }
     }
 
@@ -215,10 +248,15 @@ impl Reaper {
         for shard in shards {
             if let Some(waiting) = self.shards.get_mut(shard) {
                 waiting.asking = false;
-                waiting.due = Some(micros + self.interval);
+                waiting.due = Some(turn(micros + waiting.pace, waiting.pace));
             }
         }
         self.reschedule();
+    }
+
+    /// Something is due at `at`, or is as soon as a round under way is over.
+    fn look_by(&mut self, at: u64) {
+        self.due_at = Some(self.due_at.map_or(at, |known| known.min(at)));
     }
 
     fn reschedule(&mut self) {
@@ -238,9 +276,8 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Round> {
         survey(ctx);
     }
     for shard in ctx.reaper.expiries.take_due(ctx.now) {
-        // Together with what expires a little later.
-        let soon = now + ctx.reaper.interval;
-        ctx.reaper.shards.entry(shard).or_insert(Waiting::new(soon)).hurry(soon);
+        let pace = ctx.reaper.expiries.gather();
+        ctx.reaper.shards.entry(shard).or_insert(Waiting::new(now, pace)).hurry(now);
     }
     let due: Vec<Shard> = ctx
         .reaper
@@ -278,10 +315,10 @@ fn survey(ctx: &mut Ctx<'_>) {
             let shard = Shard { partition, n };
             // A state that cannot be read is met again by whoever writes there.
             if mine && ctx.store.replica(shard).is_ok_and(|state| state.tombstones > 0) {
-                let now = ctx.now.micros;
-                ctx.reaper.shards.entry(shard).or_insert(Waiting::new(now)).hurry(now);
+                let (now, pace) = (ctx.now.micros, ctx.reaper.interval);
+                ctx.reaper.shards.entry(shard).or_insert(Waiting::new(now, pace)).hurry(now);
             }
-            if mine && let Some(first_ms) = first_expiry(ctx, shard) {
+            if mine && let Some(first_ms) = next_expiry(ctx, shard, None) {
                 ctx.reaper.expiries.note(shard, first_ms, ctx.now);
             }
         }
@@ -289,14 +326,20 @@ fn survey(ctx: &mut Ctx<'_>) {
     ctx.reaper.reschedule();
 }
 
-/// When the first of a shard's values expires, if one does. A state or an index that cannot be read
-/// is met again by whoever writes there.
-fn first_expiry(ctx: &mut Ctx<'_>, shard: Shard) -> Option<u64> {
+/// When the first of a shard's values expires that does so after `after_ms`, if one does. A state or
+/// an index that cannot be read is met again by whoever writes there.
+fn next_expiry(ctx: &mut Ctx<'_>, shard: Shard, after_ms: Option<u64>) -> Option<u64> {
     if ctx.store.replica(shard).is_ok_and(|state| state.expiring == 0) {
         return None;
     }
-    let page = ctx.store.expiring(shard, None, u64::MAX, 1).ok()?;
-    page.first().map(|row| row.expires_ms)
+    let after = after_ms.map(|ms| (ms, Dot::new(Origin(u128::MAX), u64::MAX)));
+    let page = ctx.store.expiring(shard, after, u64::MAX, 1).ok()?;
+    page.last.map(|(expires_ms, _)| expires_ms)
+}
+
+/// The first of the moments that are shared, so that all shards due are asked about together.
+pub(crate) fn turn(at: u64, pace: u64) -> u64 {
+    at.next_multiple_of(pace.max(1))
 }
 
 /// A round under way: clocks asked for.
@@ -375,34 +418,32 @@ impl ReapOp {
                 self.heard.iter().map(|all| all.as_ref()?.get(at)?.as_ref()).collect();
             let looked = match clocks {
                 Some(clocks) if left > 0 => slice(ctx, shard, &mut waiting, &clocks, left),
-                Some(_) | None => Ok(0),
+                Some(_) => Ok(0),
+                None => {
+                    waiting.kept = true;
+                    Ok(0)
+                }
+            };
+            let tombstones = ctx.store.replica(shard).map_or(true, |state| state.tombstones > 0);
+            waiting.pace = match tombstones {
+                true => ctx.reaper.interval,
+                false => ctx.reaper.expiries.gather(),
             };
             let now = ctx.now.micros;
-            match looked {
+            let stays = match looked {
                 // There may be more behind this slice, or this shard's turn has not come.
-                Ok(looked) if looked == left => waiting.due = Some(now + pause),
-                Ok(_) | Err(_) => {
-                    waiting.after = None;
-                    waiting.after_expired = None;
-                    waiting.fruitless = match waiting.fruitful {
-                        true => 0,
-                        false => waiting.fruitless.saturating_add(1),
-                    };
-                    waiting.fruitful = false;
-                    let doublings = waiting.fruitless.saturating_sub(1).min(16);
-                    let wait = ctx.reaper.interval << doublings;
-                    waiting.due = Some(now + wait.min(PAUSE_MAX_MICROS));
+                Ok(looked) if looked == left => {
+                    waiting.due = Some(now + pause);
+                    true
                 }
-            }
+                Ok(_) | Err(_) => waiting.end_pass(now) || looked.is_err(),
+            };
             left -= looked.unwrap_or(0).min(left);
-            let mut some = ctx.store.replica(shard).map_or(true, |state| state.tombstones > 0);
             let expired_by = ctx.reaper.expiries.expired_by(ctx.now);
-            match first_expiry(ctx, shard) {
-                Some(first_ms) if first_ms <= expired_by => some = true,
-                Some(first_ms) => ctx.reaper.expiries.note(shard, first_ms, ctx.now),
-                None => {}
+            if let Some(first_ms) = next_expiry(ctx, shard, Some(expired_by)) {
+                ctx.reaper.expiries.note(shard, first_ms, ctx.now);
             }
-            if some {
+            if stays || tombstones {
                 ctx.reaper.shards.insert(shard, waiting);
             }
         }
@@ -410,7 +451,8 @@ impl ReapOp {
     }
 }
 
-/// Looks at up to `limit` tombstones and expired values of a shard. Returns how many those were.
+/// Looks at up to `limit` tombstones and expired values of a shard. Returns how many those were. An
+/// index that cannot be read does not hold up the other one.
 fn slice(
     ctx: &mut Ctx<'_>,
     shard: Shard,
@@ -418,17 +460,52 @@ fn slice(
     others: &[&PartitionClock],
     limit: usize,
 ) -> Result<usize, StoreError> {
+    let mut looked = 0;
+    if let Some(page) = readable(ctx.store.tombstones(shard, waiting.after, limit), waiting)? {
+        looked += page.looked;
+        waiting.after = page.last.or(waiting.after);
+        let rows = page.rows.into_iter().map(|(dot, key)| (Indexed::Tombstone(dot), key));
+        take_away(ctx, shard, waiting, others, rows)?;
+    }
+    let (after, left) = (waiting.after_expired, limit.saturating_sub(looked));
     let expired_by = ctx.reaper.expiries.expired_by(ctx.now);
-    let mut keys = Vec::new();
-    for (dot, key) in ctx.store.tombstones(shard, waiting.after, limit)? {
-        waiting.after = Some(dot);
-        keys.push(key);
+    if let Some(page) = readable(ctx.store.expiring(shard, after, expired_by, left), waiting)? {
+        looked += page.looked;
+        waiting.after_expired = page.last.or(waiting.after_expired);
+        let rows = page.rows.into_iter().map(|((ms, dot), key)| (Indexed::Expiring(ms, dot), key));
+        take_away(ctx, shard, waiting, others, rows)?;
     }
-    let left = limit - keys.len();
-    for row in ctx.store.expiring(shard, waiting.after_expired, expired_by, left)? {
-        waiting.after_expired = Some((row.expires_ms, row.dot));
-        keys.push(row.key);
+    Ok(looked)
+}
+
+/// What a store answered; `None` for what cannot be read, which stays.
+fn readable<T>(
+    answer: Result<T, StoreError>,
+    waiting: &mut Waiting,
+) -> Result<Option<T>, StoreError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(StoreError::Corrupt { .. }) => {
+            waiting.kept = true;
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
+}
+
+/// Collects what the clocks prove of what these rows name; a row that names nothing goes, too.
+fn take_away(
+    ctx: &mut Ctx<'_>,
+    shard: Shard,
+    waiting: &mut Waiting,
+    others: &[&PartitionClock],
+    rows: impl Iterator<Item = (Indexed, Key)>,
+) -> Result<(), StoreError> {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let expired_by = ctx.reaper.expiries.expired_by(ctx.now);
     let own = ctx.store.replica(shard)?.clock.clone();
     let proven = |version: &Version| {
         let taken_in = |clock: &PartitionClock| {
@@ -436,23 +513,25 @@ fn slice(
         };
         taken_in(&own) && others.iter().all(|clock| taken_in(clock))
     };
-    for key in &keys {
-        let policy = serve::owned(ctx, shard, key);
-        if policy != Ok(ConflictPolicy::Siblings) {
+    for (row, key) in rows {
+        if serve::owned(ctx, shard, &key) != Ok(ConflictPolicy::Siblings) {
+            waiting.kept = true;
             continue;
         }
-        match replica::collect(ctx.store, shard, key, expired_by, proven) {
-            Ok(gone) => {
-                waiting.fruitful |= gone != replica::Gone::default();
-                ctx.counters.tombstones_collected += gone.tombstones;
-                ctx.counters.expired_collected += gone.expired;
-            }
-            // A row of that key is damaged: the others must not wait for it.
-            Err(StoreError::Corrupt { .. }) => {}
-            Err(error) => return Err(error),
+        // A damaged row of that key: the others must not wait for it.
+        let Some(object) = readable(ctx.store.object(shard, &key), waiting)? else { continue };
+        if !row.is_of(&object) {
+            let _ = readable(ctx.store.unindex(shard, &key, row), waiting)?;
+            continue;
         }
+        let gone = readable(replica::collect(ctx.store, shard, &key, expired_by, proven), waiting)?;
+        let gone = gone.unwrap_or_default();
+        waiting.fruitful |= gone != replica::Gone::default();
+        ctx.counters.tombstones_collected += gone.tombstones;
+        ctx.counters.expired_collected += gone.expired;
+        waiting.kept |= row.is_of(&ctx.store.object(shard, &key)?);
     }
-    Ok(keys.len())
+    Ok(())
 }
 
 /// Tells another owner what is taken in here, once it survives power loss.

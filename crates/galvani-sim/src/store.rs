@@ -10,8 +10,8 @@ use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::ids::{NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Damage, Expiring, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry,
-    Rewrite, Slice, Store, StoreError,
+    Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, OwnOrigin, ReplicaState,
+    RequestEntry, Rewrite, Slice, Store, StoreError,
 };
 use galvani_model::version::{Dot, Object, Record, Version};
 use galvani_storage::NodeStore;
@@ -197,7 +197,7 @@ impl Store for SimStore {
         shard: Shard,
         after: Option<Dot>,
         limit: usize,
-    ) -> Result<Vec<(Dot, Key)>, StoreError> {
+    ) -> Result<IndexPage<Dot>, StoreError> {
         self.inner.tombstones(shard, after, limit)
     }
 
@@ -207,8 +207,12 @@ impl Store for SimStore {
         after: Option<(u64, Dot)>,
         until_ms: u64,
         limit: usize,
-    ) -> Result<Vec<Expiring>, StoreError> {
+    ) -> Result<IndexPage<(u64, Dot)>, StoreError> {
         self.inner.expiring(shard, after, until_ms, limit)
+    }
+
+    fn unindex(&mut self, shard: Shard, key: &Key, row: Indexed) -> Result<(), StoreError> {
+        self.inner.unindex(shard, key, row)
     }
 
     fn stage_collected(

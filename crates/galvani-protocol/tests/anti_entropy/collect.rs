@@ -6,9 +6,12 @@ use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, RequestId};
 use galvani_model::key::Key;
+use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::Store;
 use galvani_model::version::{Kind, Record};
+use galvani_storage::engine::{Corruption, Table};
+use galvani_storage::format::keys;
 use galvani_wire::Message;
 use galvani_wire::message::{AskClocks, Get, Put, Replicate};
 
@@ -129,4 +132,50 @@ fn a_late_copy_of_a_collected_value_changes_nothing() {
     }
     pair.pass(3_000);
     assert!(is_gone(&mut pair, "k"));
+}
+
+/// Damages the index row of a key's tombstone on one side, and its record on both: so nothing says
+/// whose tombstone it is.
+fn make_nameless(pair: &mut Pair, name: &str) {
+    let dot = pair.sides[0].store.object(SHARD, &key(name)).expect("whole").dots()[0];
+    let row = keys::log(SHARD, dot);
+    let bad = Corruption::FlipBit(9);
+    assert!(pair.sides[0].engine.corrupt(Table::Tombstones, &row, bad));
+    for side in 0..2 {
+        assert!(pair.sides[side].engine.corrupt(Table::Log, &row, Corruption::FlipBit(200)));
+    }
+}
+
+#[test]
+fn rows_of_which_nobody_knows_the_key_hold_up_no_other() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    for number in 0..300 {
+        pair.put(0, &format!("k{number}"), b"v".to_vec());
+        delete(&mut pair, 0, &format!("k{number}"));
+    }
+    for number in 0..280 {
+        make_nameless(&mut pair, &format!("k{number}"));
+    }
+    pair.pass(4_000);
+    assert!(tombstones(&mut pair)[0] <= 280, "{:?}", tombstones(&mut pair));
+}
+
+#[test]
+fn an_index_of_expiring_values_that_cannot_be_read_holds_up_no_tombstone() {
+    let mut pair = Pair::of(1, Limits { expiry_margin_ms: 0, ..Limits::default() });
+    pair.put(0, "k", b"v".to_vec());
+    pair.put_named(0, "t", 1_000);
+    let t = Key::new(BucketName::default_bucket(), "t").expect("a key");
+    let (expires_ms, dot) = pair.sides[0].store.object(SHARD, &t).expect("whole").expiring()[0];
+    let row = keys::expiring(SHARD, expires_ms, dot);
+    assert!(pair.sides[0].engine.corrupt(Table::Expiring, &row, Corruption::Unreadable));
+    delete(&mut pair, 0, "k");
+    pair.now.unix_ms += 2_000;
+    pair.link(true);
+    pair.pass(4_000);
+    assert_eq!(tombstones(&mut pair), [0, 0]);
+    let expiring =
+        [0, 1].map(|side| pair.sides[side].store.replica(SHARD).expect("whole").expiring);
+    assert_eq!(expiring, [1, 0], "the value stays where nothing can be read of it");
 }

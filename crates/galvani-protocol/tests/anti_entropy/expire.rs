@@ -6,9 +6,9 @@ use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::RequestId;
 use galvani_model::key::Key;
-use galvani_model::limits::CLOCK_AHEAD_MS_MAX;
+use galvani_model::limits::{CLOCK_AHEAD_MS_MAX, Limits};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
-use galvani_model::store::Store;
+use galvani_model::store::{Rewrite, Store};
 use galvani_model::version::{Context, ContextKey, DotSet, Kind, ReadJoin};
 use galvani_protocol::{Input, ReplyTo};
 use galvani_storage::engine::{Corruption, Table};
@@ -18,6 +18,9 @@ use galvani_wire::message::{Get, GetDone, Put, Sibling};
 
 /// As the limits have it.
 const MARGIN_MS: u64 = 2 * CLOCK_AHEAD_MS_MAX;
+
+/// For how long expired values are gathered, and a round.
+const GATHERED_MS: u64 = 33_000;
 
 fn key() -> Key {
     Key::new(BucketName::default_bucket(), "k").expect("a key")
@@ -67,6 +70,22 @@ impl Pair {
         self.sides[side].store.object(SHARD, &key()).expect("readable").seen()
     }
 
+    pub(super) fn put_named(&mut self, side: usize, name: &str, ttl_ms: u64) {
+        self.rids += 1;
+        let w = Some(Quorum::Exactly(1));
+        let put = Put {
+            key: Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key"),
+            kind: Kind::Put,
+            rid: RequestId(self.rids),
+            issued: Hlc::from_unix_ms(self.now.unix_ms),
+            context: None,
+            options: WriteOptions { w, ttl_ms: Some(ttl_ms), ..WriteOptions::default() },
+            timeout_ms: 2000,
+            value: Bytes::from_static(b"v"),
+        };
+        self.ask_and_flow(side, Message::Put(put));
+    }
+
     /// One side loses its disk.
     fn wipe(&mut self, side: usize) {
         let [one, two] = Pair::new().sides;
@@ -83,7 +102,7 @@ impl Pair {
 
 /// The owner whose copy a read at n=1 asks for.
 fn first() -> usize {
-    let topology = super::topology(0);
+    let topology = super::topology(0, 1);
     let owners = topology.layout.owners(SHARD);
     (0..2).find(|&side| owners[0] == node(side)).expect("both own it")
 }
@@ -109,7 +128,7 @@ fn a_value_is_shown_until_its_end_and_goes_when_every_owner_has_it() {
     // For the margin it stays, whatever the clocks of others say.
     pair.skip(MARGIN_MS - 3_000);
     assert_eq!((pair.live(0), pair.live(1)), (1, 1));
-    pair.skip(4_000);
+    pair.skip(GATHERED_MS);
     assert_eq!((pair.live(0), pair.live(1)), (0, 0), "and then it goes, on both");
     assert_eq!(digest(&mut pair), before, "which no digest notices");
     for side in 0..2 {
@@ -127,10 +146,11 @@ fn an_expired_value_waits_for_an_owner_that_is_away() {
     pair.link(false);
     let seen = pair.seen(0);
     pair.put_for(0, &seen, Some(1_000), "new");
-    pair.skip(1_000 + MARGIN_MS + 30_000);
+    pair.skip(1_000 + MARGIN_MS + GATHERED_MS);
     assert_eq!(pair.live(0), 1, "the other owner still shows what it replaced");
     pair.link(true);
-    pair.skip(20_000);
+    pair.pass(3_000);
+    pair.skip(GATHERED_MS);
     assert_eq!((pair.live(0), pair.live(1)), (0, 0), "taken in there as what it is, and collected");
     assert_eq!(pair.sides[1].lane.counters().expired_collected, 1);
 }
@@ -142,7 +162,8 @@ fn a_value_that_another_owner_has_collected_already_stops_what_it_replaced() {
     pair.put_for(1 - side, &DotSet::new(), None, "old");
     let seen = pair.seen(1 - side);
     pair.put_for(1 - side, &seen, Some(1_000), "new");
-    pair.skip(1_000 + MARGIN_MS + 3_000);
+    pair.skip(1_000 + MARGIN_MS);
+    pair.skip(GATHERED_MS);
     assert_eq!(pair.live(1 - side), 0);
     // The first owner loses its disk, and its clock says that the value has not ended yet.
     pair.link(false);
@@ -180,6 +201,55 @@ fn a_value_that_one_owner_lost_is_not_collected_by_another_before_its_end() {
     pair.skip(60_000 + MARGIN_MS - 20_000);
     assert_eq!(pair.live(side), 1);
     pair.skip(60_000);
+    pair.skip(GATHERED_MS);
     assert_eq!(pair.live(side), 0, "collected like any other");
     assert_eq!(pair.sides[side].store.replica(SHARD).expect("whole").expiring, 0);
+}
+
+#[test]
+fn shards_with_expired_values_share_their_rounds() {
+    let mut pair = Pair::of(64, Limits { expiry_margin_ms: 0, ..Limits::default() });
+    pair.link(true);
+    for step in 0..2_000u64 {
+        pair.now.unix_ms += 5;
+        pair.put_named((step % 2) as usize, &format!("t{step}"), 1_000);
+        pair.pass(5);
+    }
+    let asked: Vec<usize> = pair
+        .seen
+        .iter()
+        .filter_map(|message| match message {
+            Message::AskClocks(ask) => Some(ask.shards.len()),
+            _ => None,
+        })
+        .collect();
+    let shards: usize = asked.iter().sum();
+    assert!((10..=30).contains(&asked.len()), "10 s, two owners: {asked:?}");
+    assert!(shards > 32 * asked.len(), "{asked:?}");
+    let collected = pair.sides.each_ref().map(|side| side.lane.counters().expired_collected);
+    assert!(collected.iter().all(|&gone| gone > 1_400), "of 2,000 within 2 s: {collected:?}");
+}
+
+#[test]
+fn a_row_that_no_object_bears_out_holds_up_nothing_for_ever() {
+    let (mut pair, side) = (Pair::new(), first());
+    pair.link(true);
+    pair.put_for(side, &DotSet::new(), Some(1_000), "one");
+    pair.put_for(side, &DotSet::new(), Some(1_000), "two");
+    // The object is written anew, and knows nothing of the first.
+    let object = pair.sides[side].store.object(SHARD, &key()).expect("readable");
+    let first = object.versions()[0].dots[0];
+    let object = object.without_ended(|version| version.dots.contains(&first));
+    let anew = Rewrite::Object(key(), object, ConflictPolicy::Siblings);
+    pair.sides[side].store.rewrite(SHARD, anew).expect("room");
+    let expiring = |pair: &mut Pair| pair.sides[side].store.replica(SHARD).expect("whole").expiring;
+    pair.flow();
+    assert_eq!((pair.live(side), expiring(&mut pair)), (1, 2));
+    pair.skip(1_000 + MARGIN_MS);
+    pair.skip(GATHERED_MS);
+    assert_eq!((pair.live(side), expiring(&mut pair)), (0, 0));
+    let said = pair.seen.len();
+    pair.pass(120_000);
+    let asks = |message: &&Message| matches!(message, Message::AskClocks(_));
+    assert_eq!(pair.seen[said..].iter().filter(asks).count(), 0, "nothing is left to ask about");
 }

@@ -57,13 +57,13 @@ fn peer(side: usize) -> PeerLane {
     PeerLane { node: node(side), lane: LaneIndex(0) }
 }
 
-fn topology(side: usize) -> Arc<Topology> {
+fn topology(side: usize, partitions: u16) -> Arc<Topology> {
     let members = (1..=2u16).map(|id| {
         let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
         Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address])
     });
     let members: Vec<Member> = members.collect::<Result<_, _>>().expect("members");
-    let layout = Layout::compute(ClusterId(5), 1, 1, 2, members).expect("a layout");
+    let layout = Layout::compute(ClusterId(5), 1, partitions, 2, members).expect("a layout");
     Arc::new(Topology {
         node: node(side),
         name: "pair".into(),
@@ -75,17 +75,21 @@ fn topology(side: usize) -> Arc<Topology> {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::of(1, Limits::default())
+    }
+
+    fn of(partitions: u16, limits: Limits) -> Pair {
         let side = |side: usize| {
             let engine = Arc::new(MemoryEngine::new());
             let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
             let store = NodeStore::open(engine.clone(), config).expect("empty").store;
             let config = LaneConfig {
                 lane: LaneIndex(0),
-                limits: Limits::default(),
+                limits: limits.clone(),
                 always_fsync: false,
                 boot: 7 + side as u128,
             };
-            Side { lane: Lane::new(config, topology(side), []), store, engine }
+            Side { lane: Lane::new(config, topology(side, partitions), []), store, engine }
         };
         let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
         Pair {

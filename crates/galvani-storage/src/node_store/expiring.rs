@@ -4,14 +4,13 @@
 //! whoever collects what has expired reads nothing else. Values of `lww` buckets have none: they are
 //! not collected. It reads no clock. Next to read: `tombstones.rs`, `galvani-protocol/src/reap.rs`.
 
-use super::{NodeStore, store_error};
+use super::NodeStore;
 use crate::engine::{Engine, Table};
 use crate::format::{keys, rows};
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
-use galvani_model::store::{Expiring, Store, StoreError};
+use galvani_model::store::{IndexPage, Indexed, StoreError};
 use galvani_model::version::Dot;
-use std::ops::ControlFlow;
 
 impl<E: Engine> NodeStore<E> {
     /// Dots of values that expire, in the shards touched since the store was opened, as far as
@@ -51,7 +50,8 @@ impl<E: Engine> NodeStore<E> {
     ) -> Result<(), StoreError> {
         for &(expires_ms, dot) in rows {
             let row_key = keys::expiring(shard, expires_ms, dot);
-            if self.get(Table::Expiring, &row_key)?.is_none() {
+            let goes = self.orphans.remove(&(shard, Indexed::Expiring(expires_ms, dot)));
+            if goes || self.get(Table::Expiring, &row_key)?.is_none() {
                 self.put_expiring(shard, key, expires_ms, dot);
                 let state = self.states.get_mut(&shard).expect("the caller loaded it");
                 state.expiring += 1;
@@ -65,14 +65,14 @@ impl<E: Engine> NodeStore<E> {
         self.batch.put_with(Table::Expiring, &row_key, |out| rows::put(&row_key, key, out));
     }
 
-    /// See [`Store::expiring`]. A damaged row is counted; the log names its key as well.
+    /// See [`Store::expiring`].
     pub(super) fn page_of_expiring(
         &mut self,
         shard: Shard,
         after: Option<(u64, Dot)>,
         until_ms: u64,
         limit: usize,
-    ) -> Result<Vec<Expiring>, StoreError> {
+    ) -> Result<IndexPage<(u64, Dot)>, StoreError> {
         let start = after.map_or(keys::shard(shard).to_vec(), |(expires_ms, dot)| {
             let mut start = keys::expiring(shard, expires_ms, dot).to_vec();
             start.push(0);
@@ -82,30 +82,8 @@ impl<E: Engine> NodeStore<E> {
             Some(end_ms) => Some(keys::expiring_from(shard, end_ms).to_vec()),
             None => keys::after_prefix(&keys::shard(shard)),
         };
-        let mut found = Vec::new();
-        let mut take = |row_key: &[u8], row: &[u8]| {
-            if let Some((expires_ms, dot)) = keys::split_expiring(row_key) {
-                found.push((expires_ms, dot, rows::get::<Key>(row_key, row)));
-            }
-            ControlFlow::Continue(())
-        };
-        self.engine
-            .scan(Table::Expiring, &start, end.as_deref(), limit, &mut take)
-            .map_err(store_error)?;
-        let mut page = Vec::with_capacity(found.len());
-        for (expires_ms, dot, key) in found {
-            match key {
-                Ok(key) => page.push(Expiring { expires_ms, dot, key }),
-                Err(error) => {
-                    self.quarantine(format!("{shard} expiry of {dot}"), &error);
-                    // Without its log record either it stays where it is.
-                    if let Ok(Some(record)) = self.record(shard, dot) {
-                        page.push(Expiring { expires_ms, dot, key: record.head.key });
-                    }
-                }
-            }
-        }
-        Ok(page)
+        let dot = |&(_, dot): &(u64, Dot)| dot;
+        self.page_of(Table::Expiring, shard, (&start, end), limit, keys::split_expiring, dot)
     }
 }
 
@@ -119,7 +97,7 @@ mod tests {
     use galvani_model::hlc::Hlc;
     use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
     use galvani_model::key::Key;
-    use galvani_model::store::{Change, RequestEntry, Store};
+    use galvani_model::store::{Change, Indexed, RequestEntry, Rewrite, Store};
     use galvani_model::version::{Digest, Dot, DotSet, Kind, Record, RecordHead, value_hash};
     use std::sync::Arc;
 
@@ -177,9 +155,9 @@ mod tests {
         limit: usize,
     ) -> Vec<(u64, u64)> {
         let after = after.map(|(ms, counter)| (ms, dot(counter)));
-        let rows = store.expiring(SHARD, after, until_ms, limit).expect("readable");
-        assert!(rows.iter().all(|row| row.key == key()));
-        rows.into_iter().map(|row| (row.expires_ms, row.dot.counter)).collect()
+        let page = store.expiring(SHARD, after, until_ms, limit).expect("readable");
+        assert!(page.rows.iter().all(|(_, of)| *of == key()));
+        page.rows.into_iter().map(|((expires_ms, dot), _)| (expires_ms, dot.counter)).collect()
     }
 
     #[test]
@@ -226,5 +204,54 @@ mod tests {
         assert!(engine.corrupt(Table::Expiring, &row, Corruption::FlipBit(9)));
         assert_eq!(page(&mut store, None, u64::MAX, 9), [(800, 2)]);
         assert_eq!(store.quarantined(), 1);
+    }
+
+    #[test]
+    fn a_row_that_an_object_written_anew_left_over_goes_and_no_other() {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut store = open(&engine);
+        for (counter, expires_ms) in [(1, 900), (2, 800), (3, 700)] {
+            stage(&mut store, counter, expires_ms, &[], ConflictPolicy::Siblings);
+        }
+        store.commit(false).expect("room");
+        // The row is written anew without the first.
+        let object = store.object(SHARD, &key()).expect("readable");
+        let object = object.without_ended(|version| version.expires_ms == 900);
+        let anew = Rewrite::Object(key(), object, ConflictPolicy::Siblings);
+        store.rewrite(SHARD, anew).expect("room");
+        store.commit(false).expect("room");
+        assert_eq!(page(&mut store, None, u64::MAX, 9), [(700, 3), (800, 2), (900, 1)]);
+        // Another goes in the usual way meanwhile: its row is taken away once.
+        stage(&mut store, 4, 0, &[2], ConflictPolicy::Siblings);
+        for _ in 0..2 {
+            for (expires_ms, counter) in [(700, 3), (800, 2), (900, 1), (950, 1)] {
+                let row = Indexed::Expiring(expires_ms, dot(counter));
+                store.unindex(SHARD, &key(), row).expect("room");
+            }
+        }
+        store.commit(false).expect("room");
+        assert_eq!(page(&mut store, None, u64::MAX, 9), [(700, 3)]);
+        let state = store.replica(SHARD).expect("loaded").clone();
+        assert_eq!(state.expiring, 1);
+        assert_eq!(store.derive_state(SHARD).expect("readable").expiring, 1);
+    }
+
+    #[test]
+    fn a_row_of_which_nobody_knows_the_key_shortens_no_page() {
+        let engine = Arc::new(MemoryEngine::new());
+        let mut store = open(&engine);
+        for counter in 1..=3 {
+            stage(&mut store, counter, 100 * counter, &[], ConflictPolicy::Siblings);
+        }
+        store.commit(false).expect("room");
+        for counter in [1, 2] {
+            let row = keys::expiring(SHARD, 100 * counter, dot(counter));
+            assert!(engine.corrupt(Table::Expiring, &row, Corruption::FlipBit(9)));
+            let row = keys::log(SHARD, dot(counter));
+            assert!(engine.corrupt(Table::Log, &row, Corruption::Unreadable));
+        }
+        let first = store.expiring(SHARD, None, u64::MAX, 2).expect("readable");
+        assert_eq!((first.rows.len(), first.looked, first.last), (0, 2, Some((200, dot(2)))));
+        assert_eq!(page(&mut store, Some((200, 2)), u64::MAX, 2), [(300, 3)]);
     }
 }

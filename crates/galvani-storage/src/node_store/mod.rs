@@ -11,6 +11,7 @@ mod crash_tests;
 mod damage;
 mod expiring;
 mod hints;
+mod index;
 mod parse;
 mod state;
 mod sweep;
@@ -26,8 +27,8 @@ use galvani_model::bucket::BucketName;
 use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Damage, Expiring, HintFigures, HintPage, Listed, OwnOrigin, ReplicaState, RequestEntry,
-    Rewrite, Slice, Store, StoreError,
+    Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, OwnOrigin, ReplicaState,
+    RequestEntry, Rewrite, Slice, Store, StoreError,
 };
 use galvani_model::version::{Dot, Object, Record};
 use hints::Hints;
@@ -69,6 +70,8 @@ pub struct NodeStore<E> {
     /// This tick's staged records and request rows.
     records: BTreeMap<(Shard, Dot), Record>,
     requests: BTreeMap<(Shard, WriteId), RequestEntry>,
+    /// This tick's rows of indexes that go because their object knows nothing of them.
+    orphans: BTreeSet<(Shard, Indexed)>,
     /// Damaged rows that were met.
     damaged: Damaged,
     /// While the disk is full: commits since it was found so.
@@ -103,6 +106,7 @@ impl<E: Engine> NodeStore<E> {
             objects: BTreeMap::new(),
             records: BTreeMap::new(),
             requests: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             damaged: Damaged::default(),
             full_for: None,
             owes_sync: false,
@@ -291,6 +295,7 @@ impl<E: Engine> NodeStore<E> {
         self.objects.clear();
         self.records.clear();
         self.requests.clear();
+        self.orphans.clear();
         self.hints.forget_tick();
     }
 
@@ -400,7 +405,7 @@ impl<E: Engine> Store for NodeStore<E> {
         shard: Shard,
         after: Option<Dot>,
         limit: usize,
-    ) -> Result<Vec<(Dot, Key)>, StoreError> {
+    ) -> Result<IndexPage<Dot>, StoreError> {
         self.page_of_tombstones(shard, after, limit)
     }
 
@@ -410,8 +415,12 @@ impl<E: Engine> Store for NodeStore<E> {
         after: Option<(u64, Dot)>,
         until_ms: u64,
         limit: usize,
-    ) -> Result<Vec<Expiring>, StoreError> {
+    ) -> Result<IndexPage<(u64, Dot)>, StoreError> {
         self.page_of_expiring(shard, after, until_ms, limit)
+    }
+
+    fn unindex(&mut self, shard: Shard, key: &Key, row: Indexed) -> Result<(), StoreError> {
+        self.drop_orphan(shard, key, row)
     }
 
     fn stage_collected(

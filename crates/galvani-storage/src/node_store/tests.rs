@@ -114,7 +114,7 @@ fn the_index_of_tombstones_follows_the_objects_in_every_batch() {
     let mut store = open(&engine, true);
     let waiting = |store: &mut NodeStore<MemoryEngine>, after| {
         let page = store.tombstones(SHARD, after, 10).expect("readable");
-        page.into_iter().map(|(dot, key)| (dot.counter, key)).collect::<Vec<_>>()
+        page.rows.into_iter().map(|(dot, key)| (dot.counter, key)).collect::<Vec<_>>()
     };
     stage(&mut store, &record(1, "a")).expect("staged");
     stage(&mut store, &tombstone(2, "a", &[1])).expect("staged");

@@ -5,15 +5,14 @@
 //! both are staged here and nowhere else. It never decides what may be collected.
 //! Next to read: `expiring.rs`, `mod.rs`, `galvani-protocol/src/reap.rs`.
 
-use super::{NodeStore, store_error};
+use super::NodeStore;
 use crate::engine::{Engine, Table};
 use crate::format::{keys, rows};
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
-use galvani_model::store::{Store, StoreError};
+use galvani_model::store::{IndexPage, Indexed, Store, StoreError};
 use galvani_model::version::{Dot, Object};
-use std::ops::ControlFlow;
 
 impl<E: Engine> NodeStore<E> {
     /// Dots of tombstones that wait for collection, in the shards touched since the store was
@@ -72,7 +71,9 @@ impl<E: Engine> NodeStore<E> {
         let mut added = 0;
         for dot in object.tombstones() {
             let row_key = keys::log(shard, dot);
-            if policy == ConflictPolicy::Lww || self.get(Table::Tombstones, &row_key)?.is_some() {
+            let goes = self.orphans.remove(&(shard, Indexed::Tombstone(dot)));
+            let is_there = !goes && self.get(Table::Tombstones, &row_key)?.is_some();
+            if policy == ConflictPolicy::Lww || is_there {
                 continue;
             }
             added += 1;
@@ -111,13 +112,13 @@ impl<E: Engine> NodeStore<E> {
         Ok(())
     }
 
-    /// See [`Store::tombstones`]. A damaged row is counted; the log names its key as well.
+    /// See [`Store::tombstones`].
     pub(super) fn page_of_tombstones(
         &mut self,
         shard: Shard,
         after: Option<Dot>,
         limit: usize,
-    ) -> Result<Vec<(Dot, Key)>, StoreError> {
+    ) -> Result<IndexPage<Dot>, StoreError> {
         let prefix = keys::shard(shard);
         let end = keys::after_prefix(&prefix);
         let start = after.map_or(prefix.to_vec(), |dot| {
@@ -125,44 +126,6 @@ impl<E: Engine> NodeStore<E> {
             start.push(0);
             start
         });
-        let mut found = Vec::new();
-        let mut take = |row_key: &[u8], row: &[u8]| {
-            if let Some(dot) = keys::dot_of_log(row_key) {
-                found.push((dot, rows::get::<Key>(row_key, row)));
-            }
-            ControlFlow::Continue(())
-        };
-        self.engine
-            .scan(Table::Tombstones, &start, end.as_deref(), limit, &mut take)
-            .map_err(store_error)?;
-        let mut page = Vec::with_capacity(found.len());
-        for (dot, key) in found {
-            match key {
-                Ok(key) => page.push((dot, key)),
-                Err(error) => {
-                    self.quarantine(format!("{shard} tombstone {dot}"), &error);
-                    // Without its log record either it stays where it is.
-                    if let Ok(Some(record)) = self.record(shard, dot) {
-                        page.push((dot, record.head.key));
-                    }
-                }
-            }
-        }
-        Ok(page)
-    }
-
-    /// How many rows an index has of a shard.
-    pub(super) fn count_rows(&self, index: Table, shard: Shard) -> Result<u64, StoreError> {
-        let prefix = keys::shard(shard);
-        let end = keys::after_prefix(&prefix);
-        let mut rows = 0;
-        let mut count = |_: &[u8], _: &[u8]| {
-            rows += 1;
-            ControlFlow::Continue(())
-        };
-        self.engine
-            .scan(index, &prefix, end.as_deref(), usize::MAX, &mut count)
-            .map_err(store_error)?;
-        Ok(rows)
+        self.page_of(Table::Tombstones, shard, (&start, end), limit, keys::dot_of_log, |dot| *dot)
     }
 }
