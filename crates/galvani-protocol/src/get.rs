@@ -348,7 +348,13 @@ impl GetOp {
         confirming.judge(ctx, self.op, self.shard, heard, &self.records, left_ms);
     }
 
-    fn answer(&mut self, ctx: &mut Ctx<'_>, done: GetDone) {
+    fn answer(&mut self, ctx: &mut Ctx<'_>, mut done: GetDone) {
+        // A blocking read has waited since it looked at the clock.
+        let over = |one: &&mut Sibling| one.expires_ms > 0 && one.expires_ms <= ctx.now.unix_ms;
+        for one in done.siblings.iter_mut().filter(over) {
+            (one.kind, one.expires_ms) = (Kind::Delete, 0);
+            (one.value_len, one.value) = (0, Bytes::new());
+        }
         self.answered = true;
         self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         ctx.counters.gets += 1;

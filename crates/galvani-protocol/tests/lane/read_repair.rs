@@ -4,7 +4,7 @@ use crate::bench::{Bench, answers, failure, get, put};
 use bytes::Bytes;
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
-use galvani_model::version::{DotSet, Record};
+use galvani_model::version::{DotSet, Kind, Record};
 use galvani_protocol::{Effect, Input, PeerLane};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
@@ -82,6 +82,26 @@ fn a_blocking_read_is_answered_when_r_replicas_hold_what_it_shows() {
     bench.handle(Input::Reply { id: supplies[0].1, message: took });
     let effects = bench.tick();
     assert_eq!(done(&effects).siblings[0].dot, record.head.dot);
+}
+
+#[test]
+fn what_expires_while_a_blocking_read_waits_is_not_shown_any_more() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let Message::Put(mut write) = put(key.clone(), 1, 1) else { panic!("made as a put") };
+    write.options.ttl_ms = Some(1_000);
+    bench.request(false, Message::Put(write));
+    bench.tick();
+    bench.request(false, blocking(get(key, 2)));
+    let fetches = asked(&bench.tick(), is_fetch);
+    bench.handle(Input::Reply { id: fetches[0].1, message: holds_nothing() });
+    let supplies = asked(&bench.tick(), is_supply);
+    (bench.now.micros, bench.now.unix_ms) = (bench.now.micros + 900_000, bench.now.unix_ms + 1_000);
+    let took = Message::Replicated(Replicated { result: Ok(false) });
+    bench.handle(Input::Reply { id: supplies[0].1, message: took });
+    let effects = bench.tick();
+    let shown = &done(&effects).siblings[0];
+    assert_eq!((shown.kind, &shown.value[..]), (Kind::Delete, &b""[..]));
 }
 
 #[test]
