@@ -64,7 +64,8 @@ pub struct Limits {
     /// further answers are refused as overloaded.
     /// Default [`HELD_BYTES_DEFAULT`].
     pub held_bytes: usize,
-    /// Siblings from which a write that adds one is refused. Default [`SIBLINGS_MAX`].
+    /// Siblings from which a write that adds one is refused; four values that have expired and are
+    /// not collected yet count for one. Default [`SIBLINGS_MAX`].
     pub siblings_max: usize,
     /// How long after a change the owners of a shard compare what they have taken in, in
     /// milliseconds; 0 turns anti-entropy off, which only tests should do. Default 1000: rare

@@ -21,7 +21,7 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, DotSet, Record, RecordHead, value_hash};
+use galvani_model::version::{Context, Dot, Record, RecordHead, value_hash};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Hint, Put, PutDone, Replicate, Replicated};
@@ -52,6 +52,8 @@ pub(crate) struct PutOp {
 /// How long an owner may be silent before a stand-in is asked as well, in microseconds: far above a
 /// healthy round trip, far below the usual deadline.
 const HINT_AFTER_MICROS: u64 = 300_000;
+/// How many values that have ended count for one sibling.
+const ENDED_PER_SIBLING: usize = 4;
 
 impl PutOp {
     /// Starts a put on this owner; `None` if it was refused (and answered) or is over at once.
@@ -424,6 +426,8 @@ fn store_here(
     Ok((record, siblings))
 }
 
+/// Values that have ended wait for their collection, and count for less: a key that is written with
+/// a short time to live gathers them for a while.
 fn sibling_limit(
     ctx: &mut Ctx<'_>,
     shard: Shard,
@@ -434,18 +438,14 @@ fn sibling_limit(
         return Ok(());
     }
     let limit = ctx.config.limits.siblings_max;
-    let beside = beside(ctx, shard, head)?;
+    let object = ctx.store.object(shard, &head.key)?;
+    let (shown, ended) = object.siblings_after(&head.past, ctx.now.unix_ms);
+    let beside = shown + ended.div_ceil(ENDED_PER_SIBLING);
     if beside + 1 > limit {
         let (count, limit) = (beside as u32 + 1, limit as u32);
         return Err(Refusal::Failure(Failure::TooManySiblings { count, limit }));
     }
     Ok(())
-}
-
-/// Versions that would stand beside this write.
-fn beside(ctx: &mut Ctx<'_>, shard: Shard, head: &RecordHead) -> Result<usize, StoreError> {
-    let past: &DotSet = &head.past;
-    Ok(ctx.store.object(shard, &head.key)?.siblings_after(past))
 }
 
 fn values_now(ctx: &mut Ctx<'_>, shard: Shard, record: &Record) -> Result<u32, StoreError> {

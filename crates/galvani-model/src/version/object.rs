@@ -256,9 +256,12 @@ impl Object {
         self.versions.iter().map(|version| version.hlc).max().unwrap_or_default()
     }
 
-    /// How many live versions a write that has seen `past` would leave beside itself.
-    pub fn siblings_after(&self, past: &DotSet) -> usize {
-        self.versions.iter().filter(|version| !version.is_replaced_by(past)).count()
+    /// How many live versions a write that has seen `past` would leave beside itself: those that have
+    /// not ended at a time of the asker's clock (milliseconds since 1970), and those that have.
+    pub fn siblings_after(&self, past: &DotSet, now_ms: u64) -> (usize, usize) {
+        let left = || self.versions.iter().filter(|version| !version.is_replaced_by(past));
+        let ended = left().filter(|version| version.has_ended(now_ms)).count();
+        (left().count() - ended, ended)
     }
 
     /// The object made of `versions` as they are: a reader's join, a peer's answer, a decoded row.

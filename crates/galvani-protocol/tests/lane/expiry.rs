@@ -3,7 +3,7 @@
 use crate::bench::{Bench, answers, failure, put};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::NodeId;
+use galvani_model::ids::{NodeId, RequestId};
 use galvani_model::key::Key;
 use galvani_model::limits::{Limits, TTL_MS_MAX};
 use galvani_model::version::{Kind, RecordHead};
@@ -89,4 +89,34 @@ fn an_impossible_ttl_is_refused_before_anything_is_stored() {
     assert!(!bench.store.has_staged());
     bench.request(false, write(&key, Some(TTL_MS_MAX), |_| {}));
     assert!(matches!(answers(&bench.tick())[..], [Message::PutDone(_)]));
+}
+
+#[test]
+fn values_that_have_ended_count_for_less_among_siblings_and_are_bounded() {
+    let mut bench = Bench::new(Limits { siblings_max: 4, ..Limits::default() });
+    let key = bench.key(true);
+    let mut written = 0;
+    let mut blind = |bench: &mut Bench| {
+        written += 1;
+        let change = |put: &mut Put| put.rid = RequestId(written);
+        bench.request(false, write(&key, Some(1_000), change));
+        bench.tick().into_iter().find_map(|effect| match effect {
+            Effect::Answer { message: Message::Failed(failed), .. } => Some(failed.failure),
+            _ => None,
+        })
+    };
+    let before_it_is_refused = |bench: &mut Bench, blind: &mut dyn FnMut(&mut Bench) -> _| {
+        for taken in 0..100 {
+            match blind(bench) {
+                None => {}
+                Some(Failure::TooManySiblings { count: 5, limit: 4 }) => return taken,
+                Some(other) => panic!("refused as {other:?}"),
+            }
+        }
+        panic!("never refused")
+    };
+    assert_eq!(before_it_is_refused(&mut bench, &mut blind), 4, "while they are shown");
+    bench.now.unix_ms = ISSUED_MS + 1_000;
+    // Of 13 that have ended 12 count for three: beside them there is room for the last.
+    assert_eq!(before_it_is_refused(&mut bench, &mut blind), 9);
 }
