@@ -143,7 +143,8 @@ impl<E: Engine> NodeStore<E> {
             self.write_off_renewed();
         }
         let fsync = fsync || self.owes_sync;
-        if !self.has_staged() && !(fsync && self.unsynced) {
+        let to_do = self.has_staged() || (fsync && self.unsynced);
+        if !to_do {
             self.forget_tick();
             return Ok(());
         }
