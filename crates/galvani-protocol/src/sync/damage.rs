@@ -89,9 +89,12 @@ impl Mender {
     }
 
     /// Whatever was given up is tried again now: an operator asks, and others may have it by now.
+    /// What is under way goes on: somebody who asks often must not make it start over.
     pub(super) fn try_all(&mut self) {
-        self.rows.clear();
-        self.rebuild = None;
+        for tried in self.rows.values_mut().filter(|tried| tried.given_up) {
+            *tried = Tried::default();
+            self.next_at = Some(0);
+        }
     }
 
     /// Whether a shard has damaged records, and none that may still be mended.

@@ -2,7 +2,8 @@
 //!
 //! It only keeps count. Reading, mending and comparing are what they always are (`verify.rs`,
 //! `damage.rs`, `compare.rs`), so a repair is nothing that could go wrong in a way of its own. One
-//! that is asked for while another runs joins it: shards that are not to be read yet are added.
+//! that is asked for while another runs joins it: what that has read is not read again, shards that
+//! it does not read are added.
 
 use super::{AntiEntropy, owned};
 use crate::effect::PeerLane;
@@ -57,9 +58,9 @@ impl AntiEntropy {
         }
         let asked = |shard: &Shard| partition.is_none_or(|of| of == shard.partition);
         for shard in owned(topology, mine).into_iter().filter(asked) {
-            self.run.unread.remove(&shard);
-            self.run.shards.insert(shard);
-            if self.run.left.insert(shard) {
+            // Each of them says whether it is news: shards that were read stay read.
+            if self.run.shards.insert(shard) | self.run.unread.remove(&shard) {
+                self.run.left.insert(shard);
                 self.verify.all_of(shard);
             }
         }
