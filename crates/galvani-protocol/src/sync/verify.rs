@@ -5,8 +5,8 @@
 //! objects are added up. What is written meanwhile behind the place where it stands is added as it
 //! happens, so writers never make it start again; a damaged row or a failed commit does. A digest
 //! that the data does not bear out is corrected and the shard is shown to the other owners, who
-//! find what is lost (`unequal.rs`). A step is a bounded number of rows, with pauses for clients.
-//! It mends no row: `damage.rs` does.
+//! find what is lost (`unequal.rs`). A step is a bounded number of rows and of bytes; then clients
+//! have the lane at least as long as the step took. It mends no row: `damage.rs` does.
 
 use super::run;
 use crate::ops::Ctx;
@@ -19,10 +19,15 @@ use std::collections::BTreeMap;
 
 /// Rows of one step.
 const STEP_ROWS: usize = 64;
+/// Bytes of values after which a step of records ends.
+const STEP_BYTES: usize = 1 << 20;
 /// Pause between two steps of a shard whose turn it is, in microseconds: some 1,300 rows a second.
 const PAUSE_MICROS: u64 = 50_000;
 /// The same for a shard that something waits for.
 const SHORT_PAUSE_MICROS: u64 = 2_000;
+/// The longest that it rests after a step, in microseconds: a process that was stopped for a while
+/// has not been at work.
+const REST_MICROS_MAX: u64 = 1_000_000;
 /// How long a shard that could not be read through waits, in microseconds.
 const RETRY_MICROS: u64 = 2_000_000;
 /// Attempts at a shard that something waits for; then it waits for its turn.
@@ -41,6 +46,10 @@ pub(crate) struct Verify {
     wanted: BTreeMap<Shard, Wanted>,
     progress: Option<Progress>,
     next_at: u64,
+    /// When the last step was taken, until it is known how long it took.
+    stepped_at: Option<u64>,
+    /// No step is taken before this: the last one took as long.
+    rest_until: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,11 +124,32 @@ impl Verify {
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        if self.progress.is_some() {
-            return Some(self.next_at);
+        // A lane has no clock: how long a step took is the time until it is woken next.
+        if let Some(at) = self.stepped_at {
+            return Some(at + 1);
         }
-        let wanted = self.wanted.values().map(|wanted| wanted.not_before).min();
-        wanted.into_iter().chain(self.turn_at).min()
+        let due = if self.progress.is_some() {
+            Some(self.next_at)
+        } else {
+            let wanted = self.wanted.values().map(|wanted| wanted.not_before).min();
+            wanted.into_iter().chain(self.turn_at).min()
+        };
+        due.map(|due| due.max(self.rest_until))
+    }
+
+    /// The first look after a step: it rests as long as that took.
+    fn rest(&mut self, now: u64) {
+        if let Some(at) = self.stepped_at.filter(|&at| at < now) {
+            self.rest_until = now + (now - at).min(REST_MICROS_MAX);
+            self.stepped_at = None;
+        }
+    }
+
+    /// Whether there is something to do now; the first time, its turns are laid out.
+    fn is_due(&self, now: u64) -> bool {
+        let is_idle = self.wanted.is_empty() && self.progress.is_none();
+        let is_first = self.period > 0 && self.turn_at.is_none() && is_idle;
+        is_first || self.next_deadline().is_some_and(|due| due <= now)
     }
 
     /// The shard to read through now, if one is due.
@@ -153,7 +183,8 @@ impl Verify {
 pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) {
     let now = ctx.now.micros;
     let verify = &mut ctx.sync.verify;
-    if verify.turn_at.is_some() && verify.next_deadline().is_none_or(|due| due > now) {
+    verify.rest(now);
+    if !verify.is_due(now) {
         return;
     }
     if verify.progress.is_none() {
@@ -174,6 +205,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) {
     };
     let pause = if at.wanted.is_some() { SHORT_PAUSE_MICROS } else { PAUSE_MICROS };
     ctx.sync.verify.next_at = now + if busy { pause * 4 } else { pause };
+    ctx.sync.verify.stepped_at = Some(now);
     match step {
         Ok(false) => ctx.sync.verify.progress = Some(at),
         Ok(true) => finish(ctx, at),
@@ -184,11 +216,13 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) {
 /// Reads records from `from` on, and the objects of their keys.
 fn read_records(ctx: &mut Ctx<'_>, at: &mut Progress, from: Dot) -> Result<(), StoreError> {
     let dots = dots_from(&ctx.store.replica(at.shard)?.clock, from, STEP_ROWS);
-    at.record = match dots.last() {
-        Some(last) if dots.len() == STEP_ROWS => Some(Dot::new(last.origin, last.counter + 1)),
-        Some(_) | None => None,
-    };
+    let (full, mut bytes) = (dots.len() == STEP_ROWS, 0);
     for dot in dots {
+        if bytes >= STEP_BYTES {
+            at.record = Some(dot);
+            return Ok(());
+        }
+        at.record = Some(Dot::new(dot.origin, dot.counter + 1));
         ctx.counters.rows_verified += 1;
         let record = match ctx.store.record(at.shard, dot) {
             Ok(Some(record)) => record,
@@ -196,10 +230,14 @@ fn read_records(ctx: &mut Ctx<'_>, at: &mut Progress, from: Dot) -> Result<(), S
             Ok(None) | Err(StoreError::Corrupt { .. }) => continue,
             Err(error) => return Err(error),
         };
+        bytes += record.value.len();
         match ctx.store.object(at.shard, &record.head.key) {
             Ok(_) | Err(StoreError::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }
+    }
+    if !full {
+        at.record = None;
     }
     Ok(())
 }

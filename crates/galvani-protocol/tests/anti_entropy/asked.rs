@@ -69,6 +69,79 @@ fn a_repair_that_is_asked_for_while_one_runs_joins_it() {
 }
 
 #[test]
+fn asking_again_and_again_reads_nothing_twice() {
+    let mut pair = Pair::of_two_shards();
+    pair.link(true);
+    for number in 0..300 {
+        pair.put(1, &format!("k{number:03}"), b"v".to_vec());
+    }
+    pair.pass(3_000);
+    let rows = pair.sides[1].lane.counters().rows_verified;
+    pair.handle(1, Input::Verify(None));
+    assert_eq!(progress(&pair).shards, 2, "one of them is empty, and read all the same");
+    let (mut asked, mut before) = (0, 0);
+    loop {
+        assert!(asked < 5_000, "{:?}", progress(&pair));
+        pair.pass(1);
+        let now = progress(&pair);
+        assert!(now.read >= before, "{before} were read: {now:?}");
+        if !now.running {
+            break;
+        }
+        pair.handle(1, Input::Verify(None));
+        (asked, before) = (asked + 1, now.read);
+    }
+    let over = progress(&pair);
+    assert_eq!((over.number, over.read), (1, 2));
+    assert!(asked > 0);
+    let read = pair.sides[1].lane.counters().rows_verified - rows;
+    assert_eq!(read, 600, "each record and each object once");
+}
+
+#[test]
+fn a_step_is_bounded_in_bytes() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    for number in 0..20 {
+        pair.put(1, &format!("k{number:03}"), vec![7; 500 << 10]);
+    }
+    pair.pass(3_000);
+    let rows = |pair: &Pair| pair.sides[1].lane.counters().rows_verified;
+    let (before, mut last, mut steps) = (rows(&pair), rows(&pair), 0);
+    pair.handle(1, Input::Verify(None));
+    while last < before + 20 {
+        let step = rows(&pair) - last;
+        assert!(step <= 3, "more than a mebibyte and a value at once: {step} rows");
+        (last, steps) = (last + step, steps + 1);
+        assert!(steps < 1_000);
+        pair.pass(1);
+    }
+    pair.pass(3_000);
+    assert_eq!(rows(&pair), before + 40, "and nothing is left out");
+}
+
+#[test]
+fn after_a_step_clients_have_the_lane_as_long_as_it_took() {
+    const TOOK: u64 = 300_000;
+    let mut pair = filled();
+    let rows = |pair: &Pair| pair.sides[1].lane.counters().rows_verified;
+    let before = rows(&pair);
+    pair.handle(1, Input::Verify(None));
+    let one = rows(&pair);
+    assert!(one > before && one < before + 300, "one step");
+    pair.now.micros += TOOK;
+    let mut rested = 0;
+    while rows(&pair) == one {
+        assert!(rested < 10 * TOOK);
+        pair.handle(1, Input::Wake);
+        pair.now.micros += 1_000;
+        rested += 1_000;
+    }
+    assert!(rested >= TOOK, "{rested}");
+    assert!(rested < TOOK + 10_000, "{rested}");
+}
+
+#[test]
 fn a_peer_that_goes_away_is_not_waited_for() {
     let mut pair = filled();
     pair.handle(1, Input::Verify(None));

@@ -79,6 +79,21 @@ impl Pair {
     }
 
     fn of(partitions: u16, limits: Limits) -> Pair {
+        Pair::with(|side| topology(side, partitions), limits)
+    }
+
+    /// With a bucket of one copy beside the default one: of each partition there are two shards.
+    fn of_two_shards() -> Pair {
+        let two = |side| {
+            let mut topology = Topology::clone(&topology(side, 1));
+            let other = "other".parse().expect("a name");
+            topology.buckets.insert(other, BucketProps::with_copies(1));
+            Arc::new(topology)
+        };
+        Pair::with(two, Limits::default())
+    }
+
+    fn with(topology: impl Fn(usize) -> Arc<Topology>, limits: Limits) -> Pair {
         let side = |side: usize| {
             let engine = Arc::new(MemoryEngine::new());
             let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
@@ -89,7 +104,7 @@ impl Pair {
                 always_fsync: false,
                 boot: 7 + side as u128,
             };
-            Side { lane: Lane::new(config, topology(side, partitions), []), store, engine }
+            Side { lane: Lane::new(config, topology(side), []), store, engine }
         };
         let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
         Pair {
