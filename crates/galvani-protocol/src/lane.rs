@@ -178,7 +178,10 @@ impl Lane {
         let started = core::mem::take(&mut self.started);
         let effects = core::mem::take(&mut self.effects);
         let effects = match committed {
-            Ok(()) => effects,
+            Ok(()) => {
+                self.sync.committed(&self.topology);
+                effects
+            }
             Err(error) => self.unsay(effects, &started, &error),
         };
         for effect in &effects {

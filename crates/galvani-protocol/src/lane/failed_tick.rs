@@ -38,7 +38,7 @@ impl Lane {
         self.handoff.unsay();
         let mut unread = Vec::new();
         self.reaper.unsay();
-        self.sync.verify.spoil();
+        self.sync.unsay(self.now);
         for effect in &effects {
             let unsent = match effect {
                 Effect::Ask {

@@ -6,8 +6,8 @@
 //! it does not read are added.
 
 use super::{AntiEntropy, owned};
+use crate::effect::Now;
 use crate::effect::PeerLane;
-use crate::ops::Ctx;
 use crate::topology::Topology;
 use galvani_model::ids::{LaneIndex, Partition, Shard};
 use std::collections::BTreeSet;
@@ -66,6 +66,28 @@ impl AntiEntropy {
         }
     }
 
+    /// The tick is committed: shards that it has read to their ends, and put on the list of those
+    /// that are shown again, are read.
+    pub(crate) fn committed(&mut self, topology: &Topology) {
+        for shard in self.verify.take_committed() {
+            if !self.run.left.remove(&shard) {
+                continue;
+            }
+            for node in topology.owners(shard) {
+                let lane = topology.lane_of(node, shard.partition);
+                let lane = lane.filter(|lane| self.peers.contains_key(lane));
+                self.run.unsaid.extend(lane.map(|lane| (lane, shard)));
+            }
+        }
+    }
+
+    /// The tick's commit failed: they are read again.
+    pub(crate) fn unsay(&mut self, now: Now) {
+        for shard in self.verify.unsay(now.micros) {
+            self.run.is_unread(shard);
+        }
+    }
+
     /// How far that is.
     pub(crate) fn repair_progress(&self) -> RepairProgress {
         let run = &self.run;
@@ -92,27 +114,15 @@ impl Run {
         self.unsaid.retain(|(to, _)| *to != peer);
     }
 
+    /// A shard cannot be read through.
+    pub(super) fn is_unread(&mut self, shard: Shard) {
+        if self.left.remove(&shard) {
+            self.unread.insert(shard);
+        }
+    }
+
     /// A peer knows how a shard stands here.
     pub(super) fn is_compared(&mut self, peer: PeerLane, shard: Shard) {
         self.unsaid.remove(&(peer, shard));
-    }
-}
-
-/// A shard is read through and was put on the list of those that are shown again.
-pub(super) fn is_read(ctx: &mut Ctx<'_>, shard: Shard) {
-    if !ctx.sync.run.left.remove(&shard) {
-        return;
-    }
-    for node in ctx.topology.owners(shard) {
-        let lane = ctx.topology.lane_of(node, shard.partition);
-        let lane = lane.filter(|lane| ctx.sync.peers.contains_key(lane));
-        ctx.sync.run.unsaid.extend(lane.map(|lane| (lane, shard)));
-    }
-}
-
-/// A shard cannot be read through.
-pub(super) fn is_unread(ctx: &mut Ctx<'_>, shard: Shard) {
-    if ctx.sync.run.left.remove(&shard) {
-        ctx.sync.run.unread.insert(shard);
     }
 }

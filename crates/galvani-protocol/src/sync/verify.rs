@@ -8,7 +8,6 @@
 //! find what is lost (`unequal.rs`). A step is a bounded number of rows and of bytes; then clients
 //! have the lane at least as long as the step took. It mends no row: `damage.rs` does.
 
-use super::run;
 use crate::ops::Ctx;
 use crate::replica;
 use galvani_model::ids::Shard;
@@ -45,6 +44,8 @@ pub(crate) struct Verify {
     /// Shards that something waits for.
     wanted: BTreeMap<Shard, Wanted>,
     progress: Option<Progress>,
+    /// Shards that this tick has read to their ends: they are read if its commit succeeds.
+    uncommitted: Vec<(Shard, Option<Wanted>)>,
     next_at: u64,
     /// When the last step was taken, until it is known how long it took.
     stepped_at: Option<u64>,
@@ -118,9 +119,41 @@ impl Verify {
         }
     }
 
+    /// Shards of which somebody who asked for a repair may be told that they are read: the tick that
+    /// read them to their ends is committed.
+    pub(super) fn take_committed(&mut self) -> Vec<Shard> {
+        let read = core::mem::take(&mut self.uncommitted).into_iter();
+        let asked = read.filter(|(_, wanted)| wanted.is_some_and(|wanted| wanted.records));
+        asked.map(|(shard, _)| shard).collect()
+    }
+
+    /// The tick's commit failed: what it put right was not put right. Returns the shards that it is
+    /// not tried for again.
+    pub(super) fn unsay(&mut self, now: u64) -> Vec<Shard> {
+        self.spoil();
+        let read = core::mem::take(&mut self.uncommitted).into_iter();
+        let new = Wanted { records: false, not_before: 0, tries: 0 };
+        let over = read.filter(|&(shard, wanted)| !self.again(shard, wanted.unwrap_or(new), now));
+        over.map(|(shard, _)| shard).collect()
+    }
+
+    /// A shard is read through again later, from its start; whether there is an attempt left.
+    fn again(&mut self, shard: Shard, mut wanted: Wanted, now: u64) -> bool {
+        wanted.tries += 1;
+        wanted.not_before = now + RETRY_MICROS;
+        if wanted.tries >= TRIES_MAX {
+            return false;
+        }
+        // Somebody may have asked for it meanwhile: then it is read as that one wants it, too.
+        let anew = self.wanted.entry(shard).or_insert(wanted);
+        anew.records |= wanted.records;
+        true
+    }
+
     /// Whether nothing that something waits for is still to be read.
     pub(super) fn is_settled(&self) -> bool {
-        self.wanted.is_empty() && self.progress.as_ref().is_none_or(|at| at.wanted.is_none())
+        let reads = self.progress.as_ref().is_some_and(|at| at.wanted.is_some());
+        self.wanted.is_empty() && self.uncommitted.is_empty() && !reads
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
@@ -271,22 +304,14 @@ fn finish(ctx: &mut Ctx<'_>, at: Progress) {
     if kept != at.digest || at.wanted.is_some() {
         ctx.sync.show_again(ctx.topology, shard, ctx.now);
     }
-    if at.wanted.is_some_and(|wanted| wanted.records) {
-        run::is_read(ctx, shard);
-    }
+    ctx.sync.verify.uncommitted.push((shard, at.wanted));
 }
 
 /// It is read through again later, from its start.
 fn again(ctx: &mut Ctx<'_>, at: Progress) {
-    let Some(mut wanted) = at.wanted else { return };
-    wanted.tries += 1;
-    wanted.not_before = ctx.now.micros + RETRY_MICROS;
-    if wanted.tries < TRIES_MAX {
-        // Somebody may have asked for it meanwhile: then it is read as that one wants it, too.
-        let anew = ctx.sync.verify.wanted.entry(at.shard).or_insert(wanted);
-        anew.records |= wanted.records;
-    } else {
-        run::is_unread(ctx, at.shard);
+    let Some(wanted) = at.wanted else { return };
+    if !ctx.sync.verify.again(at.shard, wanted, ctx.now.micros) {
+        ctx.sync.run.is_unread(at.shard);
     }
 }
 

@@ -5,7 +5,7 @@ use galvani_model::bucket::BucketName;
 use galvani_model::key::Key;
 use galvani_model::store::Store;
 use galvani_protocol::{Input, RepairProgress};
-use galvani_storage::engine::{Corruption, Table};
+use galvani_storage::engine::{Corruption, FailKind, Table};
 use galvani_storage::format::keys;
 
 fn filled() -> Pair {
@@ -139,6 +139,26 @@ fn after_a_step_clients_have_the_lane_as_long_as_it_took() {
     }
     assert!(rested >= TOOK, "{rested}");
     assert!(rested < TOOK + 10_000, "{rested}");
+}
+
+#[test]
+fn a_shard_is_read_when_what_its_reading_put_right_is_committed() {
+    let mut pair = filled();
+    let rows = |pair: &Pair| pair.sides[1].lane.counters().rows_verified;
+    let before = rows(&pair);
+    // Nothing is written but what the reading puts right at its end.
+    pair.sides[1].engine.fail_next_commits([FailKind::Full]);
+    pair.handle(1, Input::Verify(None));
+    while rows(&pair) < before + 600 {
+        assert_eq!(progress(&pair).read, 0);
+        pair.pass(1);
+    }
+    pair.pass(10);
+    assert_eq!((progress(&pair).running, progress(&pair).read), (true, 0), "it was not written");
+    pair.sides[1].store.try_again_when_full();
+    pair.pass(5_000);
+    assert_eq!((progress(&pair).running, progress(&pair).read), (false, 1));
+    assert!(rows(&pair) >= before + 1_200, "it was read again");
 }
 
 #[test]
