@@ -182,7 +182,12 @@ impl<E: Engine> LaneLoop<E> {
         }
         for bucket in self.shared.buckets_made() {
             let message = Message::DefineBucket(bucket);
-            let _ = self.send(link, class_of(&message), NOBODY, false, &message);
+            let sent = self.send(link, class_of(&message), NOBODY, false, &message);
+            if let Err(error) = sent {
+                // The next link brings them.
+                tracing::warn!(event = "buckets_not_told", node = %peer.node, error = %error);
+                return;
+            }
         }
     }
 
@@ -259,6 +264,11 @@ impl<E: Engine> LaneLoop<E> {
                 let _ = self.send(link, class, id, false, &answer);
                 return;
             }
+            Message::DefineBucket(bucket) if self.shared.contradicts(bucket) => {
+                // Nobody waits for the answer that says so.
+                let name = &bucket.name;
+                tracing::error!(event = "bucket_conflict", bucket = %name, by = ?identity);
+            }
             _ => {}
         }
         let request = Input::Request { from, forwarded, arrived, message };
@@ -278,15 +288,22 @@ impl<E: Engine> LaneLoop<E> {
             if effects.is_empty() {
                 return;
             }
+            let mut defined = self.define_buckets(&effects).into_iter();
             let mut lost_bucket = None;
             for effect in effects {
+                if matches!(effect, Effect::DefineBucket { .. }) {
+                    // Of an earlier one that is lost the answers that follow speak already.
+                    let lost = defined.next().and_then(Result::err);
+                    lost_bucket = lost_bucket.or(lost.map(|error| error.to_string()));
+                    continue;
+                }
                 match &lost_bucket {
-                    None => self.release(effect, now, &mut lost_bucket),
+                    None => self.release(effect, now),
                     // Nobody else may learn of it either.
                     Some(_) if is_bucket_ask(&effect) => self.undelivered(effect, now),
                     Some(why) => {
                         let effect = without_bucket(effect, why);
-                        self.release(effect, now, &mut None);
+                        self.release(effect, now);
                     }
                 }
             }
@@ -299,7 +316,30 @@ impl<E: Engine> LaneLoop<E> {
         }
     }
 
-    fn release(&mut self, effect: Effect, now: Now, lost_bucket: &mut Option<String>) {
+    /// Writes down all buckets that a tick has heard of, together: a node that lost its disk hears
+    /// of thousands at once. What became of each, in their order.
+    fn define_buckets(&self, effects: &[Effect]) -> Vec<Result<(), StoreError>> {
+        let new = effects.iter().filter_map(|effect| match effect {
+            Effect::DefineBucket { name, props } => Some((name.clone(), props.clone())),
+            _ => None,
+        });
+        let new: Vec<_> = new.collect();
+        if new.is_empty() {
+            return Vec::new();
+        }
+        let defined = self.shared.define_buckets(&new);
+        for ((name, _), outcome) in new.iter().zip(&defined) {
+            match outcome {
+                Ok(()) => tracing::info!(event = "bucket_defined", bucket = %name),
+                Err(error) => {
+                    tracing::error!(event = "bucket_lost", bucket = %name, error = %error);
+                }
+            }
+        }
+        defined
+    }
+
+    fn release(&mut self, effect: Effect, now: Now) {
         match effect {
             Effect::Ask { to, id, forwarded, message } => {
                 let class = class_of(&message);
@@ -334,15 +374,8 @@ impl<E: Engine> LaneLoop<E> {
                 tracing::info!(event = "liveness", node = %node, alive);
                 self.shared.tell_all(&Control::Liveness { node, alive });
             }
-            Effect::DefineBucket { name, props } => {
-                match self.shared.define_bucket(name.clone(), props) {
-                    Ok(()) => tracing::info!(event = "bucket_defined", bucket = %name),
-                    Err(error) => {
-                        tracing::error!(event = "bucket_lost", bucket = %name, error = %error);
-                        *lost_bucket = Some(error.to_string());
-                    }
-                }
-            }
+            // All of the tick were written down together.
+            Effect::DefineBucket { .. } => {}
         }
     }
 

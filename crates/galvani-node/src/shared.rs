@@ -143,34 +143,48 @@ impl<E: Engine> Shared<E> {
         }
     }
 
-    /// Writes a bucket down, fsynced, and then lets every lane know of it.
-    pub(crate) fn define_bucket(
+    /// Writes buckets down, all with one fsync, and then lets every lane know of them at once. What
+    /// became of each, in their order.
+    pub(crate) fn define_buckets(
         &self,
-        name: BucketName,
-        props: BucketProps,
-    ) -> Result<(), StoreError> {
+        buckets: &[(BucketName, BucketProps)],
+    ) -> Vec<Result<(), StoreError>> {
         let mut current = self.topology.lock();
-        match current.buckets.get(&name) {
-            Some(existing) if *existing == props => return Ok(()),
-            Some(_) => {
-                let what = format!("bucket {name} was made with other properties meanwhile");
-                return Err(StoreError::Failed { what });
-            }
-            None => {}
-        }
-        let key = bucket_key(&name);
-        let mut batch = Batch::new();
-        batch.put_with(Table::Meta, &key, |out| rows::put(&key, &props, out));
-        self.engine
-            .commit(&batch, Durability::Fsync)
-            .map_err(|error| StoreError::Failed { what: error.to_string() })?;
         let mut next = Topology::clone(&current);
-        next.buckets.insert(name, props);
+        let mut batch = Batch::new();
+        let mut define = |(name, props): &(BucketName, BucketProps)| {
+            match next.buckets.get(name) {
+                Some(existing) if existing == props => return Ok(()),
+                Some(_) => {
+                    let what = format!("bucket {name} was made with other properties meanwhile");
+                    return Err(StoreError::Failed { what });
+                }
+                None => {}
+            }
+            let key = bucket_key(name);
+            batch.put_with(Table::Meta, &key, |out| rows::put(&key, props, out));
+            next.buckets.insert(name.clone(), props.clone());
+            Ok(())
+        };
+        let defined: Vec<_> = buckets.iter().map(&mut define).collect();
+        if batch.is_empty() {
+            return defined;
+        }
+        if let Err(error) = self.engine.commit(&batch, Durability::Fsync) {
+            let what = error.to_string();
+            return vec![Err(StoreError::Failed { what }); buckets.len()];
+        }
         *current = Arc::new(next);
         let topology = current.clone();
         drop(current);
         self.tell_all(&Control::Topology(topology));
-        Ok(())
+        defined
+    }
+
+    /// Whether a bucket has other properties here.
+    pub(crate) fn contradicts(&self, bucket: &CreateBucket) -> bool {
+        let topology = self.topology();
+        topology.buckets.get(&bucket.name).is_some_and(|known| *known != bucket.props)
     }
 
     pub(crate) fn publish(&self, lane: usize, figures: LaneFigures) {

@@ -173,6 +173,39 @@ async fn a_bucket_that_was_not_written_down_is_not_known_and_comes_again() {
 }
 
 #[tokio::test]
+async fn buckets_that_are_told_together_are_written_together() {
+    let mut bench = bench();
+    let (heard, mut control) = mpsc::unbounded_channel();
+    bench.lane.shared.add_control(heard);
+    let props = BucketProps::with_copies(3);
+    let define = |name: &str, props: &BucketProps| {
+        let (name, props) = (name.parse().expect("a name"), props.clone());
+        Message::DefineBucket(CreateBucket { name, props, timeout_ms: 0 })
+    };
+    let mut messages: Vec<Message> =
+        (0..500).map(|number| define(&format!("b{number}"), &props)).collect();
+    // Another node was told otherwise: the first one counts, and the rest are not lost for it.
+    messages.insert(250, define("b0", &BucketProps::with_copies(2)));
+    messages.insert(300, messages[10].clone());
+    let mut events: Vec<Event> = messages.iter().map(|one| bench.frame(0, one)).collect();
+    let (now, before) = (bench.lane.clock.now(), bench.engine.stats().commits);
+    bench.lane.on_events(&mut events, now);
+    bench.lane.end_tick(now);
+    assert_eq!(bench.engine.stats().commits, before + 1);
+    let topology = bench.lane.shared.topology();
+    assert_eq!(topology.buckets.len(), 501, "and the default one");
+    assert_eq!(topology.buckets[&"b0".parse::<BucketName>().expect("a name")], props);
+    assert!(control.try_recv().is_ok());
+    assert!(control.try_recv().is_err(), "lanes hear of all of them at once");
+    let other = CreateBucket {
+        name: "b0".parse().expect("a name"),
+        props: BucketProps::with_copies(2),
+        timeout_ms: 0,
+    };
+    assert!(bench.lane.shared.contradicts(&other), "such a one is told in the log");
+}
+
+#[tokio::test]
 async fn a_greedy_client_is_refused_and_a_modest_one_untouched() {
     let limits =
         Limits { client_requests_per_second: 1, client_requests_burst: 20, ..Limits::default() };
