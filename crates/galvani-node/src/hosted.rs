@@ -148,6 +148,7 @@ impl<E: Engine> Hosted<E> {
 
     /// Tells every lane to finish what is under way and end.
     pub fn stop(&self) {
+        self.shared.files.stop();
         self.shared.tell_all(&Control::Stop);
     }
 

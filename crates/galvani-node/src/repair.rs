@@ -1,17 +1,20 @@
 //! A repair on demand: every lane reads what it holds, and the node says how far all of them are.
 //!
 //! The lanes do the work at their own pace (`galvani-protocol/src/sync/run.rs`) and publish how far
-//! they are with their other figures; nobody waits for a lane. Next to read: `lane_loop.rs`.
+//! they are with their other figures; nobody waits for a lane. The engine's files, which have no
+//! lane, are read on a thread. Next to read: `lane_loop.rs`.
 
 use crate::figures;
 use crate::shared::Shared;
 use galvani_protocol::RepairProgress;
-use galvani_storage::engine::Engine;
+use galvani_storage::engine::{Engine, EngineError};
 use galvani_wire::repair::RepairState;
 use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
 use parking_lot::Mutex;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 /// What a lane remembers of the repair that was asked for last.
 #[derive(Debug, Default)]
@@ -67,9 +70,13 @@ impl LaneRepair {
 }
 
 /// Reads all files of the node's engine whole, on a thread of its own, and keeps what it found.
-#[derive(Clone, Debug, Default)]
+/// Dropped, it stops that thread and waits for its end: then nobody has the engine open because of it.
+#[derive(Debug, Default)]
 pub(crate) struct FileCheck {
     found: Arc<Mutex<FilesFound>>,
+    /// Whether the node stops.
+    stopping: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,25 +88,30 @@ struct FilesFound {
 impl FileCheck {
     /// Starts it; one that is under way is joined.
     pub(crate) fn start<E: Engine>(&self, engine: &Arc<E>) {
-        if core::mem::replace(&mut self.found.lock().running, true) {
+        if self.stopping.load(Ordering::SeqCst)
+            || core::mem::replace(&mut self.found.lock().running, true)
+        {
             return;
         }
-        let (engine, found) = (engine.clone(), self.found.clone());
+        let (engine, stopping) = (engine.clone(), self.stopping.clone());
+        let mut end = FileCheckEnd { found: self.found.clone(), damaged: None };
         let body = move || {
-            let damaged = match engine.damaged_files() {
-                Ok(files) => files.iter().map(|file| file.display().to_string()).collect(),
-                Err(error) => vec![format!("none could be read: {error}")],
-            };
-            for file in &damaged {
-                tracing::error!(event = "file_damaged", file = %file);
-            }
-            *found.lock() = FilesFound { running: false, damaged };
+            let files = engine.damaged_files(&|| !stopping.load(Ordering::SeqCst));
+            // Whoever hears that it is over may want to be the last one to have the engine.
+            drop(engine);
+            end.tell(files);
         };
-        let spawned = thread::Builder::new().name("file-check".to_owned()).spawn(body);
-        if let Err(error) = spawned {
-            tracing::error!(event = "files_not_checked", error = %error);
-            self.found.lock().running = false;
+        match thread::Builder::new().name("file-check".to_owned()).spawn(body) {
+            // The one before is over, or it would have been joined.
+            Ok(thread) => drop(self.thread.lock().replace(thread)),
+            // What was to run on it is dropped, and has said so.
+            Err(error) => tracing::error!(event = "files_not_checked", error = %error),
         }
+    }
+
+    /// Lets it end soon, and begin no more.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
     }
 
     /// Whether it is at work.
@@ -110,6 +122,43 @@ impl FileCheck {
     /// The first of the damaged files that it found last.
     pub(crate) fn damaged(&self) -> Vec<String> {
         self.found.lock().damaged.iter().take(DAMAGED_NAMED_MAX).cloned().collect()
+    }
+}
+
+impl Drop for FileCheck {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic was told when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Says that the check is over, however it ended.
+struct FileCheckEnd {
+    found: Arc<Mutex<FilesFound>>,
+    /// `None`: it did not come to its end.
+    damaged: Option<Vec<String>>,
+}
+
+impl FileCheckEnd {
+    fn tell(&mut self, files: Result<Vec<PathBuf>, EngineError>) {
+        self.damaged = Some(match files {
+            Ok(files) => files.iter().map(|file| file.display().to_string()).collect(),
+            Err(error) => vec![format!("not all could be read: {error}")],
+        });
+    }
+}
+
+impl Drop for FileCheckEnd {
+    fn drop(&mut self) {
+        let unfinished = || vec!["not all were read: the check failed, see the node's log".into()];
+        let damaged = self.damaged.take().unwrap_or_else(unfinished);
+        for file in &damaged {
+            tracing::error!(event = "file_damaged", file = %file);
+        }
+        *self.found.lock() = FilesFound { running: false, damaged };
     }
 }
 
@@ -144,3 +193,6 @@ pub(crate) fn state<E: Engine>(shared: &Shared<E>) -> RepairState {
     }
     state
 }
+
+#[cfg(test)]
+mod tests;

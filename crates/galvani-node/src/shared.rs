@@ -116,10 +116,13 @@ impl<E: Engine> Shared<E> {
         made.map(one).collect()
     }
 
-    /// Every lane is to repair what it holds of a partition, or of all.
+    /// Every lane is to repair what it holds of a partition, or of all. Files hold rows of every
+    /// partition: they are read for all only.
     pub(crate) fn ask_repair(&self, partition: Option<Partition>) {
         let asked = self.repairs.fetch_add(1, Ordering::SeqCst) + 1;
-        self.files.start(&self.engine);
+        if partition.is_none() {
+            self.files.start(&self.engine);
+        }
         self.tell_all(&Control::Repair { asked, partition });
     }
 

@@ -164,8 +164,9 @@ pub trait Engine: Send + Sync + 'static {
     fn is_lost(&self) -> bool;
 
     /// Reads every file of the tables whole, at a moderate pace, and returns those that are not what
-    /// was written. Journals are read at every open.
-    fn damaged_files(&self) -> Result<Vec<PathBuf>, EngineError> {
+    /// was written. Holds none of them back from being replaced, and names none that was. Soon
+    /// after `go_on` says false it returns what it has found so far. Journals are read at every open.
+    fn damaged_files(&self, _go_on: &dyn Fn() -> bool) -> Result<Vec<PathBuf>, EngineError> {
         Ok(Vec::new())
     }
 

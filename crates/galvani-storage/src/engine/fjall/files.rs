@@ -3,19 +3,18 @@
 //! fjall keeps a checksum of every file and looks at none of them when it opens: of a damaged list
 //! of files it makes what it likes, and panics on the way. So the lists, which are small, are
 //! checked before it sees them. The files themselves are checked block by block when they are read;
-//! [`check`] reads them whole, for somebody who wants to know which of them is damaged.
+//! [`Listed::is_whole`] reads one whole, for somebody who wants to know which of them is damaged.
 //! Format (fjall 3), little-endian: `current` = number u64 | xxh3-128 of file `v<number>` | 00.
 //! Next to read: `mod.rs`, `journal.rs`.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use fjall::AbstractTree;
+use fjall::{AbstractTree, Keyspace};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::Open;
 use crate::engine::{EngineError, IoStep};
 
 /// Checks the lists of files in the engine's directory `path`. Changes nothing.
@@ -49,7 +48,7 @@ fn check_list(table: &Path) -> Result<(), EngineError> {
     let number = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
     let wanted = u128::from_le_bytes(bytes[8..24].try_into().expect("sixteen bytes"));
     let list = table.join(format!("v{number}"));
-    match checksum(&list, None) {
+    match checksum(&list) {
         Ok(found) if found == wanted => Ok(()),
         Ok(_) => Err(damaged(&list, "its checksum is wrong")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -88,7 +87,7 @@ fn damaged_by_the_lists(folder: &Path) -> io::Result<Vec<PathBuf>> {
             let Some(name) = name else { continue };
             let mut entry = [&name.to_le_bytes()[..], &[XXH3]].concat();
             let is_listed = lists(&entry);
-            entry.extend(checksum(&file, None)?.to_le_bytes());
+            entry.extend(checksum(&file)?.to_le_bytes());
             if is_listed && !lists(&entry) {
                 damaged.push(file);
             }
@@ -97,51 +96,68 @@ fn damaged_by_the_lists(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(damaged)
 }
 
-/// The files that the tables use now and what each must add up to. They stay where they are while
-/// this is held.
-pub(super) struct InUse {
-    files: Vec<(PathBuf, u128)>,
-    _held: Vec<Box<dyn Send>>,
+/// A file of a table, and what it must add up to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    path: PathBuf,
+    wanted: u128,
 }
 
-impl InUse {
-    pub(super) fn of(open: &Open) -> InUse {
-        let (mut files, mut held): (Vec<_>, Vec<Box<dyn Send>>) = (Vec::new(), Vec::new());
-        for keyspace in &open.tables {
-            let version = keyspace.tree.current_version();
-            for table in version.iter_tables() {
-                files.push((table.path.to_path_buf(), table.checksum().into_u128()));
-            }
-            for values in version.blob_files.iter() {
-                files.push((values.path().to_path_buf(), values.checksum().into_u128()));
-            }
-            held.push(Box::new(version));
+/// The files that a table uses now. It holds none of them: the engine removes a file only when
+/// nobody holds the version that it belongs to, and a reading of all files takes long.
+pub(super) fn listed(table: &Keyspace) -> Vec<Listed> {
+    let version = table.tree.current_version();
+    let tables = version
+        .iter_tables()
+        .map(|file| Listed { path: file.path.to_path_buf(), wanted: file.checksum().into_u128() });
+    let blobs = version.blob_files.iter().map(|file| Listed {
+        path: file.path().to_path_buf(),
+        wanted: file.checksum().into_u128(),
+    });
+    tables.chain(blobs).collect()
+}
+
+impl Listed {
+    /// Whether the file is what was written, at a pace that leaves the disk to others. One that is
+    /// not there or cannot be read is not. `None`: it was to be read no further.
+    pub(super) fn is_whole(&self, go_on: &dyn Fn() -> bool) -> Option<bool> {
+        let mut rest = |took: Duration| {
+            std::thread::sleep(took.max(PAUSE));
+            go_on()
+        };
+        match checksum_until(&self.path, &mut rest) {
+            Ok(found) => found.map(|found| found == self.wanted),
+            Err(_) => Some(false),
         }
-        InUse { files, _held: held }
+    }
+
+    pub(super) fn into_path(self) -> PathBuf {
+        self.path
     }
 }
 
-/// The files that are not what was written, or cannot be read. Reads all of them, at a pace that
-/// leaves the disk to others.
-pub(super) fn check(files: &InUse) -> Vec<PathBuf> {
-    let whole =
-        |(path, wanted): &&(PathBuf, u128)| checksum(path, Some(PAUSE)).ok() == Some(*wanted);
-    let damaged = files.files.iter().filter(|file| !whole(file));
-    damaged.map(|(path, _)| path.clone()).collect()
+fn checksum(path: &Path) -> io::Result<u128> {
+    Ok(checksum_until(path, &mut |_| true)?.expect("it is read to its end"))
 }
 
-fn checksum(path: &Path, pause: Option<Duration>) -> io::Result<u128> {
+/// The checksum of a file. After every read `go_on` hears how long it took and says whether to read
+/// on.
+fn checksum_until(
+    path: &Path,
+    go_on: &mut dyn FnMut(Duration) -> bool,
+) -> io::Result<Option<u128>> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; READ_BYTES];
     let mut hash = Xxh3::new();
     loop {
+        let began = Instant::now();
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok(hash.digest128());
+            return Ok(Some(hash.digest128()));
         }
         hash.update(&buffer[..read]);
-        if let Some(pause) = pause {
-            std::thread::sleep(pause);
+        if !go_on(began.elapsed()) {
+            return Ok(None);
         }
     }
 }
@@ -151,5 +167,5 @@ const CURRENT_BYTES: usize = 25;
 const XXH3: u8 = 0;
 
 const READ_BYTES: usize = 256 << 10;
-/// Between two reads: some 200 MB a second at most.
+/// Between two reads, at least: some 200 MB a second at most.
 const PAUSE: Duration = Duration::from_millis(1);

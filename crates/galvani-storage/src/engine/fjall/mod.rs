@@ -283,9 +283,24 @@ impl Engine for FjallEngine {
         self.shared.lost.load(Ordering::Acquire)
     }
 
-    fn damaged_files(&self) -> Result<Vec<PathBuf>, EngineError> {
-        let files = self.with_open(|open| Ok(files::InUse::of(open)))?;
-        Ok(files::check(&files))
+    fn damaged_files(&self, go_on: &dyn Fn() -> bool) -> Result<Vec<PathBuf>, EngineError> {
+        let mut damaged = Vec::new();
+        for table in 0..Table::COUNT {
+            let listed = || self.with_open(|open| Ok(files::listed(&open.tables[table])));
+            for file in listed()? {
+                match file.is_whole(go_on) {
+                    Some(true) => {}
+                    // The engine may have replaced it meanwhile: then it is nobody's any more.
+                    Some(false) if !listed()?.contains(&file) => {}
+                    Some(false) => damaged.push(file.into_path()),
+                    None => return Ok(damaged),
+                }
+                if !go_on() {
+                    return Ok(damaged);
+                }
+            }
+        }
+        Ok(damaged)
     }
 
     fn unreadable(&self) -> u64 {

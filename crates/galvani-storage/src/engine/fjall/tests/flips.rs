@@ -3,8 +3,11 @@
 //! The engine opens or says which file is damaged; whatever it then shows is what was written. It
 //! never panics, which would end the test. Journals are `damage.rs`.
 
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+use fjall::AbstractTree;
 
 use super::damage::copy;
 use super::small;
@@ -100,7 +103,7 @@ fn look(dir: &Path, what: &str) -> Result<(u32, Vec<PathBuf>), EngineError> {
         }
     }
     assert_eq!(engine.unreadable(), u64::from(met), "{what}");
-    Ok((met, engine.damaged_files().expect("files can be read")))
+    Ok((met, engine.damaged_files(&|| true).expect("files can be read")))
 }
 
 #[test]
@@ -140,4 +143,78 @@ fn a_flipped_byte_in_any_file_is_named_or_harmless() {
         }
     }
     assert!(refused > 20 && met > 10, "{refused} refused, {met} met");
+}
+
+/// Has the engine write the files of all tables anew, as it does by itself when it is written to.
+fn compact(engine: &FjallEngine) {
+    let compacted = engine.with_open(|open| {
+        for table in &open.tables {
+            // No reader holds anything older than this.
+            table.tree.major_compact(64 << 20, 1 << 40).expect("compacts");
+        }
+        Ok(())
+    });
+    compacted.expect("is open");
+}
+
+fn tables(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    files(dir, &mut all);
+    all.retain(|file| file.parent().is_some_and(|folder| folder.ends_with("tables")));
+    all
+}
+
+#[test]
+fn files_that_are_replaced_while_all_are_read_are_given_back_and_not_called_damaged() {
+    let dir = written();
+    let (engine, _) =
+        FjallEngine::open(dir.path(), small(), PowerHistory::SameBoot).expect("opens");
+    // Two files in a table, at least: one is being read when both are replaced.
+    for number in 0..2_u32 {
+        let mut batch = Batch::new();
+        for (table, length) in LENGTHS {
+            batch.put(table, &number.to_be_bytes(), &vec![number as u8; length]);
+        }
+        engine.commit(&batch, Durability::Os).expect("commits");
+        let flushed = engine.with_open(|open| {
+            for table in &open.tables {
+                table.rotate_memtable_and_wait().expect("flushes");
+            }
+            Ok(())
+        });
+        flushed.expect("is open");
+    }
+    let before = tables(dir.path());
+    let (looks, left) = (Cell::new(0), RefCell::new(Vec::new()));
+    let look = || {
+        looks.set(looks.get() + 1);
+        if looks.get() == 1 {
+            compact(&engine);
+        }
+        *left.borrow_mut() = tables(dir.path());
+        true
+    };
+    assert_eq!(engine.damaged_files(&look).expect("files can be read"), Vec::<PathBuf>::new());
+    let left = left.into_inner();
+    assert!(before.iter().any(|file| !file.exists()), "something was replaced: {before:?}");
+    let held: Vec<&PathBuf> = before.iter().filter(|file| left.contains(file)).collect();
+    assert!(held.len() < before.len(), "{held:?} were kept until all was read");
+    let listed = engine
+        .with_open(|open| Ok(open.tables.iter().flat_map(super::super::files::listed).count()));
+    let blobs = listed.expect("is open") - left.len();
+    assert!(blobs > 0, "every file that is left is in use: {left:?}");
+}
+
+#[test]
+fn a_reading_of_all_files_that_is_to_stop_stops() {
+    let dir = written();
+    let (engine, _) =
+        FjallEngine::open(dir.path(), small(), PowerHistory::SameBoot).expect("opens");
+    let looks = Cell::new(0);
+    let look = || {
+        looks.set(looks.get() + 1);
+        false
+    };
+    engine.damaged_files(&look).expect("files can be read");
+    assert_eq!(looks.get(), 1);
 }
