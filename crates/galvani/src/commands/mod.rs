@@ -22,6 +22,7 @@ mod progress;
 mod put;
 mod quorum;
 mod repair;
+mod safety;
 pub(crate) mod server;
 mod status;
 mod tour;

@@ -1,17 +1,16 @@
 //! `status`: how the nodes are, and what the cluster can still lose.
 //!
 //! Every node has a second to answer; one that does not is listed as such. What can be lost is
-//! counted on the layout: for each partition, owners that answer against what r and w need.
+//! counted in `safety.rs`.
 
 use crate::args::see::Status;
+use crate::commands::safety::{self, Safety};
 use crate::commands::{Done, damage, graves};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
 use crate::report::{Report, faults, json};
-use galvani_client::{
-    BucketName, ClusterView, Counters, HintFigures, NodeId, NodeReport, Partition, Shard,
-};
+use galvani_client::{ClusterView, Counters, HintFigures, NodeId, NodeReport};
 use serde_json::{Map, Value, json as value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
@@ -40,64 +39,6 @@ async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
         app.out.bytes(b"\x1b[H\x1b[2J")?;
     }
     app.out.line(&page(&view, &reports, &safety))
-}
-
-/// What bucket `default` can still bear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Safety {
-    n: u8,
-    r: u8,
-    w: u8,
-    /// Partitions with all owners up, with some down but r and w met, and with too few.
-    whole: usize,
-    degraded: usize,
-    lost: usize,
-    /// Owners that may still go in the worst partition; negative: that many are missing.
-    spare: i32,
-}
-
-impl Safety {
-    /// Counted on the layout and on who answers.
-    pub(crate) fn of(view: &ClusterView, reports: &[NodeReport]) -> Safety {
-        let up = reports.iter().filter(|report| report.status.is_ok()).map(|report| report.id);
-        let up: BTreeSet<NodeId> = up.collect();
-        let props = view.buckets.get(&BucketName::default_bucket());
-        let n = props.map_or(view.layout.n(), |props| props.n);
-        let majority = n / 2 + 1;
-        let number = |asked: Option<u8>| asked.unwrap_or(majority);
-        let r = number(props.and_then(|props| props.r.resolve(n)));
-        let w = number(props.and_then(|props| props.w.resolve(n)));
-        let mut safety = Safety { n, r, w, whole: 0, degraded: 0, lost: 0, spare: i32::from(n) };
-        for partition in (0..view.layout.partitions()).map(Partition) {
-            let owners = view.layout.owners(Shard { partition, n });
-            let alive = owners.iter().filter(|owner| up.contains(owner)).count();
-            let spare = alive as i32 - i32::from(r.max(w));
-            safety.spare = safety.spare.min(spare);
-            match (alive == owners.len(), spare < 0) {
-                (true, false) => safety.whole += 1,
-                (false, false) => safety.degraded += 1,
-                (_, true) => safety.lost += 1,
-            }
-        }
-        safety
-    }
-
-    /// Partitions where too few owners answer for r and w.
-    pub(crate) fn lost(&self) -> usize {
-        self.lost
-    }
-
-    fn words(&self) -> String {
-        let Safety { r, w, whole, degraded, lost, .. } = *self;
-        match self.spare {
-            ..0 => {
-                let percent = lost * 100 / (whole + degraded + lost).max(1);
-                format!("r={r} w={w} fails now for {percent} % of partitions")
-            }
-            0 => format!("NOTHING more at r={r} w={w}"),
-            spare => format!("any {} at r={r} w={w}", count(spare as u64, "node")),
-        }
-    }
 }
 
 fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
@@ -153,10 +94,9 @@ fn repair_words(reports: &[NodeReport]) -> String {
         .collect();
     let pulled: u64 = counted(reports, |counters| counters.records_pulled);
     let unequal: u64 = counted(reports, |counters| counters.digests_unequal);
-    let behind = match behind.is_empty() {
-        true => "no replica is known to lack anything".to_owned(),
-        false => behind.join(", "),
-    };
+    let held = reports.iter().filter_map(|report| report.status.as_ref().ok());
+    let held = held.flat_map(|status| status.hints.values()).map(|held| held.count).sum();
+    let behind = lacking(&behind, &safety::away(reports), held);
     let alarm = match unequal {
         0 => String::new(),
         times => format!("   DAMAGE: {} between equal clocks", count(times, "unequal digest")),
@@ -174,6 +114,28 @@ fn repair_words(reports: &[NodeReport]) -> String {
     };
     let brought = count(pulled, "record");
     format!("{behind}   {brought} brought by anti-entropy{mended}{damaged}{alarm}")
+}
+
+/// What is known to be lacking, and what is not known yet.
+fn lacking(behind: &[String], away: &[String], hints: u64) -> String {
+    let mut words = behind.to_vec();
+    match hints {
+        0 => {}
+        1 => words.push("1 hint waits".to_owned()),
+        hints => words.push(format!("{} wait", count(hints, "hint"))),
+    }
+    match away {
+        [] => {}
+        [one] => words.push(format!("{one} is away: what it misses is found when it is back")),
+        all => words.push(format!(
+            "{} are away: what they miss is found when they are back",
+            all.join(" ")
+        )),
+    }
+    match words.is_empty() {
+        true => "no replica is known to lack anything".to_owned(),
+        false => words.join(", "),
+    }
 }
 
 /// Who cannot reach whom, in the words of each node that answered: a client may reach them all while
@@ -280,9 +242,10 @@ fn document(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> Map<
     map.insert("cluster".to_owned(), view.name.as_str().into());
     map.insert("cluster_id".to_owned(), view.cluster.to_string().into());
     map.insert("layout_version".to_owned(), view.layout.version().into());
-    let Safety { n, r, w, whole, degraded, lost, spare } = *safety;
+    let Safety { n, r, w, whole, degraded, lost, .. } = *safety;
     map.insert("quorum".to_owned(), value!({ "n": n, "r": r, "w": w }));
-    map.insert("can_lose_nodes".to_owned(), spare.max(0).into());
+    map.insert("can_lose_nodes".to_owned(), safety.nodes().into());
+    map.insert("not_counted_as_copies".to_owned(), safety.flawed().collect::<Vec<_>>().into());
     let partitions = value!({
         "all": view.layout.partitions(),
         "all_owners_up": whole,
@@ -386,15 +349,20 @@ fn counters_json(counters: &Counters) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::Safety;
+    use super::lacking;
 
     #[test]
-    fn what_can_be_lost_is_said_in_words() {
-        let safety = |spare, whole, degraded, lost| {
-            Safety { n: 3, r: 2, w: 2, whole, degraded, lost, spare }.words()
-        };
-        assert_eq!(safety(1, 256, 0, 0), "any 1 node at r=2 w=2");
-        assert_eq!(safety(0, 128, 128, 0), "NOTHING more at r=2 w=2");
-        assert_eq!(safety(-1, 0, 128, 128), "r=2 w=2 fails now for 50 % of partitions");
+    fn nothing_lacks_only_while_all_are_there_and_no_hint_waits() {
+        let (none, away): (Vec<String>, _) = (Vec::new(), vec!["n4".to_owned()]);
+        let behind = vec!["n2 lacks something of 3 shards".to_owned()];
+        assert_eq!(lacking(&none, &none, 0), "no replica is known to lack anything");
+        assert_eq!(
+            lacking(&none, &away, 29),
+            "29 hints wait, n4 is away: what it misses is found when it is back"
+        );
+        assert_eq!(lacking(&behind, &none, 1), "n2 lacks something of 3 shards, 1 hint waits");
+        let two = vec!["n3".to_owned(), "n4".to_owned()];
+        let words = "n3 n4 are away: what they miss is found when they are back";
+        assert_eq!(lacking(&none, &two, 0), words);
     }
 }

@@ -7,7 +7,7 @@
 use crate::args::line::Line;
 use crate::args::wait::{Condition, Wait};
 use crate::commands::Done;
-use crate::commands::status::Safety;
+use crate::commands::safety::Safety;
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
@@ -77,9 +77,12 @@ fn missing(condition: &Condition, view: &ClusterView, reports: &[NodeReport]) ->
         Condition::Ready => match Safety::of(view, reports).lost() {
             0 => None,
             lost => {
-                let silent = silent(reports).join(" ");
+                let why = match silent(reports).as_slice() {
+                    [] => "nodes do not reach each other".to_owned(),
+                    silent => format!("no answer from {}", silent.join(" ")),
+                };
                 let lost = count(lost as u64, "partition");
-                Some(format!("{lost} without a quorum, no answer from {silent}"))
+                Some(format!("{lost} without a quorum, {why}"))
             }
         },
         Condition::Up(nodes) => {
