@@ -12,12 +12,12 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::DropsRepairs
         | Mutant::ForgetsRequests
         | Mutant::KeepsOrigins
-        | Mutant::CollectsEarly
         | Mutant::TornBatches => 1..=20,
+        Mutant::CollectsEarly => 1..=60,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
         Mutant::AsksNobody => 240..=256,
         Mutant::IgnoresDigests => 740..=755,
-        Mutant::IgnoresRecords => 3_460..=3_480,
+        Mutant::IgnoresRecords => 775..=790,
         Mutant::IgnoresContexts => 1..=180,
         Mutant::TrustsCopies => 1_390..=1_440,
         Mutant::StaleClocks => 180..=260,
