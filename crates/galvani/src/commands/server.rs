@@ -155,6 +155,9 @@ pub(crate) fn set_aside(report: Report, data: &Path) -> Report {
     let paths = [data.as_os_str().as_bytes(), aside.as_bytes()].map(shell);
     report
         .why("nothing was changed; set the data aside, and the node fetches all from the other owners")
+        .why("only while all other nodes are up and lack nothing, and one node at a time: what no")
+        .why("other node has goes with this data")
+        .next("check", "galvani status")
         .next("first", format!("mv {} {}", paths[0], paths[1]))
 }
 
@@ -165,9 +168,19 @@ const SIGNALLED: i32 = 130;
 
 #[cfg(test)]
 mod tests {
-    use super::config_report;
+    use super::{config_report, set_aside};
+    use crate::exit::Exit;
+    use crate::report::Report;
     use galvani_node::config::NodeConfig;
     use std::io::Write;
+
+    #[test]
+    fn data_is_set_aside_only_while_the_others_have_it_all() {
+        let report = set_aside(Report::new(Exit::Refused, "x"), "/d/n1/data".as_ref()).to_string();
+        assert!(report.contains("only while all other nodes are up and lack nothing"), "{report}");
+        let at = |part: &str| report.find(part).unwrap_or_else(|| panic!("no {part}: {report}"));
+        assert!(at("galvani status") < at("mv /d/n1/data /d/n1/data.damaged"), "{report}");
+    }
 
     #[test]
     fn a_typo_in_the_configuration_names_its_place() {
