@@ -429,6 +429,13 @@ impl<'a, T> Call<'a, T> {
                 ErrorKind::Timeout { after, detail }
             }
         };
+        let kind = match kind {
+            // A server that ran out of time itself, and did not say for whom it waited.
+            ErrorKind::Timeout { after, detail } if detail.is_empty() => {
+                ErrorKind::Timeout { after, detail: asked(&self.attempts) }
+            }
+            kind => kind,
+        };
         let applied = match self.plan.changes {
             true => self.fate.applied(),
             false => Applied::No,
@@ -462,7 +469,35 @@ impl<'a, T> Call<'a, T> {
     }
 }
 
+/// Who was asked, each node once: `asked n1, n2`.
+fn asked(attempts: &[Attempt]) -> String {
+    let mut nodes: Vec<&str> = Vec::new();
+    for attempt in attempts {
+        if !nodes.contains(&attempt.node.as_str()) {
+            nodes.push(&attempt.node);
+        }
+    }
+    if nodes.is_empty() { String::new() } else { format!("asked {}", nodes.join(", ")) }
+}
+
 /// Time to connect, after which a lane that is connected is asked instead: several round trips.
 const CONNECT_MAX: Duration = Duration::from_millis(100);
 /// How long a full outbox takes to drain, roughly.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::{Attempt, asked};
+    use std::time::Duration;
+
+    #[test]
+    fn who_was_asked_is_named_once() {
+        let attempt = |node: &str| Attempt {
+            node: node.to_owned(),
+            took: Duration::ZERO,
+            outcome: "no answer".to_owned(),
+        };
+        assert_eq!(asked(&[]), "");
+        assert_eq!(asked(&[attempt("n2"), attempt("n1"), attempt("n2")]), "asked n2, n1");
+    }
+}

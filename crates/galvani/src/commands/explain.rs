@@ -44,10 +44,11 @@ fn page(view: &ClusterView, explanation: &Explanation) -> String {
         false => fallbacks.join(" "),
     };
     let mut page = format!(
-        "hash {:016x}  partition {}  owners {}  fallbacks {fallbacks}",
+        "hash {:016x}  partition {}  owners {}  fallbacks {fallbacks}  seen by {}",
         explanation.hash,
         explanation.shard.partition.0,
-        owners.join(" ")
+        owners.join(" "),
+        explanation.coordinator
     );
     let all = all_dots(explanation);
     for replica in &explanation.replicas {
@@ -94,10 +95,22 @@ fn first_words(explanation: &Explanation, all: &BTreeSet<Dot>) -> String {
     let node = &explanation.coordinator;
     let own = explanation.replicas.iter().find(|replica| replica.node == *node);
     let lacks = own.and_then(|own| Some(missing(own, own.versions.as_ref().ok()?, all)));
-    match lacks {
-        Some(lacks) if lacks.is_empty() => format!("{node} would answer, with all that is known"),
-        Some(lacks) => format!("{node} would answer, without {}", lacks.join(" ")),
-        None => format!("{node} is asked, and must ask another owner"),
+    let silent = explanation.replicas.iter().filter(|replica| replica.versions.is_err());
+    let silent: Vec<&str> = silent.map(|replica| replica.node.as_str()).collect();
+    answer_words(node, lacks.as_deref(), &silent)
+}
+
+/// What is known is what those say who answered: the others may have more.
+fn answer_words(node: &str, lacks: Option<&[String]>, silent: &[&str]) -> String {
+    let answer = match (lacks, silent) {
+        (Some([]), []) => format!("{node} would answer, with all that is known"),
+        (Some([]), _) => format!("{node} would answer, with all that those have who answered"),
+        (Some(lacks), _) => format!("{node} would answer, without {}", lacks.join(" ")),
+        (None, _) => format!("{node} is asked, and must ask another owner"),
+    };
+    match silent {
+        [] => answer,
+        silent => format!("{answer}; {} did not answer and may have more", silent.join(" ")),
     }
 }
 
@@ -118,16 +131,15 @@ fn replica_line(
         (0, 0) => format!("{node}  absent"),
         (0, all) if all == expired => format!("{node}  expired ({})", count(all as u64, "value")),
         (0, tombstones) => format!("{node}  deleted ({})", count(tombstones as u64, "tombstone")),
+        (values, _) if expired > 0 => {
+            format!("{node}  {}, {expired} expired", count(values as u64, "value"))
+        }
         (values, _) => format!("{node}  {}", count(values as u64, "value")),
     };
-    for version in versions.iter().filter(|version| is_value(version, now_ms)) {
+    for version in versions.iter().filter(|version| version.kind == Kind::Put) {
         let author = member_name(view, version);
         let (dot, size) = (first_dot(version), Size(u64::from(version.value_len)));
-        let left_s = version.expires_ms.saturating_sub(now_ms) / 1000;
-        let ends = match version.expires_ms {
-            0 => String::new(),
-            _ => format!(", expires in {}", Age(left_s)),
-        };
+        let ends = end_words(version.expires_ms, now_ms);
         line.push_str(&format!("  [{dot} by {author}, {size}{ends}]"));
     }
     let missing = missing(replica, versions, all);
@@ -135,6 +147,15 @@ fn replica_line(
         line.push_str(&format!("  LACKS {}", missing.join(" ")));
     }
     line
+}
+
+/// When a value expires, or that it has.
+fn end_words(expires_ms: u64, now_ms: u64) -> String {
+    match expires_ms {
+        0 => String::new(),
+        at if at <= now_ms => format!(", expired {} ago", Age((now_ms - at) / 1000)),
+        at => format!(", expires in {}", Age((at - now_ms) / 1000)),
+    }
 }
 
 /// Dots of live versions elsewhere that this replica has not seen.
@@ -233,4 +254,32 @@ fn version_json(view: &ClusterView, version: &Version, now_ms: u64) -> Value {
         "bytes": version.value_len,
         "value_hash": format!("{:016x}", version.value_hash),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{answer_words, end_words};
+
+    #[test]
+    fn all_that_is_known_is_said_only_if_all_have_answered() {
+        let words = answer_words("n1", Some(&[]), &[]);
+        assert_eq!(words, "n1 would answer, with all that is known");
+        assert_eq!(
+            answer_words("n1", Some(&[]), &["n3"]),
+            "n1 would answer, with all that those have who answered; \
+             n3 did not answer and may have more"
+        );
+        let lacks = ["a1b2c3:4".to_owned()];
+        let words = answer_words("n1", Some(&lacks), &[]);
+        assert_eq!(words, "n1 would answer, without a1b2c3:4");
+        assert!(answer_words("n1", None, &["n1"]).contains("n1 did not answer"));
+    }
+
+    #[test]
+    fn an_end_is_ahead_or_past() {
+        assert_eq!(end_words(0, 5_000), "");
+        assert_eq!(end_words(9_000, 5_000), ", expires in 4 s");
+        assert_eq!(end_words(5_000, 5_000), ", expired 0 s ago");
+        assert_eq!(end_words(5_000, 9_999), ", expired 4 s ago");
+    }
 }
