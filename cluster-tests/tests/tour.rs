@@ -2,11 +2,14 @@
 
 use galvani_cluster_tests::cluster::{command_in, temporary};
 use galvani_cluster_tests::command::Running;
+use galvani_cluster_tests::wait::PATIENCE;
 use galvani_cluster_tests::{Cluster, Ran, processes, until};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 #[test]
 fn siblings_really_appear_and_are_merged_and_nothing_is_left() {
@@ -42,6 +45,29 @@ fn a_tour_that_is_interrupted_leaves_nothing_behind() {
     });
     let pid = i32::try_from(tour.pid()).ok().and_then(Pid::from_raw).expect("an id");
     kill_process(pid, Signal::INT).expect("it runs");
+    tour.finish().expect(130);
+    nothing_is_left(root.path());
+}
+
+#[test]
+fn signals_during_the_clean_up_do_not_end_it() {
+    let root = temporary();
+    // As a terminal does it: the whole group gets every signal.
+    let mut tour = tour_in(root.path(), &["--yes"]);
+    let mut tour = Running::start(tour.process_group(0), b"");
+    let group = i32::try_from(tour.pid()).ok().and_then(Pid::from_raw).expect("an id");
+    until("the nodes of the tour to run", || match nodes_in(root.path()) {
+        3 => Ok(()),
+        other => Err(other),
+    });
+    // Without a pause, so that whatever it starts for its clean-up is hit; `finish` has the deadline
+    // of a tour that does not end.
+    let began = Instant::now();
+    while !tour.has_ended() && began.elapsed() < PATIENCE {
+        // It may have ended since.
+        let _ = kill_process_group(group, Signal::INT);
+        std::thread::yield_now();
+    }
     tour.finish().expect(130);
     nothing_is_left(root.path());
 }

@@ -21,6 +21,8 @@ use crate::report::mistakes::LocalCluster;
 use files::Local;
 use std::path::Path;
 
+pub(crate) use process::kill_strays;
+
 /// Does what is asked with a local cluster.
 pub(crate) fn run(app: &App, args: Dev) -> Done {
     match args.command {

@@ -127,6 +127,32 @@ pub(crate) fn kill(local: &Local, nodes: &[DevNode]) -> Result<(), Report> {
     }
 }
 
+/// Kills every node whose configuration file is below `dir`, also one that nothing remembers.
+pub(crate) fn kill_strays(dir: &Path) {
+    let Ok(entries) = fs::read_dir("/proc") else { return };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids {
+        let Some(handle) = Pid::from_raw(pid)
+            .filter(|_| is_node_below(pid, dir))
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        else {
+            continue;
+        };
+        if is_node_below(pid, dir) {
+            // Fails only for a process that is gone already.
+            let _ = pidfd_send_signal(&handle, Signal::KILL);
+        }
+    }
+}
+
+/// Whether the process is `galvani server` with a configuration file below `dir`.
+fn is_node_below(pid: i32, dir: &Path) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let mut words = line.split(|byte| *byte == 0);
+    let below = |word: &[u8]| Path::new(std::ffi::OsStr::from_bytes(word)).starts_with(dir);
+    words.any(|word| word == b"server") && words.any(|word| word == b"--config") && words.any(below)
+}
+
 /// The last lines of a node's log.
 pub(crate) fn log_tail(path: &Path, lines: usize) -> Vec<String> {
     let text = fs::read(path).unwrap_or_default();

@@ -11,6 +11,7 @@ use crate::args::tour::Tour;
 use crate::commands::Done;
 use crate::commands::patience::Signals;
 use crate::connect::App;
+use crate::dev;
 use crate::exit::Exit;
 use crate::report::text::shell;
 use crate::report::{Report, json};
@@ -18,6 +19,7 @@ use script::{STEPS, Step, Then};
 use serde_json::{Value, json as value};
 use std::fs;
 use std::io::{self, IsTerminal, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -120,6 +122,9 @@ impl Place {
             }
         }
         command.args(words).env("GALVANI_STATE", &self.dir).stdin(Stdio::null());
+        // A group of its own: Ctrl-C in a terminal is for the tour, which ends its commands itself
+        // and must get through its clean-up.
+        command.process_group(0);
         Ok(command)
     }
 
@@ -174,6 +179,8 @@ impl Drop for Place {
         // Nothing may be left, whatever went wrong: the first failure is what is told of.
         let destroy = self.command(&["dev", "destroy", "--yes"]);
         let _ = destroy.map(|mut command| command.output());
+        // A command that was killed may have started a node and not written down which.
+        dev::kill_strays(&self.dir);
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
