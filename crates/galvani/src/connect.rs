@@ -185,7 +185,7 @@ impl App {
                 context: name,
                 dev_dir: context.dev_dir,
             }),
-            (None, _) | (_, None) => Err(mistakes::no_cluster_selected()),
+            (None, _) | (_, None) => Err(mistakes::no_cluster_selected(&self.state.names()?)),
         }
     }
 }

@@ -16,6 +16,9 @@ const SCHEMA: &str = "galvani.context/1";
 /// Largest file that is read, in bytes: a context of 1024 servers fits.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Selected contexts of the past that are remembered.
+const SELECTED_KEPT: usize = 16;
+
 /// How to reach one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Context {
@@ -79,11 +82,17 @@ impl State {
         write_json(&self.file(name), context)
     }
 
-    /// Forgets a context. False: there was none.
+    /// Forgets a context; if it was the selected one, the one before it is again. False: there was
+    /// none.
     pub(crate) fn remove(&self, name: &str) -> Result<bool, Report> {
         check_name(name)?;
         if self.selected()?.as_deref() == Some(name) {
-            removed(&self.root.join("contexts/selected"))?;
+            let before = self.selected_before()?;
+            let back = before.iter().rev().find(|old| *old != name && self.file(old).is_file());
+            match back {
+                Some(old) => self.write_selected(old)?,
+                None => drop(removed(&self.root.join("contexts/selected"))?),
+            }
         }
         removed(&self.noted(name))?;
         removed(&self.file(name))
@@ -119,7 +128,32 @@ impl State {
     /// Selects a context.
     pub(crate) fn select(&self, name: &str) -> Result<(), Report> {
         check_name(name)?;
+        if let Some(old) = self.selected()?.filter(|old| old != name) {
+            let mut before = self.selected_before()?;
+            before.retain(|one| *one != old && one != name);
+            before.push(old);
+            let from = before.len().saturating_sub(SELECTED_KEPT);
+            let text = before[from..].join("\n");
+            write_whole(&self.root.join("contexts/before"), format!("{text}\n").as_bytes())?;
+        }
+        self.write_selected(name)
+    }
+
+    fn write_selected(&self, name: &str) -> Result<(), Report> {
         write_whole(&self.root.join("contexts/selected"), format!("{name}\n").as_bytes())
+    }
+
+    /// Contexts that were selected before, the last one last; some may be gone.
+    fn selected_before(&self) -> Result<Vec<String>, Report> {
+        let path = self.root.join("contexts/before");
+        match fs::read_to_string(&path) {
+            Ok(names) => {
+                let names = names.lines().filter(|name| check_name(name).is_ok());
+                Ok(names.map(str::to_owned).collect())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(io_report(&path, &error)),
+        }
     }
 
     /// Whether this is the first remark of its kind for a context; remembers that it was made.
@@ -219,6 +253,23 @@ mod tests {
         assert!(!state.first_remark("dev"));
         assert!(state.remove("dev").expect("removed"));
         assert!(!state.remove("dev").expect("gone"));
+        assert_eq!(state.selected().expect("none"), None);
+    }
+
+    #[test]
+    fn the_context_before_is_selected_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let state = State::at(dir.path());
+        let context = Context::new(vec!["127.0.0.1:7070".into()], "/x/client".into(), None);
+        for name in ["dev", "gone", "try"] {
+            state.save(name, &context).expect("saved");
+            state.select(name).expect("selected");
+        }
+        assert!(state.remove("gone").expect("not the selected one"));
+        assert_eq!(state.selected().expect("one").as_deref(), Some("try"));
+        assert!(state.remove("try").expect("the selected one"));
+        assert_eq!(state.selected().expect("one").as_deref(), Some("dev"));
+        assert!(state.remove("dev").expect("the last one"));
         assert_eq!(state.selected().expect("none"), None);
     }
 

@@ -1,4 +1,6 @@
 //! `ctx ls|use|add|rm`: which clusters this machine knows.
+//!
+//! Never talks to a cluster. Where contexts are kept is in `context.rs`.
 
 use crate::args::cluster::Ctx;
 use crate::commands::Done;
@@ -30,8 +32,11 @@ pub(crate) fn run(app: &App, args: Ctx) -> Done {
         }
         Ctx::Rm { name } => {
             known(app, &name)?;
+            let before = app.state.selected()?;
             app.state.remove(&name)?;
-            app.out.say(&format!("context {name} forgotten; its cluster is as it was"));
+            let now = app.state.selected()?.filter(|now| before.as_ref() != Some(now));
+            let again = crate::dev::again(now);
+            app.out.say(&format!("context {name} forgotten; its cluster is as it was{again}"));
         }
     }
     Ok(Exit::Done)

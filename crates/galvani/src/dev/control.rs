@@ -9,7 +9,7 @@ use crate::connect::App;
 use crate::context::io_report;
 use crate::dev::files::{DevNode, Local};
 use crate::dev::process::{self, ProcessState, log_tail};
-use crate::dev::up::{DEFAULT_NAME, absolute, start};
+use crate::dev::up::{DEFAULT_NAME, absolute, again, start};
 use crate::dev::{faults, ready, show};
 use crate::exit::Exit;
 use crate::report::Report;
@@ -101,6 +101,11 @@ fn stop(app: &App, which: &OneOrAll) -> Result<(), Report> {
     let _lock = Local::lock(&local.dir)?;
     let nodes = chosen(&local, which)?.into_iter().map(|index| local.memory.nodes[index].clone());
     let nodes: Vec<DevNode> = nodes.collect();
+    let were_down = nodes.iter().all(|node| local.state(node) == ProcessState::Down);
+    let (stopped, was) = match were_down {
+        true => ("was down already", " was down already:"),
+        false => ("stopped", " stopped,"),
+    };
     let late = process::stop(&local, &nodes)?;
     if !late.is_empty() {
         app.out.note(&format!("{} did not stop in time and was killed", late.join(" ")));
@@ -108,18 +113,18 @@ fn stop(app: &App, which: &OneOrAll) -> Result<(), Report> {
     let name = &local.memory.name;
     if local.memory.ephemeral && which.node.is_none() {
         local.remove()?;
-        app.state.remove(name)?;
-        app.out.say(&format!("cluster {name} stopped, data removed"));
+        let again = again(local.forget(app)?);
+        app.out.say(&format!("cluster {name} stopped, data removed{again}"));
         return Ok(());
     }
     match &which.node {
         Some(node) => {
             let back = which.which.line("dev start").place(node);
-            app.out.say(&format!("{node} stopped  back: {back}"));
+            app.out.say(&format!("{node} {stopped}  back: {back}"));
         }
         None => {
             let back = which.which.line("dev start");
-            app.out.say(&format!("cluster {name} stopped, data and ports stay  back: {back}"));
+            app.out.say(&format!("cluster {name}{was} data and ports stay  back: {back}"));
         }
     }
     Ok(())
@@ -129,6 +134,18 @@ fn begin(app: &App, which: &OneOrAll) -> Result<(), Report> {
     let mut local = find(app, &which.which)?;
     let _lock = Local::lock(&local.dir)?;
     let indexes = chosen(&local, which)?;
+    for &index in &indexes {
+        let node = &local.memory.nodes[index];
+        if local.state(node) != ProcessState::Paused {
+            continue;
+        }
+        let (name, on) = (&node.name, which.which.line("dev resume").place(&node.name));
+        if which.node.is_some() {
+            let what = format!("{name} is paused: it runs and does nothing");
+            return Err(Report::new(Exit::Refused, what).next("go on", on.to_string()));
+        }
+        app.out.note(&format!("{name} is paused  go on: {on}"));
+    }
     let mut children = start(&mut local, &indexes)?;
     let took = block_on(ready::wait(app, &local, &mut children))?;
     local.select(app)?;
@@ -180,12 +197,8 @@ fn destroy(app: &App, which: &Which, yes: bool) -> Done {
     process::kill(&local, &local.memory.nodes)?;
     local.remove()?;
     drop(lock);
-    let name = &local.memory.name;
-    let mine = app.state.context(name)?.and_then(|context| context.dev_dir);
-    if mine.as_deref() == Some(local.dir.as_path()) {
-        app.state.remove(name)?;
-    }
-    app.out.say(&format!("cluster {name} in {} destroyed", local.dir.display()));
+    let (name, again) = (&local.memory.name, again(local.forget(app)?));
+    app.out.say(&format!("cluster {name} in {} destroyed{again}", local.dir.display()));
     Ok(Exit::Done)
 }
 

@@ -107,6 +107,17 @@ impl Local {
         app.state.select(&self.memory.name)
     }
 
+    /// Forgets its context, now that it is gone; the one selected then, if this one was.
+    pub(crate) fn forget(&self, app: &App) -> Result<Option<String>, Report> {
+        let (name, selected) = (&self.memory.name, app.state.selected()?);
+        let mine = app.state.context(name)?.and_then(|context| context.dev_dir);
+        if mine.as_deref() == Some(self.dir.as_path()) {
+            app.state.remove(name)?;
+        }
+        let now = app.state.selected()?;
+        Ok(if now == selected { None } else { now })
+    }
+
     /// The first lane of every node.
     pub(crate) fn seeds(&self) -> Vec<String> {
         let nodes = self.memory.nodes.iter();

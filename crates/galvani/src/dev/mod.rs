@@ -22,6 +22,7 @@ use files::Local;
 use std::path::Path;
 
 pub(crate) use process::kill_strays;
+pub(crate) use up::again;
 
 /// Does what is asked with a local cluster.
 pub(crate) fn run(app: &App, args: Dev) -> Done {

@@ -239,11 +239,17 @@ async fn stay(app: &App, mut local: Local, mut children: Vec<(String, Child)>) -
     }
     if local.memory.ephemeral {
         local.remove()?;
-        app.out.say("stopped, data removed");
+        let again = again(local.forget(app)?);
+        app.out.say(&format!("stopped, data removed{again}"));
     } else {
         app.out.say(&format!("stopped; the data stays: {}", local.line("dev start")));
     }
     Ok(Exit::Done)
+}
+
+/// Which context is selected again, if another one is.
+pub(crate) fn again(context: Option<String>) -> String {
+    context.map_or_else(String::new, |name| format!("; context {name} is selected again"))
 }
 
 fn states_of(local: &Local) -> Vec<ProcessState> {

@@ -26,12 +26,18 @@ pub(crate) enum LocalCluster {
     Running,
 }
 
-/// Nothing says which cluster is meant.
-pub(crate) fn no_cluster_selected() -> Report {
-    Report::new(Exit::NoServer, "no galvani server is known: no context is selected")
-        .why("a context says where a cluster is; `galvani dev` makes one")
-        .why("or name a server, and who asks: --server HOST:PORT --identity DIR")
-        .next("try", "galvani dev -d")
+/// Nothing says which cluster is meant; contexts there are.
+pub(crate) fn no_cluster_selected(known: &[String]) -> Report {
+    let report = Report::new(Exit::NoServer, "no galvani server is known: no context is selected");
+    let report = match known.is_empty() {
+        true => report.why("a context says where a cluster is; `galvani dev` makes one"),
+        false => report.why(format!("contexts there are: {}", known.join(", "))),
+    };
+    let report = report.why("or name a server, and who asks: --server HOST:PORT --identity DIR");
+    match known {
+        [] => report.next("try", "galvani dev -d"),
+        [first, ..] => report.next("try", Line::new("ctx use").place(first.as_str()).to_string()),
+    }
 }
 
 /// No context has this name.
@@ -272,7 +278,9 @@ mod tests {
              context dev, its cluster is stopped\n  \
              try  galvani dev start"
         );
-        assert_eq!(no_cluster_selected().exit.code(), 8);
+        assert_eq!(no_cluster_selected(&[]).exit.code(), 8);
+        let known = no_cluster_selected(&["dev".to_owned(), "prod".to_owned()]).to_string();
+        assert!(known.ends_with("try  galvani ctx use dev"), "{known}");
         assert_eq!(no_identity(None).exit.code(), 9);
     }
 
