@@ -273,8 +273,12 @@ impl Store for SimStore {
         if self.mutant == Some(Mutant::HoldsNothing) {
             return Ok(());
         }
+        let before = self.inner.staged_bytes();
         self.inner.hold(target, shard, record, at_ms)?;
-        self.hints.held.push((shard, record.head.dot));
+        // One that is held already is as safe as it was.
+        if self.inner.staged_bytes() > before {
+            self.hints.held.push((shard, record.head.dot));
+        }
         Ok(())
     }
 
