@@ -86,6 +86,11 @@ impl Output {
             // Standard output may be gone: then there is nobody to tell.
             let _ = Output::document(&report.to_json(command));
         }
+        self.block(report);
+    }
+
+    /// A failure on stderr only: what was found is on stdout already.
+    pub(crate) fn block(&self, report: &Report) {
         let text = report.to_string();
         match (self.colour, text.strip_prefix("error")) {
             (true, Some(rest)) => talk(&format!("\x1b[1;31merror\x1b[0m{rest}")),

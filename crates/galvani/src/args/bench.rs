@@ -41,7 +41,9 @@ impl Workload {
     after_help = "Closed loop: a worker sends its next request when the last one is answered, \
                         so tail latencies are optimistic. --rate and --overload are open loops: requests \
                         start on schedule, their latency counts from when they were due, and \
-                        none is tried again. Keys bench/00000000.. are made if absent and stay."
+                        none is tried again. Keys bench/00000000.. are made if absent and stay.\n\
+                        Exit 1: requests failed; with --rate what was refused, late or not sent is \
+                        counted, and no failure; with --overload nothing is. 130: Ctrl-C, no figures."
 )]
 pub(crate) struct Bench {
     /// What to do.

@@ -7,41 +7,54 @@
 
 mod curve;
 mod open;
+mod prepare;
 mod summary;
 mod worker;
 
 use crate::args::bench::Bench;
+use crate::args::line::Line;
+use crate::commands::patience::Signals;
 use crate::commands::{Done, options};
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
 use crate::report::Report;
-use crate::report::client::{self, Retype};
-use crate::report::text::count;
+use crate::report::text::{count, grouped};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use galvani_client::{Context, NodeId};
+use galvani_client::NodeId;
 use galvani_model::limits::VALUE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use summary::{Cpu, Summary};
 use worker::{Key, Plan, Tally, Worker};
 
-/// Runs the bench.
+/// Runs the bench; Ctrl-C ends it without figures.
 pub(crate) async fn run(app: &App, args: Bench) -> Done {
     check(&args)?;
+    let mut signals = Signals::taken()?;
+    tokio::select! {
+        done = measured(app, &args) => done,
+        () = signals.any() => {
+            app.out.say("interrupted: no figures; the keys bench/.. stay");
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+async fn measured(app: &App, args: &Bench) -> Done {
     let open = args.overload || args.rate.is_some();
     let session = app.connect_with(app.timeout(), RETRIES).await?;
     let value = Bytes::from(pattern(args.value as usize));
     app.out.say(&format!("prepare  {}", count(args.keys.get(), "key")));
     let bucket = &args.bucket.bucket;
     let retype = options::retype(app, "bench", bucket, &Bytes::new(), args.line());
-    let keys = prepare(&session, &args, &value, &retype).await?;
+    let keys = prepare::run(app, &session, args, &value, &retype).await?;
     if open {
         let session = app.connect_with(app.timeout(), 0).await?;
-        return curve::run(app, &session, &args, &value, keys).await;
+        return curve::run(app, &session, args, &value, keys).await;
     }
     let concurrency = args.concurrency.unwrap_or(WORKERS);
-    let mut workers = share_out(&session, &args, &value, keys, concurrency);
+    let mut workers = share_out(&session, args, &value, keys, concurrency);
     if !args.warmup.is_zero() {
         app.out.say(&format!("warm up  {}", humantime::format_duration(args.warmup)));
         let plan = Plan::until(Instant::now() + args.warmup);
@@ -57,12 +70,23 @@ pub(crate) async fn run(app: &App, args: Bench) -> Done {
     let tally = drive(&mut workers, &plan).await;
     let took = began.elapsed();
     let cpu = Cpu::between(&before, &cpu_of(&session).await);
-    let summary = Summary { args: &args, concurrency, tally, took, cpu };
+    let summary = Summary { args, concurrency, tally, took, cpu };
     match app.out.is_json() {
         true => app.out.json(summary.document())?,
         false => app.out.line(&summary.page())?,
     }
-    Ok(if summary.tally.failed() == 0 { Exit::Done } else { Exit::Unexpected })
+    match summary.tally.failed() {
+        0 => Ok(Exit::Done),
+        failed => Ok(some_failed(app, failed, failed + summary.tally.done())),
+    }
+}
+
+/// Says that requests failed, beside the figures; how to end then.
+fn some_failed(app: &App, failed: u64, all: u64) -> Exit {
+    let what = format!("bench: {} of {} failed", grouped(failed), count(all, "request"));
+    let report = Report::new(Exit::Unexpected, what).why("how each failed stands in the figures");
+    app.out.block(&report.next("see", app.again(Line::new("status")).to_string()));
+    Exit::Unexpected
 }
 
 fn check(args: &Bench) -> Result<(), Report> {
@@ -89,54 +113,6 @@ fn check(args: &Bench) -> Result<(), Report> {
         return wrong(format!("--keys {} is over {KEYS_MAX}", args.keys));
     }
     Ok(())
-}
-
-/// Gives every key a value of the right size, and learns its context.
-async fn prepare(
-    session: &Session,
-    args: &Bench,
-    value: &Bytes,
-    retype: &Retype,
-) -> Result<Vec<Key>, Report> {
-    let mut keys = Vec::with_capacity(args.keys.get() as usize);
-    let mut made = stream::iter(0..args.keys.get())
-        .map(|index| async move {
-            let name = Bytes::from(format!("bench/{index:08}"));
-            let context = one(session, args, &name, value, retype).await?;
-            Ok::<Key, Report>(Key { name, context: Some(context) })
-        })
-        .buffer_unordered(PREPARE_AT_ONCE);
-    while let Some(key) = made.next().await {
-        keys.push(key?);
-    }
-    Ok(keys)
-}
-
-async fn one(
-    session: &Session,
-    args: &Bench,
-    name: &Bytes,
-    value: &Bytes,
-    retype: &Retype,
-) -> Result<Context, Report> {
-    let subject = options::subject(&args.bucket.bucket, name);
-    let failed = |error| client::report(&error, &Retype { subject, ..retype.clone() });
-    let bucket = session.bucket(&args.bucket);
-    let get = options::read(bucket.get(name.clone()), args.copies, args.read);
-    let read = match get.await {
-        Ok(read) => read,
-        Err(error) => return Err(failed(error)),
-    };
-    let mut values = read.values();
-    let ready =
-        values.next().is_some_and(|one| one.len() == value.len()) && values.next().is_none();
-    drop(values);
-    if ready {
-        return Ok(read.context);
-    }
-    let put = bucket.put(name.clone(), value.clone()).after(&read);
-    let put = options::write(put, args.copies, args.write);
-    put.send().await.map(|written| written.context).map_err(failed)
 }
 
 /// Workers with keys of their own: no two write the same key.
@@ -199,7 +175,6 @@ const DURATION: Duration = Duration::from_secs(10);
 /// Workers of a closed loop unless `-c` says otherwise, and at most.
 const WORKERS: u32 = 16;
 const WORKERS_MAX: u32 = 4_096;
-const PREPARE_AT_ONCE: usize = 64;
 /// Each key costs its name and a context, about 200 bytes.
 const KEYS_MAX: u64 = 10_000_000;
 /// The golden ratio in 64 bits, as SplitMix64 steps.

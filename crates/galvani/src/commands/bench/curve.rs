@@ -8,7 +8,7 @@ use crate::commands::Done;
 use crate::commands::bench::open::{Load, Outcome};
 use crate::commands::bench::summary::{latencies, ms, workload};
 use crate::commands::bench::worker::{Key, Plan};
-use crate::commands::bench::{DURATION, SEED_STEP, drive, share_out};
+use crate::commands::bench::{DURATION, SEED_STEP, drive, share_out, some_failed};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::json;
@@ -64,8 +64,13 @@ pub(crate) async fn run(
         true => app.out.json(document(args, &load, sustainable, &rows))?,
         false => app.out.line(&page(args, &load, sustainable, &rows))?,
     }
-    let failed = rows.iter().any(|(_, row)| row.tally.failed() > 0 || row.shed > 0);
-    Ok(if failed && sustainable.is_none() { Exit::Unexpected } else { Exit::Done })
+    // What was refused, late or not sent is what an open loop is there to find.
+    let other: u64 = rows.iter().map(|(_, row)| row.other()).sum();
+    let sent = rows.iter().map(|(_, row)| row.offered - row.shed).sum();
+    match (other, sustainable) {
+        (1.., None) => Ok(some_failed(app, other, sent)),
+        (0, _) | (_, Some(_)) => Ok(Exit::Done),
+    }
 }
 
 /// What the cluster does for a closed loop of [`WORKERS`], per second.
@@ -135,8 +140,26 @@ fn page(args: &Bench, load: &Load, sustainable: Option<f64>, rows: &[(f64, Outco
             lines.push(format!("  {step}x failed {}  {what}", grouped(*count)));
         }
     }
+    for (step, row) in rows {
+        lines.extend(not_offered(*step, row.shed, row.offered, args.concurrency.is_some()));
+    }
     lines.push("  latencies of answers, from when each request was due".to_owned());
     lines.join("\n")
+}
+
+/// What the bench itself could not send says nothing of the cluster.
+fn not_offered(step: f64, shed: u64, offered: u64, places: bool) -> Option<String> {
+    let (busy, more) = match places {
+        true => ("all -c requests were under way", "-c"),
+        false => ("all keys were in use", "--keys"),
+    };
+    let (unsent, all) = (grouped(shed), grouped(offered));
+    (shed > 0).then(|| {
+        format!(
+            "  {step}x NOT OFFERED IN FULL: {unsent} of {all} requests were not sent, {busy}; \
+             larger {more} offers more"
+        )
+    })
 }
 
 fn document(
@@ -183,3 +206,22 @@ const WORKERS: u32 = 64;
 const FIND: Duration = Duration::from_secs(5);
 /// Between two steps, so that one does not begin in what the last one left.
 const REST: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::not_offered;
+
+    #[test]
+    fn load_that_was_not_sent_is_not_called_offered() {
+        assert_eq!(not_offered(4.0, 0, 40_000, false), None);
+        assert_eq!(
+            not_offered(4.0, 1_234, 40_000, false).as_deref(),
+            Some(
+                "  4x NOT OFFERED IN FULL: 1 234 of 40 000 requests were not sent, all keys were \
+                 in use; larger --keys offers more"
+            )
+        );
+        let places = not_offered(1.0, 1, 2, true).expect("shed");
+        assert!(places.ends_with("larger -c offers more"), "{places}");
+    }
+}
