@@ -15,6 +15,15 @@ fn a_partition_is_refused_on_the_small_side_and_healed_without_a_read() {
     ran.says(&["do not hear each other", "undo: galvani dev heal", "n1 (n2 n3: cut)"]);
     until_down(&cluster, &small, "n1", 2);
     until_down(&cluster, &large, "n2", 1);
+    // A client reaches them all: that alone says nothing of what they can do together.
+    let status = cluster.run(&["status", "-o", "json"]).expect(0).json("galvani.status/1");
+    assert_eq!(status["can_lose_nodes"], 0, "{status}");
+    let partitions = &status["partitions"];
+    assert_eq!((&partitions["all_owners_up"], &partitions["quorum_lost"]), (&0.into(), &0.into()));
+    let text = cluster.run(&["status"]).expect(0);
+    assert!(text.text().contains("n1 is away: what it misses is found"), "{text}");
+    let text = cluster.run(&["dev", "status"]).expect(0);
+    assert!(text.text().contains("SET ON PURPOSE: n1 (n2 n3: cut)"), "{text}");
 
     let error = put(&cluster, &small, "refused", "v", 2).expect_err("n1 is alone");
     assert!(matches!(error.kind(), ErrorKind::ReplicasDown { .. }), "{error}");

@@ -15,7 +15,6 @@ fn what_is_waited_for_comes_or_is_named() {
     };
     in_vain("up=4").says(&["3 of 4 nodes answer", "galvani wait --for up=4 --patience 400ms"]);
     in_vain("node=n4:up").says(&["node=n4:up"]);
-    in_vain("node=n9:up").says(&["the cluster has no node n9"]);
     // Nobody knows what a silent node holds.
     in_vain("hints=0").says(&["n4 does not answer"]);
     in_vain("settled").says(&["n4 does not answer"]);
@@ -32,6 +31,15 @@ fn what_is_waited_for_comes_or_is_named() {
     cluster.run(&["wait", "--for", "settled"]).expect(0);
     let read = cluster.run(&["get", "k0", "-r", "3"]).expect(0);
     assert_eq!(read.text(), "v\n");
+}
+
+#[test]
+fn what_can_never_be_is_refused_at_once() {
+    let cluster = Cluster::start();
+    for what in ["up=9", "node=n9:up"] {
+        let ran = cluster.run(&["wait", "--for", what, "--patience", "50s"]).expect(2);
+        ran.is_three_part_error().says(&["can never be", "galvani status"]);
+    }
 }
 
 #[test]

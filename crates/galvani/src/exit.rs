@@ -82,7 +82,10 @@ impl Exit {
             Exit::Unknown => {
                 "unknown: on some replicas, may spread; repeating is safe unless blind"
             }
-            Exit::TimedOut => "in time, a read got no answers or what was waited for did not come",
+            Exit::TimedOut => {
+                "in time, a read got no answers, what was waited for did not come, or a repair \
+                 left damage"
+            }
             Exit::NoServer => "no server reachable",
             Exit::NotTrusted => "TLS, identity or permission",
             Exit::Interrupted => "Ctrl-C",

@@ -23,6 +23,9 @@ fn main() -> ExitCode {
     match args::Cli::try_parse_from(&words) {
         Ok(cli) => commands::run(cli).into(),
         // Wrong usage, --help and --version: codes 2, 0 and 0.
-        Err(error) => report::usage::tell(&error, &words).into(),
+        Err(error) => {
+            let error = report::usage::clearer(&words).unwrap_or(error);
+            report::usage::tell(&error, &words).into()
+        }
     }
 }

@@ -59,7 +59,8 @@ pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     if text == "none" || text == "0" {
         return Ok(Duration::ZERO);
     }
-    let ttl = duration(text)?;
+    let ttl = humantime::parse_duration(text)
+        .map_err(|_| format!("{text:?} is not a time such as 10s, 1h (0 or none: for ever)"))?;
     let (min, max) = (Duration::from_millis(TTL_MS_MIN), Duration::from_millis(TTL_MS_MAX));
     match (min..=max).contains(&ttl) {
         true => Ok(ttl),
@@ -84,7 +85,8 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 
 /// A count: `1000`, `10k`, `1M`.
 pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
-    let number = scaled(text, &[("k", 1000), ("M", 1_000_000)])?;
+    let number = scaled(text, &[("k", 1000), ("M", 1_000_000)])
+        .map_err(|_| format!("{text:?} is not a number from 1 on, such as 500, 10k, 2M"))?;
     NonZeroU64::new(number).ok_or_else(|| "must be at least 1".to_owned())
 }
 
@@ -124,6 +126,7 @@ mod tests {
         assert_eq!(ttl("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(ttl("1h"), Ok(Duration::from_secs(3600)));
         assert_eq!((ttl("none"), ttl("0")), (Ok(Duration::ZERO), Ok(Duration::ZERO)));
+        assert!(ttl("5").expect_err("no unit").contains("such as 10s"));
         for text in ["999ms", "1us", "11years", "soon", "", "-1s"] {
             assert!(ttl(text).is_err(), "{text}");
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
                   hints=N     at most N hints are held           behind=N    at most N shards lack something\n  \
                   settled     all nodes answer and reach each other, no hints, nothing behind, and that\n              \
                   for three seconds: so long takes a replica to notice what it lacks\n\
-                  Exit 7: not so in time; 8: no server answered at all."
+                  Exit 7: not so in time; 8: no server answered at all; 2: it can never be so."
 )]
 pub(crate) struct Wait {
     /// What to wait for; all of them, if given several times.

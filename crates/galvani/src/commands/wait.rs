@@ -57,6 +57,11 @@ async fn look(
     };
     let reports = session.client.status().await;
     let view = session.client.cluster();
+    let nodes: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();
+    if let Some(why) = args.conditions.iter().find_map(|condition| never(condition, &nodes)) {
+        let report = Report::new(Exit::Usage, format!("wait: {why}")).why("nothing was waited for");
+        return Err(report.next("see", app.again(Line::new("status")).to_string()));
+    }
     let missing = args.conditions.iter().find_map(|condition| {
         let missing = missing(condition, &view, &reports)?;
         Some(format!("{condition}: {missing}"))
@@ -98,11 +103,11 @@ fn missing(condition: &Condition, view: &ClusterView, reports: &[NodeReport]) ->
                 None => Some(format!("the cluster has no node {name}")),
             }
         }
-        Condition::Hints(most) => over(reports, *most, "hint", |status| {
+        Condition::Hints(most) => over(reports, *most, ["hint", ""], |status| {
             status.hints.values().map(|held| held.count).sum()
         }),
         Condition::Behind(most) => {
-            over(reports, *most, "shard behind", |status| u64::from(status.shards_behind))
+            over(reports, *most, ["shard", " behind"], |status| u64::from(status.shards_behind))
         }
         Condition::Settled => apart(reports)
             .or_else(|| missing(&Condition::Hints(0), view, reports))
@@ -131,7 +136,7 @@ fn apart(reports: &[NodeReport]) -> Option<String> {
 fn over(
     reports: &[NodeReport],
     most: u64,
-    what: &'static str,
+    [noun, state]: [&'static str; 2],
     figure: impl Fn(&NodeStatus) -> u64,
 ) -> Option<String> {
     if let Some(name) = silent(reports).first() {
@@ -140,8 +145,27 @@ fn over(
     let figure = |report: &NodeReport| report.status.as_ref().map_or(0, &figure);
     let all: u64 = reports.iter().map(figure).sum();
     let each = reports.iter().filter(|report| figure(report) > 0);
-    let each = each.map(|report| format!("{} {}", report.name, count(figure(report), what)));
+    let each = each.map(|report| how_many(&report.name, figure(report), noun, state));
     (all > most).then(|| each.collect::<Vec<_>>().join(", "))
+}
+
+fn how_many(node: &str, number: u64, noun: &str, state: &str) -> String {
+    format!("{node} {}{state}", count(number, noun))
+}
+
+/// Why a condition can never be true of a cluster with these nodes.
+fn never(condition: &Condition, nodes: &[&str]) -> Option<String> {
+    match condition {
+        Condition::Up(wanted) if *wanted as usize > nodes.len() => {
+            let have = count(nodes.len() as u64, "node");
+            Some(format!("{condition} can never be: the cluster has {have}"))
+        }
+        Condition::NodeUp(name) if !nodes.contains(&name.as_str()) => {
+            let nodes = nodes.join(" ");
+            Some(format!("{condition} can never be: the cluster has no node {name}, only {nodes}"))
+        }
+        _ => None,
+    }
 }
 
 /// What was said last.
@@ -192,3 +216,26 @@ const POLL: Duration = Duration::from_millis(100);
 const TELL_AFTER: Duration = Duration::from_secs(2);
 /// Owners that differ have compared by then (docs/guarantees.md, section 2).
 const CALM: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::{how_many, never};
+
+    #[test]
+    fn what_can_never_be_is_told_from_what_may_come() {
+        let nodes = ["n1", "n2", "n3"];
+        let never = |text: &str| never(&text.parse().expect(text), &nodes);
+        for text in ["up=3", "up=0", "node=n3:up", "ready", "settled", "hints=0", "behind=0"] {
+            assert_eq!(never(text), None, "{text}");
+        }
+        assert_eq!(never("up=9").as_deref(), Some("up=9 can never be: the cluster has 3 nodes"));
+        let other = never("node=n9:up").expect("no such node");
+        assert!(other.ends_with("has no node n9, only n1 n2 n3"), "{other}");
+    }
+
+    #[test]
+    fn shards_are_behind() {
+        assert_eq!(how_many("n3", 34, "shard", " behind"), "n3 34 shards behind");
+        assert_eq!(how_many("n3", 1, "hint", ""), "n3 1 hint");
+    }
+}

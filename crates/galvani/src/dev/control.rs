@@ -23,7 +23,11 @@ use std::time::Duration;
 /// Does what is asked.
 pub(crate) fn run(app: &App, command: DevCommand) -> Done {
     match command {
-        DevCommand::Status(which) => show::status(app, &find(app, &which)?)?,
+        DevCommand::Status(which) => {
+            let local = find(app, &which)?;
+            let faults = block_on(faults::set_now(&local))?;
+            show::status(app, &local, &faults, &which.line("dev heal"))?;
+        }
         DevCommand::Stop(which) => stop(app, &which)?,
         DevCommand::Start(which) => begin(app, &which)?,
         DevCommand::Logs { follow, tail, one } => {

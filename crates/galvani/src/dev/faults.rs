@@ -17,6 +17,7 @@ use galvani_client::{Client, ClusterView, Error, ErrorKind, LinkFaults, NodeId};
 use serde_json::{Value, json as value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is to be set on each node, by the name of the other; the other's id is not known yet.
 type Wanted = BTreeMap<String, Vec<(String, LinkFaults)>>;
@@ -39,7 +40,10 @@ pub(crate) fn cut(app: &App, local: &Local, args: &Cut) -> Done {
     let (left, right) = (args.groups.left.join(" "), args.groups.right.join(" "));
     let said = match args.one_way {
         false => format!("{left} and {right} do not hear each other any more"),
-        true => format!("{right} hears nothing of {left} any more, only the other way round"),
+        true => {
+            let verb = if args.groups.right.len() == 1 { "hears" } else { "hear" };
+            format!("{right} {verb} nothing of {left} any more, only the other way round")
+        }
     };
     let act = Act { line: args.line(), which: &args.which, said };
     set(app, local, &act, wanted)
@@ -67,6 +71,7 @@ pub(crate) fn lossy(app: &App, local: &Local, args: &Lossy) -> Done {
     let fault = LinkFaults { loss_ppm: Some(args.loss.ppm), ..nothing() };
     let said = match args.loss.ppm {
         0 => format!("nothing between {name} and other nodes is lost any more"),
+        1_000_000.. => format!("all of what {name} and other nodes send each other is lost now"),
         _ => format!("part of what {name} and other nodes send each other is lost now"),
     };
     let act = Act { line: args.line(), which: &args.one.which, said };
@@ -88,6 +93,28 @@ pub(crate) fn heal(app: &App, local: &Local, which: &Which) -> Done {
     let act = Act { line: which.line("dev heal"), which, said };
     let (view, told) = block_on(tell(local, &act, true, wanted))?;
     show(app, local, &act, &view, &told)
+}
+
+/// What is set on each node that runs and answers at once, in words; nothing if none does.
+pub(crate) async fn set_now(local: &Local) -> Result<Vec<String>, Report> {
+    if !local.memory.nodes.iter().any(|node| local.state(node) == ProcessState::Up) {
+        return Ok(Vec::new());
+    }
+    let client = Client::builder()
+        .seed(format!("galvani://{}", local.seeds().join(",")))
+        .identity_dir(local.dir.join("client"))
+        .connect_timeout(LOOK)
+        .timeout(LOOK)
+        .connect()
+        .await;
+    // Processes are what this is about: one that does not answer has no faults to tell of.
+    let Ok(client) = client else { return Ok(Vec::new()) };
+    let reports = client.status().await;
+    let view = client.cluster();
+    let words = reports.iter().filter_map(|report| {
+        faults::words(&report.name, &view, &report.status.as_ref().ok()?.faults)
+    });
+    Ok(words.collect())
 }
 
 /// A command as its reports need it.
@@ -237,6 +264,9 @@ fn with_all_others(local: &Local, name: &str, fault: &LinkFaults) -> Result<Want
     }
     Ok(Wanted::from([(name.to_owned(), links)]))
 }
+
+/// How long nodes have to say what is set on them.
+const LOOK: Duration = Duration::from_millis(500);
 
 fn nothing() -> LinkFaults {
     // The other node's id is filled in once the cluster has told it.

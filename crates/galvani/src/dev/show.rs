@@ -2,6 +2,7 @@
 //!
 //! Only words: what is shown was found out elsewhere. Next to read: `mod.rs`.
 
+use crate::args::line::Line;
 use crate::connect::App;
 use crate::dev::files::{DevNode, Local};
 use crate::dev::process::ProcessState;
@@ -35,11 +36,22 @@ pub(crate) fn ready(app: &App, local: &Local, took: Duration) -> Result<(), Repo
 }
 
 /// What `dev status` says.
-pub(crate) fn status(app: &App, local: &Local) -> Result<(), Report> {
-    match app.out.is_json() {
-        true => app.out.json(document(local)),
-        false => app.out.line(&page(local)),
+pub(crate) fn status(
+    app: &App,
+    local: &Local,
+    faults: &[String],
+    undo: &Line,
+) -> Result<(), Report> {
+    if app.out.is_json() {
+        let mut map = document(local);
+        map.insert("faults".to_owned(), faults.into());
+        return app.out.json(map);
     }
+    app.out.line(&page(local))?;
+    if faults.is_empty() {
+        return Ok(());
+    }
+    app.out.line(&format!("  faults  SET ON PURPOSE: {}   undo: {undo}", faults.join("   ")))
 }
 
 fn page(local: &Local) -> String {

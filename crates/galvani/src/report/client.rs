@@ -289,6 +289,9 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
                 ("and", about.command("status").to_string()),
             ])
         }
+        ErrorKind::Setting { what } if what.contains("has no node") => {
+            report.next("see", about.command("status").to_string())
+        }
         // The kinds of the client may grow; these say all there is to say in their own words.
         _ => report.next("see", "galvani help errors"),
     }

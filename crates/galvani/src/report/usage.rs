@@ -7,7 +7,8 @@ use crate::args::{Cli, Format};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::report::Report;
-use clap::{CommandFactory, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use std::ffi::OsString;
 
 /// Tells of the error, or prints the help or the version that was asked for; how to end.
@@ -24,6 +25,26 @@ pub(crate) fn tell(error: &clap::Error, words: &[OsString]) -> Exit {
         let _ = Output::document(&report.to_json(&command));
     }
     Exit::Usage
+}
+
+/// What is wrong with a value that begins as an option does, such as `--ttl -5`: the parser only
+/// says that it knows no option `-5`.
+pub(crate) fn clearer(words: &[OsString]) -> Option<clap::Error> {
+    let own = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+    let negative = |word: &OsString| {
+        let bytes = word.as_encoded_bytes();
+        bytes.len() > 1 && bytes[0] == b'-' && bytes[1].is_ascii_digit()
+    };
+    let at = words[..own].iter().position(negative).filter(|at| *at > 0)?;
+    let mut joined = words[at - 1].clone();
+    joined.push("=");
+    joined.push(&words[at]);
+    let as_value = [&words[..at - 1], &[joined], &words[at + 1..]].concat();
+    let as_place = [&words[..at], &["--".into()], &words[at..]].concat();
+    [as_value, as_place].into_iter().find_map(|words| match Cli::try_parse_from(words) {
+        Err(error) if error.kind() == ErrorKind::ValueValidation => Some(error),
+        Ok(_) | Err(_) => None,
+    })
 }
 
 /// The parser's text in the parts of a block.
@@ -77,7 +98,7 @@ fn command_of(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{command_of, report, wants_json};
+    use super::{clearer, command_of, report, wants_json};
     use crate::args::Cli;
     use clap::Parser;
 
@@ -110,6 +131,27 @@ mod tests {
         }
         assert!(wants_json(&words("galvani put k"), Some("json".to_owned())));
         assert!(!wants_json(&words("galvani put k -o raw"), Some("json".to_owned())));
+    }
+
+    #[test]
+    fn a_negative_value_is_told_what_is_allowed() {
+        for (line, says) in [
+            ("galvani put k v --ttl -5", "is not a time such as 10s"),
+            ("galvani bench --rate -5", "is not a number from 1 on"),
+            ("galvani bench --duration -5s", "is not a time such as"),
+            ("galvani get k --timeout -1s", "is not a time such as"),
+            ("galvani dev slow n3 -5ms", "is not a time such as"),
+            ("galvani dev lossy n3 -5%", "is not a share from 0% to 100%"),
+        ] {
+            let words: Vec<_> = words(line).into_iter().map(Into::into).collect();
+            Cli::try_parse_from(&words).expect_err(line);
+            let error = clearer(&words).unwrap_or_else(|| panic!("{line}")).to_string();
+            assert!(error.contains(says) && !error.contains("tip:"), "{line}: {error}");
+        }
+        for line in ["galvani get k -9", "galvani put k -5", "galvani -1", "galvani get k"] {
+            let words: Vec<_> = words(line).into_iter().map(Into::into).collect();
+            assert!(clearer(&words).is_none(), "{line}");
+        }
     }
 
     #[test]
