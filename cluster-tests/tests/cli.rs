@@ -172,6 +172,26 @@ fn the_local_cluster_is_stopped_started_shown_and_destroyed() {
 }
 
 #[test]
+fn the_context_before_is_back_when_a_cluster_goes() {
+    let cluster = Cluster::start();
+    for (ends, options) in [("stop", &["--ephemeral"][..]), ("destroy", &[])] {
+        let made = ["dev", "-d", "--name", "aside", "-n", "1", "--ports", "auto"];
+        let made = cluster.run(&[&made, options].concat());
+        let yes = if ends == "destroy" { &["--yes"][..] } else { &[] };
+        let gone = cluster.run(&[&["dev", ends, "--name", "aside"], yes].concat());
+        made.expect(0);
+        gone.expect(0).says(&["context dev is selected again"]);
+        cluster.run(&["put", "k", ends]).expect(0);
+    }
+    cluster.pause("n3");
+    let paused = cluster.run(&["dev", "start", "n3"]).expect(5);
+    cluster.resume("n3");
+    paused.is_three_part_error().says(&["go on  galvani dev resume n3"]);
+    cluster.run(&["dev", "stop", "n3"]).expect(0).says(&["n3 stopped"]);
+    cluster.run(&["dev", "stop", "n3"]).expect(0).says(&["n3 was down already"]);
+}
+
+#[test]
 fn help_version_and_completions_need_no_cluster() {
     let nowhere = temporary();
     let run = |words: &[&str]| Ran::of(command_in(nowhere.path()).args(words), b"");

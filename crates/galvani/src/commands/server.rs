@@ -155,8 +155,7 @@ pub(crate) fn set_aside(report: Report, data: &Path) -> Report {
     let paths = [data.as_os_str().as_bytes(), aside.as_bytes()].map(shell);
     report
         .why("nothing was changed; set the data aside, and the node fetches all from the other owners")
-        .why("only while all other nodes are up and lack nothing, and one node at a time: what no")
-        .why("other node has goes with this data")
+        .why("only while all other nodes are up and lack nothing, one node at a time: else data is lost")
         .next("check", "galvani status")
         .next("first", format!("mv {} {}", paths[0], paths[1]))
 }

@@ -151,4 +151,4 @@ const POLL: Duration = Duration::from_millis(25);
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 const REQUEST_TIME: Duration = Duration::from_secs(2);
 /// Lines of the log of a node that ended at its start.
-const LOG_LINES: usize = 12;
+const LOG_LINES: usize = 10;
