@@ -170,6 +170,12 @@ impl World {
                 hints.released.retain(|&(_, shard, dot)| !node.holds_hint(shard, dot));
                 self.note_hints(to.node, &hints);
                 if matches!(error, StoreError::InDoubt { .. }) {
+                    // What came in the same tick is gone with it, if it is gone.
+                    let node = &self.nodes[to.node];
+                    let there = |(shard, version): &(Shard, Version)| {
+                        version.dots.iter().all(|&dot| node.has_record(*shard, dot))
+                    };
+                    let collected: Vec<_> = collected.into_iter().filter(there).collect();
                     self.note_collected(to.node, &collected);
                 }
             }
