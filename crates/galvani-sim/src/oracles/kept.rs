@@ -2,6 +2,7 @@
 //! had seen it, unless every node that held it at its ack has lost its disk.
 
 use crate::world::World;
+use galvani_model::version::Version;
 
 /// Checks one acked write on every owner, after logs were exchanged.
 pub(crate) fn check(world: &World, number: usize) -> Result<(), String> {
@@ -31,7 +32,10 @@ pub(crate) fn check(world: &World, number: usize) -> Result<(), String> {
         // By a dot that this node has: of a dot that every disk lost nobody knows whose it was.
         let known = write.dots.iter().copied().filter(|&dot| clock.contains(dot)).collect();
         let by = world.ledger.replaced_by(write.key, Some(number), &known, &here);
-        if let (true, Some(by), false) = (live, by, info.is_lww()) {
+        // A hidden version shows nothing and stays until its own end.
+        let of_write = |v: &Version| v.dots.iter().any(|d| write.dots.contains(d));
+        let shown = object.versions().iter().any(|v| !v.hidden && of_write(v));
+        if let (true, Some(by), false) = (shown, by, info.is_lww()) {
             return Err(format!("write {number} ({dot}) is live on node {node}, replaced by {by}"));
         }
     }
