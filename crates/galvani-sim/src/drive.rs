@@ -155,11 +155,13 @@ impl World {
                 self.coverage.add("disk.commit_failed", 1);
                 let text = error.to_string();
                 self.trace.note(self.now, &[6], || format!("{} commit failed: {text}", at(to)));
-                // In doubt means that the disk may have it all the same.
+                // In doubt means that the disk may have it all the same: all of the tick, or nothing.
+                let nothing_else = staged.is_empty();
                 let kept: Vec<Staged> = staged
                     .into_iter()
                     .filter(|s| self.nodes[to.node].has_record(s.shard, s.record.head.dot))
                     .collect();
+                let there = nothing_else || !kept.is_empty();
                 if !kept.is_empty() {
                     self.coverage.add("disk.failed_commit_kept", 1);
                     self.note_committed(to, &kept);
@@ -169,13 +171,7 @@ impl World {
                 hints.held.retain(|&(shard, dot)| node.holds_hint(shard, dot));
                 hints.released.retain(|&(_, shard, dot)| !node.holds_hint(shard, dot));
                 self.note_hints(to.node, &hints);
-                if matches!(error, StoreError::InDoubt { .. }) {
-                    // What came in the same tick is gone with it, if it is gone.
-                    let node = &self.nodes[to.node];
-                    let there = |(shard, version): &(Shard, Version)| {
-                        version.dots.iter().all(|&dot| node.has_record(*shard, dot))
-                    };
-                    let collected: Vec<_> = collected.into_iter().filter(there).collect();
+                if there && matches!(error, StoreError::InDoubt { .. }) {
                     self.note_collected(to.node, &collected);
                 }
             }
