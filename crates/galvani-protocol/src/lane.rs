@@ -133,8 +133,8 @@ impl Lane {
                 }
             }
             Input::Reply { id, message } => {
-                self.scores.on_answer(id, is_done(&message), now.micros);
-                if let Some(delay) = self.scores.take_delay() {
+                let delay = self.scores.on_answer(id, is_done(&message), now.micros);
+                if let Some(delay) = delay {
                     self.admission.on_delay(delay);
                 }
                 self.on_heard(id, Heard::Reply(message), now, store);

@@ -36,8 +36,6 @@ pub(crate) struct Scores {
     due: BTreeSet<(u64, u64)>,
     /// Asks that took too long and may yet be answered.
     late: BTreeMap<u64, Ask>,
-    /// By how much the last answer came later than its peer's best, in microseconds.
-    delay: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,11 +78,13 @@ impl Scores {
     }
 
     /// An ask was answered; `done` unless that was a refusal, which says nothing of how long things
-    /// take. True: that closed a breaker.
-    pub(crate) fn on_answer(&mut self, id: u64, done: bool, now: u64) -> bool {
-        let ask = self.take(id).or_else(|| self.late.remove(&id));
-        let Some(ask) = ask else { return false };
+    /// take. Returns by how much it came later than that peer's best, in microseconds, if a client
+    /// waits for it.
+    pub(crate) fn on_answer(&mut self, id: u64, done: bool, now: u64) -> Option<u64> {
+        let ask = self.take(id).or_else(|| self.late.remove(&id))?;
         let score = self.peers.entry(ask.to).or_default();
+        (score.silent, score.open_until) = (0, None);
+        let mut delay = None;
         if ask.due.is_some() && done {
             let took = now.saturating_sub(ask.sent).max(1);
             score.latency = match score.latency {
@@ -96,17 +96,10 @@ impl Scores {
                     0 => took,
                     best => best.min(took),
                 };
-                self.delay = Some(took - score.best);
+                delay = Some(took - score.best);
             }
         }
-        score.silent = 0;
-        score.open_until.take().is_some()
-    }
-
-    /// By how much the answer that has just been noted came later than that peer's best, in
-    /// microseconds, if a client waits for it.
-    pub(crate) fn take_delay(&mut self) -> Option<u64> {
-        self.delay.take()
+        delay
     }
 
     /// What peers did at best counts no more: the way to them may have become longer.

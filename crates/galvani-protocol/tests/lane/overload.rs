@@ -64,6 +64,19 @@ fn more_than_can_be_done_is_turned_away_before_it_is_stored_and_taken_again_late
 }
 
 #[test]
+fn a_way_that_has_become_longer_is_not_taken_for_a_queue_for_ever() {
+    let mut bench = Bench::new(Limits::default());
+    round(&mut bench, 100, 1_000);
+    let mut least = usize::MAX;
+    for _ in 0..80 {
+        round(&mut bench, 100, INTERVAL_MICROS * 2);
+        least = least.min(bench.lane.admits());
+    }
+    assert_eq!(least, LEAST);
+    assert!(bench.lane.admits() > 4 * LEAST, "{}", bench.lane.admits());
+}
+
+#[test]
 fn a_peer_that_is_slow_alone_turns_nobody_away() {
     let mut bench = Bench::new(Limits { siblings_max: 1_000_000, ..Limits::default() });
     let key = bench.key(true);

@@ -3,8 +3,11 @@
 use super::{PATIENCE_MICROS, PROBE_MICROS, SILENT_MAX, STILL_MICROS, Scores};
 use crate::effect::{Effect, PeerLane};
 use crate::ops::ask_id;
-use galvani_model::ids::{LaneIndex, NodeId};
+use galvani_model::bucket::BucketName;
+use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard};
+use galvani_model::key::Key;
 use galvani_wire::Message;
+use galvani_wire::message::Fetch;
 
 const PEER: PeerLane = PeerLane { node: NodeId(2), lane: LaneIndex(0) };
 
@@ -33,8 +36,8 @@ fn it_opens_after_several_silent_asks_and_closes_with_any_answer() {
     assert_eq!(scores.poll(now + PATIENCE_MICROS), 1);
     assert!(scores.is_open(PEER));
     assert_eq!(scores.open().collect::<Vec<_>>(), vec![PEER]);
-    assert!(scores.on_answer(late, true, now + PATIENCE_MICROS + 1), "a late answer is an answer");
-    assert!(!scores.is_open(PEER));
+    scores.on_answer(late, true, now + PATIENCE_MICROS + 1);
+    assert!(!scores.is_open(PEER), "a late answer is an answer");
 }
 
 #[test]
@@ -105,4 +108,26 @@ fn a_slow_peer_gets_more_patience_and_costs_more() {
         ask(&mut scores, op, 0);
     }
     assert!(scores.cost(PEER) > idle, "asks under way cost too");
+}
+
+#[test]
+fn delay_is_told_of_work_done_for_clients_here_and_of_nothing_else() {
+    let mut scores = Scores::default();
+    let shard = Shard { partition: Partition(0), n: 3 };
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let mut answered = |op, forwarded, done, took| {
+        let (have, shown) = (Vec::new(), Vec::new());
+        let fetch = Fetch { shard, key: key.clone(), records: true, have, shown, timeout_ms: 100 };
+        let (id, message) = (ask_id(op, 0), Message::Fetch(fetch));
+        scores.on_effect(&Effect::Ask { to: PEER, id, forwarded, message }, 0);
+        scores.on_answer(id, done, took)
+    };
+    assert_eq!(answered(1, false, true, 2_000), Some(0));
+    assert_eq!(
+        answered(2, false, false, 10),
+        None,
+        "a refusal is quick whatever stands in a queue"
+    );
+    assert_eq!(answered(3, true, true, 20), None, "what was sent on took more than this peer");
+    assert_eq!(answered(4, false, true, 2_500), Some(500), "neither of them is a best");
 }
