@@ -14,13 +14,15 @@ use crate::hlc::Hlc;
 use crate::ids::{NodeId, WriteId};
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
+use std::borrow::Cow;
 
 /// One live version: a value or a tombstone that nothing known replaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// The dots of this logical write, ascending; more than one after retries (alias group).
     pub dots: SmallVec<[Dot; 1]>,
-    /// What it replaces.
+    /// What it replaces: what its record says, and what those replaced that it replaced here. A
+    /// context made after a tombstone was collected may name the tombstone and not what that replaced.
     pub past: DotSet,
     /// When, by hybrid clock; the same for every retry.
     pub hlc: Hlc,
@@ -91,7 +93,15 @@ impl Version {
     /// there. Where it was deleted and the tombstone is collected, no owner shows it.
     pub(super) fn join(&mut self, other: &Version) {
         self.absorb(&other.dots);
+        self.inherit(&other.past);
         self.hidden &= other.hidden;
+    }
+
+    /// Replaces also what `past` names: that of a version it replaces, or of its own write.
+    fn inherit(&mut self, past: &DotSet) {
+        if !self.past.includes(past) {
+            self.past.union(past);
+        }
     }
 
     /// Takes in the dots of another copy of the same logical write.
@@ -106,6 +116,13 @@ impl Version {
     /// What decides an `lww` bucket: a total order that agrees with replacement.
     fn rank(&self) -> (Hlc, WriteId) {
         (self.hlc, self.write)
+    }
+}
+
+/// Adds a past to another that mostly holds it already.
+fn inherit(heir: &mut Cow<'_, DotSet>, past: &DotSet) {
+    if !heir.includes(past) {
+        heir.to_mut().union(past);
     }
 }
 
@@ -161,28 +178,30 @@ impl Object {
         policy: ConflictPolicy,
     ) -> Applied {
         let write = head.write_id();
-        let group = self.versions.iter().position(|version| version.write == write);
-        let replaced = self
-            .versions
-            .iter()
-            .any(|version| version.write != write && version.past.contains(head.dot));
-        match group {
-            Some(at) if replaced => {
-                self.versions.remove(at);
-            }
-            Some(at) => self.versions[at].absorb(&[head.dot]),
-            None => {}
-        }
+        let covers = |version: &Version| version.write != write && version.past.contains(head.dot);
+        let replaced = self.versions.iter().any(covers);
         // Also when the record itself is replaced or obsolete: what it replaces stays replaced.
-        self.versions
-            .retain(|version| version.write == write || !version.is_replaced_by(&head.past));
-        if group.is_none() && !retry && !replaced {
-            match (hidden, head.expires()) {
-                (false, _) => self.versions.push(Version::of(head)),
-                (true, true) => {
-                    self.versions.push(Version { hidden: true, ..Version::of(head) });
-                }
-                (true, false) => {}
+        let gone = |version: &Version| match version.write == write {
+            true => replaced,
+            false => version.is_replaced_by(&head.past),
+        };
+        let mut past = Cow::Borrowed(&head.past);
+        for version in self.versions.iter().filter(|version| gone(version)) {
+            inherit(&mut past, &version.past);
+        }
+        self.versions.retain(|version| !gone(version));
+        for version in self.versions.iter_mut().filter(|version| covers(version)) {
+            version.inherit(&past);
+        }
+        match self.versions.iter_mut().find(|version| version.write == write) {
+            Some(group) => {
+                group.absorb(&[head.dot]);
+                group.inherit(&past);
+            }
+            None if retry || replaced || (hidden && !head.expires()) => {}
+            None => {
+                let past = past.into_owned();
+                self.versions.push(Version { past, hidden, ..Version::of(head) });
             }
         }
         let discarded = self.settle(policy);
