@@ -142,6 +142,8 @@ impl World {
             Fault::ClockJump => {
                 self.coverage.add("fault.clock_jump", 1);
                 let jumps = [-3_600_000, -60_000, -1_000, 1_000, 60_000, 3_600_000, 0];
+                let before = self.nodes[node].wall_ahead_ms;
+                self.nodes[node].set_from = Some((self.now, before));
                 self.nodes[node].wall_ahead_ms = self.dice.faults.pick(&jumps);
             }
         }

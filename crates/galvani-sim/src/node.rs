@@ -61,6 +61,8 @@ pub(crate) struct Node {
     pub(crate) copied: bool,
     /// Milliseconds its wall clock is ahead of the world's.
     pub(crate) wall_ahead_ms: i64,
+    /// When the clock was last set, in microseconds, and how far ahead it was before.
+    pub(crate) set_from: Option<(u64, i64)>,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
     /// Committed and not known to be synced.
     pub(crate) unsynced: BTreeSet<(Shard, Dot)>,
@@ -117,6 +119,7 @@ impl Node {
             clean: false,
             copied: false,
             wall_ahead_ms: 0,
+            set_from: None,
             buckets,
             unsynced: BTreeSet::new(),
             backup: None,

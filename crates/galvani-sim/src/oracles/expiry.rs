@@ -10,6 +10,9 @@ use galvani_model::version::{Kind, Version};
 use galvani_wire::message::GetDone;
 use std::collections::BTreeSet;
 
+/// The longest that a read waits, in microseconds.
+const READ_MICROS_MAX: u64 = 1_500_000;
+
 /// Checks a read's answer as it leaves the owner that made it.
 pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(), String> {
     let node = at.node;
@@ -36,6 +39,10 @@ pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(),
             Kind::Put if over => {
                 return Err(format!("node {node} shows {dot} at {now_ms}, it ended at {ends_ms}"));
             }
+            // Worked out before the clock was turned back, while the read waited for others.
+            Kind::Delete if !over && was_over(world, node, head.expires_ms) => {
+                world.coverage.add("expiry.turned_back", 1);
+            }
             Kind::Delete if !over && !hidden => {
                 return Err(format!("node {node} hides {dot} at {now_ms}, it ends at {ends_ms}"));
             }
@@ -44,6 +51,15 @@ pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Whether a value had ended by a node's clock as it was before it was last set, no longer ago than a
+/// read may take.
+fn was_over(world: &World, node: usize, ends_ms: u64) -> bool {
+    let set = world.nodes[node].set_from;
+    set.is_some_and(|(at, ahead_ms)| {
+        at + READ_MICROS_MAX >= world.now && world.wall_ms(ahead_ms) >= ends_ms
+    })
 }
 
 /// Checks that what a node collects is no value any more, and has not been for the margin.
