@@ -167,26 +167,31 @@ impl Client {
         if links.len() > FAULT_LINKS_MAX || !links.iter().all(LinkFaults::is_bounded) {
             return Err(fail("faults are out of their bounds".to_owned()));
         }
+        let question = Message::SetFaults(SetFaults { heal, links: links.to_vec() });
+        let accept = |message| match message {
+            Message::FaultsSet(set) => Ok(set),
+            other => Err(Box::new(other)),
+        };
+        self.ask_node(OP, name, true, &question, accept).await
+    }
+
+    /// Asks node `name`, and no other, in this client's time. `changes`: as in [`Plan`].
+    pub(crate) async fn ask_node<T>(
+        &self,
+        op: &'static str,
+        name: &str,
+        changes: bool,
+        question: &Message,
+        accept: fn(Message) -> Result<T, Box<Message>>,
+    ) -> Result<T> {
         let directory = self.shared.directory();
         let Some(member) = directory.view().layout.member_named(name) else {
-            return Err(fail(format!("the cluster has no node {name}")));
+            let what = format!("the cluster has no node {name}");
+            return Err(Error::new(op, name, ErrorKind::Setting { what }));
         };
-        let plan = Plan {
-            op: OP,
-            subject: &|| name.to_owned(),
-            bucket: None,
-            route: directory.only(member),
-            deadline: self.shared.deadline(OP, self.timeout)?,
-            write: None,
-            changes: true,
-            hedge: false,
-            make: &|| Message::SetFaults(SetFaults { heal, links: links.to_vec() }),
-            accept: |message| match message {
-                Message::FaultsSet(set) => Ok(set),
-                other => Err(Box::new(other)),
-            },
-        };
-        run(&self.shared, plan).await
+        let deadline = self.shared.deadline(op, self.timeout)?;
+        ask_member(&self.shared, &directory, member, op, (deadline, changes), question, accept)
+            .await
     }
 }
 
@@ -291,27 +296,43 @@ async fn report(
     member: &Member,
     deadline: Deadline,
 ) -> NodeReport {
+    let accept = |message| match message {
+        Message::StatusIs(status) => Ok(*status),
+        other => Err(Box::new(other)),
+    };
+    let timing = (deadline, false);
+    let question = &Message::Status;
+    NodeReport {
+        id: member.id(),
+        name: member.name().to_owned(),
+        zone: member.zone().to_owned(),
+        status: ask_member(shared, directory, member, "status", timing, question, accept).await,
+    }
+}
+
+/// Asks one member, and no other.
+async fn ask_member<T>(
+    shared: &Shared,
+    directory: &Directory,
+    member: &Member,
+    op: &'static str,
+    (deadline, changes): (Deadline, bool),
+    question: &Message,
+    accept: fn(Message) -> Result<T, Box<Message>>,
+) -> Result<T> {
     let plan = Plan {
-        op: "status",
+        op,
         subject: &|| member.name().to_owned(),
         bucket: None,
         route: directory.only(member),
         deadline,
         write: None,
-        changes: false,
+        changes,
         hedge: false,
-        make: &|| Message::Status,
-        accept: |message| match message {
-            Message::StatusIs(status) => Ok(*status),
-            other => Err(Box::new(other)),
-        },
+        make: &|| question.clone(),
+        accept,
     };
-    NodeReport {
-        id: member.id(),
-        name: member.name().to_owned(),
-        zone: member.zone().to_owned(),
-        status: run(shared, plan).await,
-    }
+    run(shared, plan).await
 }
 
 /// The node where buckets are made may change while it is asked for, but not for ever.

@@ -3,7 +3,6 @@
 //! A node reads all it holds, mends what is damaged and compares it with the other owners; that
 //! takes as long as it takes, so a call only starts it or asks how far it is.
 
-use crate::call::{Plan, run};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use galvani_model::ids::Partition;
@@ -25,31 +24,17 @@ impl Client {
 
     async fn ask_repair(&self, name: &str, repair: Repair) -> Result<RepairState> {
         const OP: &str = "repair";
-        let fail = |what| Error::new(OP, name, ErrorKind::Setting { what });
-        let directory = self.shared.directory();
-        let Some(member) = directory.view().layout.member_named(name) else {
-            return Err(fail(format!("the cluster has no node {name}")));
-        };
-        let partitions = directory.view().layout.partitions();
+        let partitions = self.shared.directory().view().layout.partitions();
         if let Some(Partition(beyond)) = repair.partition.filter(|one| one.0 >= partitions) {
             let last = partitions - 1;
-            return Err(fail(format!("there is no partition {beyond}: they are 0 to {last}")));
+            let what = format!("there is no partition {beyond}: they are 0 to {last}");
+            return Err(Error::new(OP, name, ErrorKind::Setting { what }));
         }
-        let plan = Plan {
-            op: OP,
-            subject: &|| name.to_owned(),
-            bucket: None,
-            route: directory.only(member),
-            deadline: self.shared.deadline(OP, self.timeout)?,
-            write: None,
-            changes: repair.start,
-            hedge: false,
-            make: &|| Message::Repair(repair.clone()),
-            accept: |message| match message {
-                Message::RepairState(state) => Ok(*state),
-                other => Err(Box::new(other)),
-            },
+        let changes = repair.start;
+        let accept = |message| match message {
+            Message::RepairState(state) => Ok(*state),
+            other => Err(Box::new(other)),
         };
-        run(&self.shared, plan).await
+        self.ask_node(OP, name, changes, &Message::Repair(repair), accept).await
     }
 }
