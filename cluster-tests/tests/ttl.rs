@@ -121,3 +121,60 @@ fn a_buckets_ttl_is_the_default_and_impossible_ones_are_refused() {
     assert_eq!(error.applied(), galvani_client::Applied::No);
     assert!(error.to_string().contains("between 1s and ten years"), "{error}");
 }
+
+#[test]
+fn ends_survive_export_and_import() {
+    let cluster = Cluster::start();
+    for (bucket, ttl) in [("copy", "none"), ("ends", "1h"), ("ends2", "1h")] {
+        cluster.run(&["bucket", "create", bucket, "--ttl", ttl]).expect(0);
+    }
+    cluster.run(&["put", "a", "v", "--ttl", "2h", "-w", "3"]).expect(0);
+    cluster.run(&["put", "b", "for ever", "-w", "3"]).expect(0);
+    cluster.run(&["put", "s", "x", "--ttl", "3h", "-w", "3"]).expect(0);
+    cluster.run(&["put", "s", "y", "--blind", "-w", "3"]).expect(0);
+    let file = cluster.scratch().join("all.jsonl");
+    let file = file.to_str().expect("plain");
+    cluster.run(&["export", file, "-r", "3"]).expect(0);
+
+    // Exactly the same ends, and so there is nothing to write the second time.
+    for written in [3, 0] {
+        let words = ["import", file, "-b", "copy", "-w", "3", "-r", "3", "-o", "json"];
+        let done = cluster.run(&words).expect(0).json("galvani.import/1");
+        assert_eq!((&done["written"], &done["expired"]), (&written.into(), &0.into()), "{done}");
+    }
+    for key in ["a", "b", "s"] {
+        let ends = ends(&cluster, "default", key);
+        assert_eq!(ends.iter().filter(|(_, end)| end.is_string()).count(), usize::from(key != "b"));
+        assert_eq!(self::ends(&cluster, "copy", key), ends, "{key}");
+    }
+
+    // For ever is said where the bucket would not give it, and kept there.
+    cluster.run(&["put", "-b", "ends", "k", "v", "--ttl", "none", "-w", "3"]).expect(0);
+    cluster.run(&["export", file, "-b", "ends", "-r", "3"]).expect(0);
+    cluster.run(&["import", file, "-b", "ends2", "-w", "3"]).expect(0);
+    assert_eq!(ends(&cluster, "ends2", "k"), [("v".into(), Value::Null)]);
+
+    // A file of an earlier export: the bucket decides. What has ended is left out and counted.
+    let old = "{\"key\":\"old\",\"value\":\"v\"}\n\
+               {\"key\":\"gone\",\"value\":\"v\",\"expires_at\":\"2001-09-09T01:46:40Z\"}\n";
+    for (written, said) in [(1, "1 record written, 0 there"), (0, "0 records written, 1 there")] {
+        let words = ["import", "-", "-b", "ends2", "-w", "3"];
+        let ran = cluster.run_with(&words, old.as_bytes()).expect(0);
+        assert!(ran.text().contains(said), "{written}: {ran}");
+        assert!(ran.text().contains("1 value expired meanwhile"), "{ran}");
+    }
+    assert!(ends(&cluster, "ends2", "old")[0].1.is_string());
+    cluster.run(&["get", "-b", "ends2", "gone", "-r", "3"]).expect(3);
+}
+
+/// The values of a key and when each ends, sorted.
+fn ends(cluster: &Cluster, bucket: &str, key: &str) -> Vec<(String, Value)> {
+    let words = ["get", "-b", bucket, key, "-r", "3", "-o", "json", "--siblings", "json"];
+    let found = cluster.run(&words).expect(0).json("galvani.get/1");
+    let siblings = found["siblings"].as_array().expect("siblings");
+    let one =
+        |one: &Value| (one["value"].as_str().expect("text").to_owned(), one["expires_at"].clone());
+    let mut all: Vec<_> = siblings.iter().map(one).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}

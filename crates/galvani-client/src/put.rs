@@ -15,11 +15,11 @@ use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use galvani_model::key::Key;
 use galvani_model::limits::VALUE_BYTES_MAX;
-use galvani_model::request::{Quorum, WriteOptions};
+use galvani_model::request::{Quorum, WriteOptions, check_ttl};
 use galvani_model::version::Kind;
 use galvani_wire::{Message, message};
 use std::future::IntoFuture;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A write that has not been sent: a put or a delete. Say what it replaces with [`Put::after`] or
 /// [`Put::blind`], then await it, best by [`Put::send`]:
@@ -54,6 +54,7 @@ pub struct Put<State> {
     kind: Kind,
     value: Bytes,
     options: WriteOptions,
+    expires_ms: Option<u64>,
     timeout: Option<Duration>,
     state: State,
 }
@@ -102,7 +103,8 @@ impl Put<ContextNotChosen> {
     ) -> Put<ContextNotChosen> {
         let options = WriteOptions { w: client.shared.settings.w, ..WriteOptions::default() };
         let timeout = client.timeout;
-        Put { client, key, kind, value, options, timeout, state: ContextNotChosen }
+        let expires_ms = None;
+        Put { client, key, kind, value, options, expires_ms, timeout, state: ContextNotChosen }
     }
 
     /// Replaces exactly what that read or write saw; anything newer stays as a sibling.
@@ -117,8 +119,8 @@ impl Put<ContextNotChosen> {
     }
 
     fn ready(self, context: Option<Bytes>) -> Put<Ready> {
-        let Put { client, key, kind, value, options, timeout, state: ContextNotChosen } = self;
-        Put { client, key, kind, value, options, timeout, state: Ready { context } }
+        let Put { client, key, kind, value, options, expires_ms, timeout, state: _ } = self;
+        Put { client, key, kind, value, options, expires_ms, timeout, state: Ready { context } }
     }
 }
 
@@ -157,7 +159,16 @@ impl<State> Put<State> {
     /// How long the value lives, 1 s to ten years from now by this machine's clock. From then on it
     /// reads as deleted, on every replica. [`Duration::ZERO`]: for ever. Default: the bucket's.
     pub fn ttl(mut self, ttl: Duration) -> Put<State> {
-        self.options.ttl_ms = Some(ttl_ms(ttl));
+        (self.options.ttl_ms, self.expires_ms) = (Some(ttl_ms(ttl)), None);
+        self
+    }
+
+    /// When the value expires, to the millisecond: 1 s to ten years from the time of the write, else
+    /// [`ErrorKind::TtlImpossible`] and nothing is sent. In place of [`Put::ttl`].
+    pub fn expires_at(mut self, end: SystemTime) -> Put<State> {
+        // What ended before 1970 has no time left, as what ended then.
+        let since_1970 = end.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        self.expires_ms = Some(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX));
         self
     }
 
@@ -186,6 +197,7 @@ impl<State> Put<State> {
             value: self.value,
             context: self.state.into_token(),
             options: self.options,
+            expires_ms: self.expires_ms,
         };
         write(shared, op, &key, content, deadline).await
     }
@@ -211,6 +223,8 @@ pub(crate) struct Content {
     pub(crate) value: Bytes,
     pub(crate) context: Option<Bytes>,
     pub(crate) options: WriteOptions,
+    /// When the value expires, in milliseconds since 1970, in place of a time to live.
+    pub(crate) expires_ms: Option<u64>,
 }
 
 /// Writes `key` until `deadline`; errors name the operation `op`.
@@ -227,6 +241,12 @@ pub(crate) async fn write(
     }
     let directory = shared.directory_with(key.bucket(), deadline).await;
     let stamp = shared.stamper.stamp();
+    let mut options = content.options;
+    if let Some(end) = content.expires_ms {
+        // Servers add it to the time of the stamp again: the end is exact, in every attempt.
+        let left_ms = time_left(end, stamp.issued.unix_ms());
+        options.ttl_ms = Some(left_ms.map_err(|kind| Error::new(op, subject(key), kind))?);
+    }
     let plan = Plan {
         op,
         subject: &|| subject(key),
@@ -243,7 +263,7 @@ pub(crate) async fn write(
                 rid: stamp.rid,
                 issued: stamp.issued,
                 context: content.context.clone(),
-                options: content.options,
+                options,
                 timeout_ms: deadline.server_ms(),
                 value: content.value.clone(),
             })
@@ -255,6 +275,16 @@ pub(crate) async fn write(
     };
     let done = run(shared, plan).await?;
     Ok(Written::of(done, stamp.rid, &directory))
+}
+
+/// What a value that expires at `end_ms` lives when it is written at `now_ms`, in milliseconds.
+fn time_left(end_ms: u64, now_ms: u64) -> Result<u64, ErrorKind> {
+    let left_ms = end_ms.saturating_sub(now_ms);
+    match check_ttl(left_ms) {
+        // Nothing left is not the zero that stands for ever.
+        Ok(()) if left_ms > 0 => Ok(left_ms),
+        Ok(()) | Err(_) => Err(ErrorKind::TtlImpossible { ttl: Duration::from_millis(left_ms) }),
+    }
 }
 
 /// Larger values are not sent to another node before the first counts as silent.

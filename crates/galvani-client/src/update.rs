@@ -175,7 +175,7 @@ pub(crate) async fn update(
             // A tombstone does not expire.
             options.ttl_ms = None;
         }
-        let content = Content { kind, value, context, options };
+        let content = Content { kind, value, context, options, expires_ms: None };
         let written = write(shared, OP, key, content, deadline).await;
         let written = written.map_err(|error| told(error, stored))?;
         if written.siblings_now <= 1 {

@@ -12,8 +12,10 @@ use galvani_model::version::Kind;
 use galvani_wire::message::{HintsFound, HolderView, Page, SetFaults};
 use galvani_wire::{Failure, Message, NodeStatus};
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::{Action, Cluster, SECOND, found, node_id, refused, stored};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
 async fn choices_travel_and_answers_come_back_by_name() {
@@ -57,6 +59,27 @@ async fn choices_travel_and_answers_come_back_by_name() {
         ttl_ms: None,
     };
     assert_eq!(put.options, options);
+}
+
+#[tokio::test]
+async fn an_end_is_exact_and_one_that_cannot_be_is_not_sent() {
+    let cluster = Cluster::start(1, |_| stored(1)).await;
+    let db = cluster.client().await;
+    let end = SystemTime::now() + 60 * SECOND;
+    db.put("k", "v").blind().ttl(SECOND).expires_at(end).send().await.expect("stored");
+    let asked = cluster.asked();
+    let Message::Put(put) = &asked[0].message else { panic!("a put") };
+    let end_ms = end.duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    let ttl_ms = put.options.ttl_ms.expect("it ends");
+    assert_eq!(u128::from(put.issued.unix_ms() + ttl_ms), end_ms);
+
+    let now = SystemTime::now();
+    for end in [UNIX_EPOCH - SECOND, now - SECOND, now, now + SECOND / 2, now + 4_000 * DAY] {
+        let error = db.put("k", "v").blind().expires_at(end).send().await.expect_err("impossible");
+        assert!(matches!(error.kind(), ErrorKind::TtlImpossible { .. }), "{error}");
+        assert_eq!(error.applied(), Applied::No);
+    }
+    assert_eq!(cluster.asked().len(), 1);
 }
 
 #[tokio::test]

@@ -259,10 +259,12 @@ pub(crate) struct Ls {
                          zcat a.jsonl.gz | galvani import -   load stdin\n  \
                          galvani import a.jsonl --failed b.jsonl; galvani import b.jsonl")]
 #[command(after_help = "One record a line: {\"key\" or \"key_b64\", \"value\" or \"value_b64\"}; \
-                        several values: {\"key\", \"siblings\":[{\"value\"},..]}. Other fields are \
-                        ignored. A record that is there already is not written again, so an import \
-                        that was cut short is simply started again (--skip saves time); values \
-                        that differ are replaced.")]
+                        several values: {\"key\", \"siblings\":[{\"value\"},..]}. A value with \
+                        \"expires_at\" (2026-11-21T05:31:07.120Z) ends then, one with null never, \
+                        others as the bucket says; what has ended, or has less than a second left, \
+                        is left out and counted. Other fields are ignored. A record that is there \
+                        already is not written again, so an import that was cut short is simply \
+                        started again (--skip saves time); values that differ are replaced.")]
 pub(crate) struct Import {
     /// The file, or - for stdin.
     #[arg(value_name = "FILE.jsonl|-")]

@@ -13,12 +13,13 @@ use crate::commands::progress::bar;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
-use crate::record::Record;
+use crate::record::{End, Record, Value};
 use crate::report::client::{About, Retype};
 use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use galvani_client::Sibling;
 use indicatif::ProgressBar;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -160,8 +161,16 @@ async fn one(
         }
         get.await
     });
+    // Elsewhere a value without an end needs no word: the bucket would not give it one.
+    let view = session.client.cluster();
+    let props = view.buckets.get(&args.bucket.bucket);
+    let speaks = props.is_some_and(|props| props.ttl_ms > 0);
     let record = read.await.map(|read| {
-        let values: Vec<Bytes> = read.values().cloned().collect();
+        let value = |one: Sibling| {
+            let end = End::of(one.expires_at, speaks);
+            one.value.map(|bytes| Value { bytes, end })
+        };
+        let values: Vec<Value> = read.siblings.into_iter().filter_map(value).collect();
         (!values.is_empty()).then(|| Record { key: key.clone(), values })
     });
     (key, record)

@@ -1,7 +1,8 @@
 //! `import`: load records of a JSON lines file, many at once, and tell of each that failed.
 //!
 //! A record is read first and written only if it differs: an import that was cut short is simply
-//! started again, and nothing becomes a sibling. Memory is bounded by the records under way, not by
+//! started again, and nothing becomes a sibling. A value keeps the end it had; one that has ended
+//! meanwhile is left out. Memory is bounded by the records under way, not by
 //! the file. Next to read: `record.rs`, the format; `import/lines.rs`, the file.
 
 mod lines;
@@ -13,13 +14,13 @@ use crate::commands::progress::bar;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
-use crate::record::Record;
+use crate::record::{End, Record};
 use crate::report::client::{About, Retype};
 use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json, mistakes};
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
-use galvani_client::Error;
+use galvani_client::{Error, ErrorKind, Put};
 use indicatif::ProgressBar;
 use lines::Line;
 use std::cell::{Cell, RefCell};
@@ -27,12 +28,16 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What became of a record.
 enum Outcome {
-    Written,
-    Same,
+    /// Written; but for so many values that have ended.
+    Written(u64),
+    /// Was there; but for so many values that have ended.
+    Same(u64),
+    /// All of its values, so many, have ended.
+    Ended(u64),
     Failed(Report),
     /// The run ends: the cluster did not answer for too long.
     GaveUp(Error),
@@ -44,6 +49,8 @@ struct Tally {
     written: u64,
     same: u64,
     failed: u64,
+    /// Values, not records.
+    expired: u64,
     last_line: u64,
 }
 
@@ -147,8 +154,15 @@ impl Run<'_> {
                 Err(Interrupted) => return Ok(Some(Early::Interrupted)),
             };
             match outcome {
-                Outcome::Written => tally.written += 1,
-                Outcome::Same => tally.same += 1,
+                Outcome::Written(ended) => {
+                    tally.written += 1;
+                    tally.expired += ended;
+                }
+                Outcome::Same(ended) => {
+                    tally.same += 1;
+                    tally.expired += ended;
+                }
+                Outcome::Ended(ended) => tally.expired += ended,
                 Outcome::GaveUp(error) => {
                     this.stopping.set(true);
                     early.get_or_insert(Early::GaveUp(error));
@@ -214,13 +228,14 @@ impl Run<'_> {
             }
             Early::Broken(report) => report,
         };
-        let Tally { written, same, failed, last_line } = *tally;
+        let Tally { written, same, failed, expired, last_line } = *tally;
         let report = report
             .why(counts(tally))
             .why("what is there already is not written again when it goes on")
             .field("written", written)
             .field("unchanged", same)
             .field("failed", failed)
+            .field("expired", expired)
             .field("last_line", last_line);
         let skip = self.under_way.borrow().first().map_or(last_line, |line| line - 1);
         let skip = skip.max(self.args.skip);
@@ -244,24 +259,54 @@ async fn store(
 ) -> Result<Outcome, Error> {
     let bucket = session.bucket(&args.bucket);
     let mut context = None;
+    // A try of its own may find that more has ended than the one before it.
+    let mut record = record.clone();
+    let mut ended = record.drop_ended(SystemTime::now());
+    if record.values.is_empty() {
+        return Ok(Outcome::Ended(ended));
+    }
     if again || !args.blind {
         let get = options::read(bucket.get(record.key.clone()), args.copies, args.read);
         let read = get.await?;
-        if record.has_exactly(read.values()) {
-            return Ok(if again { Outcome::Written } else { Outcome::Same });
+        let found = read.siblings.iter();
+        let found = found.filter_map(|one| Some((one.value.as_ref()?, one.expires_at))).collect();
+        if record.has_exactly(found) {
+            return Ok(if again { Outcome::Written(ended) } else { Outcome::Same(ended) });
         }
         context = Some(read.context);
     }
+    let mut wrote = false;
     for value in &record.values {
-        let put = bucket.put(record.key.clone(), Bytes::clone(value));
+        let put = bucket.put(record.key.clone(), Bytes::clone(&value.bytes));
         // The first value replaces what was read; the others are to stand beside it.
-        let put = match context.take() {
-            Some(seen) => put.after(&seen),
+        let put = match &context {
+            Some(seen) => put.after(seen),
             None => put.blind(),
         };
-        options::write(put, args.copies, args.write).send().await?;
+        let put = until(options::write(put, args.copies, args.write), value.end);
+        match put.send().await {
+            // It was there a moment ago; what it was to replace is left to the next one.
+            Err(error) if has_ended(value.end, &error) => ended += 1,
+            sent => {
+                sent?;
+                (context, wrote) = (None, true);
+            }
+        }
     }
-    Ok(Outcome::Written)
+    Ok(if wrote { Outcome::Written(ended) } else { Outcome::Ended(ended) })
+}
+
+fn until<State>(put: Put<State>, end: End) -> Put<State> {
+    match end {
+        End::OfBucket => put,
+        End::Never => put.ttl(Duration::ZERO),
+        End::At(ms) => put.expires_at(UNIX_EPOCH + Duration::from_millis(ms)),
+    }
+}
+
+/// Whether a write was refused because there was no time left for its value.
+fn has_ended(end: End, error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::TtlImpossible { .. }) && end.is_over(SystemTime::now())
 }
 
 fn keep(line: &Line, failures: Option<&mut BufWriter<File>>, args: &Import) -> Result<(), Report> {
@@ -271,12 +316,13 @@ fn keep(line: &Line, failures: Option<&mut BufWriter<File>>, args: &Import) -> R
 }
 
 fn tell(app: &App, tally: &Tally, took: Duration) -> Result<(), Report> {
-    let Tally { written, same, failed, last_line } = *tally;
+    let Tally { written, same, failed, expired, last_line } = *tally;
     if app.out.is_json() {
         let mut map = json::object("galvani.import/1");
         map.insert("written".to_owned(), written.into());
         map.insert("unchanged".to_owned(), same.into());
         map.insert("failed".to_owned(), failed.into());
+        map.insert("expired".to_owned(), expired.into());
         map.insert("last_line".to_owned(), last_line.into());
         map.insert("ms".to_owned(), json::millis(took));
         app.out.json(map)
@@ -295,8 +341,12 @@ fn tell(app: &App, tally: &Tally, took: Duration) -> Result<(), Report> {
 }
 
 fn counts(tally: &Tally) -> String {
+    let expired = match tally.expired {
+        0 => String::new(),
+        expired => format!(", {} expired meanwhile", count(expired, "value")),
+    };
     format!(
-        "{} written, {} there already, {} failed",
+        "{} written, {} there already, {} failed{expired}",
         count(tally.written, "record"),
         grouped(tally.same),
         grouped(tally.failed)
