@@ -167,6 +167,16 @@ fn ends_survive_export_and_import() {
     cluster.run(&["get", "-b", "ends2", "gone", "-r", "3"]).expect(3);
 }
 
+#[test]
+fn an_update_says_how_long_what_it_writes_lives() {
+    let cluster = Cluster::start();
+    cluster.run(&["update", "k", "--ttl", "1h", "-w", "3", "--", "echo", "v"]).expect(0);
+    let ran = cluster.run(&["explain", "k"]).expect(0);
+    assert!(ran.text().contains("expires in 59 m"), "{ran}");
+    cluster.run(&["update", "k", "-w", "3", "--", "echo", "w"]).expect(0);
+    assert_eq!(ends(&cluster, "default", "k"), [("w".into(), Value::Null)]);
+}
+
 /// The values of a key and when each ends, sorted.
 fn ends(cluster: &Cluster, bucket: &str, key: &str) -> Vec<(String, Value)> {
     let words = ["get", "-b", bucket, key, "-r", "3", "-o", "json", "--siblings", "json"];

@@ -194,7 +194,8 @@ pub(crate) struct Del {
 #[command(
     before_help = "  galvani update cart/42 -- jq -rs '[.[].value|split(\",\")[]]|unique|join(\",\")'\n  \
                          galvani update hits -- sh -c 'jq -rs \"([.[].value|tonumber]|max // 0) + 1\"'\n  \
-                         galvani update k --exact -- cat new.bin"
+                         galvani update k --exact -- cat new.bin\n  \
+                         galvani update session/9 --ttl 30m -- jq -rj .value"
 )]
 #[command(
     after_help = "The command gets one JSON line per value on stdin ({\"value\" or \"value_b64\", \
@@ -210,6 +211,9 @@ pub(crate) struct Update {
     /// Keep a newline at the end of what the command prints (else one is taken off).
     #[arg(long)]
     pub(crate) exact: bool,
+    /// How long what it writes lives: 1s to ten years, or none. [default: the bucket's]
+    #[arg(long, value_name = "TIME", value_parser = value::ttl)]
+    pub(crate) ttl: Option<Duration>,
     /// The command.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,

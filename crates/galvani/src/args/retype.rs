@@ -183,6 +183,7 @@ impl Update {
         Line::new("update")
             .place(&self.key)
             .flag("--exact", self.exact)
+            .given("--ttl", self.ttl.map(ttl))
             .writing(&self.write)
             .reading(&self.read)
             .copies(&self.copies)

@@ -74,7 +74,10 @@ async fn one_round(
     let value = merged(args, &read).await?;
     time.extend(began.elapsed());
     let put = bucket.put(args.key.clone(), value).after(&read);
-    let put = options::write(put, args.copies, args.write).timeout(time.left());
+    let mut put = options::write(put, args.copies, args.write).timeout(time.left());
+    if let Some(ttl) = args.ttl {
+        put = put.ttl(ttl);
+    }
     put.send().await.map_err(|error| client::report(&error, retype))
 }
 

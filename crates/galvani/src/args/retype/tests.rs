@@ -97,6 +97,8 @@ fn what_was_typed_comes_back_with_all_its_options() {
         "galvani del --prefix=-tmp/ --yes",
         "galvani del k --context AQID",
         "galvani update 'cart 42' --exact -w 2 -r 2 -b shop -- jq -rs '[.[].value]|unique'",
+        "galvani update k --ttl 1m30s -- cat",
+        "galvani update k --ttl none -- cat",
         "galvani ls",
         "galvani ls 'a b' --conflicts --limit 10 --keys-only -r 2 --strict -b shop",
         "galvani ls -- -x",
