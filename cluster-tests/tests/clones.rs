@@ -1,8 +1,9 @@
-//! A data directory that was copied to a second machine, with original and copy running at once.
+//! A node's whole directory that was copied to a second machine: original and copy are started, one
+//! after the other and both at once.
 
 use galvani_client::{Client, Dot};
 use galvani_cluster_tests::cluster::command_in;
-use galvani_cluster_tests::command::Running;
+use galvani_cluster_tests::command::{Ran, Running};
 use galvani_cluster_tests::{Cluster, until};
 use galvani_model::ids::Origin;
 use std::collections::BTreeSet;
@@ -28,11 +29,11 @@ fn clone_of(cluster: &Cluster, name: &str) -> (PathBuf, u16) {
     (copy, port)
 }
 
-fn client_of_clone(cluster: &Cluster, port: u16) -> Client {
+fn client_of_clone(cluster: &Cluster, name: &str, port: u16) -> Client {
     let builder = Client::builder()
         .seed(format!("galvani://127.0.0.1:{port}"))
         .identity_dir(cluster.identity())
-        .only("n3")
+        .only(name)
         .connect_timeout(Duration::from_secs(20));
     cluster.block_on(builder.connect()).expect("the clone runs")
 }
@@ -56,10 +57,92 @@ fn origins(dots: &[Dot]) -> BTreeSet<Origin> {
     dots.iter().map(|dot| dot.origin).collect()
 }
 
-fn server(copy: &Path) -> Command {
-    let mut command = command_in(copy);
-    command.arg("server").arg("--config").arg(copy.join("galvani.toml"));
+/// The server of a directory, as somebody starts it who knows nothing of other copies.
+fn server(home: &Path) -> Command {
+    let mut command = command_in(home);
+    command.arg("server").arg("--config").arg(home.join("galvani.toml"));
     command
+}
+
+/// Starts a second process of n2 while one runs at `at`: it ends by itself, and says why.
+fn is_refused(home: &Path, at: &str) -> Ran {
+    let ran = Running::start(&mut server(home), &[]).finish().expect(5);
+    let already = format!("node n2 runs already: at {at}");
+    ran.is_three_part_error().says(&[&already, "copy of its data", "galvani status"])
+}
+
+/// Waits until node `name` has a line about two processes of one node in its log.
+fn until_named(cluster: &Cluster, name: &str, addresses: [&str; 2]) {
+    until(&format!("{name} to name both"), || {
+        let log = std::fs::read_to_string(cluster.home(name).join("node.log")).expect("a log");
+        let named = |line: &&str| {
+            line.contains("node_runs_twice") && addresses.iter().all(|at| line.contains(at))
+        };
+        log.lines().find(named).map(drop).ok_or("not yet".to_owned())
+    });
+}
+
+#[test]
+fn a_copy_that_is_started_beside_its_original_ends_and_the_original_goes_on() {
+    let cluster = Cluster::start();
+    let original = cluster.block_on(cluster.builder().only("n2").connect()).expect("it runs");
+    write(&cluster, &original, "before");
+    cluster.stop("n2");
+    let (copy, port) = clone_of(&cluster, "n2");
+    cluster.start_node("n2");
+    let (pid, at) = (cluster.pid("n2"), cluster.node("n2").addr.to_string());
+    write(&cluster, &original, "beside");
+    is_refused(&copy, &at);
+    until_named(&cluster, "n1", [&at, &format!("127.0.0.1:{port}")]);
+    // As often as it is tried.
+    is_refused(&copy, &at);
+    write(&cluster, &original, "after");
+    assert_eq!(cluster.pid("n2"), pid);
+    cluster.run(&["wait", "--for", "settled"]).expect(0);
+    until_all(&cluster, 3);
+}
+
+#[test]
+fn a_copy_may_take_the_place_of_a_node_that_was_killed_and_the_original_waits_then() {
+    let cluster = Cluster::start();
+    let original = cluster.block_on(cluster.builder().only("n2").connect()).expect("it runs");
+    write(&cluster, &original, "before");
+    cluster.stop("n2");
+    let (copy, port) = clone_of(&cluster, "n2");
+    cluster.start_node("n2");
+    // Its links are not known to be dead yet: nobody may take them for a process.
+    cluster.kill("n2");
+    let mut running = Running::start(&mut server(&copy), &[]);
+    let clone = client_of_clone(&cluster, "n2", port);
+    let reach = until("the copy to have met all", || {
+        let reports = cluster.block_on(clone.status());
+        let report = reports.into_iter().find(|report| report.name == "n2").ok_or("not listed")?;
+        let status = report.status.map_err(|error| error.to_string())?;
+        if status.peers_up.len() == 2 { Ok(status) } else { Err(format!("{status:?}")) }
+    });
+    write(&cluster, &clone, "by the copy");
+    // Now the original is the one that comes second.
+    is_refused(&cluster.home("n2"), &format!("127.0.0.1:{port}"));
+    assert!(!running.has_ended(), "{reach:?}");
+    drop(running);
+    cluster.start_node("n2");
+    write(&cluster, &original, "by the original");
+    cluster.run(&["wait", "--for", "settled"]).expect(0);
+    until_all(&cluster, 3);
+}
+
+#[test]
+fn a_node_that_was_killed_starts_again_at_once_without_complaint() {
+    let cluster = Cluster::start();
+    for _ in 0..3 {
+        cluster.kill("n2");
+        cluster.start_node("n2");
+    }
+    cluster.run(&["wait", "--for", "settled"]).expect(0);
+    for name in ["n1", "n2", "n3"] {
+        let log = std::fs::read_to_string(cluster.home(name).join("node.log")).expect("a log");
+        assert!(!log.contains("twice") && !log.contains("twin_runs"), "{name}: {log}");
+    }
 }
 
 #[test]
@@ -70,27 +153,27 @@ fn original_and_clone_never_give_one_name_to_two_writes() {
     let before = write(&cluster, &original, "before");
     cluster.stop("n3");
     let (copy, port) = clone_of(&cluster, "n3");
-    cluster.start_node("n3");
     let running = Running::start(&mut server(&copy), &[]);
-    let clone = client_of_clone(&cluster, port);
-
-    let by_original = write(&cluster, &original, "by the original");
+    let clone = client_of_clone(&cluster, "n3", port);
     let by_clone = write(&cluster, &clone, "by the clone");
-    let again = write(&cluster, &original, "by the original again");
-    assert!(!origins(&before).is_disjoint(&origins(&by_original)), "a clean stop keeps origins");
+    drop(running);
+    cluster.start_node("n3");
+    let by_original = write(&cluster, &original, "by the original");
     assert!(origins(&by_clone).is_disjoint(&origins(&before)), "what was copied is not its own");
     assert!(origins(&by_clone).is_disjoint(&origins(&by_original)));
-    assert!(origins(&by_clone).is_disjoint(&origins(&again)));
+    assert!(!origins(&before).is_disjoint(&origins(&by_original)), "a clean stop keeps origins");
+    until_all(&cluster, 3);
+}
 
-    // What either acked is there, as siblings, when the clone is gone again.
-    drop(running);
+/// What either acked is there, as siblings, when the copy is gone again: `values` of each key.
+fn until_all(cluster: &Cluster, values: usize) {
     let client = cluster.client_at("n1");
     for number in 0..KEYS {
         until(&format!("all values of key {number}"), || {
             let read = cluster.block_on(async { client.get(format!("clone/{number}")).r(3).await });
             let read = read.map_err(|error| error.to_string())?;
-            let values: BTreeSet<Vec<u8>> = read.values().map(|value| value.to_vec()).collect();
-            if values.len() == 4 { Ok(()) } else { Err(format!("{values:?}")) }
+            let found: BTreeSet<Vec<u8>> = read.values().map(|value| value.to_vec()).collect();
+            if found.len() == values { Ok(()) } else { Err(format!("{found:?}")) }
         });
     }
 }

@@ -90,6 +90,10 @@ id128! {
     NodeId
 }
 id128! {
+    /// One process that runs a node, from its start to its end.
+    BootId
+}
+id128! {
     /// One incarnation of one vnode: the actor of a dot. Never used again once its counter is in doubt.
     Origin
 }

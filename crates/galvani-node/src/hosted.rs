@@ -11,11 +11,12 @@ use crate::config::DurabilityMode;
 use crate::faults::NodeFaults;
 use crate::figures;
 use crate::lane_loop::LaneLoop;
+use crate::lane_loop::twins::Twins;
 use crate::links::Links;
 use crate::node::NodeError;
 use crate::repair::LaneRepair;
 use crate::shared::{Control, Shared, load_buckets};
-use galvani_model::ids::LaneIndex;
+use galvani_model::ids::{BootId, LaneIndex};
 use galvani_model::limits::Limits;
 use galvani_model::placement::Member;
 use galvani_model::store::StoreError;
@@ -25,6 +26,7 @@ use galvani_storage::{NodeStore, Opened, StoreConfig};
 use galvani_transport::pki::Identity;
 use galvani_transport::{Config, LaneEndpoint, TransportKeys};
 use galvani_wire::NodeStatus;
+use galvani_wire::twin::Greeting;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -117,11 +119,12 @@ impl<E: Engine> Hosted<E> {
         let (sender, control) = mpsc::unbounded_channel();
         self.shared.add_control(sender);
         let topology = self.shared.topology();
+        let boot = network.random_u128();
         let lane_config = LaneConfig {
             lane: me.lane,
             limits: self.limits.clone(),
             always_fsync: self.durability == DurabilityMode::Fsync,
-            boot: network.random_u128(),
+            boot,
         };
         let links = Links::new(&topology.layout, me, network.random_u64());
         let lane_loop = LaneLoop {
@@ -137,6 +140,7 @@ impl<E: Engine> Hosted<E> {
             control,
             published_at: 0,
             repair: LaneRepair::default(),
+            twins: Twins::new(BootId(boot), self.member.lanes()[0], self.clock.now()),
         };
         Ok(lane_loop.run())
     }
@@ -155,6 +159,11 @@ impl<E: Engine> Hosted<E> {
     /// How it is, as it would tell a client.
     pub fn status(&self) -> NodeStatus {
         figures::status(&self.shared, &self.clock, self.durability)
+    }
+
+    /// The process that it stops for, if there is one: it is under the same node id and ran before.
+    pub fn twin(&self) -> Option<Greeting> {
+        self.shared.twin()
     }
 
     /// Where its rows are.

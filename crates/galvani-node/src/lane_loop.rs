@@ -28,6 +28,7 @@ use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use twins::Twins;
 
 /// How often a lane publishes its figures, in microseconds.
 const PUBLISH_MICROS: u64 = 200_000;
@@ -62,6 +63,7 @@ pub(crate) struct LaneLoop<E: Engine> {
     pub(crate) control: UnboundedReceiver<Control>,
     pub(crate) published_at: u64,
     pub(crate) repair: LaneRepair,
+    pub(crate) twins: Twins,
 }
 
 impl<E: Engine> LaneLoop<E> {
@@ -96,6 +98,7 @@ impl<E: Engine> LaneLoop<E> {
                 }
                 Some(Control::Stop) => {
                     stop_by = Some(now.micros + DRAIN_MICROS);
+                    self.twins.stop();
                     self.lane.handle(Input::Stop, now, &mut self.store);
                 }
                 None => {}
@@ -139,10 +142,12 @@ impl<E: Engine> LaneLoop<E> {
                 if let Some(peer) = self.links.on_up(link, peer) {
                     tracing::info!(event = "peer_up", node = %peer.node, lane = peer.lane.0);
                     self.lane.handle(Input::PeerUp(peer), now, &mut self.store);
+                    self.greet(link, peer, now);
                     self.tell_buckets(link, peer);
                 }
             }
             Event::LinkDown { link, reason, .. } => {
+                self.twins.forget(link);
                 if let Some(peer) = self.links.on_down(link, now.micros) {
                     let lane = peer.lane.0;
                     tracing::info!(event = "peer_down", node = %peer.node, lane, reason = %reason);
@@ -216,8 +221,13 @@ impl<E: Engine> LaneLoop<E> {
         let Frame { id, forwarded, message } = frame;
         let identity = match self.links.who(link) {
             None => return,
-            Some(Who::Dialed(_)) => {
-                self.lane.handle(Input::Reply { id, message }, now, &mut self.store);
+            Some(&Who::Dialed(peer)) => {
+                match message {
+                    Message::Twin(twin) => self.on_twin(link, peer, twin, now),
+                    message => {
+                        self.lane.handle(Input::Reply { id, message }, now, &mut self.store);
+                    }
+                }
                 return;
             }
             Some(Who::Accepted(identity)) => identity,
@@ -262,6 +272,12 @@ impl<E: Engine> LaneLoop<E> {
             Message::SetFaults(wanted) => {
                 let answer = faults::answer(&self.shared, wanted);
                 let _ = self.send(link, class, id, false, &answer);
+                return;
+            }
+            Message::Greet(greeting) => {
+                if let Some(node) = identity.node_id() {
+                    self.on_greet(link, NodeId::from_bytes(node), greeting.clone());
+                }
                 return;
             }
             Message::DefineBucket(bucket) if self.shared.contradicts(bucket) => {
@@ -528,6 +544,8 @@ fn class_of(message: &Message) -> Class {
         _ => Class::Replication,
     }
 }
+
+pub(crate) mod twins;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use galvani_transport::{
     BindError, Config, KeysError, MtuBound, MtuBoundError, PeerIdentity, TransportKeys,
 };
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -86,6 +87,17 @@ pub enum NodeError {
         lane: u16,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Another process runs under the same node id. This one served for seconds at most, and sent
+    /// off all that it had taken in.
+    #[error("node {name} runs already: at {at}, for {} s", up_ms / 1_000)]
+    RunsTwice {
+        /// The node's name.
+        name: String,
+        /// Where the other one listens, as it says.
+        at: SocketAddr,
+        /// How long it ran when this one was told, in milliseconds.
+        up_ms: u64,
     },
     /// A lane ended although nobody stopped it: a bug; what it said is in the log.
     #[error("lane {lane} stopped by itself; the next start takes new incarnations")]
@@ -223,9 +235,13 @@ impl Node {
     fn stop(self, lanes: Vec<LaneThread>, failed: Option<u16>) -> Result<(), NodeError> {
         tracing::info!(event = "node_stop", node = %self.name);
         self.hosted.stop();
-        let mut result = match failed {
-            Some(lane) => Err(NodeError::LaneEnded { lane }),
-            None => Ok(()),
+        let mut result = match (self.hosted.twin(), failed) {
+            (Some(twin), _) => {
+                let name = self.name.clone();
+                Err(NodeError::RunsTwice { name, at: twin.address, up_ms: twin.up_ms })
+            }
+            (None, Some(lane)) => Err(NodeError::LaneEnded { lane }),
+            (None, None) => Ok(()),
         };
         for (lane, thread) in lanes.into_iter().enumerate() {
             let ended = match thread.join() {

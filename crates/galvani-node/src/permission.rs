@@ -86,6 +86,8 @@ pub(crate) fn permission(
         | Message::Clocks(_)
         | Message::FindHints(_)
         | Message::HintsFound(_)
+        | Message::Greet(_)
+        | Message::Twin(_)
         | Message::Noted => return Permission::Hostile,
     };
     // Roles are ordered from the one that may do everything to the one that may only read.

@@ -14,6 +14,7 @@ use galvani_protocol::Topology;
 use galvani_storage::engine::{Batch, Durability, Engine, EngineError, Table};
 use galvani_storage::format::rows;
 use galvani_wire::message::CreateBucket;
+use galvani_wire::twin::Greeting;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -65,6 +66,8 @@ pub(crate) struct Shared<E> {
     founding: BTreeMap<BucketName, BucketProps>,
     /// Where the data is, for people.
     pub(crate) data: PathBuf,
+    /// The process under the same node id that this one ends for.
+    twin: Mutex<Option<Greeting>>,
 }
 
 /// How long an answer of the disk is good for, in microseconds: asking walks the directory.
@@ -86,6 +89,7 @@ impl<E: Engine> Shared<E> {
             files: FileCheck::default(),
             founding: BTreeMap::new(),
             data: PathBuf::new(),
+            twin: Mutex::default(),
         }
     }
 
@@ -102,6 +106,17 @@ impl<E: Engine> Shared<E> {
     /// With these buckets in the cluster file.
     pub(crate) fn founded_with(self, founding: BTreeMap<BucketName, BucketProps>) -> Shared<E> {
         Shared { founding, ..self }
+    }
+
+    /// This process ends, for the sake of another one under the same node id.
+    pub(crate) fn yield_to(&self, twin: Greeting) {
+        self.twin.lock().get_or_insert(twin);
+        self.tell_all(&Control::Stop);
+    }
+
+    /// The process that this one ends for.
+    pub(crate) fn twin(&self) -> Option<Greeting> {
+        self.twin.lock().clone()
     }
 
     /// Buckets that were made while the cluster ran: a node that lost its disk does not know them.

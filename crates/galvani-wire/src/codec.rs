@@ -105,7 +105,7 @@ kinds! {
     Put = 1, PutDone = 2, Get = 3, GetDone = 4, Failed = 5, Describe = 6, Described = 7,
     List = 8, Listed = 9, CreateBucket = 10, BucketCreated = 11, Explain = 12, Explained = 13,
     Status = 14, StatusIs = 15, SetFaults = 16, FaultsSet = 17,
-    Repair = 18, RepairState = 19,
+    Repair = 18, RepairState = 19, Greet = 20, Twin = 21,
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
@@ -169,6 +169,8 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::Clocks(m) => header(m, out),
         Message::FindHints(m) => header(m, out),
         Message::HintsFound(m) => header(m, out),
+        Message::Greet(m) => header(m, out),
+        Message::Twin(m) => header(m, out),
         Message::Describe | Message::BucketCreated | Message::Status | Message::Noted => {}
     }
 }
@@ -210,6 +212,8 @@ fn put_body(message: &Message, out: &mut BytesMut) {
         | Message::Clocks(_)
         | Message::FindHints(_)
         | Message::HintsFound(_)
+        | Message::Greet(_)
+        | Message::Twin(_)
         | Message::Noted
         | Message::PutDone(_)
         | Message::Get(_)
@@ -355,6 +359,8 @@ fn read_peer_message(
     body: &mut Body,
 ) -> Result<Message, DecodeError> {
     Ok(match kind {
+        20 => Message::Greet(read(header)?),
+        21 => Message::Twin(read(header)?),
         32 => {
             let mut replicate: crate::message::Replicate = read(header)?;
             replicate.value = read_value(&replicate.head, body)?;

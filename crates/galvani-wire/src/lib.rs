@@ -9,6 +9,7 @@ pub mod codec;
 pub mod failure;
 pub mod message;
 pub mod repair;
+pub mod twin;
 pub mod upkeep;
 pub mod view;
 

@@ -6,6 +6,7 @@
 
 use crate::failure::{Answer, AppliedOutcome, Failure, ReplicaError};
 use crate::repair::{Repair, RepairState};
+use crate::twin::{Greeting, Twin};
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
@@ -424,6 +425,10 @@ pub enum Message {
     FindHints(FindHints),
     /// See [`HintsFound`].
     HintsFound(Result<HintsFound, ReplicaError>),
+    /// See [`Greeting`].
+    Greet(Greeting),
+    /// See [`Twin`].
+    Twin(Twin),
     /// A [`HintsWait`] was heard.
     Noted,
 }

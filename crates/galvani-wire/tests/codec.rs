@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{
-    ClusterId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard, WriteId,
+    BootId, ClusterId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard, WriteId,
 };
 use galvani_model::key::Key;
 use galvani_model::placement::{Layout, Member};
@@ -23,6 +23,7 @@ use galvani_wire::message::{
     SliceIs, Supply,
 };
 use galvani_wire::repair::{Repair, RepairState};
+use galvani_wire::twin::{Greeting, Twin};
 use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
@@ -272,7 +273,12 @@ fn supply() -> Message {
 
 fn small_messages() -> Vec<Message> {
     let shards = vec![Shard { partition: Partition(5), n: 3 }];
+    let address = "[::1]:7101".parse().expect("an address");
+    let greeting = Greeting { boot: BootId(9), up_ms: 1_500, since_ms: 1_795_239_067_120, address };
     vec![
+        Message::Greet(greeting.clone()),
+        Message::Twin(Twin::Asked),
+        Message::Twin(Twin::Runs(greeting)),
         Message::HintsWait(HintsWait { node: NodeId(2), lane: LaneIndex(0) }),
         Message::Noted,
         Message::AskClocks(AskClocks { node: NodeId(2), lane: LaneIndex(0), shards }),
@@ -434,7 +440,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 45);
+    assert_eq!(kinds.len(), 47);
 }
 
 #[test]

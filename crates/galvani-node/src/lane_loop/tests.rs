@@ -3,7 +3,7 @@
 //!
 //! Whole nodes are in `tests/three_nodes.rs` and in `cluster-tests`.
 
-use super::{LaneLoop, TICK_BYTES_MAX, class_of, is_bucket_ask, unsendable, without_bucket};
+use super::{LaneLoop, TICK_BYTES_MAX, Twins, class_of, is_bucket_ask, unsendable, without_bucket};
 use crate::client_rates::ClientRates;
 use crate::clock::Clock;
 use crate::config::DurabilityMode;
@@ -14,7 +14,9 @@ use crate::shared::Shared;
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
+use galvani_model::ids::{
+    BootId, ClusterId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard,
+};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, Member};
@@ -77,6 +79,7 @@ fn bench_with(limits: Limits) -> Bench {
     let endpoint = LaneEndpoint::bind(any, &identity, &keys, Config::default()).expect("bound");
     let (_, control) = mpsc::unbounded_channel();
     let link = endpoint.dial(endpoint.local_addr(), None, 0);
+    let clock = Clock::start(Network::os());
     let mut lane = LaneLoop {
         me,
         lane: Lane::new(config, shared.topology(), []),
@@ -85,11 +88,12 @@ fn bench_with(limits: Limits) -> Bench {
         links,
         rates,
         shared,
-        clock: Clock::start(Network::os()),
+        clock: clock.clone(),
         durability: DurabilityMode::Os,
         control,
         published_at: 0,
         repair: Default::default(),
+        twins: Twins::new(BootId(7), any, clock.now()),
     };
     let peer = PeerIdentity::Node { id: NodeId(2).to_bytes() };
     let remote = lane.endpoint.local_addr();

@@ -133,6 +133,12 @@ fn node_report(error: &NodeError, data: &Path, config: &Path) -> Report {
         NodeError::Bind(_) => report(Exit::Refused, error.to_string())
             .why("another process has the port, or the address is not of this machine")
             .next("see", "ss -ulpn"),
+        NodeError::RunsTwice { at, .. } => report(Exit::Refused, error.to_string())
+            .why("this is a copy of its data under its identity, and two of them must not run")
+            .why("what this one took in meanwhile is sent off, and stays in its data directory")
+            .next("see", "galvani status")
+            .next("either", format!("stop the one at {at}, then start this one again"))
+            .next("or", format!("keep that one, and set this copy aside: {}", data.display())),
         NodeError::Pki(_) | NodeError::WrongCertificate { .. } | NodeError::Keys(_) => {
             report(Exit::NotTrusted, error.to_string())
         }

@@ -1,0 +1,257 @@
+//! Two processes under one node id: found by the nodes that both greet, and told to both.
+//!
+//! A copy of a node's directory, identity included, that is started elsewhere passes for the node.
+//! Each process greets every node on the links it dials, lane 0 to lane 0. A node that is greeted by
+//! a second process asks the first to greet again: only an answer counts, since the link of a process
+//! that was killed looks alive for seconds. Then it tells each of the other. The one that has only
+//! just started ends, in order; one that has served for long goes on whatever it is told. Nothing
+//! is kept or decided here about data: incarnations are what keeps that safe.
+//! Next to read: `lane_loop.rs`; `galvani-wire/src/twin.rs`.
+
+use super::{LaneLoop, NOBODY, class_of};
+use galvani_model::ids::{BootId, LaneIndex, NodeId};
+use galvani_protocol::{Now, PeerLane};
+use galvani_storage::engine::Engine;
+use galvani_transport::LinkId;
+use galvani_wire::Message;
+use galvani_wire::twin::{Greeting, Twin};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// How long after its start a process ends when it is told of a twin, in milliseconds. It meets its
+/// peers within a second or two; what has served for longer must not be ended by whatever turns up.
+const NEWCOMER_MS: u64 = 15_000;
+
+/// What lane 0 of a process knows of processes.
+#[derive(Debug)]
+pub(crate) struct Twins {
+    boot: BootId,
+    since_ms: u64,
+    address: SocketAddr,
+    /// One that is about to end is in nobody's way.
+    stopping: bool,
+    greeters: Greeters<LinkId>,
+}
+
+impl Twins {
+    /// For the process `boot` with its lane 0 at `address`.
+    pub(crate) fn new(boot: BootId, address: SocketAddr, now: Now) -> Twins {
+        let since_ms = now.unix_ms.saturating_sub(now.micros / 1_000);
+        Twins { boot, since_ms, address, stopping: false, greeters: Greeters::new() }
+    }
+
+    /// Says no more that it runs.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// A link is gone.
+    pub(super) fn forget(&mut self, link: LinkId) {
+        self.greeters.forget(link);
+    }
+
+    fn greeting(&self, now: Now) -> Greeting {
+        let (boot, since_ms, address) = (self.boot, self.since_ms, self.address);
+        Greeting { boot, up_ms: now.micros / 1_000, since_ms, address }
+    }
+}
+
+/// Who greeted this node, on links (`L`) that still seem to be there.
+#[derive(Debug)]
+struct Greeters<L> {
+    by_link: BTreeMap<L, Greeter<L>>,
+}
+
+#[derive(Debug)]
+struct Greeter<L> {
+    node: NodeId,
+    greeting: Greeting,
+    /// Links of twins, to be told when this one greets again.
+    asked_for: Vec<L>,
+}
+
+impl<L: Copy + Ord> Greeters<L> {
+    fn new() -> Greeters<L> {
+        Greeters { by_link: BTreeMap::new() }
+    }
+
+    /// A process of `node` greeted on `link`. What is to be said to whom.
+    fn heard(&mut self, link: L, node: NodeId, greeting: Greeting) -> Vec<(L, Twin)> {
+        match self.by_link.get_mut(&link) {
+            Some(greeter) if greeter.greeting.boot == greeting.boot => {
+                greeter.greeting = greeting.clone();
+                let mut told = Vec::new();
+                for asker in core::mem::take(&mut greeter.asked_for) {
+                    if let Some(other) = self.by_link.get(&asker) {
+                        told.push((link, Twin::Runs(other.greeting.clone())));
+                        told.push((asker, Twin::Runs(greeting.clone())));
+                    }
+                }
+                told
+            }
+            Some(_) | None => {
+                let is_twin = |greeter: &Greeter<L>| {
+                    greeter.node == node && greeter.greeting.boot != greeting.boot
+                };
+                let mut asked = Vec::new();
+                for (&at, twin) in self.by_link.iter_mut().filter(|(_, other)| is_twin(other)) {
+                    twin.asked_for.push(link);
+                    asked.push((at, Twin::Asked));
+                }
+                self.by_link.insert(link, Greeter { node, greeting, asked_for: Vec::new() });
+                asked
+            }
+        }
+    }
+
+    fn forget(&mut self, link: L) {
+        if self.by_link.remove(&link).is_some() {
+            for greeter in self.by_link.values_mut() {
+                greeter.asked_for.retain(|&asker| asker != link);
+            }
+        }
+    }
+}
+
+/// Whether the process `me` ends now that it knows that `twin` runs. Of two that know of each other
+/// one goes on, whatever they know and when: a newcomer ends because of one that was no newcomer any
+/// more when it said so, and so never ends for a twin; of two newcomers the later one ends.
+fn must_end(me: &Greeting, twin: &Greeting) -> bool {
+    let earlier = |greeting: &Greeting| (greeting.since_ms, greeting.boot);
+    me.up_ms < NEWCOMER_MS && (twin.up_ms >= NEWCOMER_MS || earlier(twin) < earlier(me))
+}
+
+impl<E: Engine> LaneLoop<E> {
+    /// Says to a node on a link that was dialed to it which process this is.
+    pub(super) fn greet(&self, link: LinkId, peer: PeerLane, now: Now) {
+        let among_first = self.me.lane == LaneIndex(0) && peer.lane == LaneIndex(0);
+        if among_first && !self.twins.stopping {
+            self.say(link, Message::Greet(self.twins.greeting(now)));
+        }
+    }
+
+    /// A process of `node` greeted this one.
+    pub(super) fn on_greet(&mut self, link: LinkId, node: NodeId, greeting: Greeting) {
+        let address = greeting.address;
+        for (to, twin) in self.twins.greeters.heard(link, node, greeting) {
+            match &twin {
+                Twin::Runs(other) if to == link => {
+                    let and = other.address;
+                    tracing::error!(event = "node_runs_twice", node = %node, at = %address, and = %and);
+                }
+                Twin::Runs(_) | Twin::Asked => {}
+            }
+            self.say(to, Message::Twin(twin));
+        }
+    }
+
+    /// A node that this process greeted says that another one did, too.
+    pub(super) fn on_twin(&mut self, link: LinkId, peer: PeerLane, twin: Twin, now: Now) {
+        let twin = match twin {
+            Twin::Asked => return self.greet(link, peer, now),
+            Twin::Runs(twin) => twin,
+        };
+        let me = self.twins.greeting(now);
+        if twin.boot == me.boot {
+            return;
+        }
+        let (ends, at) = (must_end(&me, &twin), twin.address);
+        tracing::error!(event = "twin_runs", node = %self.me.node, at = %at, up_ms = twin.up_ms, ends);
+        if ends {
+            self.shared.yield_to(twin);
+        }
+    }
+
+    fn say(&self, link: LinkId, message: Message) {
+        // A link that cannot take it is about to end; the next one begins with a greeting.
+        let _ = self.send(link, class_of(&message), NOBODY, false, &message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Greeters, Greeting, NEWCOMER_MS, Twin, must_end};
+    use galvani_model::ids::{BootId, NodeId};
+
+    const N2: NodeId = NodeId(2);
+
+    fn greeting(boot: u128, since_ms: u64, up_ms: u64) -> Greeting {
+        let address = format!("127.0.0.1:{}", 7_000 + boot).parse().expect("an address");
+        Greeting { boot: BootId(boot), up_ms, since_ms, address }
+    }
+
+    #[test]
+    fn only_an_answer_counts_and_then_both_are_told() {
+        let mut greeters = Greeters::new();
+        let (old, new) = (greeting(1, 10, 90_000), greeting(2, 90_000, 5));
+        assert_eq!(greeters.heard('a', N2, old.clone()), []);
+        assert_eq!(greeters.heard('x', NodeId(3), greeting(3, 1, 1)), [], "another node");
+        assert_eq!(greeters.heard('b', N2, new.clone()), [('a', Twin::Asked)]);
+        let again = greeting(1, 10, 90_007);
+        let told = [('a', Twin::Runs(new)), ('b', Twin::Runs(again.clone()))];
+        assert_eq!(greeters.heard('a', N2, again.clone()), told);
+        assert_eq!(greeters.heard('a', N2, again), [], "nobody asks any more");
+    }
+
+    #[test]
+    fn a_process_on_a_new_link_is_no_twin_of_itself() {
+        let mut greeters = Greeters::new();
+        greeters.heard('a', N2, greeting(1, 10, 100));
+        assert_eq!(greeters.heard('b', N2, greeting(1, 10, 200)), []);
+    }
+
+    #[test]
+    fn of_a_link_that_is_gone_nothing_is_asked_or_told() {
+        let mut greeters = Greeters::new();
+        greeters.heard('a', N2, greeting(1, 10, 100));
+        greeters.forget('a');
+        assert_eq!(greeters.heard('b', N2, greeting(2, 20, 5)), []);
+        assert_eq!(greeters.heard('c', N2, greeting(3, 30, 5)), [('b', Twin::Asked)]);
+        greeters.forget('c');
+        assert_eq!(greeters.heard('b', N2, greeting(2, 20, 7)), []);
+    }
+
+    #[test]
+    fn a_newcomer_ends_and_what_has_served_goes_on() {
+        let (old, new) = (greeting(1, 50, NEWCOMER_MS), greeting(2, 10, NEWCOMER_MS - 1));
+        // Whatever their clocks say of their starts.
+        assert!(must_end(&new, &old) && !must_end(&old, &new));
+        assert!(!must_end(&old, &old) && !must_end(&new, &new));
+    }
+
+    #[test]
+    fn twins_never_both_end() {
+        // Each hears of the other once, as it was when that one greeted, at any time of its life.
+        let moments = [0, 1, NEWCOMER_MS - 1, NEWCOMER_MS, NEWCOMER_MS + 1];
+        let starts = [(1, 10), (2, 10), (3, 5)];
+        for (a, b) in starts.iter().flat_map(|a| starts.iter().map(move |b| (a, b))) {
+            for [told_a, told_b, of_a, of_b] in every(moments) {
+                let at = |&(boot, since): &(u128, u64), up| greeting(boot, since, up);
+                let a_ends = must_end(&at(a, told_a), &at(b, of_b));
+                let b_ends = must_end(&at(b, told_b), &at(a, of_a));
+                // Whoever ends says nothing afterwards.
+                let possible = (!b_ends || of_b <= told_b) && (!a_ends || of_a <= told_a);
+                assert!(
+                    !(a_ends && b_ends && possible),
+                    "{a:?} {b:?} {told_a} {told_b} {of_a} {of_b}"
+                );
+            }
+        }
+    }
+
+    /// Every choice of four.
+    fn every(of: [u64; 5]) -> Vec<[u64; 4]> {
+        let mut all = vec![[0; 4]];
+        for place in 0..4 {
+            let with = |one: [u64; 4]| {
+                of.map(|value| {
+                    let mut next = one;
+                    next[place] = value;
+                    next
+                })
+            };
+            all = all.into_iter().flat_map(with).collect();
+        }
+        all
+    }
+}
