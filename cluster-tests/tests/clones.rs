@@ -132,6 +132,44 @@ fn a_copy_may_take_the_place_of_a_node_that_was_killed_and_the_original_waits_th
 }
 
 #[test]
+fn two_that_have_both_served_for_long_go_on_and_are_named() {
+    let cluster = Cluster::start();
+    cluster.stop("n2");
+    let (copy, port) = clone_of(&cluster, "n2");
+    cluster.start_node("n2");
+    // Nobody can know that it will go on.
+    cluster.pause("n2");
+    let mut running = Running::start(&mut server(&copy), &[]);
+    let clone = client_of_clone(&cluster, "n2", port);
+    until("the copy to be no newcomer any more", || {
+        match cluster.status_of(&clone, "n2").uptime_s {
+            16.. => Ok(()),
+            up => Err(up),
+        }
+    });
+    cluster.resume("n2");
+    let both = [cluster.node("n2").addr.to_string(), format!("127.0.0.1:{port}")];
+    until("the status to name both", || {
+        let told = cluster.run(&["status"]).expect(0);
+        let named = told
+            .text()
+            .lines()
+            .any(|line| line.contains("n2 runs at") && both.iter().all(|at| line.contains(at)));
+        if named { Ok(()) } else { Err(told.to_string()) }
+    });
+    assert!(!running.has_ended());
+    let original = cluster.block_on(cluster.builder().only("n2").connect()).expect("it runs");
+    write(&cluster, &original, "by the original");
+    write(&cluster, &clone, "by the copy");
+    drop(running);
+    until("the status to name one", || {
+        let told = cluster.run(&["status"]).expect(0);
+        if told.text().contains("n2 runs at") { Err(told.to_string()) } else { Ok(()) }
+    });
+    until_all(&cluster, 2);
+}
+
+#[test]
 fn a_node_that_was_killed_starts_again_at_once_without_complaint() {
     let cluster = Cluster::start();
     for _ in 0..3 {

@@ -11,7 +11,7 @@ use galvani_model::request::{ReadOptions, WriteOptions};
 use galvani_model::version::Kind;
 use galvani_wire::message::{HintsFound, HolderView, Page, SetFaults};
 use galvani_wire::{Failure, Message, NodeStatus};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::{Action, Cluster, SECOND, found, node_id, refused, stored};
 
@@ -313,6 +313,7 @@ async fn status_is_partial_rather_than_late() {
             damaged: Vec::new(),
             unreadable: 0,
             damaged_files: Vec::new(),
+            runs_twice: BTreeMap::new(),
         }))),
     })
     .await;

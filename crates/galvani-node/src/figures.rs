@@ -15,6 +15,7 @@ use galvani_wire::NodeStatus;
 use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// What one lane last published.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,8 @@ pub(crate) struct LaneFigures {
     pub(crate) repair: RepairFigures,
     /// Damaged rows, the first of them.
     pub(crate) damaged: Vec<Damage>,
+    /// Said by lane 0 only.
+    pub(crate) runs_twice: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
 }
 
 /// The node's status, from every lane's latest figures.
@@ -91,6 +94,7 @@ pub(crate) fn status<E: Engine>(
         damaged: damaged(&lanes),
         unreadable: shared.engine.unreadable(),
         damaged_files: shared.files.damaged(),
+        runs_twice: lanes.first().map(|lane| lane.runs_twice.clone()).unwrap_or_default(),
     }
 }
 

@@ -469,6 +469,7 @@ impl<E: Engine> LaneLoop<E> {
             peers_down,
             peers_suspect,
             peers_silent,
+            runs_twice: self.twins.running_twice(),
         };
         self.shared.publish(self.me.lane.0 as usize, figures);
     }

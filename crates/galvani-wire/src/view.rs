@@ -3,12 +3,13 @@
 //! Sent as they are to clients and tools; nothing here is used to decide a quorum.
 //! Next to read: `message.rs`.
 
+use core::net::SocketAddr;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::Layout;
 use galvani_model::store::{Damage, HintFigures};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a client needs to find its way: sent once per connection, and again when it changes.
@@ -247,7 +248,13 @@ pub struct NodeStatus {
     pub unreadable: u64,
     /// Data files that the last repair found damaged: at most [`DAMAGED_NAMED_MAX`] of them.
     pub damaged_files: Vec<String>,
+    /// Nodes under whose id several processes greeted this one and run, and where: at most
+    /// [`TWINS_NAMED_MAX`] of each node.
+    pub runs_twice: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
 }
+
+/// Processes of one node that a node names.
+pub const TWINS_NAMED_MAX: usize = 8;
 
 /// Damaged rows that a node names; all are counted.
 pub const DAMAGED_NAMED_MAX: usize = 20;

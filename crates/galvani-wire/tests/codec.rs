@@ -222,6 +222,10 @@ fn tool_messages() -> Vec<Message> {
             damaged: damaged_rows(),
             unreadable: 7,
             damaged_files: vec!["/data/engine/0".into()],
+            runs_twice: BTreeMap::from([(
+                NodeId(3),
+                ["[::1]:7101".parse().expect("an address")].into(),
+            )]),
         })),
         Message::SetFaults(SetFaults { heal: true, links: link_faults() }),
         Message::FaultsSet(link_faults()),

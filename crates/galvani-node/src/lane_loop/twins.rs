@@ -15,7 +15,8 @@ use galvani_storage::engine::Engine;
 use galvani_transport::LinkId;
 use galvani_wire::Message;
 use galvani_wire::twin::{Greeting, Twin};
-use std::collections::BTreeMap;
+use galvani_wire::view::TWINS_NAMED_MAX;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// How long after its start a process ends when it is told of a twin, in milliseconds. It meets its
@@ -50,6 +51,11 @@ impl Twins {
         self.greeters.forget(link);
     }
 
+    /// Nodes of which several processes run, and where.
+    pub(super) fn running_twice(&self) -> BTreeMap<NodeId, BTreeSet<SocketAddr>> {
+        self.greeters.running_twice()
+    }
+
     fn greeting(&self, now: Now) -> Greeting {
         let (boot, since_ms, address) = (self.boot, self.since_ms, self.address);
         Greeting { boot, up_ms: now.micros / 1_000, since_ms, address }
@@ -68,6 +74,8 @@ struct Greeter<L> {
     greeting: Greeting,
     /// Links of twins, to be told when this one greets again.
     asked_for: Vec<L>,
+    /// Links of twins that ran while this one did.
+    twins: BTreeSet<L>,
 }
 
 impl<L: Copy + Ord> Greeters<L> {
@@ -82,7 +90,8 @@ impl<L: Copy + Ord> Greeters<L> {
                 greeter.greeting = greeting.clone();
                 let mut told = Vec::new();
                 for asker in core::mem::take(&mut greeter.asked_for) {
-                    if let Some(other) = self.by_link.get(&asker) {
+                    if let Some(other) = self.by_link.get_mut(&asker) {
+                        other.twins.insert(link);
                         told.push((link, Twin::Runs(other.greeting.clone())));
                         told.push((asker, Twin::Runs(greeting.clone())));
                     }
@@ -98,7 +107,8 @@ impl<L: Copy + Ord> Greeters<L> {
                     twin.asked_for.push(link);
                     asked.push((at, Twin::Asked));
                 }
-                self.by_link.insert(link, Greeter { node, greeting, asked_for: Vec::new() });
+                let (asked_for, twins) = (Vec::new(), BTreeSet::new());
+                self.by_link.insert(link, Greeter { node, greeting, asked_for, twins });
                 asked
             }
         }
@@ -108,8 +118,21 @@ impl<L: Copy + Ord> Greeters<L> {
         if self.by_link.remove(&link).is_some() {
             for greeter in self.by_link.values_mut() {
                 greeter.asked_for.retain(|&asker| asker != link);
+                greeter.twins.remove(&link);
             }
         }
+    }
+
+    fn running_twice(&self) -> BTreeMap<NodeId, BTreeSet<SocketAddr>> {
+        let mut all: BTreeMap<NodeId, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for greeter in self.by_link.values().filter(|greeter| !greeter.twins.is_empty()) {
+            let places = all.entry(greeter.node).or_default();
+            let twins = greeter.twins.iter().filter_map(|twin| self.by_link.get(twin));
+            let found = twins.chain([greeter]).map(|greeter| greeter.greeting.address);
+            let room = TWINS_NAMED_MAX.saturating_sub(places.len());
+            places.extend(found.take(room));
+        }
+        all
     }
 }
 
@@ -172,6 +195,7 @@ impl<E: Engine> LaneLoop<E> {
 mod tests {
     use super::{Greeters, Greeting, NEWCOMER_MS, Twin, must_end};
     use galvani_model::ids::{BootId, NodeId};
+    use std::collections::{BTreeMap, BTreeSet};
 
     const N2: NodeId = NodeId(2);
 
@@ -189,8 +213,13 @@ mod tests {
         assert_eq!(greeters.heard('b', N2, new.clone()), [('a', Twin::Asked)]);
         let again = greeting(1, 10, 90_007);
         let told = [('a', Twin::Runs(new)), ('b', Twin::Runs(again.clone()))];
+        assert!(greeters.running_twice().is_empty());
         assert_eq!(greeters.heard('a', N2, again.clone()), told);
+        let places = BTreeSet::from([again.address, greeting(2, 0, 0).address]);
+        assert_eq!(greeters.running_twice(), BTreeMap::from([(N2, places)]));
         assert_eq!(greeters.heard('a', N2, again), [], "nobody asks any more");
+        greeters.forget('a');
+        assert!(greeters.running_twice().is_empty());
     }
 
     #[test]

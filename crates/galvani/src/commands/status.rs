@@ -14,6 +14,7 @@ use galvani_client::{ClusterView, Counters, HintFigures, NodeId, NodeReport};
 use serde_json::{Map, Value, json as value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Shows it, once or again and again.
@@ -66,12 +67,13 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\nrepair       {}\n{}hints        {}\ntombstones   {}\n{}{}{}",
+         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\n{}{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
         view.layout.version(),
         safety.words(),
+        twice_words(view, reports),
         repair_words(reports),
         damage::words(reports),
         hint_words(view, reports),
@@ -157,6 +159,22 @@ fn sight_words(view: &ClusterView, reports: &[NodeReport]) -> String {
         say("gets no answers from", &silent);
     }
     if words.is_empty() { String::new() } else { format!("sight        {}\n", words.join("   ")) }
+}
+
+/// Nodes of which several processes run; no line if there are none.
+fn twice_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+    let mut twice: BTreeMap<NodeId, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
+        for (&node, places) in &status.runs_twice {
+            twice.entry(node).or_default().extend(places);
+        }
+    }
+    let words = |(node, places): (NodeId, BTreeSet<SocketAddr>)| {
+        let places: Vec<String> = places.iter().map(SocketAddr::to_string).collect();
+        let (node, places) = (name(view, node), places.join(", "));
+        format!("twice        ONE TOO MANY: {node} runs at {places}   stop the copy\n")
+    };
+    twice.into_iter().map(words).collect()
 }
 
 /// Faults that somebody has set on purpose, so that nobody forgets them; no line if there are none.
@@ -299,6 +317,10 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "damaged": damage::document(&status.damaged),
                 "unreadable": status.unreadable,
                 "damaged_files": status.damaged_files,
+                "runs_twice": status.runs_twice.iter().map(|(node, places)| value!({
+                    "node": name(view, *node),
+                    "at": places,
+                })).collect::<Vec<Value>>(),
                 "counters": counters_json(&status.counters),
             })
         }
