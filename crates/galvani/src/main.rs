@@ -18,6 +18,11 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// A node frees on one thread what it made on another (memtables, above all) and makes small things
+/// all the time: both cost the system's allocator more. Figures: docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     match args::Cli::try_parse_from(&words) {
