@@ -1,4 +1,7 @@
 //! A tick's batch through the store, beside the bare engine writing the same values.
+//!
+//! New keys, on disk, flushed to the operating system and not synced. It compares with no other
+//! engine. Next to read: `../src/lib.rs`, and `ratios.rs` for floors in the same run.
 
 use criterion::{BatchSize, Criterion, Throughput};
 use galvani_benches::record;
@@ -9,7 +12,7 @@ use galvani_model::version::object_digest;
 use galvani_storage::engine::{
     Batch, Durability, Engine, EngineConfig, FjallEngine, PowerHistory, Table,
 };
-use galvani_storage::{NodeStore, StoreConfig};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 use std::sync::Arc;
 
 const OPS: u64 = 32;
@@ -35,7 +38,12 @@ fn storage(c: &mut Criterion) {
             engine.commit(&batch, Durability::Os).expect("room");
         });
     });
-    let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
+    let config = StoreConfig {
+        lane: LaneIndex(0),
+        lanes: 1,
+        keep_origins: false,
+        memory: MemoryConfig::of_lane(1),
+    };
     let mut store = NodeStore::open(engine, config).expect("an empty store").store;
     let shard = Shard { partition: Partition(3), n: 3 };
     let mut counter = 0;
@@ -60,7 +68,7 @@ fn storage(c: &mut Criterion) {
 
 fn stage(store: &mut impl Store, shard: Shard, record: galvani_model::version::Record) {
     let write = record.head.write_id();
-    let known = store.request(shard, write).expect("readable").is_some();
+    let known = store.request(shard, write, Some(record.head.hlc)).expect("readable").is_some();
     let mut object = store.object(shard, &record.head.key).expect("readable");
     let before = object_digest(&record.head.key, &object);
     object.apply(&record.head, known, ConflictPolicy::Siblings);

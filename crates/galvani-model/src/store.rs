@@ -6,6 +6,7 @@
 //! (floor 3) need not know each other: `docs/decisions/0001-store-trait-floor.md`.
 
 use crate::bucket::{BucketName, ConflictPolicy};
+use crate::hlc::Hlc;
 use crate::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use crate::key::Key;
 use crate::version::{Digest, Dot, Object, PartitionClock, Record};
@@ -66,6 +67,8 @@ pub struct ReplicaState {
     /// Dots of live values that expire: rows of their index.
     #[serde(default)]
     pub expiring: u64,
+    /// No write taken in was issued later, by hybrid time. The last there is where that is not known.
+    pub latest: Hlc,
 }
 
 /// What a replica remembers of a logical write, so that it knows a retry.
@@ -225,9 +228,14 @@ pub trait Store {
     /// The log record of a dot, if it is kept here.
     fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError>;
 
-    /// What is remembered of a logical write.
-    fn request(&mut self, shard: Shard, write: WriteId)
-    -> Result<Option<RequestEntry>, StoreError>;
+    /// What is remembered of a logical write. Whoever knows when it was issued says so: then a new one
+    /// can mostly be told without reading anything.
+    fn request(
+        &mut self,
+        shard: Shard,
+        write: WriteId,
+        issued: Option<Hlc>,
+    ) -> Result<Option<RequestEntry>, StoreError>;
 
     /// Clock, actor, arrivals and digest of a shard; empty if it was never touched.
     fn replica(&mut self, shard: Shard) -> Result<&ReplicaState, StoreError>;

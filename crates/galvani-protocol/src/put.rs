@@ -405,7 +405,7 @@ fn store_here(
         expires_ms,
         key: put.key,
     };
-    if let Some(earlier) = ctx.store.request(shard, head.write_id())? {
+    if let Some(earlier) = ctx.store.request(shard, head.write_id(), Some(head.hlc))? {
         ctx.counters.retries_recognised += 1;
         let record = replica::record(ctx.store, shard, earlier.dots[0])?;
         let siblings = values_now(ctx, shard, &record)?;

@@ -36,7 +36,7 @@ impl HeardFrom {
         let is_live = |write| object.versions().iter().any(|version| version.write == write);
         for &write in self.shown.iter().filter(|&&write| !is_live(write)) {
             // Best effort: storage that cannot say repairs nothing.
-            let known = ctx.store.request(shard, write).ok().flatten();
+            let known = ctx.store.request(shard, write, None).ok().flatten();
             let dots = known.map(|entry| entry.dots).unwrap_or_default();
             missing.extend(dots.into_iter().filter(|&dot| !self.seen.contains(dot)));
         }

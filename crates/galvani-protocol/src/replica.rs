@@ -66,7 +66,7 @@ pub(crate) fn apply(
     }
     let mut digest = state.digest;
     let write = record.head.write_id();
-    let known = store.request(shard, write)?;
+    let known = store.request(shard, write, Some(record.head.hlc))?;
     let retry = known.is_some();
     let mut request =
         known.unwrap_or_else(|| RequestEntry { dots: SmallVec::new(), at_ms: now.unix_ms });
@@ -142,7 +142,7 @@ pub(crate) fn is_hidden(
     if versions.iter().any(explains) {
         return Ok(false);
     }
-    let known = store.request(shard, write)?;
+    let known = store.request(shard, write, Some(head.hlc))?;
     let dots = known.map(|entry| entry.dots).unwrap_or_default();
     Ok(!versions.iter().any(|version| dots.iter().any(|&dot| version.past.contains(dot))))
 }

@@ -88,7 +88,7 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
         let mut wanted = local.object.dots();
         for write in shown {
             let live = local.object.versions().iter().any(|version| version.write == write);
-            if !live && let Some(known) = ctx.store.request(shard, write).map_err(store)? {
+            if !live && let Some(known) = ctx.store.request(shard, write, None).map_err(store)? {
                 wanted.extend(known.dots);
             }
         }

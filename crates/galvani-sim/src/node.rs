@@ -18,7 +18,7 @@ use galvani_model::version::{Dot, Object, PartitionClock};
 use galvani_protocol::{Input, Lane, LaneConfig, Topology};
 use galvani_storage::engine::{Engine, MemoryEngine, Table};
 use galvani_storage::format::{keys, rows};
-use galvani_storage::{NodeStore, StoreConfig};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -102,6 +102,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) topology: Arc<Topology>,
     pub(crate) policies: &'a Policies,
     pub(crate) mutant: Option<Mutant>,
+    /// Whether its stores remember committed rows.
+    pub(crate) remembers: bool,
 }
 
 impl Node {
@@ -156,7 +158,13 @@ impl Node {
         self.lanes = (0..boot.lanes)
             .map(|lane| {
                 let lane = LaneIndex(lane);
-                let config = StoreConfig { lane, lanes: boot.lanes, keep_origins };
+                // So little that it forgets all the time, and nothing where rows are damaged: what it
+                // remembers would be read in their stead.
+                let memory = match boot.remembers {
+                    true => MemoryConfig { object_bytes: 2_000, requests: 6 },
+                    false => MemoryConfig::NONE,
+                };
+                let config = StoreConfig { lane, lanes: boot.lanes, keep_origins, memory };
                 let opened = NodeStore::open(self.disk.clone(), config)
                     .expect("clock rows can be read, damaged or not, so it opens");
                 let kept = if careless { Vec::new() } else { opened.kept };

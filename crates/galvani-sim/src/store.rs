@@ -7,6 +7,7 @@ use crate::disk::Disk;
 use crate::mutant::Mutant;
 use crate::oracles::vanish;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
@@ -149,10 +150,11 @@ impl Store for SimStore {
         &mut self,
         shard: Shard,
         write: WriteId,
+        issued: Option<Hlc>,
     ) -> Result<Option<RequestEntry>, StoreError> {
         match self.mutant {
             Some(Mutant::ForgetsRequests) => Ok(None),
-            _ => self.inner.request(shard, write),
+            _ => self.inner.request(shard, write, issued),
         }
     }
 

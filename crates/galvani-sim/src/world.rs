@@ -197,6 +197,7 @@ impl World {
             topology: self.topology_of(node),
             policies: &self.policies,
             mutant: self.mutant,
+            remembers: !self.profile.faults.damage,
         };
         self.nodes[node].start(&boot, &mut self.dice.nodes);
         self.nodes[node].disturbed_at = self.now;

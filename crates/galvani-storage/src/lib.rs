@@ -12,4 +12,4 @@ pub mod engine;
 pub mod format;
 pub mod node_store;
 
-pub use node_store::{NodeStore, Opened, StoreConfig};
+pub use node_store::{MemoryConfig, NodeStore, Opened, StoreConfig};

@@ -24,7 +24,7 @@ use galvani_model::request::{Quorum, ReadOptions};
 use galvani_model::version::{ContextKey, Dot, DotSet, Kind, RecordHead, value_hash};
 use galvani_protocol::{Effect, Lane, LaneConfig, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{Engine, FailKind, MemoryEngine};
-use galvani_storage::{NodeStore, StoreConfig};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 use galvani_transport::pki::ClusterCa;
 use galvani_transport::{
     Class, Config, Event, LaneEndpoint, LinkId, Network, PeerIdentity, Role, TransportKeys,
@@ -68,7 +68,12 @@ fn bench_with(limits: Limits) -> Bench {
     let links = Links::new(&topology.layout, me, 1);
     let engine = Arc::new(MemoryEngine::new());
     let shared = Arc::new(Shared::new(engine.clone(), topology, 1));
-    let config = StoreConfig { lane: me.lane, lanes: 1, keep_origins: false };
+    let config = StoreConfig {
+        lane: me.lane,
+        lanes: 1,
+        keep_origins: false,
+        memory: MemoryConfig::of_lane(1),
+    };
     let store = NodeStore::open(engine.clone(), config).expect("empty").store;
     let rates = ClientRates::new(&limits);
     let config = LaneConfig { lane: me.lane, limits, always_fsync: false, boot: 7 };

@@ -22,7 +22,7 @@ use galvani_model::version::{ContextKey, Digest, Dot, Kind, PartitionClock, Rang
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{Corruption, MemoryEngine, Table};
 use galvani_storage::format::keys;
-use galvani_storage::{NodeStore, StoreConfig};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::message::{Compare, Compared, Comparison, Pull, Pulled, Put};
@@ -96,7 +96,12 @@ impl Pair {
     fn with(topology: impl Fn(usize) -> Arc<Topology>, limits: Limits) -> Pair {
         let side = |side: usize| {
             let engine = Arc::new(MemoryEngine::new());
-            let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
+            let config = StoreConfig {
+                lane: LaneIndex(0),
+                lanes: 1,
+                keep_origins: false,
+                memory: MemoryConfig::NONE,
+            };
             let store = NodeStore::open(engine.clone(), config).expect("empty").store;
             let config = LaneConfig {
                 lane: LaneIndex(0),

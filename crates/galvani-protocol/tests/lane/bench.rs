@@ -14,7 +14,7 @@ use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::version::{ContextKey, Kind};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::MemoryEngine;
-use galvani_storage::{NodeStore, StoreConfig};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure};
 use galvani_wire::message::{Failed, Get, HintsPulled, Pulled, Put};
@@ -58,7 +58,12 @@ impl Bench {
             context_key: ContextKey([1; 16]),
         });
         let engine = Arc::new(MemoryEngine::new());
-        let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false };
+        let config = StoreConfig {
+            lane: LaneIndex(0),
+            lanes: 1,
+            keep_origins: false,
+            memory: MemoryConfig::NONE,
+        };
         let store = NodeStore::open(engine.clone(), config).expect("empty").store;
         let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 7 };
         let lane = Lane::new(config, topology.clone(), []);

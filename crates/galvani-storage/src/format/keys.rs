@@ -105,6 +105,12 @@ pub fn request(of: Shard, write: WriteId) -> [u8; SHARD_BYTES + 16] {
     out
 }
 
+/// The shard and the write of a request row.
+pub fn split_request(row: &[u8]) -> Option<(Shard, WriteId)> {
+    let write = row.get(SHARD_BYTES..)?.try_into().ok()?;
+    Some((shard_of(row)?, WriteId::from_bytes(write)))
+}
+
 /// Bytes of the prefix of all hints for one target.
 pub const TARGET_BYTES: usize = 16;
 
@@ -153,6 +159,8 @@ mod tests {
         assert_eq!(shard_of(&row), Some(SHARD));
         let dot = Dot::new(Origin(7), 300);
         assert_eq!(dot_of_log(&log(SHARD, dot)), Some(dot));
+        let write = WriteId(77);
+        assert_eq!(split_request(&request(SHARD, write)), Some((SHARD, write)));
         let held = hint(NodeId(9), SHARD, dot);
         assert_eq!(split_hint(&held), Some((NodeId(9), SHARD, dot)));
         assert_eq!(split_hint(&held[..20]), None);

@@ -117,9 +117,12 @@ impl<E: Engine> NodeStore<E> {
                     Some(entry) => {
                         let put = |out: &mut Vec<u8>| rows::put(&key, &entry, out);
                         self.batch.put_with(Table::RequestIds, &key, put);
-                        self.requests.insert((shard, write), entry);
+                        self.requests.insert((shard, write), (entry, None));
                     }
-                    None => self.batch.delete(Table::RequestIds, &key),
+                    None => {
+                        self.batch.delete(Table::RequestIds, &key);
+                        self.swept.push((shard, write));
+                    }
                 }
                 tracing::warn!(event = "row_mended", shard = %shard, request = %write);
                 self.damaged.stage(Damage::Request(shard, write));

@@ -91,7 +91,7 @@ impl<E: Engine> NodeStore<E> {
 mod tests {
     use crate::engine::{Corruption, FailKind, MemoryEngine, Table};
     use crate::format::keys;
-    use crate::{NodeStore, StoreConfig};
+    use crate::{MemoryConfig, NodeStore, StoreConfig};
     use bytes::Bytes;
     use galvani_model::bucket::{BucketName, ConflictPolicy};
     use galvani_model::hlc::Hlc;
@@ -104,7 +104,12 @@ mod tests {
     const SHARD: Shard = Shard { partition: Partition(0), n: 3 };
 
     fn open(engine: &Arc<MemoryEngine>) -> NodeStore<MemoryEngine> {
-        let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: true };
+        let config = StoreConfig {
+            lane: LaneIndex(0),
+            lanes: 1,
+            keep_origins: true,
+            memory: MemoryConfig::of_lane(1),
+        };
         NodeStore::open(engine.clone(), config).expect("readable").store
     }
 

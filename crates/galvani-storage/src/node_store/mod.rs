@@ -12,6 +12,7 @@ mod damage;
 mod expiring;
 mod hints;
 mod index;
+mod memory;
 mod parse;
 mod state;
 mod sweep;
@@ -24,6 +25,7 @@ use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 use damage::Damaged;
 use galvani_model::bucket::BucketName;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
@@ -32,6 +34,8 @@ use galvani_model::store::{
 };
 use galvani_model::version::{Dot, Object, Record};
 use hints::Hints;
+use memory::Memory;
+pub use memory::MemoryConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -45,6 +49,8 @@ pub struct StoreConfig {
     pub lanes: u16,
     /// Whether origins may be used again: only after a stop known to be clean.
     pub keep_origins: bool,
+    /// How much of its committed rows it remembers.
+    pub memory: MemoryConfig,
 }
 
 /// An opened store.
@@ -65,11 +71,15 @@ pub struct NodeStore<E> {
     dirty: BTreeSet<Shard>,
     /// Shards whose origin may not be used again although a clock row still names it.
     renewed: BTreeSet<Shard>,
-    /// This tick's objects, read or staged.
+    /// Committed objects and request rows.
+    memory: Memory,
+    /// This tick's staged objects, records, and request rows with the times their writes were issued,
+    /// where those are known.
     objects: BTreeMap<(Shard, Key), Object>,
-    /// This tick's staged records and request rows.
     records: BTreeMap<(Shard, Dot), Record>,
-    requests: BTreeMap<(Shard, WriteId), RequestEntry>,
+    requests: BTreeMap<(Shard, WriteId), (RequestEntry, Option<Hlc>)>,
+    /// Request rows that this tick takes away.
+    swept: Vec<(Shard, WriteId)>,
     /// This tick's rows of indexes that go because their object knows nothing of them.
     orphans: BTreeSet<(Shard, Indexed)>,
     /// Damaged rows that were met.
@@ -103,9 +113,11 @@ impl<E: Engine> NodeStore<E> {
             states: BTreeMap::new(),
             dirty: BTreeSet::new(),
             renewed: BTreeSet::new(),
+            memory: Memory::new(config.memory),
             objects: BTreeMap::new(),
             records: BTreeMap::new(),
             requests: BTreeMap::new(),
+            swept: Vec::new(),
             orphans: BTreeSet::new(),
             damaged: Damaged::default(),
             full_for: None,
@@ -167,6 +179,7 @@ impl<E: Engine> NodeStore<E> {
                 }
                 self.hints.committed();
                 self.damaged.committed();
+                self.remember_tick();
                 self.forget_tick();
                 Ok(())
             }
@@ -279,6 +292,7 @@ impl<E: Engine> NodeStore<E> {
         let stuck = matches!(error, EngineError::ReadOnly | EngineError::Closed);
         if !self.is_lost() && (error.is_in_doubt() || stuck) {
             self.states.clear();
+            self.memory.clear();
             if let Err(again) = self.engine.reopen() {
                 tracing::error!(event = "engine_reopen_failed", error = %again);
                 // Also where nothing is staged any more the next commit must try again.
@@ -291,11 +305,25 @@ impl<E: Engine> NodeStore<E> {
         }
     }
 
+    /// What was staged is committed.
+    fn remember_tick(&mut self) {
+        for (at, object) in core::mem::take(&mut self.objects) {
+            self.memory.keep_object(at, object);
+        }
+        for ((shard, write), (entry, issued)) in core::mem::take(&mut self.requests) {
+            self.memory.keep_request(shard, write, issued, entry);
+        }
+        for (shard, write) in self.swept.drain(..) {
+            self.memory.drop_request(shard, write);
+        }
+    }
+
     fn forget_tick(&mut self) {
         self.batch.clear();
         self.objects.clear();
         self.records.clear();
         self.requests.clear();
+        self.swept.clear();
         self.orphans.clear();
         self.hints.forget_tick();
     }
@@ -315,7 +343,7 @@ impl<E: Engine> NodeStore<E> {
 impl<E: Engine> Store for NodeStore<E> {
     fn object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
         let at = (shard, key.clone());
-        if let Some(object) = self.objects.get(&at) {
+        if let Some(object) = self.objects.get(&at).or_else(|| self.memory.object(&at)) {
             return Ok(object.clone());
         }
         let row_key = keys::object(shard, key);
@@ -324,7 +352,7 @@ impl<E: Engine> Store for NodeStore<E> {
             None => Object::absent(),
             Some(row) => rows::get(&row_key, &row).map_err(|error| self.damage(name(), &error))?,
         };
-        self.objects.insert(at, object.clone());
+        self.memory.keep_object(at, object.clone());
         Ok(object)
     }
 
@@ -350,9 +378,13 @@ impl<E: Engine> Store for NodeStore<E> {
         &mut self,
         shard: Shard,
         write: WriteId,
+        issued: Option<Hlc>,
     ) -> Result<Option<RequestEntry>, StoreError> {
-        if let Some(entry) = self.requests.get(&(shard, write)) {
+        if let Some((entry, _)) = self.requests.get(&(shard, write)) {
             return Ok(Some(entry.clone()));
+        }
+        if let Some(known) = self.memory.request(shard, write, issued) {
+            return Ok(known.cloned());
         }
         let key = keys::request(shard, write);
         let name = || Damage::Request(shard, write);
@@ -363,6 +395,7 @@ impl<E: Engine> Store for NodeStore<E> {
     fn replica(&mut self, shard: Shard) -> Result<&ReplicaState, StoreError> {
         if !self.states.contains_key(&shard) {
             let state = self.load_state(shard)?;
+            self.memory.loaded(shard, state.latest);
             self.states.insert(shard, state);
         }
         Ok(&self.states[&shard])
@@ -374,15 +407,14 @@ impl<E: Engine> Store for NodeStore<E> {
         }
         let Change { shard, record, object, request, own, digest, policy } = change;
         self.replica(shard)?;
-        if !self.objects.contains_key(&(shard, record.head.key.clone())) {
-            self.object(shard, &record.head.key)?;
-        }
+        let before = self.indexed(shard, &record.head.key, policy)?;
         let state = self.states.get_mut(&shard).expect("loaded by the line above");
         let dot = record.head.dot;
         assert!(state.clock.insert(dot), "{shard}: {dot} is staged twice; apply asks the clock");
         let arrival = keys::arrival(shard, state.arrivals);
         state.arrivals += 1;
         state.digest = digest;
+        state.latest = state.latest.max(record.head.hlc);
         if let Some(own) = own {
             let dense = own.origin == dot.origin && own.counter == dot.counter;
             assert!(dense, "{shard}: the own counter moves with the dot it mints");
@@ -392,11 +424,11 @@ impl<E: Engine> Store for NodeStore<E> {
         self.batch.put_with(Table::Arrivals, &arrival, |out| rows::put(&arrival, &dot, out));
         let log = keys::log(shard, dot);
         self.batch.put_with(Table::Log, &log, |out| rows::put_record(&log, &record, out));
-        self.stage_object(shard, &record.head.key, object, policy);
+        self.stage_object(shard, &record.head.key, before, object);
         let write = record.head.write_id();
         let key = keys::request(shard, write);
         self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &request, out));
-        self.requests.insert((shard, write), request);
+        self.requests.insert((shard, write), (request, Some(record.head.hlc)));
         self.records.insert((shard, dot), record);
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::engine::{Engine, EngineError, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
 use galvani_model::store::{Damage, OwnOrigin, ReplicaState, StoreError};
@@ -42,7 +43,9 @@ impl<E: Engine> NodeStore<E> {
     /// Reports the damaged clock row, and works the state out without it.
     fn state_anew(&mut self, shard: Shard, error: &RowError) -> Result<ReplicaState, StoreError> {
         self.quarantine(format!("{shard} clock"), error);
-        let state = self.derive_state(shard)?;
+        let mut state = self.derive_state(shard)?;
+        // A log row may be gone whose request row is there.
+        state.latest = Hlc(u64::MAX);
         // The next commit writes it anew.
         self.dirty.insert(shard);
         self.damaged.mended += 1;
@@ -75,9 +78,13 @@ impl<E: Engine> NodeStore<E> {
         let prefix = keys::shard(shard);
         let end = keys::after_prefix(&prefix);
         let mut state = ReplicaState::default();
-        let mut see = |key: &[u8], _: &[u8]| {
+        let mut see = |key: &[u8], row: &[u8]| {
             if let Some(dot) = keys::dot_of_log(key) {
                 state.clock.insert(dot);
+                let record = rows::get_record(key, &Bytes::copy_from_slice(row));
+                // Of a damaged one nothing is known: it may be later than any.
+                let issued = record.map_or(Hlc(u64::MAX), |record| record.head.hlc);
+                state.latest = state.latest.max(issued);
             }
             ControlFlow::Continue(())
         };

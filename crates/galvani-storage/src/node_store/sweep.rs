@@ -48,6 +48,7 @@ impl<E: Engine> NodeStore<E> {
         };
         for key in &old {
             self.batch.delete(Table::RequestIds, key);
+            self.swept.extend(keys::split_request(key));
         }
         Ok(old.len())
     }

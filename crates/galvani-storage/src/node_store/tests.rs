@@ -1,6 +1,6 @@
 //! The store over the memory engine: overlay, commit, roll-back, recovery, damage, listings.
 
-use super::{NodeStore, StoreConfig};
+use super::{MemoryConfig, NodeStore, StoreConfig};
 use crate::engine::{Corruption, CrashKeep, Engine, FailKind, MemoryEngine, Table};
 use crate::format::keys;
 use bytes::Bytes;
@@ -16,7 +16,20 @@ pub(super) const SHARD: Shard = Shard { partition: Partition(4), n: 3 };
 const ORIGIN: Origin = Origin(99);
 
 pub(super) fn open(engine: &Arc<MemoryEngine>, keep_origins: bool) -> NodeStore<MemoryEngine> {
-    let config = StoreConfig { lane: LaneIndex(0), lanes: 2, keep_origins };
+    open_with(engine, keep_origins, MemoryConfig::of_lane(2))
+}
+
+/// One whose every read is the engine's.
+fn forgetful(engine: &Arc<MemoryEngine>) -> NodeStore<MemoryEngine> {
+    open_with(engine, true, MemoryConfig::NONE)
+}
+
+fn open_with(
+    engine: &Arc<MemoryEngine>,
+    keep_origins: bool,
+    memory: MemoryConfig,
+) -> NodeStore<MemoryEngine> {
+    let config = StoreConfig { lane: LaneIndex(0), lanes: 2, keep_origins, memory };
     NodeStore::open(engine.clone(), config).expect("readable").store
 }
 
@@ -88,6 +101,7 @@ fn the_state_is_what_log_arrivals_and_objects_add_up_to() {
     let mut expected = store.replica(SHARD).expect("loaded").clone();
     expected.own = None;
     assert_eq!(store.derive_state(SHARD), Ok(expected.clone()));
+    expected.latest = Hlc(u64::MAX);
     for damage in [Corruption::FlipBit(9), Corruption::Truncate(3), Corruption::Vanish] {
         assert!(engine.corrupt(Table::Clocks, &keys::shard(SHARD), damage));
         let mut again = open(&engine, true);
@@ -174,7 +188,12 @@ const OTHER: Shard = Shard { partition: Partition(5), n: 3 };
 fn a_failed_sync_of_one_lane_stops_every_lane() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
-    let config = StoreConfig { lane: LaneIndex(1), lanes: 2, keep_origins: true };
+    let config = StoreConfig {
+        lane: LaneIndex(1),
+        lanes: 2,
+        keep_origins: true,
+        memory: MemoryConfig::of_lane(1),
+    };
     let mut other = NodeStore::open(engine.clone(), config).expect("readable").store;
     other.commit(true).expect("nothing is wrong yet");
     engine.fail_next_sync();
@@ -292,7 +311,7 @@ fn a_power_cut_keeps_whole_ticks() {
 #[test]
 fn a_row_written_anew_leaves_the_list_when_it_is_committed() {
     let engine = Arc::new(MemoryEngine::new());
-    let mut store = open(&engine, true);
+    let mut store = forgetful(&engine);
     stage(&mut store, &record(1, "a")).expect("staged");
     let object = store.object(SHARD, &key("a")).expect("readable");
     store.commit(false).expect("room");
@@ -364,9 +383,34 @@ fn slices_bring_every_object_once_and_pass_over_damaged_ones() {
 }
 
 #[test]
-fn a_damaged_object_is_never_served() {
+fn what_is_remembered_is_what_was_committed() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(false).expect("room");
+    engine.corrupt(Table::Objects, &keys::object(SHARD, &key("a")), Corruption::FlipBit(30));
+    let committed = store.object(SHARD, &key("a")).expect("not read again");
+    for fails in [FailKind::Full, FailKind::IoLost] {
+        stage(&mut store, &record(2, "a")).expect("staged");
+        assert_ne!(store.object(SHARD, &key("a")), Ok(committed.clone()), "staged");
+        let write = record(2, "a").head.write_id();
+        assert!(store.request(SHARD, write, Some(Hlc(2))).expect("staged").is_some());
+        engine.fail_next_commits([fails]);
+        store.commit(false).expect_err("it was told to fail");
+        assert_eq!(store.request(SHARD, write, Some(Hlc(2))), Ok(None), "{fails:?}");
+        match fails {
+            FailKind::Full => assert_eq!(store.object(SHARD, &key("a")), Ok(committed.clone())),
+            // In doubt: whatever was remembered is read anew.
+            _ => drop(store.object(SHARD, &key("a")).expect_err("the damaged row")),
+        }
+        store.try_again_when_full();
+    }
+}
+
+#[test]
+fn a_damaged_object_is_never_served() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = forgetful(&engine);
     stage(&mut store, &record(1, "a")).expect("staged");
     store.commit(false).expect("room");
     let row = keys::object(SHARD, &key("a"));
@@ -417,7 +461,8 @@ fn a_sweep_forgets_old_requests_only() {
         .sum();
     assert_eq!(swept, 5, "those taken in at 1..=5");
     for counter in 1..=10 {
-        let known = store.request(SHARD, record(counter, "a").head.write_id()).expect("readable");
+        let known =
+            store.request(SHARD, record(counter, "a").head.write_id(), None).expect("readable");
         assert_eq!(known.is_some(), counter >= 6);
     }
 }

@@ -13,6 +13,19 @@ use galvani_model::ids::Shard;
 use galvani_model::key::Key;
 use galvani_model::store::{IndexPage, Indexed, Store, StoreError};
 use galvani_model::version::{Dot, Object};
+use smallvec::SmallVec;
+
+/// What the indexes have of one object.
+pub(super) struct IndexRows {
+    tombstones: SmallVec<[Dot; 1]>,
+    expiring: SmallVec<[(u64, Dot); 1]>,
+}
+
+impl IndexRows {
+    fn of(object: &Object) -> IndexRows {
+        IndexRows { tombstones: object.tombstones(), expiring: object.expiring() }
+    }
+}
 
 impl<E: Engine> NodeStore<E> {
     /// Dots of tombstones that wait for collection, in the shards touched since the store was
@@ -21,24 +34,34 @@ impl<E: Engine> NodeStore<E> {
         self.states.values().map(|state| state.tombstones).sum()
     }
 
-    /// Stages a key's object row and the rows of its tombstones and expiring values. The tick has
-    /// read the object and the shard's state before.
+    /// What the indexes have of a key as this tick has it; `None` in an `lww` bucket, which has none.
+    pub(super) fn indexed(
+        &mut self,
+        shard: Shard,
+        key: &Key,
+        policy: ConflictPolicy,
+    ) -> Result<Option<IndexRows>, StoreError> {
+        match policy {
+            ConflictPolicy::Lww => Ok(None),
+            ConflictPolicy::Siblings => Ok(Some(IndexRows::of(&self.object(shard, key)?))),
+        }
+    }
+
+    /// Stages a key's object row, and the rows of the indexes in place of those `before`. The tick has
+    /// read the shard's state.
     pub(super) fn stage_object(
         &mut self,
         shard: Shard,
         key: &Key,
+        before: Option<IndexRows>,
         object: Object,
-        policy: ConflictPolicy,
     ) {
         self.put_object(shard, key, &object);
-        let (after, ending) = (object.tombstones(), object.expiring());
-        let before = self.objects.insert((shard, key.clone()), object);
-        let before = before.expect("the tick read the object before it stages it");
-        let (before, ended) = (before.tombstones(), before.expiring());
-        if policy == ConflictPolicy::Lww {
-            return;
-        }
-        self.index_expiring(shard, key, &ended, &ending);
+        let after = IndexRows::of(&object);
+        self.objects.insert((shard, key.clone()), object);
+        let Some(before) = before else { return };
+        self.index_expiring(shard, key, &before.expiring, &after.expiring);
+        let (before, after) = (before.tombstones, after.tombstones);
         if before == after {
             return;
         }
@@ -106,9 +129,9 @@ impl<E: Engine> NodeStore<E> {
             return Err(StoreError::Full);
         }
         self.replica(shard)?;
-        self.object(shard, key)?;
+        let before = self.indexed(shard, key, ConflictPolicy::Siblings)?;
         self.dirty.insert(shard);
-        self.stage_object(shard, key, object, ConflictPolicy::Siblings);
+        self.stage_object(shard, key, before, object);
         Ok(())
     }
 
