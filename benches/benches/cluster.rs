@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 fn puts_and_gets(c: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (_dir, _cluster, db) = runtime.block_on(cluster(&LocalSpec::default()));
+    let (_dir, _cluster, db) = runtime.block_on(cluster::start(&LocalSpec::default()));
     let value = vec![b'x'; 1024];
     let mut number = 0u64;
     let mut group = c.benchmark_group("three_nodes_one_at_a_time");

@@ -4,11 +4,8 @@
 //! engine. Next to read: `../src/lib.rs`, and `ratios.rs` for floors in the same run.
 
 use criterion::{BatchSize, Criterion, Throughput};
-use galvani_benches::record;
-use galvani_model::bucket::ConflictPolicy;
+use galvani_benches::{record, stage};
 use galvani_model::ids::{LaneIndex, Partition, Shard};
-use galvani_model::store::{Change, RequestEntry, Store};
-use galvani_model::version::object_digest;
 use galvani_storage::engine::{
     Batch, Durability, Engine, EngineConfig, FjallEngine, PowerHistory, Table,
 };
@@ -38,12 +35,7 @@ fn storage(c: &mut Criterion) {
             engine.commit(&batch, Durability::Os).expect("room");
         });
     });
-    let config = StoreConfig {
-        lane: LaneIndex(0),
-        lanes: 1,
-        keep_origins: false,
-        memory: MemoryConfig::of_lane(1),
-    };
+    let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false, memory: MemoryConfig::of_lane(1) };
     let mut store = NodeStore::open(engine, config).expect("an empty store").store;
     let shard = Shard { partition: Partition(3), n: 3 };
     let mut counter = 0;
@@ -64,20 +56,6 @@ fn storage(c: &mut Criterion) {
         );
     });
     group.finish();
-}
-
-fn stage(store: &mut impl Store, shard: Shard, record: galvani_model::version::Record) {
-    let write = record.head.write_id();
-    let known = store.request(shard, write, Some(record.head.hlc)).expect("readable").is_some();
-    let mut object = store.object(shard, &record.head.key).expect("readable");
-    let before = object_digest(&record.head.key, &object);
-    object.apply(&record.head, known, ConflictPolicy::Siblings);
-    let mut digest = store.replica(shard).expect("readable").digest;
-    digest.replace(before, object_digest(&record.head.key, &object));
-    let request = RequestEntry { dots: [record.head.dot].into_iter().collect(), at_ms: 0 };
-    let policy = ConflictPolicy::Siblings;
-    let change = Change { shard, record, object, request, own: None, digest, policy };
-    store.stage(change).expect("staged");
 }
 
 fn main() {

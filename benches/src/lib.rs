@@ -1,16 +1,27 @@
-//! What the benches share: sample keys, records and a cluster inside the process.
+//! What the benches share: sample keys and records, the floors, and the real things beside them.
 //!
-//! `benches/values.rs` measures algebra and codec, `benches/storage.rs` a tick's batch beside the
-//! bare engine, `benches/cluster.rs` whole puts and gets. Run them with `cargo bench -p galvani-benches`.
+//! `benches/ratios.rs` prints real, floor and ratio for each pair; `benches/allocations.rs` counts
+//! allocations; `values.rs`, `storage.rs` and `cluster.rs` there are criterion's and watch single
+//! functions from build to build. `src/bin/hot.rs` repeats one function for callgrind.
+//! `docs/performance.md` has the commands and what they showed.
 
 use bytes::Bytes;
-use galvani_client::{Client, Quorum};
+use galvani_model::bucket::ConflictPolicy;
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{NodeId, Origin, RequestId};
+use galvani_model::ids::{NodeId, Origin, RequestId, Shard};
 use galvani_model::key::Key;
-use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, value_hash};
-use galvani_node::local::{LocalCluster, LocalSpec};
-use tempfile::TempDir;
+use galvani_model::store::{Change, RequestEntry, Store};
+use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, object_digest, value_hash};
+
+pub mod cases;
+pub mod cluster;
+pub mod counting;
+pub mod echo;
+pub mod file;
+pub mod lane;
+pub mod measure;
+pub mod quic;
+pub mod table;
 
 /// The key number `number` of bucket `default`.
 pub fn key(number: u64) -> Key {
@@ -36,16 +47,17 @@ pub fn record(origin: u128, counter: u64, number: u64, bytes: usize) -> Record {
     Record { head, value }
 }
 
-/// Three nodes in this process and a client that a quorum of them has answered.
-pub async fn cluster(spec: &LocalSpec) -> (TempDir, LocalCluster, Client) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let cluster = LocalCluster::start(spec, dir.path()).expect("a cluster");
-    let client = Client::builder()
-        .seed(cluster.url(0))
-        .identity_dir(cluster.client_identity())
-        .connect()
-        .await
-        .expect("a node answers");
-    while client.get("ready").r(Quorum::All).await.is_err() {}
-    (dir, cluster, client)
+/// Stages a record as `replica::apply` of the protocol does.
+pub fn stage(store: &mut impl Store, shard: Shard, record: Record) {
+    let write = record.head.write_id();
+    let known = store.request(shard, write).expect("readable").is_some();
+    let mut object = store.object(shard, &record.head.key).expect("readable");
+    let before = object_digest(&record.head.key, &object);
+    object.apply(&record.head, known, ConflictPolicy::Siblings);
+    let mut digest = store.replica(shard).expect("readable").digest;
+    digest.replace(before, object_digest(&record.head.key, &object));
+    let request = RequestEntry { dots: [record.head.dot].into_iter().collect(), at_ms: 0 };
+    let policy = ConflictPolicy::Siblings;
+    let change = Change { shard, record, object, request, own: None, digest, policy };
+    store.stage(change).expect("staged");
 }
