@@ -5,6 +5,7 @@
 //! `checks/`, and each has tests that plant a violation and see it found.
 //! Next to read: `tree.rs`, `rust_file.rs`, then `checks/mod.rs`.
 
+pub mod callgrind;
 pub mod checks;
 pub mod rust_file;
 pub mod tree;

@@ -1,14 +1,14 @@
 //! `cargo xtask`: the chores of this repository.
 //!
 //! `tidy` checks the house rules, `ci` runs every step that the build server runs, `sim` runs the
-//! cluster simulator. Next to read: `lib.rs`.
+//! cluster simulator, `callgrind` counts instructions. Next to read: `lib.rs`.
 
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use xtask::{Tree, checks, repository_root, tidy};
+use xtask::{Tree, callgrind, checks, repository_root, tidy};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -16,6 +16,8 @@ usage: cargo xtask COMMAND
   tidy [--verbose]   check the house rules; --verbose also lists what is over the aims
   ci                 run all steps of .ci/run
   sim [ARGS]         run the cluster simulator (release build) with ARGS
+  callgrind [CASE]   count instructions per operation of the hot functions whose name contains
+                     CASE; needs valgrind
 ";
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
             .args(["run", "--release", "-p", "galvani-sim", "--bin", "sim", "--"])
             .args(rest)
             .current_dir(root)),
+        Some("callgrind") if rest.len() <= 1 => run_callgrind(&root, rest.first()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -88,6 +91,21 @@ fn run_tidy(root: &Path, args: &[OsString]) -> ExitCode {
         }
     }
 }
+
+fn run_callgrind(root: &Path, only: Option<&OsString>) -> ExitCode {
+    let only = only.and_then(|only| only.to_str()).unwrap_or_default();
+    let print = |line: &str| println!("{line}");
+    match callgrind::run(root, cargo(), CALLGRIND_COUNT, only, print) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            eprintln!("xtask: {refusal}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Operations of each case: enough to make single growing tables vanish in the mean.
+const CALLGRIND_COUNT: u64 = 1_000;
 
 fn run(command: &mut Command) -> ExitCode {
     match command.status() {
