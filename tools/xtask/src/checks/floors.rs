@@ -19,6 +19,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("galvani", 6),
     ("galvani-cluster-tests", 6),
     ("galvani-benches", 6),
+    ("galvani-peers", 6),
     ("xtask", 6),
 ];
 
