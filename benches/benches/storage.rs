@@ -35,7 +35,12 @@ fn storage(c: &mut Criterion) {
             engine.commit(&batch, Durability::Os).expect("room");
         });
     });
-    let config = StoreConfig { lane: LaneIndex(0), lanes: 1, keep_origins: false, memory: MemoryConfig::of_lane(1) };
+    let config = StoreConfig {
+        lane: LaneIndex(0),
+        lanes: 1,
+        keep_origins: false,
+        memory: MemoryConfig::of_lane(1),
+    };
     let mut store = NodeStore::open(engine, config).expect("an empty store").store;
     let shard = Shard { partition: Partition(3), n: 3 };
     let mut counter = 0;

@@ -50,7 +50,7 @@ pub fn record(origin: u128, counter: u64, number: u64, bytes: usize) -> Record {
 /// Stages a record as `replica::apply` of the protocol does.
 pub fn stage(store: &mut impl Store, shard: Shard, record: Record) {
     let write = record.head.write_id();
-    let known = store.request(shard, write).expect("readable").is_some();
+    let known = store.request(shard, write, Some(record.head.hlc)).expect("readable").is_some();
     let mut object = store.object(shard, &record.head.key).expect("readable");
     let before = object_digest(&record.head.key, &object);
     object.apply(&record.head, known, ConflictPolicy::Siblings);
