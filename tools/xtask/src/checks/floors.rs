@@ -9,6 +9,7 @@ use crate::workspace::{Kind, Member, Workspace};
 /// Every crate of the workspace and its floor.
 pub const FLOORS: &[(&str, u8)] = &[
     ("galvani-model", 1),
+    ("galvani-load", 1),
     ("galvani-wire", 2),
     ("galvani-protocol", 3),
     ("galvani-storage", 3),

@@ -1,0 +1,433 @@
+//! What a load wrote, key by key, and what must therefore be found at the end.
+//!
+//! Every value carries its name: which run wrote it, and the how-manieth write of its key it was.
+//! Of each key the ledger keeps the writes that nothing acked has replaced; usually that is one. A
+//! write replaces exactly what its context covers, so the judgement is exact also where writes of
+//! one key raced: an acked write that nothing replaced must be there (else it is *lost*), and what
+//! was replaced, or was refused as never stored, must not (else it is *resurrected*). A write that
+//! ended in doubt may be there or not, and what it would have replaced may be gone.
+
+use smallvec::SmallVec;
+
+/// The name of a value: first in its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Which run wrote it.
+    pub run: u64,
+    /// The how-manieth write of the run to its key.
+    pub sequence: u32,
+}
+
+impl Name {
+    /// Bytes that a name takes.
+    pub const BYTES: usize = 12;
+
+    /// Writes it over the first bytes of a value that is long enough.
+    pub fn stamp(self, value: &mut [u8]) {
+        if let Some(head) = value.first_chunk_mut::<{ Name::BYTES }>() {
+            head[..8].copy_from_slice(&self.run.to_be_bytes());
+            head[8..].copy_from_slice(&self.sequence.to_be_bytes());
+        }
+    }
+
+    /// The name that a value carries; `None`: it is too short for one.
+    pub fn of(value: &[u8]) -> Option<Name> {
+        let (run, rest) = value.split_first_chunk::<8>()?;
+        let sequence = rest.first_chunk::<4>()?;
+        let (run, sequence) = (u64::from_be_bytes(*run), u32::from_be_bytes(*sequence));
+        Some(Name { run, sequence })
+    }
+}
+
+type Sequences = SmallVec<[u32; 2]>;
+
+/// A write that nothing acked has replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    sequence: u32,
+    state: State,
+    /// A write in doubt may have replaced it.
+    excused: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    UnderWay,
+    Acked,
+    InDoubt,
+}
+
+/// A write that is about to be sent.
+#[derive(Clone, Debug)]
+pub struct Begun<C> {
+    /// Which key.
+    pub key: usize,
+    /// The name its value carries.
+    pub name: Name,
+    /// What it is sent after; `None`: nothing, the key is new.
+    pub context: Option<C>,
+    covers: Sequences,
+}
+
+/// A read that is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Looking {
+    /// Which key.
+    pub key: usize,
+    acks: u32,
+}
+
+/// What is known of one key.
+#[derive(Clone, Debug)]
+struct Held<C> {
+    /// The value that was there when the load began; counted as the acked write 0.
+    first: Option<Name>,
+    /// The last write begun.
+    last: u32,
+    /// Acked writes so far: a read that began before the last one is out of date.
+    acks: u32,
+    /// Writes under way.
+    under_way: u32,
+    /// What the next write is sent after.
+    known: Option<(C, Sequences)>,
+    live: SmallVec<[Entry; 1]>,
+}
+
+/// What was found of one key, or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// Acked writes that are gone and that nothing replaced.
+    pub lost: u64,
+    /// Values that had been replaced, or had been refused, and are there.
+    pub resurrected: u64,
+    /// Values of somebody else: what they replaced is not called lost.
+    pub foreign: u64,
+}
+
+impl Judgement {
+    /// Adds another one.
+    pub fn add(&mut self, other: Judgement) {
+        self.lost += other.lost;
+        self.resurrected += other.resurrected;
+        self.foreign += other.foreign;
+    }
+}
+
+/// All keys of a load.
+#[derive(Clone, Debug)]
+pub struct Ledger<C> {
+    run: u64,
+    keys: Vec<Held<C>>,
+    /// Keys 0..this are known to have a value.
+    made: u64,
+    /// Acked writes.
+    pub acked: u64,
+    /// Writes that found, or made, a sibling.
+    pub races: u64,
+}
+
+impl<C: Clone> Ledger<C> {
+    /// Of the run of this number.
+    pub fn of(run: u64) -> Ledger<C> {
+        Ledger { run, keys: Vec::new(), made: 0, acked: 0, races: 0 }
+    }
+
+    /// The next key is there with this value, known by this context.
+    pub fn add(&mut self, context: C, first: Option<Name>) {
+        let entry = Entry { sequence: 0, state: State::Acked, excused: false };
+        let known = Some((context, SmallVec::from_slice(&[0])));
+        let live = SmallVec::from_slice(&[entry]);
+        self.keys.push(Held { first, last: 0, acks: 0, under_way: 0, known, live });
+        self.made = self.keys.len() as u64;
+    }
+
+    /// How many keys there are, new ones included.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The index of the key made `ago` before the last one known to be there.
+    pub fn latest(&self, ago: u64) -> usize {
+        (self.made.saturating_sub(1).saturating_sub(ago)) as usize
+    }
+
+    /// Makes room for keys up to this one, new and without a value.
+    pub fn reach(&mut self, key: usize) {
+        while self.keys.len() <= key {
+            let live = SmallVec::new();
+            self.keys.push(Held { first: None, last: 0, acks: 0, under_way: 0, known: None, live });
+        }
+    }
+
+    /// Whether a write of this key is under way.
+    pub fn is_busy(&self, key: usize) -> bool {
+        self.keys[key].under_way > 0
+    }
+
+    /// Whether the key must be read before it is written.
+    pub fn must_read(&self, key: usize) -> bool {
+        let held = &self.keys[key];
+        held.known.is_none() && held.last > 0
+    }
+
+    /// A read of the key begins.
+    pub fn look(&self, key: usize) -> Looking {
+        Looking { key, acks: self.keys[key].acks }
+    }
+
+    /// What a read saw.
+    pub fn saw(&mut self, looking: Looking, context: &C, names: impl Iterator<Item = Name>) {
+        let run = self.run;
+        let held = &mut self.keys[looking.key];
+        if held.known.is_some() && held.acks != looking.acks {
+            return;
+        }
+        let covers = names.filter_map(|name| held.sequence_of(run, name)).collect();
+        held.known = Some((context.clone(), covers));
+    }
+
+    /// A write of the key begins, after what is known.
+    pub fn begin(&mut self, key: usize) -> Begun<C> {
+        let held = &mut self.keys[key];
+        held.last += 1;
+        held.under_way += 1;
+        held.live.push(Entry { sequence: held.last, state: State::UnderWay, excused: false });
+        let name = Name { run: self.run, sequence: held.last };
+        let (context, covers) = match &held.known {
+            Some((context, covers)) => (Some(context.clone()), covers.clone()),
+            None => (None, Sequences::new()),
+        };
+        Begun { key, name, context, covers }
+    }
+
+    /// It was acked; `alone`: the coordinator knows no other value of the key.
+    pub fn acked(&mut self, begun: &Begun<C>, context: C, alone: bool) {
+        self.acked += 1;
+        self.races += u64::from(!alone);
+        let held = &mut self.keys[begun.key];
+        held.under_way -= 1;
+        held.acks += 1;
+        let sequence = begun.name.sequence;
+        held.live.retain(|entry| !begun.covers.contains(&entry.sequence));
+        if let Some(entry) = held.live.iter_mut().find(|entry| entry.sequence == sequence) {
+            entry.state = State::Acked;
+        }
+        held.known = alone.then(|| (context, SmallVec::from_slice(&[sequence])));
+        while self.keys.get(self.made as usize).is_some_and(|held| held.acks > 0) {
+            self.made += 1;
+        }
+    }
+
+    /// It was refused and is never stored.
+    pub fn refused(&mut self, begun: &Begun<C>) {
+        let held = &mut self.keys[begun.key];
+        held.under_way -= 1;
+        held.live.retain(|entry| entry.sequence != begun.name.sequence);
+    }
+
+    /// It failed, and may be stored all the same.
+    pub fn in_doubt(&mut self, begun: &Begun<C>) {
+        let held = &mut self.keys[begun.key];
+        held.under_way -= 1;
+        held.known = None;
+        for entry in &mut held.live {
+            if entry.sequence == begun.name.sequence {
+                entry.state = State::InDoubt;
+            }
+            entry.excused |= begun.covers.contains(&entry.sequence);
+        }
+    }
+
+    /// Whether this load wrote the key.
+    pub fn is_written(&self, key: usize) -> bool {
+        self.keys[key].last > 0
+    }
+
+    /// Judges what was found of a key, when nothing of it is under way.
+    pub fn judge(&self, key: usize, found: &[Option<Name>]) -> Judgement {
+        let held = &self.keys[key];
+        let mut judgement = Judgement::default();
+        let mut there = Sequences::new();
+        for name in found {
+            match name.and_then(|name| held.sequence_of(self.run, name)) {
+                Some(sequence) if held.live.iter().any(|entry| entry.sequence == sequence) => {
+                    there.push(sequence);
+                }
+                Some(_) => judgement.resurrected += 1,
+                None => judgement.foreign += 1,
+            }
+        }
+        let must = |entry: &&Entry| entry.state == State::Acked && !entry.excused;
+        let gone = |entry: &&Entry| !there.contains(&entry.sequence);
+        if judgement.foreign == 0 {
+            judgement.lost = held.live.iter().filter(must).filter(gone).count() as u64;
+        }
+        judgement
+    }
+}
+
+impl<C> Held<C> {
+    /// The write of this run, or the first value, that a name is of.
+    fn sequence_of(&self, run: u64, name: Name) -> Option<u32> {
+        match (name.run == run && name.sequence <= self.last, self.first == Some(name)) {
+            (_, true) => Some(0),
+            (true, false) => Some(name.sequence),
+            (false, false) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Judgement, Ledger, Name};
+
+    const RUN: u64 = 7;
+    const FIRST: Name = Name { run: 3, sequence: 9 };
+    const FINE: Judgement = Judgement { lost: 0, resurrected: 0, foreign: 0 };
+
+    fn name(sequence: u32) -> Option<Name> {
+        Some(Name { run: RUN, sequence })
+    }
+
+    fn one_key() -> Ledger<&'static str> {
+        let mut ledger = Ledger::of(RUN);
+        ledger.add("first", Some(FIRST));
+        ledger
+    }
+
+    #[test]
+    fn names_come_back_from_values() {
+        let mut value = vec![0xee; 20];
+        let name = Name { run: u64::MAX - 5, sequence: 77 };
+        name.stamp(&mut value);
+        assert_eq!((Name::of(&value), &value[12..]), (Some(name), [0xee; 8].as_slice()));
+        assert_eq!(Name::of(&value[..11]), None);
+    }
+
+    #[test]
+    fn a_lost_write_is_found_and_so_is_one_that_came_back() {
+        let mut ledger = one_key();
+        assert_eq!(ledger.judge(0, &[Some(FIRST)]), FINE, "nothing was written");
+        for context in ["one", "two"] {
+            let begun = ledger.begin(0);
+            ledger.acked(&begun, context, true);
+        }
+        assert_eq!(ledger.acked, 2);
+        assert_eq!(ledger.judge(0, &[name(2)]), FINE);
+        assert_eq!(ledger.judge(0, &[]), Judgement { lost: 1, ..FINE });
+        let back = Judgement { lost: 1, resurrected: 1, foreign: 0 };
+        assert_eq!(ledger.judge(0, &[name(1)]), back, "the old value in place of the new");
+        let beside = Judgement { resurrected: 1, ..FINE };
+        assert_eq!(ledger.judge(0, &[name(2), name(1)]), beside);
+        assert_eq!(ledger.judge(0, &[name(2), Some(FIRST)]), beside, "also the first one");
+    }
+
+    #[test]
+    fn writes_that_raced_must_both_be_there_until_one_replaces_them() {
+        let mut ledger = one_key();
+        let (one, two) = (ledger.begin(0), ledger.begin(0));
+        ledger.acked(&one, "one", true);
+        ledger.acked(&two, "two", false);
+        assert_eq!(ledger.races, 1);
+        assert_eq!(ledger.judge(0, &[name(1), name(2)]), FINE);
+        assert_eq!(ledger.judge(0, &[name(2)]), Judgement { lost: 1, ..FINE });
+        assert!(ledger.must_read(0), "siblings are read before they are replaced");
+        let looking = ledger.look(0);
+        ledger.saw(looking, &"both", [name(1), name(2)].into_iter().flatten());
+        let three = ledger.begin(0);
+        assert_eq!(three.context, Some("both"));
+        ledger.acked(&three, "three", true);
+        assert_eq!(ledger.judge(0, &[name(3)]), FINE);
+    }
+
+    #[test]
+    fn a_write_after_one_sibling_leaves_the_other() {
+        let mut ledger = one_key();
+        let (one, two) = (ledger.begin(0), ledger.begin(0));
+        ledger.acked(&one, "one", true);
+        ledger.acked(&two, "two", true);
+        let three = ledger.begin(0);
+        assert_eq!(three.context, Some("two"));
+        ledger.acked(&three, "three", true);
+        assert_eq!(ledger.judge(0, &[name(1), name(3)]), FINE);
+        assert_eq!(ledger.judge(0, &[name(3)]), Judgement { lost: 1, ..FINE });
+    }
+
+    #[test]
+    fn a_write_in_doubt_may_be_there_and_what_it_replaces_may_be_gone() {
+        let mut ledger = one_key();
+        let begun = ledger.begin(0);
+        ledger.in_doubt(&begun);
+        for found in [vec![Some(FIRST)], vec![name(1)], vec![Some(FIRST), name(1)]] {
+            assert_eq!(ledger.judge(0, &found), FINE, "{found:?}");
+        }
+        assert!(ledger.must_read(0));
+        let looking = ledger.look(0);
+        ledger.saw(looking, &"seen", std::iter::once(FIRST));
+        let begun = ledger.begin(0);
+        ledger.acked(&begun, "two", true);
+        assert_eq!(ledger.judge(0, &[name(2), name(1)]), FINE, "it came late");
+        assert_eq!(ledger.judge(0, &[name(1)]), Judgement { lost: 1, ..FINE });
+    }
+
+    #[test]
+    fn a_refused_write_must_never_appear() {
+        let mut ledger = one_key();
+        let begun = ledger.begin(0);
+        ledger.refused(&begun);
+        assert_eq!(ledger.judge(0, &[Some(FIRST)]), FINE);
+        assert_eq!(ledger.judge(0, &[Some(FIRST), name(1)]), Judgement { resurrected: 1, ..FINE });
+        assert!(!ledger.must_read(0), "what is known still holds");
+    }
+
+    #[test]
+    fn an_ack_that_comes_after_its_replacement_adds_nothing() {
+        let mut ledger = one_key();
+        let slow = ledger.begin(0);
+        let looking = ledger.look(0);
+        ledger.saw(looking, &"seen", [FIRST].into_iter().chain(name(1)));
+        let begun = ledger.begin(0);
+        ledger.acked(&begun, "two", true);
+        ledger.acked(&slow, "one", true);
+        assert_eq!(ledger.judge(0, &[name(2)]), FINE);
+        assert_eq!(ledger.judge(0, &[name(1)]), Judgement { lost: 1, resurrected: 1, foreign: 0 });
+    }
+
+    #[test]
+    fn a_read_that_is_out_of_date_is_not_heeded() {
+        let mut ledger = one_key();
+        let looking = ledger.look(0);
+        let begun = ledger.begin(0);
+        ledger.acked(&begun, "one", true);
+        ledger.saw(looking, &"old", std::iter::once(FIRST));
+        assert_eq!(ledger.begin(0).context, Some("one"));
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_is_no_loss_of_ours() {
+        let mut ledger = one_key();
+        let begun = ledger.begin(0);
+        ledger.acked(&begun, "one", true);
+        let other = Some(Name { run: 99, sequence: 1 });
+        assert_eq!(ledger.judge(0, &[other]), Judgement { foreign: 1, ..FINE });
+        assert_eq!(ledger.judge(0, &[None]), Judgement { foreign: 1, ..FINE });
+    }
+
+    #[test]
+    fn new_keys_count_as_the_latest_once_all_before_them_are_there() {
+        let mut ledger = one_key();
+        ledger.reach(2);
+        assert_eq!((ledger.len(), ledger.latest(0)), (3, 0));
+        let (one, two) = (ledger.begin(1), ledger.begin(2));
+        assert_eq!(one.context, None);
+        ledger.acked(&two, "two", true);
+        assert_eq!(ledger.latest(0), 0);
+        ledger.acked(&one, "one", true);
+        assert_eq!((ledger.latest(0), ledger.latest(1), ledger.latest(99)), (2, 1, 0));
+    }
+}
