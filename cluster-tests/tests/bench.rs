@@ -1,8 +1,12 @@
-//! `galvani bench` against a cluster that takes only so much, and ended with Ctrl-C.
+//! `galvani bench`: what it counts, what it checks at the end, and whether it tells the truth of a
+//! cluster that stands still; against one that takes only so much; ended with Ctrl-C.
 
 use galvani_cluster_tests::{Cluster, until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A cluster whose nodes take so many requests a second of one client, and that many at once.
 fn limited(each_node: u32) -> Cluster {
@@ -50,4 +54,125 @@ fn ctrl_c_ends_it_with_130() {
     let pid = i32::try_from(bench.pid()).ok().and_then(Pid::from_raw).expect("an id");
     kill_process(pid, Signal::INT).expect("it runs");
     bench.finish().expect(130).says(&["interrupted: no figures"]);
+}
+
+#[test]
+fn every_workload_runs_and_all_it_wrote_is_there() {
+    let cluster = Cluster::start();
+    let common = ["--keys", "100", "--warmup", "0s", "--duration", "1s", "-o", "json"];
+    for (workload, kinds) in [
+        ("put", &["put"][..]),
+        ("a", &["get", "put"]),
+        ("b", &["get", "put"]),
+        ("c", &["get"]),
+        ("d", &["get", "insert"]),
+        ("f", &["get", "rmw"]),
+    ] {
+        let ran = cluster.run(&[&["bench", workload, "--rate", "150"], &common[..]].concat());
+        let run = ran.expect(0).json("galvani.bench/1");
+        for kind in ["get", "put", "insert", "rmw"] {
+            let count = run[kind]["count"].as_u64().unwrap_or(0);
+            assert_eq!(count > 0, kinds.contains(&kind), "{workload} {kind}: {run}");
+        }
+        assert!(run["lag"]["p99_us"].as_u64().is_some(), "an open loop knows its lag: {run}");
+        match workload {
+            "c" => assert_eq!(run["check"], Value::Null, "nothing was written: {run}"),
+            _ => assert!(run["check"]["acked"].as_u64().is_some_and(|acked| acked > 0), "{run}"),
+        }
+        if workload == "put" {
+            assert_eq!(run["races"], 0, "keys that are chosen evenly are not raced for: {run}");
+        }
+    }
+    let refused = cluster.run(&["bench", "e"]).expect(2).is_three_part_error();
+    refused.says(&["YCSB E cannot be done", "keys spread by hash have none"]);
+}
+
+#[test]
+fn a_run_is_saved_shown_and_compared() {
+    let cluster = Cluster::start();
+    let path = |name: &str| cluster.scratch().join(name).display().to_string();
+    let (saved, log, page) = (path("a.json"), path("a.hlog"), path("a.html"));
+    let files = ["--save", &saved, "--hlog", &log, "--html", &page];
+    let common = ["bench", "mix", "--keys", "100", "--warmup", "0s", "--duration", "3s"];
+    cluster.run(&[&common[..], &["--rate", "50"], &files].concat()).expect(0);
+    let text = fs::read_to_string(&saved).expect("saved");
+    let mut run: Value = serde_json::from_str(&text).expect("JSON");
+    assert!(run["batches"].as_array().is_some_and(|seconds| seconds.len() >= 3), "{text}");
+    let log = fs::read_to_string(&log).expect("the log");
+    assert!(log.starts_with("#[Histogram log format version 1.3]"), "{log}");
+    assert!(log.contains("Tag=put,0.000,1.000,") && log.contains(",HISTFAAA"), "{log}");
+    let page = fs::read_to_string(&page).expect("the page");
+    assert!(page.starts_with("<!doctype html>") && page.matches("<svg").count() == 3);
+    let shown = cluster.run(&["bench", "show", &saved]).expect(0);
+    assert!(shown.text().contains("open loop, 50/s"), "{shown}");
+    assert!(shown.text().contains("0 lost, 0 resurrected  PASS"), "{shown}");
+
+    // Whether this machine kept up with its schedule is not what is tested here.
+    let mut write = |name: &str, bound: bool| {
+        run["generator_bound"] = bound.into();
+        fs::write(path(name), run.to_string()).expect("written");
+        path(name)
+    };
+    let (fine, bound) = (write("fine.json", false), write("bound.json", true));
+    let alike = cluster.run(&["bench", "compare", &fine, &fine, "--fail-if", "put.p99>+5%"]);
+    assert!(alike.expect(0).text().contains("put.p99"));
+    let refused = cluster.run(&["bench", "compare", &fine, &bound]).expect(1);
+    refused.is_three_part_error().says(&["GENERATOR-BOUND"]);
+    let nothing = cluster.run(&["bench", "compare", &fine, "absent.json"]).expect(2);
+    nothing.is_three_part_error().says(&["is no saved run"]);
+}
+
+/// All node processes stand still for a second in the middle of the run `words`; what it found.
+fn stopped_for_a_second(cluster: &Cluster, words: &[&str]) -> Value {
+    let saved = cluster.scratch().join("run.json");
+    let path = saved.display().to_string();
+    let common = ["bench", "get", "--keys", "50", "--warmup", "0s", "--duration", "10s"];
+    let bench =
+        cluster.begin(&[&common[..], words, &["--timeout", "30s", "--save", &path]].concat());
+    // The nodes count what they answer: more than the preparation needs is the measured run.
+    let client = cluster.client();
+    until("the measured run to be under way", || {
+        let gets: u64 = cluster
+            .nodes()
+            .iter()
+            .map(|node| cluster.status_of(&client, &node.name).counters.gets)
+            .sum();
+        if gets > 250 { Ok(()) } else { Err(gets) }
+    });
+    let pids: Vec<Pid> = cluster
+        .pids()
+        .into_iter()
+        .filter_map(|pid| i32::try_from(pid).ok().and_then(Pid::from_raw))
+        .collect();
+    assert_eq!(pids.len(), 3);
+    let signal = |signal| pids.iter().for_each(|pid| kill_process(*pid, signal).expect("it runs"));
+    signal(Signal::STOP);
+    let began = Instant::now();
+    // wait: a second is what is tested, not a condition.
+    thread::sleep(STOPPED.saturating_sub(began.elapsed()));
+    signal(Signal::CONT);
+    bench.finish().expect(0);
+    serde_json::from_str(&fs::read_to_string(saved).expect("saved")).expect("JSON")
+}
+
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// Of ten seconds at a fixed rate one finds nobody at home: a tenth of the requests wait, evenly
+/// between no time and the whole second. So a twentieth waits half a second or more, and a
+/// hundredth nine tenths of it. The bounds are wide; machines that are slow only add to them.
+#[test]
+fn a_second_in_which_all_servers_stand_still_is_in_the_percentiles_as_arithmetic_says() {
+    let cluster = Cluster::start();
+    let run = stopped_for_a_second(&cluster, &["--rate", "100"]);
+    let get = &run["get"];
+    let at = |name: &str| get[name].as_u64().unwrap_or_else(|| panic!("{name}: {run}"));
+    assert!(at("count") > 850, "a fixed rate was offered all the time: {run}");
+    assert!(at("p95_us") > 300_000, "{run}");
+    assert!(at("p99_us") > 750_000, "{run}");
+    assert!(at("max_us") > 900_000, "{run}");
+    // A closed loop of one asks once in that second: its tail says nothing of it.
+    let closed = stopped_for_a_second(&cluster, &["-c", "1"]);
+    let slow = |micros: u64| closed["get"]["p99_us"].as_u64().is_some_and(|p99| p99 < micros);
+    assert!(slow(300_000), "{closed}");
+    assert!(closed["get"]["max_us"].as_u64().is_some_and(|max| max > 900_000), "{closed}");
 }

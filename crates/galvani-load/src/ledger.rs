@@ -86,8 +86,8 @@ struct Held<C> {
     last: u32,
     /// Acked writes so far: a read that began before the last one is out of date.
     acks: u32,
-    /// Writes under way.
-    under_way: u32,
+    /// Operations that write it and are to be done or under way.
+    writers: u32,
     /// What the next write is sent after.
     known: Option<(C, Sequences)>,
     live: SmallVec<[Entry; 1]>,
@@ -120,6 +120,7 @@ pub struct Ledger<C> {
     keys: Vec<Held<C>>,
     /// Keys 0..this are known to have a value.
     made: u64,
+    writers: usize,
     /// Acked writes.
     pub acked: u64,
     /// Writes that found, or made, a sibling.
@@ -129,7 +130,12 @@ pub struct Ledger<C> {
 impl<C: Clone> Ledger<C> {
     /// Of the run of this number.
     pub fn of(run: u64) -> Ledger<C> {
-        Ledger { run, keys: Vec::new(), made: 0, acked: 0, races: 0 }
+        Ledger { run, keys: Vec::new(), made: 0, writers: 0, acked: 0, races: 0 }
+    }
+
+    /// The name of a value that is written before the load begins.
+    pub fn first_name(&self) -> Name {
+        Name { run: self.run, sequence: 0 }
     }
 
     /// The next key is there with this value, known by this context.
@@ -137,7 +143,7 @@ impl<C: Clone> Ledger<C> {
         let entry = Entry { sequence: 0, state: State::Acked, excused: false };
         let known = Some((context, SmallVec::from_slice(&[0])));
         let live = SmallVec::from_slice(&[entry]);
-        self.keys.push(Held { first, last: 0, acks: 0, under_way: 0, known, live });
+        self.keys.push(Held { first, last: 0, acks: 0, writers: 0, known, live });
         self.made = self.keys.len() as u64;
     }
 
@@ -160,13 +166,30 @@ impl<C: Clone> Ledger<C> {
     pub fn reach(&mut self, key: usize) {
         while self.keys.len() <= key {
             let live = SmallVec::new();
-            self.keys.push(Held { first: None, last: 0, acks: 0, under_way: 0, known: None, live });
+            self.keys.push(Held { first: None, last: 0, acks: 0, writers: 0, known: None, live });
         }
     }
 
-    /// Whether a write of this key is under way.
+    /// Whether an operation that writes this key is to be done or under way.
     pub fn is_busy(&self, key: usize) -> bool {
-        self.keys[key].under_way > 0
+        self.keys[key].writers > 0
+    }
+
+    /// An operation that writes this key is to be done.
+    pub fn take(&mut self, key: usize) {
+        self.keys[key].writers += 1;
+        self.writers += 1;
+    }
+
+    /// It was done.
+    pub fn release(&mut self, key: usize) {
+        self.keys[key].writers -= 1;
+        self.writers -= 1;
+    }
+
+    /// Whether as many such operations are under way as there are keys.
+    pub fn is_full(&self) -> bool {
+        self.writers >= self.keys.len()
     }
 
     /// Whether the key must be read before it is written.
@@ -195,7 +218,6 @@ impl<C: Clone> Ledger<C> {
     pub fn begin(&mut self, key: usize) -> Begun<C> {
         let held = &mut self.keys[key];
         held.last += 1;
-        held.under_way += 1;
         held.live.push(Entry { sequence: held.last, state: State::UnderWay, excused: false });
         let name = Name { run: self.run, sequence: held.last };
         let (context, covers) = match &held.known {
@@ -210,7 +232,6 @@ impl<C: Clone> Ledger<C> {
         self.acked += 1;
         self.races += u64::from(!alone);
         let held = &mut self.keys[begun.key];
-        held.under_way -= 1;
         held.acks += 1;
         let sequence = begun.name.sequence;
         held.live.retain(|entry| !begun.covers.contains(&entry.sequence));
@@ -226,14 +247,12 @@ impl<C: Clone> Ledger<C> {
     /// It was refused and is never stored.
     pub fn refused(&mut self, begun: &Begun<C>) {
         let held = &mut self.keys[begun.key];
-        held.under_way -= 1;
         held.live.retain(|entry| entry.sequence != begun.name.sequence);
     }
 
     /// It failed, and may be stored all the same.
     pub fn in_doubt(&mut self, begun: &Begun<C>) {
         let held = &mut self.keys[begun.key];
-        held.under_way -= 1;
         held.known = None;
         for entry in &mut held.live {
             if entry.sequence == begun.name.sequence {

@@ -55,6 +55,8 @@ pub struct Run {
     pub offered: u64,
     /// Of those, not sent for want of a place.
     pub shed: u64,
+    /// Requests under way when the last one had been sent; all of them were waited for.
+    pub waited_for: u64,
     /// Operations done.
     pub ops: u64,
     /// The same in each second.

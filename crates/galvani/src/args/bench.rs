@@ -4,8 +4,11 @@
 
 use crate::args::data::{Copies, InBucket, ReadQuorum, WriteQuorum};
 use crate::args::value;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use galvani_load::compare::Limit;
+use galvani_load::workload::{Distribution, Mix};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a bench does.
@@ -17,40 +20,116 @@ pub(crate) enum Workload {
     Get,
     /// Both, see --reads.
     Mix,
+    /// YCSB A: half reads, half updates, zipfian.
+    A,
+    /// YCSB B: 95 % reads, 5 % updates, zipfian.
+    B,
+    /// YCSB C: reads, zipfian.
+    C,
+    /// YCSB D: 95 % reads of the latest, 5 % new keys.
+    D,
+    /// YCSB E: cannot be done, keys have no order to scan in.
+    #[value(hide = true)]
+    E,
+    /// YCSB F: half reads, half reads with a write after them, zipfian.
+    F,
 }
 
 impl Workload {
-    /// Percent of operations that are reads, if `mixed` of a mix are.
-    pub(crate) fn reads(self, mixed: u8) -> u8 {
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Workload::Put => 0,
-            Workload::Get => 100,
-            Workload::Mix => mixed,
+            Workload::Put => "put",
+            Workload::Get => "get",
+            Workload::Mix => "mix",
+            Workload::A => "a",
+            Workload::B => "b",
+            Workload::C => "c",
+            Workload::D => "d",
+            Workload::E => "e",
+            Workload::F => "f",
+        }
+    }
+
+    /// As it is written in reports.
+    pub(crate) fn title(self) -> String {
+        match self {
+            Workload::Put | Workload::Get | Workload::Mix => self.name().to_owned(),
+            _ => format!("ycsb-{}", self.name()),
         }
     }
 }
 
+/// How keys are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Keys {
+    /// Every key as often as any other.
+    Uniform,
+    /// Few keys often: YCSB's scrambled zipfian, 0.99.
+    Zipfian,
+    /// The keys made last most often.
+    Latest,
+}
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
-#[command(before_help = "  galvani bench put -c 64 --value 1KiB -w 2\n  \
-                         galvani bench get -c 64 -r 2 --count 200k\n  \
-                         galvani bench mix -c 16 --reads 90 --duration 30s -o json\n  \
-                         galvani bench mix --rate 2k         2,000 requests a second, come what may\n  \
-                         galvani bench mix --overload        0.5 to 4 times what the cluster can do")]
 #[command(
-    after_help = "Closed loop: a worker sends its next request when the last one is answered, \
-                        so tail latencies are optimistic. --rate and --overload are open loops: requests \
-                        start on schedule, their latency counts from when they were due, and \
-                        none is tried again. Keys bench/00000000.. are made if absent and stay.\n\
-                        Exit 1: requests failed; with --rate what was refused, late or not sent is \
-                        counted, and no failure; with --overload nothing is. 130: Ctrl-C, no figures."
+    args_conflicts_with_subcommands = true,
+    before_help = "  galvani bench                      half of what the cluster can do, open loop\n  \
+                         galvani bench a --rate 20k --duration 60s --save a.json\n  \
+                         galvani bench put -c 64 --value 1KiB -w 2\n  \
+                         galvani bench mix --overload       0.5 to 4 times what the cluster can do\n  \
+                         galvani bench compare a.json b.json --fail-if 'put.p99>+5%'"
+)]
+#[command(
+    after_help = "Open loop: requests start on schedule, their latency counts from when they were \
+                        due and is printed from when they were sent too, and none is tried again. \
+                        Without --rate it is half of what 16 workers get done in a closed loop. \
+                        With -c or --count a closed loop: a worker sends its next request when the \
+                        last one is answered, so tail latencies are optimistic.\n\
+                        At the end every key written is read again at r=all. Keys bench/00000000.. \
+                        are made if absent and stay.\n\
+                        Exit 1: requests failed, or the check did; with --rate what was refused, \
+                        late or not sent is counted, and no failure; with --overload nothing is. \
+                        130: Ctrl-C, no figures."
 )]
 pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+/// What to do but to run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// The same as without a word: run.
+    Run(Box<Run>),
+    /// Print a saved run again.
+    Show(Show),
+    /// Two saved runs beside each other, and whether they differ by more than chance.
+    Compare(Compare),
+}
+
+/// Arguments of `bench run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
     /// What to do.
     #[arg(default_value = "mix")]
     pub(crate) workload: Workload,
-    /// Workers: requests under way at once. With --rate the most that may be; what comes beyond it
-    /// is not sent, and counted. [default: 16; with --rate or --overload as many as there are keys]
+    /// The same as an option.
+    #[arg(
+        short = 'W',
+        long = "workload",
+        value_name = "WORKLOAD",
+        conflicts_with = "workload",
+        id = "workload_option",
+        hide = true
+    )]
+    pub(crate) workload_option: Option<Workload>,
+    /// Closed loop of so many workers: requests under way at once. With --rate the most that may
+    /// be; what comes beyond it is not sent, and counted. [default: with --rate or --overload as
+    /// many as there are keys; with --count 16]
     #[arg(short, long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) concurrency: Option<u32>,
@@ -63,9 +142,9 @@ pub(crate) struct Bench {
     /// Keys; at least one for each worker.
     #[arg(long, value_name = "N", default_value = "10k", value_parser = value::count)]
     pub(crate) keys: NonZeroU64,
-    /// Bytes of each value.
-    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = value::size)]
-    pub(crate) value: u64,
+    /// Bytes of each value. [default: 1KiB; of YCSB 1000]
+    #[arg(long, value_name = "BYTES", value_parser = value::size)]
+    pub(crate) value: Option<u64>,
     /// Stop after this many operations.
     #[arg(long, value_name = "N", value_parser = value::count, conflicts_with = "duration")]
     pub(crate) count: Option<NonZeroU64>,
@@ -79,6 +158,17 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PERCENT", default_value = "50",
           value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) reads: u8,
+    /// How keys are chosen. [default: uniform; of YCSB as it says]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) distribution: Option<Keys>,
+    /// Of the random numbers: the same one makes the same operations.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Do not read again at the end what was written.
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    #[command(flatten)]
+    pub(crate) files: Files,
     #[command(flatten)]
     pub(crate) write: WriteQuorum,
     #[command(flatten)]
@@ -88,3 +178,107 @@ pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) bucket: InBucket,
 }
+
+/// Where a run goes.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Files {
+    /// Write the run to this file, with every second and all histograms, for show and compare.
+    #[arg(long, value_name = "FILE.json", conflicts_with = "overload")]
+    pub(crate) save: Option<PathBuf>,
+    /// Write an HdrHistogram interval log (1.3) to this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "overload")]
+    pub(crate) hlog: Option<PathBuf>,
+    /// Write a page with plots to this file.
+    #[arg(long, value_name = "FILE.html", conflicts_with = "overload")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+impl Run {
+    /// What is to be done, however it was said.
+    pub(crate) fn workload(&self) -> Workload {
+        self.workload_option.unwrap_or(self.workload)
+    }
+
+    /// The shares of operations; `None`: it cannot be done.
+    pub(crate) fn mix(&self) -> Option<Mix> {
+        let mix = match self.workload() {
+            Workload::Put => Mix::plain(0),
+            Workload::Get => Mix::plain(100),
+            Workload::Mix => Mix::plain(self.reads),
+            Workload::A => Mix::ycsb('a')?,
+            Workload::B => Mix::ycsb('b')?,
+            Workload::C => Mix::ycsb('c')?,
+            Workload::D => Mix::ycsb('d')?,
+            Workload::E => Mix::ycsb('e')?,
+            Workload::F => Mix::ycsb('f')?,
+        };
+        let distribution = match self.distribution {
+            None => mix.distribution,
+            Some(Keys::Uniform) => Distribution::Uniform,
+            Some(Keys::Zipfian) => Distribution::Zipfian,
+            Some(Keys::Latest) => Distribution::Latest,
+        };
+        Some(Mix { distribution, ..mix })
+    }
+
+    /// Bytes of each value.
+    pub(crate) fn value_bytes(&self) -> u64 {
+        let usual = match self.workload() {
+            Workload::Put | Workload::Get | Workload::Mix => 1 << 10,
+            _ => YCSB_BYTES,
+        };
+        self.value.unwrap_or(usual)
+    }
+
+    /// Whether workers wait for answers before they ask again.
+    pub(crate) fn is_closed(&self) -> bool {
+        let open = self.rate.is_some() || self.overload;
+        !open && (self.concurrency.is_some() || self.count.is_some())
+    }
+
+    /// How long is measured.
+    pub(crate) fn duration(&self) -> Duration {
+        self.duration.unwrap_or(DURATION)
+    }
+}
+
+/// Arguments of `bench show`.
+#[derive(Debug, Args)]
+#[command(before_help = "  galvani bench show a.json\n  \
+                         galvani bench show a.json --html a.html")]
+pub(crate) struct Show {
+    /// A file that --save wrote.
+    pub(crate) file: PathBuf,
+    /// Write an HdrHistogram interval log (1.3) to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hlog: Option<PathBuf>,
+    /// Write a page with plots to this file.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// Arguments of `bench compare`.
+#[derive(Debug, Args)]
+#[command(before_help = "  galvani bench compare main.json mine.json\n  \
+                         galvani bench compare main.json mine.json --fail-if 'put.p99>+5%' \
+                         --fail-if 'ops<-3%'")]
+#[command(
+    after_help = "A change is significant if the two series of seconds differ with p < 0.05 \
+                        (Welch's test over effective sample sizes). Exit 1: a limit is broken, that \
+                        is a change beyond it and significant; or a run is GENERATOR-BOUND, which \
+                        says nothing of the cluster."
+)]
+pub(crate) struct Compare {
+    /// The run before.
+    pub(crate) before: PathBuf,
+    /// The run after.
+    pub(crate) after: PathBuf,
+    /// What must not be: put.p99>+5%, ops<-3%, ..
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) fail_if: Vec<Limit>,
+}
+
+/// How long is measured unless said otherwise.
+const DURATION: Duration = Duration::from_secs(10);
+/// A record of YCSB: ten fields of a hundred bytes.
+const YCSB_BYTES: u64 = 1_000;

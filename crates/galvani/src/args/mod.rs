@@ -151,8 +151,8 @@ pub(crate) enum Command {
     /// What n, r and w promise.
     #[command(subcommand)]
     Quorum(see::Quorum),
-    /// Measure: closed loop, percentiles, CPU per operation.
-    Bench(bench::Bench),
+    /// Measure: open or closed loop, percentiles, CPU per operation; check what was written.
+    Bench(Box<bench::Bench>),
     /// Run one node.
     Server(cluster::Server),
     /// Make clusters of real hosts.

@@ -3,7 +3,7 @@
 //! One function a command. What these make is parsed again by the tests and must come out the same:
 //! an option added to a command must be added here too.
 
-use crate::args::bench::Bench;
+use crate::args::bench::{Files, Run};
 use crate::args::bucket::{Create, Policy};
 use crate::args::data::{
     Copies, Del, Export, Get, Import, InBucket, Ls, Put, ReadQuorum, RepairWhen, Update,
@@ -14,6 +14,7 @@ use crate::args::{Format, Global};
 use clap::ValueEnum;
 use galvani_client::{BucketName, Quorum};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Options as a [`Line`] takes them.
@@ -252,19 +253,31 @@ impl Create {
     }
 }
 
-impl Bench {
-    pub(crate) fn line(&self) -> Line {
-        Line::new("bench")
-            .place(word(self.workload))
+impl Run {
+    /// The line of `bench`, or of one of its verbs.
+    pub(crate) fn line(&self, command: &'static str) -> Line {
+        let Files { save, hlog, html } = &self.files;
+        let file = |line: Line, name, path: &Option<PathBuf>| match path {
+            Some(path) => line.with_path(name, path),
+            None => line,
+        };
+        let line = Line::new(command)
+            .place(word(self.workload()))
             .given("-c", self.concurrency)
             .given("--rate", self.rate)
             .flag("--overload", self.overload)
             .given("--keys", other(self.keys.get(), 10_000))
-            .given("--value", other(self.value, 1 << 10))
+            .given("--value", self.value)
             .given("--count", self.count)
             .given("--duration", self.duration.map(time))
             .given("--warmup", other(self.warmup, Duration::from_secs(1)).map(time))
             .given("--reads", other(self.reads, 50))
+            .given("--distribution", self.distribution.map(word))
+            .given("--seed", other(self.seed, 1))
+            .flag("--no-check", self.no_check);
+        let line = file(line, "--save", save);
+        let line = file(line, "--hlog", hlog);
+        file(line, "--html", html)
             .writing(&self.write)
             .reading(&self.read)
             .copies(&self.copies)

@@ -1,17 +1,24 @@
-//! `bench`: a closed loop of workers, or an open loop, against a cluster.
+//! `bench`: an open loop, or a closed loop of workers, against a cluster.
 //!
-//! Phases: prepare (every key has a value and its context is known), warm up, measure. The CPU the
-//! node processes spent comes from their own status before and after. Closed loop: tail latencies
-//! are optimistic, and the report says so. Next to read: `bench/worker.rs`, `bench/summary.rs`; for
-//! open loops `bench/curve.rs`.
+//! Phases: prepare (every key has a value and its context is known), find a rate if none was given,
+//! warm up, measure, check (what was written is read again). The CPU the node processes spent comes
+//! from their own status before and after. What is computed is in `crates/galvani-load`. Next to
+//! read: `bench/driver.rs`, `bench/open.rs`, `bench/summary.rs`; for overload `bench/curve.rs`.
 
+mod alarm;
+mod closed;
 mod curve;
+mod driver;
+mod files;
+mod live;
 mod open;
+mod outcome;
 mod prepare;
 mod summary;
-mod worker;
+mod usage;
+mod verify;
 
-use crate::args::bench::Bench;
+use crate::args::bench::{Bench, BenchCommand, Run, Workload};
 use crate::args::line::Line;
 use crate::commands::patience::Signals;
 use crate::commands::{Done, options};
@@ -20,20 +27,32 @@ use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::text::{count, grouped};
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
-use galvani_client::NodeId;
+use closed::Until;
+use driver::Driver;
+use galvani_load::ledger::Ledger;
+use galvani_load::run as saved;
+use galvani_load::workload::Mix;
 use galvani_model::limits::VALUE_BYTES_MAX;
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-use summary::{Cpu, Summary};
-use worker::{Key, Plan, Tally, Worker};
+use open::Schedule;
+use outcome::Outcome;
+use std::cell::RefCell;
+use std::time::{Duration, Instant, SystemTime};
+use summary::Around;
+use usage::{Cpu, Own, Watch};
 
-/// Runs the bench; Ctrl-C ends it without figures.
-pub(crate) async fn run(app: &App, args: Bench) -> Done {
-    check(&args)?;
+/// Does what is asked; Ctrl-C ends a run without figures.
+pub(crate) async fn run(app: &App, bench: Bench) -> Done {
+    let args = match bench.command {
+        None => bench.run,
+        Some(BenchCommand::Run(args)) => *args,
+        Some(BenchCommand::Show(args)) => return files::show(app, &args),
+        Some(BenchCommand::Compare(args)) => return files::compare(app, &args),
+    };
+    let mix = check(&args)?;
+    files::can_be_written(&args.files)?;
     let mut signals = Signals::taken()?;
     tokio::select! {
-        done = measured(app, &args) => done,
+        done = measured(app, &args, mix) => done,
         () = signals.any() => {
             app.out.say("interrupted: no figures; the keys bench/.. stay");
             Ok(Exit::Interrupted)
@@ -41,43 +60,215 @@ pub(crate) async fn run(app: &App, args: Bench) -> Done {
     }
 }
 
-async fn measured(app: &App, args: &Bench) -> Done {
-    let open = args.overload || args.rate.is_some();
-    let session = app.connect_with(app.timeout(), RETRIES).await?;
-    let value = Bytes::from(pattern(args.value as usize));
-    app.out.say(&format!("prepare  {}", count(args.keys.get(), "key")));
-    let bucket = &args.bucket.bucket;
-    let retype = options::retype(app, "bench", bucket, &Bytes::new(), args.line());
-    let keys = prepare::run(app, &session, args, &value, &retype).await?;
-    if open {
-        let session = app.connect_with(app.timeout(), 0).await?;
-        return curve::run(app, &session, args, &value, keys).await;
+async fn measured(app: &App, args: &Run, mix: Mix) -> Done {
+    let (bench, driver) = Measure::prepare(app, args, mix).await?;
+    if args.overload {
+        return curve::run(&bench, driver).await;
     }
-    let concurrency = args.concurrency.unwrap_or(WORKERS);
-    let mut workers = share_out(&session, args, &value, keys, concurrency);
-    if !args.warmup.is_zero() {
-        app.out.say(&format!("warm up  {}", humantime::format_duration(args.warmup)));
-        let plan = Plan::until(Instant::now() + args.warmup);
-        drop(drive(&mut workers, &plan).await);
-    }
-    app.out.say("measure");
-    let before = cpu_of(&session).await;
-    let began = Instant::now();
-    let plan = match args.count {
-        Some(count) => Plan::of_count(count.get()),
-        None => Plan::until(began + args.duration.unwrap_or(DURATION)),
+    let mut run = match args.is_closed() {
+        true => bench.closed(&driver).await,
+        false => {
+            let (rate, sustainable) = bench.rate(&driver).await;
+            let driver = &driver;
+            bench.warm_up_open(driver, rate).await;
+            bench.open(driver, rate, sustainable, args.duration()).await
+        }
     };
-    let tally = drive(&mut workers, &plan).await;
-    let took = began.elapsed();
-    let cpu = Cpu::between(&before, &cpu_of(&session).await);
-    let summary = Summary { args, concurrency, tally, took, cpu };
-    match app.out.is_json() {
-        true => app.out.json(summary.document())?,
-        false => app.out.line(&summary.page())?,
+    run.check = bench.check(&driver).await;
+    bench.tell(&run)
+}
+
+/// What one load needs.
+#[derive(Debug)]
+pub(crate) struct Measure<'a> {
+    pub(crate) app: &'a App,
+    pub(crate) args: &'a Run,
+    mix: Mix,
+    session: Session,
+}
+
+impl<'a> Measure<'a> {
+    /// Connects and makes the keys.
+    async fn prepare(
+        app: &'a App,
+        args: &'a Run,
+        mix: Mix,
+    ) -> Result<(Measure<'a>, Driver<'a>), Report> {
+        let session = app.connect_with(app.timeout(), RETRIES).await?;
+        app.out.say(&format!("prepare  {}", count(args.keys.get(), "key")));
+        let bucket = &args.bucket.bucket;
+        let retype = options::retype(app, "bench", bucket, &Bytes::new(), args.line("bench"));
+        let mut ledger = Ledger::of(run_number());
+        prepare::run(app, &session, args, &mut ledger, &retype).await?;
+        let driver = Driver::new(&session, args, mix, ledger);
+        // Of an open loop nothing is tried again: what is offered is what is said.
+        let driver = match args.is_closed() {
+            true => driver,
+            false => driver.through(&app.connect_with(app.timeout(), 0).await?),
+        };
+        Ok((Measure { app, args, mix, session }, driver))
     }
-    match summary.tally.failed() {
-        0 => Ok(Exit::Done),
-        failed => Ok(some_failed(app, failed, failed + summary.tally.done())),
+
+    /// The rate of an open loop: as asked, or half of what a closed loop gets done before.
+    async fn rate(&self, driver: &Driver<'_>) -> (f64, Option<f64>) {
+        if let Some(rate) = self.args.rate {
+            return (rate.get() as f64, None);
+        }
+        let found = self.find(driver, WORKERS, PROBE).await;
+        let half = (found / 2.0).max(1.0).round();
+        self.app.out.say(&format!(
+            "found    {}/s; half of it is offered: --rate {half} does the same again",
+            grouped(found.round() as u64),
+        ));
+        (half, Some(found))
+    }
+
+    /// What the cluster does for a closed loop of so many workers, per second.
+    async fn find(&self, driver: &Driver<'_>, workers: u32, time: Duration) -> f64 {
+        self.app.out.say(&format!("find     what {workers} workers in a closed loop get done"));
+        let workers = workers.min(u32::try_from(driver.keys()).unwrap_or(workers));
+        self.closed_loop(driver, workers, Until::Time(Instant::now() + self.args.warmup)).await;
+        let out = self.closed_loop(driver, workers, Until::Time(Instant::now() + time)).await;
+        out.goodput().max(1.0)
+    }
+
+    async fn closed_loop(&self, driver: &Driver<'_>, workers: u32, until: Until) -> Outcome {
+        let out = RefCell::new(Outcome::new(Instant::now()));
+        closed::run(driver, workers, until, self.app.timeout(), &out).await;
+        out.into_inner()
+    }
+
+    async fn warm_up_open(&self, driver: &Driver<'_>, rate: f64) {
+        if self.args.warmup.is_zero() {
+            return;
+        }
+        self.say_warm_up();
+        let out = RefCell::new(Outcome::new(Instant::now()));
+        open::run(driver, self.schedule(rate, self.args.warmup, !self.args.seed), &out).await;
+    }
+
+    fn say_warm_up(&self) {
+        self.app.out.say(&format!("warm up  {}", humantime::format_duration(self.args.warmup)));
+    }
+
+    fn schedule(&self, rate: f64, duration: Duration, seed: u64) -> Schedule {
+        let places = self.args.concurrency.map_or(self.args.keys.get() as usize, |c| c as usize);
+        Schedule { rate, duration, places, timeout: self.app.timeout(), seed }
+    }
+
+    /// Measures a closed loop.
+    async fn closed(&self, driver: &Driver<'_>) -> saved::Run {
+        let workers = self.args.concurrency.unwrap_or(WORKERS);
+        if !self.args.warmup.is_zero() {
+            self.say_warm_up();
+            self.closed_loop(driver, workers, Until::Time(Instant::now() + self.args.warmup)).await;
+        }
+        self.app.out.say("measure");
+        let whole = self.args.count.is_none().then(|| self.args.duration());
+        let load = async |out: &RefCell<Outcome>| {
+            let until = match self.args.count {
+                Some(count) => Until::Count(count.get()),
+                None => Until::Time(Instant::now() + self.args.duration()),
+            };
+            closed::run(driver, workers, until, self.app.timeout(), out).await;
+        };
+        let (outcome, around) = self.around(driver, whole, load).await;
+        summary::run(self.args, outcome, &Around { workers: Some(workers), ..around })
+    }
+
+    /// Measures an open loop.
+    pub(crate) async fn open(
+        &self,
+        driver: &Driver<'_>,
+        rate: f64,
+        sustainable: Option<f64>,
+        duration: Duration,
+    ) -> saved::Run {
+        let said = grouped(rate.round() as u64);
+        self.app.out.say(&format!("measure  {said} requests a second"));
+        let load = async |out: &RefCell<Outcome>| {
+            open::run(driver, self.schedule(rate, duration, self.args.seed), out).await;
+        };
+        let (outcome, around) = self.around(driver, Some(duration), load).await;
+        summary::run(self.args, outcome, &Around { rate: Some(rate), sustainable, ..around })
+    }
+
+    /// Runs a load, and watches the nodes, the bench itself and the terminal meanwhile.
+    async fn around(
+        &self,
+        driver: &Driver<'_>,
+        whole: Option<Duration>,
+        load: impl AsyncFnOnce(&RefCell<Outcome>),
+    ) -> (Outcome, Around) {
+        let watch = Watch::default();
+        let before = watch.ask(&self.session).await;
+        let races = driver.ledger.borrow().races;
+        driver.rewind();
+        let (started, own) = (SystemTime::now(), Own::now());
+        let out = RefCell::new(Outcome::new(Instant::now()));
+        tokio::select! {
+            () = load(&out) => {}
+            () = live::show(&self.app.out, &out, whole) => {}
+            () = watch.watch(&self.session) => {}
+        }
+        let own = own.share();
+        let cpu = Cpu::between(&before, &watch.ask(&self.session).await);
+        let around = Around {
+            mix: self.mix,
+            rate: None,
+            sustainable: None,
+            workers: None,
+            timeout: self.app.timeout(),
+            started,
+            cpu,
+            memory: watch.memory.get(),
+            own,
+            races: driver.ledger.borrow().races - races,
+        };
+        (out.into_inner(), around)
+    }
+
+    /// Reads again what was written, if it can be judged; the load is over then.
+    pub(crate) async fn check(&self, driver: &Driver<'_>) -> Option<saved::Check> {
+        if driver.ledger.borrow().acked == 0 {
+            return None;
+        }
+        if let Some(why) = verify::cannot(&self.session, self.args) {
+            self.app.out.say(&format!("no check: {why}"));
+            return None;
+        }
+        // What is judged does not change any more.
+        let ledger = driver.ledger.replace(Ledger::of(0));
+        self.app.out.say("check    every key written, at r=all");
+        Some(verify::run(self.app, &self.session, self.args, &ledger).await)
+    }
+
+    /// Prints a run and writes its files; how to end.
+    fn tell(&self, run: &saved::Run) -> Done {
+        let out = &self.app.out;
+        let rows = run.rate.map(|_| summary::row(1.0, run));
+        match out.is_json() {
+            true => out.json(summary::document(run, rows.into_iter().collect()))?,
+            false => out.line(&summary::page(run))?,
+        }
+        files::write(self.app, &self.args.files, run)?;
+        self.judge(run)
+    }
+
+    /// How to end: 1 if requests or the check failed.
+    fn judge(&self, run: &saved::Run) -> Done {
+        if let Some(check) = run.check.filter(|check| !check.passed()) {
+            return Ok(check_failed(self.app, &check));
+        }
+        // What was refused, late or not sent is what an open loop is there to find.
+        let (failed, all) = match run.rate {
+            Some(_) => (summary::other(run), run.offered - run.shed),
+            None => (run.failed, run.failed + run.ops),
+        };
+        match failed {
+            0 => Ok(Exit::Done),
+            failed => Ok(some_failed(self.app, failed, all)),
+        }
     }
 }
 
@@ -89,93 +280,65 @@ fn some_failed(app: &App, failed: u64, all: u64) -> Exit {
     Exit::Unexpected
 }
 
-fn check(args: &Bench) -> Result<(), Report> {
+/// The same of the check.
+fn check_failed(app: &App, check: &saved::Check) -> Exit {
+    let what = format!("bench: {}", summary::check_line(check));
+    let why = match (check.lost + check.resurrected, check.unread) {
+        (0, _) => "some keys could not be read at r=all, so nobody knows",
+        (1.., _) => "an acked write is gone, or a replaced or refused one is there",
+    };
+    let report = Report::new(Exit::Unexpected, what).why(why);
+    app.out.block(&report.next("see", app.again(Line::new("status")).to_string()));
+    Exit::Unexpected
+}
+
+fn check(args: &Run) -> Result<Mix, Report> {
     let wrong =
         |what: String| Err(Report::new(Exit::Usage, what).next("see", "galvani help bench"));
-    if args.value > VALUE_BYTES_MAX as u64 {
-        return wrong(format!(
-            "--value {} is over the largest value, {VALUE_BYTES_MAX}",
-            args.value
-        ));
+    let Some(mix) = args.mix() else {
+        let what = "bench e: YCSB E cannot be done".to_owned();
+        return Err(Report::new(Exit::Usage, what)
+            .why("it scans keys in their order, and keys spread by hash have none")
+            .next("try", "galvani bench b"));
+    };
+    let (value, keys) = (args.value_bytes(), args.keys);
+    if value > VALUE_BYTES_MAX as u64 {
+        return wrong(format!("--value {value} is over the largest value, {VALUE_BYTES_MAX}"));
     }
-    let open = args.overload || args.rate.is_some();
-    let workers = args.concurrency.unwrap_or(if open { 1 } else { WORKERS });
-    if !open && workers > WORKERS_MAX {
+    if args.workload() != Workload::Mix && args.reads != READS {
+        return wrong(format!("--reads is of workload mix, not of {}", args.workload().name()));
+    }
+    let workers = match args.is_closed() {
+        true => args.concurrency.unwrap_or(WORKERS),
+        false => args.concurrency.unwrap_or(1),
+    };
+    if args.is_closed() && workers > WORKERS_MAX {
         return wrong(format!("-c {workers} is over {WORKERS_MAX}"));
     }
-    if args.keys.get() < u64::from(workers) {
-        let keys = args.keys;
+    if keys.get() < u64::from(workers) {
         return wrong(format!(
-            "--keys {keys} is less than the {workers} workers: each has its own"
+            "--keys {keys} is less than the {workers} workers: each needs one to write"
         ));
     }
-    if args.keys.get() > KEYS_MAX {
-        return wrong(format!("--keys {} is over {KEYS_MAX}", args.keys));
+    if keys.get() > KEYS_MAX {
+        return wrong(format!("--keys {keys} is over {KEYS_MAX}"));
     }
-    Ok(())
+    Ok(mix)
 }
 
-/// Workers with keys of their own: no two write the same key.
-fn share_out(
-    session: &Session,
-    args: &Bench,
-    value: &Bytes,
-    keys: Vec<Key>,
-    workers: u32,
-) -> Vec<Worker> {
-    let reads = args.workload.reads(args.reads);
-    let mut shares: Vec<Vec<Key>> = (0..workers).map(|_| Vec::new()).collect();
-    let workers = shares.len();
-    for (index, key) in keys.into_iter().enumerate() {
-        shares[index % workers].push(key);
-    }
-    let worker = |(seed, keys): (usize, Vec<Key>)| Worker {
-        bucket: session.bucket(&args.bucket),
-        copies: args.copies,
-        read: args.read,
-        write: args.write,
-        value: value.clone(),
-        reads,
-        keys,
-        state: (seed as u64 + 1).wrapping_mul(SEED_STEP),
-    };
-    shares.into_iter().enumerate().map(worker).collect()
+/// A number that no other run has: its values carry it.
+fn run_number() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let nanos = since.as_nanos() as u64;
+    galvani_load::random::Random::of(nanos ^ (u64::from(std::process::id()) << 48)).bits()
 }
 
-/// Runs all workers to the end of the plan.
-async fn drive(workers: &mut [Worker], plan: &Plan) -> Tally {
-    let mut running: stream::FuturesUnordered<_> =
-        workers.iter_mut().map(|worker| worker.run(plan)).collect();
-    let mut all = Tally::new();
-    while let Some(tally) = running.next().await {
-        all.add(&tally);
-    }
-    all
-}
-
-/// CPU time of each node's process so far, by node and process.
-async fn cpu_of(session: &Session) -> BTreeMap<(NodeId, u32), u64> {
-    let reports = session.client.status().await;
-    let answered = reports.into_iter().filter_map(|report| Some((report.id, report.status.ok()?)));
-    answered.map(|(id, status)| ((id, status.pid), status.cpu_micros)).collect()
-}
-
-/// Bytes that do not compress to nothing, the same for every run.
-fn pattern(length: usize) -> Vec<u8> {
-    let mut state = SEED_STEP;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        bytes.extend_from_slice(&worker::next_random(&mut state).to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
-const DURATION: Duration = Duration::from_secs(10);
 /// Workers of a closed loop unless `-c` says otherwise, and at most.
 const WORKERS: u32 = 16;
 const WORKERS_MAX: u32 = 4_096;
-/// Each key costs its name and a context, about 200 bytes.
+/// How long the rate of an open loop is looked for.
+const PROBE: Duration = Duration::from_secs(2);
+/// The default of `--reads`.
+const READS: u8 = 50;
+/// Each key costs a context and what is live of it, about 200 bytes.
 const KEYS_MAX: u64 = 10_000_000;
-/// The golden ratio in 64 bits, as SplitMix64 steps.
-const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -81,7 +81,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Wait(args) => block_on(wait::run(&app, args)),
         Command::Repair(args) => block_on(repair::run(&app, args)),
         Command::Explain(args) => block_on(explain::run(&app, args)),
-        Command::Bench(args) => block_on(bench::run(&app, args)),
+        Command::Bench(args) => block_on(bench::run(&app, *args)),
         Command::Cluster(args) => cluster::run(&app, args),
         Command::Ctx(args) => ctx::run(&app, args),
         Command::Server(_)

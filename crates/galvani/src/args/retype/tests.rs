@@ -69,7 +69,7 @@ fn line_of(command: &Command) -> Line {
         Command::Ls(args) => args.line(),
         Command::Import(args) => args.line(),
         Command::Export(args) => args.line(),
-        Command::Bench(args) => args.line(),
+        Command::Bench(args) => args.run.line("bench"),
         Command::Dev(args) => args.up.line(),
         Command::Wait(args) => args.line(),
         Command::Bucket(args) => match &args.command {
@@ -110,6 +110,7 @@ fn what_was_typed_comes_back_with_all_its_options() {
         "galvani bench mix --duration 1m5s --reads 90 -r 1",
         "galvani bench get -c 500 --rate 2000 --duration 5s",
         "galvani bench mix --overload --duration 5s",
+        "galvani bench d --seed 9 --no-check --distribution zipfian --save 'a b' --hlog h --html p",
         "galvani wait --for ready --for node=n3:up --for hints=0 --patience 1m30s",
         "galvani bucket create logs -n 5 -r one -w 2 --policy lww --max-value 4MiB",
         "galvani dev -d -n 5 --zones a,b --ports auto --lanes 2 --durability fsync --name x \

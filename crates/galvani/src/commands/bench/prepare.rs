@@ -3,8 +3,8 @@
 //! Nothing is measured here, so a cluster that takes only so much gets its time: refused keys are
 //! tried again as long as any key gets done. Next to read: `bench.rs`.
 
-use crate::args::bench::Bench;
-use crate::commands::bench::worker::Key;
+use crate::args::bench::Run;
+use crate::commands::bench::driver::{fill, name};
 use crate::commands::options;
 use crate::connect::{App, Session};
 use crate::report::Report;
@@ -12,49 +12,61 @@ use crate::report::client::{self, Retype};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use galvani_client::{Context, Error, ErrorKind};
+use galvani_load::ledger::{Ledger, Name};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Gives every key a value of the right size, and learns its context.
+/// Gives every key a value of the right size, and enters what is there in the ledger.
 pub(crate) async fn run(
     app: &App,
     session: &Session,
-    args: &Bench,
-    value: &Bytes,
+    args: &Run,
+    ledger: &mut Ledger<Context>,
     retype: &Retype,
-) -> Result<Vec<Key>, Report> {
+) -> Result<(), Report> {
     let patience = &Patience { last: Cell::new(Instant::now()), told: Cell::new(false) };
-    let mut keys = Vec::with_capacity(args.keys.get() as usize);
-    let mut made = stream::iter(0..args.keys.get())
-        .map(|index| async move {
-            let name = Bytes::from(format!("bench/{index:08}"));
-            let context = patient(app, session, args, &name, value, patience).await;
-            let context = context.map_err(|error| {
+    let value = &fresh(args, ledger);
+    // In the order of keys: the ledger knows them by their index.
+    let mut made = stream::iter(0..args.keys.get() as usize)
+        .map(|key| async move {
+            let name = name(key);
+            let made = patient(app, session, args, &name, value, patience).await;
+            made.map_err(|error| {
                 let subject = options::subject(&args.bucket.bucket, &name);
                 client::report(&error, &Retype { subject, ..retype.clone() })
-            })?;
-            Ok::<Key, Report>(Key { name, context: Some(context) })
+            })
         })
-        .buffer_unordered(AT_ONCE);
+        .buffered(AT_ONCE);
     while let Some(key) = made.next().await {
-        keys.push(key?);
+        let (context, first) = key?;
+        ledger.add(context, first);
     }
-    Ok(keys)
+    Ok(())
 }
+
+/// The value of keys that have none of the right size.
+fn fresh(args: &Run, ledger: &Ledger<Context>) -> Bytes {
+    let mut value = fill(args.value_bytes() as usize).to_vec();
+    ledger.first_name().stamp(&mut value);
+    value.into()
+}
+
+/// What is known of a key, and the name of its value.
+type Known = (Context, Option<Name>);
 
 async fn patient(
     app: &App,
     session: &Session,
-    args: &Bench,
+    args: &Run,
     name: &Bytes,
     value: &Bytes,
     patience: &Patience,
-) -> Result<Context, Error> {
+) -> Result<Known, Error> {
     loop {
         let error = match one(session, args, name, value).await {
-            Ok(context) => {
+            Ok(known) => {
                 patience.last.set(Instant::now());
-                return Ok(context);
+                return Ok(known);
             }
             Err(error) => error,
         };
@@ -69,25 +81,20 @@ async fn patient(
     }
 }
 
-async fn one(
-    session: &Session,
-    args: &Bench,
-    name: &Bytes,
-    value: &Bytes,
-) -> Result<Context, Error> {
+async fn one(session: &Session, args: &Run, name: &Bytes, value: &Bytes) -> Result<Known, Error> {
     let bucket = session.bucket(&args.bucket);
     let get = options::read(bucket.get(name.clone()), args.copies, args.read);
     let read = get.await?;
-    let mut values = read.values();
-    let ready =
-        values.next().is_some_and(|one| one.len() == value.len()) && values.next().is_none();
-    drop(values);
-    if ready {
-        return Ok(read.context);
+    let ready: Vec<&Bytes> = read.values().collect();
+    if let [one] = ready[..]
+        && one.len() == value.len()
+    {
+        let first = Name::of(one);
+        return Ok((read.context, first));
     }
     let put = bucket.put(name.clone(), value.clone()).after(&read);
     let put = options::write(put, args.copies, args.write);
-    put.send().await.map(|written| written.context)
+    put.send().await.map(|written| (written.context, Name::of(value)))
 }
 
 /// Waiting for a cluster that takes only so much.
