@@ -1,10 +1,14 @@
 //! `galvani bench`: what it counts, what it checks at the end, and whether it tells the truth of a
 //! cluster that stands still; against one that takes only so much; ended with Ctrl-C.
 
-use galvani_cluster_tests::{Cluster, until};
+use galvani_cluster_tests::cluster::{command_in, temporary};
+use galvani_cluster_tests::command::Running;
+use galvani_cluster_tests::{Cluster, Ran, processes, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -122,8 +126,10 @@ fn a_run_is_saved_shown_and_compared() {
     nothing.is_three_part_error().says(&["is no saved run"]);
 }
 
-/// All node processes stand still for a second in the middle of the run `words`; what it found.
-fn stopped_for_a_second(cluster: &Cluster, words: &[&str]) -> Value {
+/// All node processes stand still for a second in the middle of the run `words`; what it found. The
+/// cluster is new: what its nodes count is this run.
+fn stopped_for_a_second(words: &[&str]) -> Value {
+    let cluster = Cluster::start();
     let saved = cluster.scratch().join("run.json");
     let path = saved.display().to_string();
     let common = ["bench", "get", "--keys", "50", "--warmup", "0s", "--duration", "10s"];
@@ -152,7 +158,12 @@ fn stopped_for_a_second(cluster: &Cluster, words: &[&str]) -> Value {
     thread::sleep(STOPPED.saturating_sub(began.elapsed()));
     signal(Signal::CONT);
     bench.finish().expect(0);
-    serde_json::from_str(&fs::read_to_string(saved).expect("saved")).expect("JSON")
+    let text = fs::read_to_string(saved).expect("saved");
+    let mut run: Value = serde_json::from_str(&text).expect("JSON");
+    for long in ["batches", "histograms"] {
+        run[long] = Value::Null;
+    }
+    run
 }
 
 const STOPPED: Duration = Duration::from_secs(1);
@@ -162,8 +173,7 @@ const STOPPED: Duration = Duration::from_secs(1);
 /// hundredth nine tenths of it. The bounds are wide; machines that are slow only add to them.
 #[test]
 fn a_second_in_which_all_servers_stand_still_is_in_the_percentiles_as_arithmetic_says() {
-    let cluster = Cluster::start();
-    let run = stopped_for_a_second(&cluster, &["--rate", "100"]);
+    let run = stopped_for_a_second(&["--rate", "100"]);
     let get = &run["get"];
     let at = |name: &str| get[name].as_u64().unwrap_or_else(|| panic!("{name}: {run}"));
     assert!(at("count") > 850, "a fixed rate was offered all the time: {run}");
@@ -171,8 +181,51 @@ fn a_second_in_which_all_servers_stand_still_is_in_the_percentiles_as_arithmetic
     assert!(at("p99_us") > 750_000, "{run}");
     assert!(at("max_us") > 900_000, "{run}");
     // A closed loop of one asks once in that second: its tail says nothing of it.
-    let closed = stopped_for_a_second(&cluster, &["-c", "1"]);
+    let closed = stopped_for_a_second(&["-c", "1"]);
     let slow = |micros: u64| closed["get"]["p99_us"].as_u64().is_some_and(|p99| p99 < micros);
     assert!(slow(300_000), "{closed}");
     assert!(closed["get"]["max_us"].as_u64().is_some_and(|max| max > 900_000), "{closed}");
+}
+
+/// `bench` where no cluster is selected, with its temporary files in `root`.
+fn without_a_cluster(root: &Path, words: &[&str]) -> Command {
+    let mut command = command_in(root);
+    command.args(["bench", "put", "--keys", "20"]).args(words).env("TMPDIR", root);
+    command
+}
+
+/// Nodes of clusters in places below `root` that are made for one command.
+fn nodes_in(root: &Path) -> usize {
+    let places = fs::read_dir(root).expect("there").flatten();
+    let homes = places.flat_map(|place| NAMES.map(|name| place.path().join("dev").join(name)));
+    homes.map(|home| processes::of_node(&home).len()).sum()
+}
+
+fn nothing_is_left(root: &Path) {
+    assert_eq!(processes::in_dir(root), [0_u32; 0]);
+    let left: Vec<_> = fs::read_dir(root).expect("there").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+
+#[test]
+fn without_a_cluster_it_makes_one_and_removes_it() {
+    let root = temporary();
+    let words = ["--rate", "50", "--duration", "1s", "--warmup", "0s"];
+    let ran = Ran::of(&mut without_a_cluster(root.path(), &words), b"").expect(0);
+    let ran = ran.says(&["no cluster is selected", "the cluster of this bench is gone"]);
+    assert!(ran.text().contains("0 lost, 0 resurrected  PASS"), "{ran}");
+    nothing_is_left(root.path());
+
+    let mut command = without_a_cluster(root.path(), &["--duration", "50s"]);
+    let bench = Running::start(&mut command, b"");
+    until("its nodes to run", || match nodes_in(root.path()) {
+        3 => Ok(()),
+        other => Err(other),
+    });
+    let pid = i32::try_from(bench.pid()).ok().and_then(Pid::from_raw).expect("an id");
+    kill_process(pid, Signal::INT).expect("it runs");
+    bench.finish().expect(130);
+    nothing_is_left(root.path());
 }

@@ -60,8 +60,8 @@ impl State {
         Ok(State { root })
     }
 
-    #[cfg(test)]
-    fn at(root: &Path) -> State {
+    /// In this directory, whatever the environment says.
+    pub(crate) fn at(root: &Path) -> State {
         State { root: root.to_owned() }
     }
 

@@ -88,7 +88,8 @@ pub(crate) enum Keys {
                         With -c or --count a closed loop: a worker sends its next request when the \
                         last one is answered, so tail latencies are optimistic.\n\
                         At the end every key written is read again at r=all. Keys bench/00000000.. \
-                        are made if absent and stay.\n\
+                        are made if absent and stay. Where no cluster is selected, one of three \
+                        nodes is started on this machine and removed at the end.\n\
                         Exit 1: requests failed, or the check did; with --rate what was refused, \
                         late or not sent is counted, and no failure; with --overload nothing is. \
                         130: Ctrl-C, no figures."

@@ -21,8 +21,10 @@ mod verify;
 use crate::args::bench::{Bench, BenchCommand, Run, Workload};
 use crate::args::line::Line;
 use crate::commands::patience::Signals;
+use crate::commands::place::{Place, typed};
 use crate::commands::{Done, options};
 use crate::connect::{App, RETRIES, Session};
+use crate::context::State;
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::text::{count, grouped};
@@ -51,13 +53,43 @@ pub(crate) async fn run(app: &App, bench: Bench) -> Done {
     let mix = check(&args)?;
     files::can_be_written(&args.files)?;
     let mut signals = Signals::taken()?;
-    tokio::select! {
-        done = measured(app, &args, mix) => done,
+    let Some((app, place)) = somewhere(app, &mut signals).await? else {
+        return Ok(Exit::Interrupted);
+    };
+    let done = tokio::select! {
+        done = measured(&app, &args, mix) => done,
         () = signals.any() => {
-            app.out.say("interrupted: no figures; the keys bench/.. stay");
+            let stay = if place.is_none() { "; the keys bench/.. stay" } else { "" };
+            app.out.say(&format!("interrupted: no figures{stay}"));
             Ok(Exit::Interrupted)
         }
+    };
+    if let Some(place) = place {
+        drop(place);
+        app.out.say("the cluster of this bench is gone; one that stays: galvani dev -d");
     }
+    done
+}
+
+/// The cluster that is meant, or one for this bench only if none is; `None`: a signal came first.
+async fn somewhere(
+    app: &App,
+    signals: &mut Signals,
+) -> Result<Option<(App, Option<Place>)>, Report> {
+    if !app.global.server.is_empty() || app.context_name()?.is_some() {
+        return Ok(Some((app.clone(), None)));
+    }
+    app.out.say("no cluster is selected: three nodes on this machine are started for this bench");
+    let place = Place::make("bench")?;
+    let words = ["dev", "-d", "--ports", "auto"];
+    let Some(ran) = place.ran(&words, signals).await? else { return Ok(None) };
+    if ran.code != Some(0) {
+        let report = Report::unexpected(format!("bench: {} failed", typed(&words)));
+        let report = ran.output.lines().fold(report, |report, line| report.why(line.trim()));
+        return Err(report.next("try", "galvani dev -d"));
+    }
+    let state = State::at(place.dir());
+    Ok(Some((App { state, ..app.clone() }, Some(place))))
 }
 
 async fn measured(app: &App, args: &Run, mix: Mix) -> Done {

@@ -18,6 +18,7 @@ mod import;
 mod ls;
 mod options;
 mod patience;
+mod place;
 mod progress;
 mod put;
 mod quorum;
