@@ -229,3 +229,27 @@ fn without_a_cluster_it_makes_one_and_removes_it() {
     bench.finish().expect(130);
     nothing_is_left(root.path());
 }
+
+#[test]
+fn a_sweep_tries_all_quorums_or_finds_a_rate() {
+    let cluster = Cluster::start();
+    let common = ["--keys", "50", "--warmup", "0s", "--duration", "500ms", "-o", "json"];
+    let sweep = |words: &[&str]| cluster.run(&[&["bench", "sweep"], words, &common].concat());
+    let swept = sweep(&["--quorums", "--rate", "60"]).expect(0).json("galvani.bench-sweep/1");
+    let rows = swept["rows"].as_array().expect("rows");
+    let pairs: Vec<(u64, u64)> = rows
+        .iter()
+        .map(|row| (row["r"].as_u64().expect("r"), row["w"].as_u64().expect("w")))
+        .collect();
+    assert_eq!(pairs, (1..=3).flat_map(|r| (1..=3).map(move |w| (r, w))).collect::<Vec<_>>());
+    for row in rows {
+        assert_eq!(row["run"]["w"], row["w"].to_string(), "{row}");
+        assert!(row["run"]["ops"].as_u64().is_some_and(|ops| ops > 0), "{row}");
+    }
+    assert_eq!((&swept["check"]["lost"], &swept["check"]["resurrected"]), (&0.into(), &0.into()));
+
+    // An objective that nothing can hold is said not to hold: the same on every machine.
+    let none = sweep(&["put", "--slo", "put.p50<1us", "--rate", "4"]).expect(1);
+    let none = none.says(&["no rate was found that holds put.p50<0.001ms"]);
+    assert!(none.text().contains(r#""highest_rate":null"#), "{none}");
+}

@@ -207,10 +207,12 @@ impl<C: Clone> Ledger<C> {
     pub fn saw(&mut self, looking: Looking, context: &C, names: impl Iterator<Item = Name>) {
         let run = self.run;
         let held = &mut self.keys[looking.key];
-        if held.known.is_some() && held.acks != looking.acks {
+        let covers: Sequences = names.filter_map(|name| held.sequence_of(run, name)).collect();
+        // A read that began too early, or that asked too few replicas, knows less than the last ack.
+        let less = |(_, known): &(C, Sequences)| !known.iter().all(|one| covers.contains(one));
+        if held.known.as_ref().is_some_and(|known| held.acks != looking.acks || less(known)) {
             return;
         }
-        let covers = names.filter_map(|name| held.sequence_of(run, name)).collect();
         held.known = Some((context.clone(), covers));
     }
 
@@ -425,6 +427,11 @@ mod tests {
         ledger.acked(&begun, "one", true);
         ledger.saw(looking, &"old", std::iter::once(FIRST));
         assert_eq!(ledger.begin(0).context, Some("one"));
+        // One that began in time and asked a replica that lags.
+        ledger.saw(ledger.look(0), &"lags", std::iter::once(FIRST));
+        assert_eq!(ledger.begin(0).context, Some("one"));
+        ledger.saw(ledger.look(0), &"more", [name(1), name(2)].into_iter().flatten());
+        assert_eq!(ledger.begin(0).context, Some("more"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod random;
 pub mod recorder;
 pub mod run;
+pub mod search;
 pub mod stats;
 pub mod workload;
 pub mod zipf;

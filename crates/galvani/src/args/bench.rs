@@ -5,7 +5,7 @@
 use crate::args::data::{Copies, InBucket, ReadQuorum, WriteQuorum};
 use crate::args::value;
 use clap::{Args, Subcommand, ValueEnum};
-use galvani_load::compare::Limit;
+use galvani_load::compare::{Limit, Objective};
 use galvani_load::workload::{Distribution, Mix};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -79,6 +79,7 @@ pub(crate) enum Keys {
                          galvani bench a --rate 20k --duration 60s --save a.json\n  \
                          galvani bench put -c 64 --value 1KiB -w 2\n  \
                          galvani bench mix --overload       0.5 to 4 times what the cluster can do\n  \
+                         galvani bench sweep --quorums      what each r and w costs\n  \
                          galvani bench compare a.json b.json --fail-if 'put.p99>+5%'"
 )]
 #[command(
@@ -110,10 +111,36 @@ pub(crate) enum BenchCommand {
     Show(Show),
     /// Two saved runs beside each other, and whether they differ by more than chance.
     Compare(Compare),
+    /// Many runs, one table: all pairs of quorums, or the highest rate that holds an objective.
+    Sweep(Box<Sweep>),
+}
+
+/// Arguments of `bench sweep`.
+#[derive(Debug, Args)]
+#[command(
+    group(clap::ArgGroup::new("swept").required(true).args(["quorums", "slo"])),
+    before_help = "  galvani bench sweep --quorums                       r and w from 1 to n, one table\n  \
+                   galvani bench sweep --quorums -c 16 --duration 5s\n  \
+                   galvani bench sweep put --slo 'put.p99<5ms'         the highest rate that holds it",
+    after_help = "--quorums: every pair at the same rate, which is --rate or half of what 16 workers \
+                  get done, or with -c in a closed loop.\n--slo: begins with --rate or that half, \
+                  and doubles or halves. A rate holds the objective if the latency is below it, at \
+                  most one request in a thousand failed or was not sent, and the bench kept up. \
+                  Exit 1: no rate does."
+)]
+pub(crate) struct Sweep {
+    /// All pairs of r and w, from 1 to the bucket's n.
+    #[arg(long)]
+    pub(crate) quorums: bool,
+    /// The highest rate at which this holds: put.p99<5ms, get.p99.9<20ms, ..
+    #[arg(long, value_name = "OBJECTIVE")]
+    pub(crate) slo: Option<Objective>,
+    #[command(flatten)]
+    pub(crate) run: Run,
 }
 
 /// Arguments of `bench run`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
     /// What to do.
     #[arg(default_value = "mix")]

@@ -73,6 +73,8 @@ fn what_makes_no_sense_is_a_usage_error() {
         "galvani bench put --rate 0",
         "galvani bench put --rate 10 --count 5",
         "galvani bench put --rate 10 --overload",
+        "galvani bench sweep --slo put.p99",
+        "galvani bench compare a b --fail-if put.p99",
         "galvani cluster create --name c --dir d",
         "galvani cluster create --name c --dir d --node n1=host:1",
         "galvani completions klingon",

@@ -15,10 +15,11 @@ mod open;
 mod outcome;
 mod prepare;
 mod summary;
+mod sweep;
 mod usage;
 mod verify;
 
-use crate::args::bench::{Bench, BenchCommand, Run, Workload};
+use crate::args::bench::{Bench, BenchCommand, Run, Sweep, Workload};
 use crate::args::line::Line;
 use crate::commands::patience::Signals;
 use crate::commands::place::{Place, typed};
@@ -44,11 +45,15 @@ use usage::{Cpu, Own, Watch};
 
 /// Does what is asked; Ctrl-C ends a run without figures.
 pub(crate) async fn run(app: &App, bench: Bench) -> Done {
-    let args = match bench.command {
-        None => bench.run,
-        Some(BenchCommand::Run(args)) => *args,
+    let (args, how) = match bench.command {
+        None => (bench.run, How::Once),
+        Some(BenchCommand::Run(args)) => (*args, How::Once),
         Some(BenchCommand::Show(args)) => return files::show(app, &args),
         Some(BenchCommand::Compare(args)) => return files::compare(app, &args),
+        Some(BenchCommand::Sweep(args)) => {
+            sweep::check(&args)?;
+            (args.run.clone(), How::Sweep(args))
+        }
     };
     let mix = check(&args)?;
     files::can_be_written(&args.files)?;
@@ -57,7 +62,7 @@ pub(crate) async fn run(app: &App, bench: Bench) -> Done {
         return Ok(Exit::Interrupted);
     };
     let done = tokio::select! {
-        done = measured(&app, &args, mix) => done,
+        done = measured(&app, &args, mix, &how) => done,
         () = signals.any() => {
             let stay = if place.is_none() { "; the keys bench/.. stay" } else { "" };
             app.out.say(&format!("interrupted: no figures{stay}"));
@@ -69,6 +74,15 @@ pub(crate) async fn run(app: &App, bench: Bench) -> Done {
         app.out.say("the cluster of this bench is gone; one that stays: galvani dev -d");
     }
     done
+}
+
+/// What is done with a load.
+#[derive(Debug)]
+enum How {
+    /// One run, or the overload curve.
+    Once,
+    /// Many.
+    Sweep(Box<Sweep>),
 }
 
 /// The cluster that is meant, or one for this bench only if none is; `None`: a signal came first.
@@ -92,8 +106,11 @@ async fn somewhere(
     Ok(Some((App { state, ..app.clone() }, Some(place))))
 }
 
-async fn measured(app: &App, args: &Run, mix: Mix) -> Done {
+async fn measured(app: &App, args: &Run, mix: Mix, how: &How) -> Done {
     let (bench, driver) = Measure::prepare(app, args, mix).await?;
+    if let How::Sweep(swept) = how {
+        return sweep::run(&bench, driver, swept).await;
+    }
     if args.overload {
         return curve::run(&bench, driver).await;
     }
@@ -141,8 +158,19 @@ impl<'a> Measure<'a> {
         Ok((Measure { app, args, mix, session }, driver))
     }
 
+    /// The same with other arguments.
+    pub(crate) fn asking<'b>(&'b self, args: &'b Run) -> Measure<'b> {
+        Measure { app: self.app, args, mix: self.mix, session: self.session.clone() }
+    }
+
+    /// Copies of each key: as asked, or the bucket's.
+    pub(crate) fn copies(&self) -> u8 {
+        let numbers = self.session.numbers(&self.args.bucket, self.args.copies.n, None, None);
+        numbers.map_or(N_USUAL, |(n, _, _)| n)
+    }
+
     /// The rate of an open loop: as asked, or half of what a closed loop gets done before.
-    async fn rate(&self, driver: &Driver<'_>) -> (f64, Option<f64>) {
+    pub(crate) async fn rate(&self, driver: &Driver<'_>) -> (f64, Option<f64>) {
         if let Some(rate) = self.args.rate {
             return (rate.get() as f64, None);
         }
@@ -156,7 +184,7 @@ impl<'a> Measure<'a> {
     }
 
     /// What the cluster does for a closed loop of so many workers, per second.
-    async fn find(&self, driver: &Driver<'_>, workers: u32, time: Duration) -> f64 {
+    pub(crate) async fn find(&self, driver: &Driver<'_>, workers: u32, time: Duration) -> f64 {
         self.app.out.say(&format!("find     what {workers} workers in a closed loop get done"));
         let workers = workers.min(u32::try_from(driver.keys()).unwrap_or(workers));
         self.closed_loop(driver, workers, Until::Time(Instant::now() + self.args.warmup)).await;
@@ -170,7 +198,7 @@ impl<'a> Measure<'a> {
         out.into_inner()
     }
 
-    async fn warm_up_open(&self, driver: &Driver<'_>, rate: f64) {
+    pub(crate) async fn warm_up_open(&self, driver: &Driver<'_>, rate: f64) {
         if self.args.warmup.is_zero() {
             return;
         }
@@ -189,7 +217,7 @@ impl<'a> Measure<'a> {
     }
 
     /// Measures a closed loop.
-    async fn closed(&self, driver: &Driver<'_>) -> saved::Run {
+    pub(crate) async fn closed(&self, driver: &Driver<'_>) -> saved::Run {
         let workers = self.args.concurrency.unwrap_or(WORKERS);
         if !self.args.warmup.is_zero() {
             self.say_warm_up();
@@ -370,6 +398,8 @@ const WORKERS: u32 = 16;
 const WORKERS_MAX: u32 = 4_096;
 /// How long the rate of an open loop is looked for.
 const PROBE: Duration = Duration::from_secs(2);
+/// Copies in a bucket that is not known; the first request says what is wrong.
+const N_USUAL: u8 = 3;
 /// The default of `--reads`.
 const READS: u8 = 50;
 /// Each key costs a context and what is live of it, about 200 bytes.

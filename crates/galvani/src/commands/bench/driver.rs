@@ -71,6 +71,12 @@ impl<'a> Driver<'a> {
         Driver { bucket: session.bucket(&self.args.bucket), ..self }
     }
 
+    /// The same keys, asked for as other arguments say.
+    pub(crate) fn asking<'b>(self, args: &'b Run) -> Driver<'b> {
+        let Driver { bucket, args: _, mix, fill, ledger, sequence } = self;
+        Driver { bucket, args, mix, fill, ledger, sequence }
+    }
+
     /// Begins the operations of `--seed` anew, over all keys there are now.
     pub(crate) fn rewind(&self) {
         let keys = self.ledger.borrow().len() as u64;
