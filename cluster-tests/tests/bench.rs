@@ -253,3 +253,35 @@ fn a_sweep_tries_all_quorums_or_finds_a_rate() {
     let none = none.says(&["no rate was found that holds put.p50<0.001ms"]);
     assert!(none.text().contains(r#""highest_rate":null"#), "{none}");
 }
+
+#[test]
+fn faults_come_by_the_clock_and_nothing_acked_is_lost() {
+    // Four nodes, so that there is one to stand in for the one that is killed.
+    let cluster = Cluster::with(&["-n", "4"]);
+    let words = ["bench", "chaos", "put", "--keys", "50", "--warmup", "0s", "--rate", "60"];
+    let faults = ["--kill", "n2@1s", "--start", "n2@5s", "--pause", "n3@6s", "--duration", "7s"];
+    let ran = cluster.run(&[&words[..], &faults, &["-w", "3", "-o", "json"]].concat()).expect(0);
+    let run = ran.json("galvani.bench/1");
+    let chaos = &run["chaos"];
+    let done: Vec<&str> = chaos["done"]
+        .as_array()
+        .expect("faults")
+        .iter()
+        .map(|one| one["what"].as_str().expect("words"))
+        .collect();
+    assert_eq!(done, ["kill n2", "start n2", "pause n3"], "{run}");
+    assert!(chaos["hints_made"].as_u64().is_some_and(|hints| hints > 0), "{run}");
+    assert_eq!(chaos["hints_left"], 0, "{run}");
+    assert!(chaos["unavailable_seconds"].as_f64().is_some_and(|gap| gap > 0.0), "{run}");
+    let check = &run["check"];
+    let found = [&check["lost"], &check["resurrected"], &check["unread"]];
+    assert_eq!(found, [&Value::from(0); 3], "{run}");
+    cluster.run(&["wait", "--for", "up=4"]).expect(0);
+
+    let late = cluster.run(&["bench", "chaos", "--kill", "n2@20s"]).expect(2);
+    late.is_three_part_error().says(&["is after the end"]);
+    let server = cluster.nodes()[0].addr.to_string();
+    let identity = cluster.identity().display().to_string();
+    let remote = ["--server", &server, "--identity", &identity, "bench", "chaos", "--heal", "@1s"];
+    cluster.run(&remote).expect(2).says(&["this is no local cluster"]);
+}

@@ -107,7 +107,7 @@ pub struct Run {
     /// Second by second.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<Batch>,
-    /// Longest times without a good answer.
+    /// What faults did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chaos: Option<Chaos>,
 }
@@ -224,16 +224,28 @@ impl Check {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Chaos {
-    /// What was done and when, in seconds of the run.
-    pub done: Vec<(f64, String)>,
-    /// The longest time without a good answer: from when, and how long, in seconds.
-    pub longest_gap: (f64, f64),
+    /// What was done.
+    pub done: Vec<Broken>,
+    /// The longest time without a good answer, in seconds.
+    pub unavailable_seconds: f64,
+    /// When it began, in seconds of the run.
+    pub unavailable_from: f64,
     /// Hints made meanwhile.
     pub hints_made: u64,
     /// Hints that their owners took over.
     pub hints_drained: u64,
     /// Hints that are left.
     pub hints_left: u64,
+}
+
+/// A fault, or its end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Broken {
+    /// In seconds of the run.
+    pub at: f64,
+    /// In words.
+    pub what: String,
 }
 
 impl Run {

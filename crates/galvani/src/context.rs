@@ -65,6 +65,11 @@ impl State {
         State { root: root.to_owned() }
     }
 
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where the files of the local cluster `name` are unless said otherwise.
     pub(crate) fn dev_dir(&self, name: &str) -> PathBuf {
         self.root.join(name)

@@ -3,6 +3,7 @@
 //! What they mean together is checked in `commands/bench.rs`. Next to read: that.
 
 use crate::args::data::{Copies, InBucket, ReadQuorum, WriteQuorum};
+use crate::args::faults::Groups;
 use crate::args::value;
 use clap::{Args, Subcommand, ValueEnum};
 use galvani_load::compare::{Limit, Objective};
@@ -113,6 +114,77 @@ pub(crate) enum BenchCommand {
     Compare(Compare),
     /// Many runs, one table: all pairs of quorums, or the highest rate that holds an objective.
     Sweep(Box<Sweep>),
+    /// Faults on a local cluster while a load runs, and what became of it.
+    Chaos(Box<Chaos>),
+}
+
+/// Arguments of `bench chaos`.
+#[derive(Debug, Args)]
+#[command(
+    group(clap::ArgGroup::new("faults").required(true).multiple(true)
+          .args(["kill", "start", "pause", "resume", "cut", "heal"])),
+    before_help = "  galvani bench chaos --kill n2@3s --start n2@6s\n  \
+                   galvani bench chaos --kill n2@20s --cut 'n1|n2,n3@40s' --heal @50s --duration 60s",
+    after_help = "What galvani dev does, at these times of the run; each may be given several times. \
+                  At the end everything is healed, resumed and started, hints are waited for, and \
+                  what was written is read again at r=all. The report also says how long nothing was \
+                  answered, and how many hints were made and drained. Exit as of bench run; where a \
+                  node was killed requests may fail, which is counted and no failure."
+)]
+pub(crate) struct Chaos {
+    /// SIGKILL of a node: n2@20s.
+    #[arg(long, value_name = "NODE@TIME", value_parser = named)]
+    pub(crate) kill: Vec<Timed>,
+    /// Start it again.
+    #[arg(long, value_name = "NODE@TIME", value_parser = named)]
+    pub(crate) start: Vec<Timed>,
+    /// SIGSTOP of a node.
+    #[arg(long, value_name = "NODE@TIME", value_parser = named)]
+    pub(crate) pause: Vec<Timed>,
+    /// SIGCONT.
+    #[arg(long, value_name = "NODE@TIME", value_parser = named)]
+    pub(crate) resume: Vec<Timed>,
+    /// Cut nodes off from each other: 'n1|n2,n3@40s'.
+    #[arg(long, value_name = "NODES|NODES@TIME", value_parser = groups)]
+    pub(crate) cut: Vec<Timed>,
+    /// Undo all cuts: @50s.
+    #[arg(long, value_name = "@TIME", value_parser = alone)]
+    pub(crate) heal: Vec<Timed>,
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+/// Something at a time of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Timed {
+    pub(crate) what: String,
+    pub(crate) at: Duration,
+}
+
+fn timed(text: &str) -> Result<Timed, String> {
+    let wrong = || format!("{text:?} has no time of the run behind it, such as @20s");
+    let (what, at) = text.rsplit_once('@').ok_or_else(wrong)?;
+    Ok(Timed { what: what.to_owned(), at: value::duration(at)? })
+}
+
+fn named(text: &str) -> Result<Timed, String> {
+    match timed(text)? {
+        timed if timed.what.is_empty() => Err(format!("{text:?} names no node, such as n2@20s")),
+        timed => Ok(timed),
+    }
+}
+
+fn groups(text: &str) -> Result<Timed, String> {
+    let timed = timed(text)?;
+    timed.what.parse::<Groups>().map_err(|why| why.to_string())?;
+    Ok(timed)
+}
+
+fn alone(text: &str) -> Result<Timed, String> {
+    match timed(text)? {
+        timed if timed.what.is_empty() => Ok(timed),
+        _ => Err(format!("{text:?}: heal is of all nodes, such as @50s")),
+    }
 }
 
 /// Arguments of `bench sweep`.
@@ -125,8 +197,7 @@ pub(crate) enum BenchCommand {
     after_help = "--quorums: every pair at the same rate, which is --rate or half of what 16 workers \
                   get done, or with -c in a closed loop.\n--slo: begins with --rate or that half, \
                   and doubles or halves. A rate holds the objective if the latency is below it, at \
-                  most one request in a thousand failed or was not sent, and the bench kept up. \
-                  Exit 1: no rate does."
+                  most one request in a thousand failed or was not sent. Exit 1: no rate does."
 )]
 pub(crate) struct Sweep {
     /// All pairs of r and w, from 1 to the bucket's n.

@@ -74,6 +74,14 @@ impl Drop for Place {
     }
 }
 
+/// Runs a command of this program, with `state` as its state, to its end; dropped before that, the
+/// command is killed.
+pub(crate) async fn ran_in(state: &Path, words: &[&str]) -> Result<Ran, Report> {
+    let mut started = Started::of(state, words)?;
+    let code = started.code().await;
+    Ok(started.ran(code))
+}
+
 /// A command that runs; dropping it kills it.
 struct Started {
     child: Child,

@@ -9,7 +9,7 @@ use crate::commands::bench::usage::Cpu;
 use crate::report::json;
 use crate::report::text::{Size, grouped};
 use galvani_load::hdr::encode;
-use galvani_load::run::{Histograms, Latency, Run, SCHEMA};
+use galvani_load::run::{Chaos, Histograms, Latency, Run, SCHEMA};
 use galvani_load::stats::Series;
 use galvani_load::workload::{Kind, Mix};
 use hdrhistogram::Histogram;
@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// What was measured beside the outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Around {
+    /// What faults did.
+    pub(crate) chaos: Option<Chaos>,
     pub(crate) mix: Mix,
     /// Requests a second, of an open loop.
     pub(crate) rate: Option<f64>,
@@ -100,7 +102,7 @@ pub(crate) fn run(args: &Args, outcome: Outcome, around: &Around) -> Run {
         host: host(),
         histograms: histograms.collect(),
         batches: outcome.recorder.batches(),
-        chaos: None,
+        chaos: around.chaos.clone(),
     }
 }
 
@@ -192,6 +194,7 @@ pub(crate) fn page(run: &Run) -> String {
         None => lines.push("  closed loop: tail latencies are optimistic".to_owned()),
         Some(_) => lines.push("  latencies from when each request was due".to_owned()),
     }
+    lines.extend(run.chaos.iter().flat_map(super::chaos::lines));
     if let Some(check) = &run.check {
         lines.push(check_line(check));
     }

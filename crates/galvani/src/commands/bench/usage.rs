@@ -6,7 +6,7 @@
 use crate::connect::Session;
 use galvani_client::NodeId;
 use rustix::time::{ClockId, clock_gettime};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,10 @@ impl Cpu {
 pub(crate) struct Watch {
     /// The most memory of any node, in bytes; 0: none said.
     pub(crate) memory: Cell<u64>,
+    /// Hints each process held and delivered when it was asked last.
+    hints: RefCell<BTreeMap<(NodeId, u32), (u64, u64)>>,
+    /// Hints that wait on all nodes that were asked last.
+    pub(crate) hints_left: Cell<u64>,
 }
 
 impl Watch {
@@ -49,11 +53,23 @@ impl Watch {
         let reports = session.client.with_timeout(WATCH).status().await;
         let answered =
             reports.into_iter().filter_map(|report| Some((report.id, report.status.ok()?)));
+        self.hints_left.set(0);
         let note = |(id, status): (NodeId, galvani_client::NodeStatus)| {
+            let counters = &status.counters;
+            let hints = (counters.hints_held, counters.hints_delivered);
+            self.hints.borrow_mut().insert((id, status.pid), hints);
+            let left: u64 = status.hints.values().map(|figures| figures.count).sum();
+            self.hints_left.set(self.hints_left.get() + left);
             self.memory.set(self.memory.get().max(status.memory_bytes));
             ((id, status.pid), status.cpu_micros)
         };
         answered.map(note).collect()
+    }
+
+    /// Hints made and delivered so far, by all processes that were ever asked.
+    pub(crate) fn hints(&self) -> (u64, u64) {
+        let all = self.hints.borrow();
+        all.values().fold((0, 0), |(held, delivered), one| (held + one.0, delivered + one.1))
     }
 
     /// Asks them every second, for ever.
