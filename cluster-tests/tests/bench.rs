@@ -126,6 +126,27 @@ fn a_run_is_saved_shown_and_compared() {
     nothing.is_three_part_error().says(&["is no saved run"]);
 }
 
+#[test]
+fn a_write_that_was_acked_and_is_gone_fails_the_check() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let words = ["bench", "put", "--keys", "200", "--rate", "20", "--warmup", "0s"];
+    let bench = cluster.begin(&[&words[..], &["--duration", "10s"]].concat());
+    // Preparing writes each key once: what is beyond that is the measured run.
+    until("the measured run to have written", || {
+        let nodes = cluster.nodes().iter();
+        match nodes.map(|node| cluster.status_of(&client, &node.name).counters.puts).sum::<u64>() {
+            230.. => Ok(()),
+            puts => Err(puts),
+        }
+    });
+    // What a bug that loses writes would do: most of them are not written again by the run.
+    cluster.run(&["del", "--prefix", "bench/", "--yes"]).expect(0);
+    let ran = bench.finish().expect(1).is_three_part_error();
+    let ran = ran.says(&["an acked write is gone"]);
+    assert!(ran.text().contains("  FAIL") && !ran.text().contains(" 0 lost"), "{ran}");
+}
+
 /// All node processes stand still for a second in the middle of the run `words`; what it found. The
 /// cluster is new: what its nodes count is this run.
 fn stopped_for_a_second(words: &[&str]) -> Value {

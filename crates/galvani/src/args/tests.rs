@@ -1,7 +1,9 @@
 use super::{Cli, Command, Format};
+use crate::args::bench::BenchCommand;
 use crate::args::cluster::NodeArg;
 use crate::args::dev::{DevCommand, Ports};
 use clap::{CommandFactory, Parser};
+use galvani_load::workload::Mix;
 use galvani_model::request::Quorum;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -114,4 +116,24 @@ fn nodes_of_real_hosts_have_lanes_on_ports_in_a_row() {
     {
         assert!(text.parse::<NodeArg>().is_err(), "{text}");
     }
+}
+
+#[test]
+fn a_workload_of_bench_is_a_word_or_an_option() {
+    let mix = |line: &str| {
+        let Command::Bench(bench) = parse(line).expect(line).command else { panic!("bench") };
+        match bench.command {
+            Some(BenchCommand::Run(run)) => run.mix(),
+            None => bench.run.mix(),
+            Some(other) => panic!("{other:?}"),
+        }
+    };
+    let a = Mix::ycsb('a');
+    for line in ["galvani bench a", "galvani bench run a", "galvani bench run -W a --rate 20k"] {
+        assert_eq!(mix(line), a, "{line}");
+    }
+    assert_eq!(mix("galvani bench"), Some(Mix::plain(50)));
+    assert_eq!(mix("galvani bench mix --reads 90"), Some(Mix::plain(90)));
+    assert_eq!(mix("galvani bench e"), None);
+    assert!(parse("galvani bench a -W b").is_err());
 }
