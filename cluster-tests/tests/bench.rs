@@ -299,6 +299,18 @@ fn faults_come_by_the_clock_and_nothing_acked_is_lost() {
     assert_eq!(found, [&Value::from(0); 3], "{run}");
     cluster.run(&["wait", "--for", "up=4"]).expect(0);
 
+    // Interrupted, it mends what it broke all the same.
+    let words = ["bench", "chaos", "--keys", "50", "--rate", "20", "--kill", "n2@0s"];
+    let bench = cluster.begin(&[&words[..], &["--duration", "60s"]].concat());
+    until("n2 to be killed", || match processes::of_node(&cluster.home("n2")).as_slice() {
+        [] => Ok(()),
+        pids => Err(pids.to_vec()),
+    });
+    let pid = i32::try_from(bench.pid()).ok().and_then(Pid::from_raw).expect("an id");
+    kill_process(pid, Signal::INT).expect("it runs");
+    bench.finish().expect(130);
+    cluster.run(&["wait", "--for", "up=4"]).expect(0);
+
     let late = cluster.run(&["bench", "chaos", "--kill", "n2@20s"]).expect(2);
     late.is_three_part_error().says(&["is after the end"]);
     let server = cluster.nodes()[0].addr.to_string();

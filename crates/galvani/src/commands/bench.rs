@@ -64,6 +64,10 @@ pub(crate) async fn run(app: &App, bench: Bench) -> Done {
         () = signals.any() => {
             let stay = if place.is_none() { "; the keys bench/.. stay" } else { "" };
             app.out.say(&format!("interrupted: no figures{stay}"));
+            if let (How::Chaos(args), None) = (&how, &place) {
+                // What was broken for the figures is not left to whoever comes next.
+                Faults::of(&app, args)?.mend(&app).await;
+            }
             Ok(Exit::Interrupted)
         }
     };
