@@ -240,7 +240,13 @@ fn command_of(line: &str) -> Option<String> {
     let mut words = rest.split_whitespace();
     let first = words.next()?;
     let nested = ["dev", "bucket", "quorum", "cluster", "ctx"].contains(&first);
-    match words.next().filter(|word| nested && word.chars().all(|c| c.is_ascii_lowercase())) {
+    // A verb of bench, or the workload of a run.
+    let verb = |word: &str| ["run", "show", "compare", "sweep", "chaos"].contains(&word);
+    let second = |word: &&str| match first {
+        "bench" => verb(word),
+        _ => nested && word.chars().all(|c| c.is_ascii_lowercase()),
+    };
+    match words.next().filter(second) {
         Some(second) => Some(format!("{first} {second}")),
         None => Some(first.to_owned()),
     }

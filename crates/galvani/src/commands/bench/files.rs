@@ -46,7 +46,7 @@ pub(crate) fn write(app: &App, files: &Files, run: &Run) -> Result<(), Report> {
     for (path, text) in &written {
         fs::write(path, text).map_err(|error| {
             Report::new(Exit::Unexpected, format!("{}: {error}", path.display()))
-                .why("the figures stand above; the file was not written")
+                .why("the figures stand on stdout; the file was not written, or only in part")
                 .next("see", "galvani help bench")
         })?;
         app.out.say(&format!("saved    {}", path.display()));
@@ -59,11 +59,11 @@ pub(crate) fn show(app: &App, args: &Show) -> Done {
     let run = load(&args.file)?;
     let files = Files { save: None, hlog: args.hlog.clone(), html: args.html.clone() };
     can_be_written(&files)?;
+    write(app, &files, &run)?;
     match app.out.is_json() {
         true => app.out.json(summary::document(&run, Vec::new()))?,
         false => app.out.line(&summary::page(&run))?,
     }
-    write(app, &files, &run)?;
     Ok(Exit::Done)
 }
 

@@ -233,13 +233,15 @@ impl<'a> Measure<'a> {
 
     /// Prints a run and writes its files; how to end.
     pub(crate) fn tell(&self, run: &saved::Run) -> Done {
+        // First: a reader of the page that goes away (`| head`) ends the process.
+        let written = files::write(self.app, &self.args.files, run);
         let out = &self.app.out;
         let rows = run.rate.map(|_| summary::row(1.0, run));
         match out.is_json() {
             true => out.json(summary::document(run, rows.into_iter().collect()))?,
             false => out.line(&summary::page(run))?,
         }
-        files::write(self.app, &self.args.files, run)?;
+        written?;
         self.judge(run)
     }
 
