@@ -15,7 +15,7 @@ use galvani_model::ids::{LaneIndex, Partition, Shard};
 use galvani_model::store::Store;
 use galvani_node::local::LocalSpec;
 use galvani_storage::engine::{EngineConfig, FjallEngine, PowerHistory};
-use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
+use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, StoreConfig};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -129,6 +129,7 @@ fn storage() {
             lanes: 1,
             keep_origins: false,
             memory: MemoryConfig::of_lane(1),
+            checkpoint_every: CHECKPOINT_EVERY,
         };
         let engine = Arc::new(open(&dir));
         let mut store = NodeStore::open(engine, config).expect("an empty store").store;

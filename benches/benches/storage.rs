@@ -9,7 +9,7 @@ use galvani_model::ids::{LaneIndex, Partition, Shard};
 use galvani_storage::engine::{
     Batch, Durability, Engine, EngineConfig, FjallEngine, PowerHistory, Table,
 };
-use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
+use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, StoreConfig};
 use std::sync::Arc;
 
 const OPS: u64 = 32;
@@ -40,6 +40,7 @@ fn storage(c: &mut Criterion) {
         lanes: 1,
         keep_origins: false,
         memory: MemoryConfig::of_lane(1),
+        checkpoint_every: CHECKPOINT_EVERY,
     };
     let mut store = NodeStore::open(engine, config).expect("an empty store").store;
     let shard = Shard { partition: Partition(3), n: 3 };

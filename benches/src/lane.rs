@@ -14,7 +14,7 @@ use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::version::{ContextKey, Kind};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::Engine;
-use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
+use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::message::{Get, Put};
 use std::collections::BTreeMap;
@@ -48,6 +48,7 @@ impl<E: Engine> DrivenLane<E> {
             lanes: 1,
             keep_origins: false,
             memory: MemoryConfig::of_lane(1),
+            checkpoint_every: CHECKPOINT_EVERY,
         };
         let store = NodeStore::open(Arc::new(engine), config).expect("an empty store").store;
         let limits = Limits::default();

@@ -22,7 +22,7 @@ use galvani_model::placement::Member;
 use galvani_model::store::StoreError;
 use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
 use galvani_storage::engine::Engine;
-use galvani_storage::{MemoryConfig, NodeStore, Opened, StoreConfig};
+use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, Opened, StoreConfig};
 use galvani_transport::pki::Identity;
 use galvani_transport::{Config, LaneEndpoint, TransportKeys};
 use galvani_wire::NodeStatus;
@@ -117,6 +117,7 @@ impl<E: Engine> Hosted<E> {
             lanes: self.lanes(),
             keep_origins: self.keep_origins,
             memory: MemoryConfig::of_lane(self.lanes()),
+            checkpoint_every: CHECKPOINT_EVERY,
         };
         let Opened { store, kept } = NodeStore::open(self.shared.engine.clone(), store_config)?;
         // Heard before it is read: a bucket made in between comes as a message.

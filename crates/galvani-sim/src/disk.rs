@@ -8,7 +8,7 @@ use bytes::Bytes;
 use galvani_storage::engine::{
     Batch, Durability, Engine, EngineError, EngineStats, MemoryEngine, Op, Table, Visit,
 };
-use galvani_storage::format::{RowError, rows};
+use galvani_storage::format::{RowError, keys, rows};
 use serde::de::IgnoredAny;
 
 /// The memory engine as a node's store sees it.
@@ -64,8 +64,8 @@ impl Disk {
         let (mut first, mut second) = (Batch::new(), Batch::new());
         for op in batch.iter() {
             match op {
-                Op::Put { table: Table::Clocks, key, value } => {
-                    second.put(Table::Clocks, key, value);
+                Op::Put { table: table @ (Table::Clocks | Table::Arrivals), key, value } => {
+                    second.put(table, key, value);
                 }
                 Op::Put { table, key, value } => first.put(table, key, value),
                 Op::Delete { table, key } => first.delete(table, key),
@@ -95,6 +95,13 @@ impl Engine for Disk {
         limit: usize,
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
+        if self.mutant == Some(Mutant::StaleClocks) && table == Table::Arrivals {
+            let clock = &start[..keys::SHARD_BYTES.min(start.len())];
+            let row = self.memory.get(Table::Clocks, clock).ok().flatten();
+            if row.is_some_and(|row| is_damaged(clock, &row)) {
+                return Ok(());
+            }
+        }
         self.memory.scan(table, start, end, limit, visit)
     }
 

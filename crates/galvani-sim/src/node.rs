@@ -164,7 +164,13 @@ impl Node {
                     true => MemoryConfig { object_bytes: 2_000, requests: 6 },
                     false => MemoryConfig::NONE,
                 };
-                let config = StoreConfig { lane, lanes: boot.lanes, keep_origins, memory };
+                let config = StoreConfig {
+                    lane,
+                    lanes: boot.lanes,
+                    keep_origins,
+                    memory,
+                    checkpoint_every: 2,
+                };
                 let opened = NodeStore::open(self.disk.clone(), config)
                     .expect("clock rows can be read, damaged or not, so it opens");
                 let kept = if careless { Vec::new() } else { opened.kept };
@@ -286,9 +292,7 @@ impl Node {
     }
 }
 
-/// The state that a shard's clock row tells, if it is there and whole.
+/// The state that a shard's clock row and the arrivals since tell, if they are there and whole.
 pub(crate) fn state_in(disk: &MemoryEngine, shard: Shard) -> Option<ReplicaState> {
-    let key = keys::shard(shard);
-    let row = disk.get(Table::Clocks, &key).expect("clock rows can be read")?;
-    rows::get(&key, &row).ok()
+    galvani_storage::stored_state(disk, shard).ok().flatten().map(|(state, _)| state)
 }

@@ -12,4 +12,6 @@ pub mod engine;
 pub mod format;
 pub mod node_store;
 
-pub use node_store::{MemoryConfig, NodeStore, Opened, StoreConfig};
+pub use node_store::{
+    CHECKPOINT_EVERY, MemoryConfig, NodeStore, Opened, StateError, StoreConfig, stored_state,
+};

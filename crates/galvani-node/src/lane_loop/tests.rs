@@ -73,6 +73,7 @@ fn bench_with(limits: Limits) -> Bench {
         lanes: 1,
         keep_origins: false,
         memory: MemoryConfig::of_lane(1),
+        checkpoint_every: 2,
     };
     let store = NodeStore::open(engine.clone(), config).expect("empty").store;
     let rates = ClientRates::new(&limits);

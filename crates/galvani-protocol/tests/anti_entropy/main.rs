@@ -101,6 +101,7 @@ impl Pair {
                 lanes: 1,
                 keep_origins: false,
                 memory: MemoryConfig::NONE,
+                checkpoint_every: 2,
             };
             let store = NodeStore::open(engine.clone(), config).expect("empty").store;
             let config = LaneConfig {

@@ -63,6 +63,7 @@ impl Bench {
             lanes: 1,
             keep_origins: false,
             memory: MemoryConfig::NONE,
+            checkpoint_every: 2,
         };
         let store = NodeStore::open(engine.clone(), config).expect("empty").store;
         let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 7 };

@@ -109,6 +109,7 @@ mod tests {
             lanes: 1,
             keep_origins: true,
             memory: MemoryConfig::of_lane(1),
+            checkpoint_every: 2,
         };
         NodeStore::open(engine.clone(), config).expect("readable").store
     }

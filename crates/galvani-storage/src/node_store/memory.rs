@@ -6,6 +6,7 @@
 //! That time is the latest of the shard when it was loaded, and rises when the oldest are forgotten.
 //! It never holds anything that is staged and not committed. Next to read: `mod.rs`.
 
+use super::config::MemoryConfig;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{Shard, WriteId};
 use galvani_model::key::Key;
@@ -14,29 +15,6 @@ use galvani_model::version::{Object, Version};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-
-/// How much a store remembers of its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryConfig {
-    /// Bytes of objects. 0: none.
-    pub object_bytes: u64,
-    /// Request rows, some 150 bytes each. 0: none.
-    pub requests: usize,
-}
-
-impl MemoryConfig {
-    /// The default of a node, shared out over its lanes: 16 MiB of objects and 32,768 request rows.
-    pub fn of_lane(lanes: u16) -> MemoryConfig {
-        let lanes = lanes.max(1);
-        MemoryConfig {
-            object_bytes: (16 << 20) / u64::from(lanes),
-            requests: 32_768 / usize::from(lanes),
-        }
-    }
-
-    /// Nothing is remembered: every read is the engine's.
-    pub const NONE: MemoryConfig = MemoryConfig { object_bytes: 0, requests: 0 };
-}
 
 /// Committed rows.
 pub(super) struct Memory {

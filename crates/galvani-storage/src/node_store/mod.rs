@@ -6,6 +6,7 @@
 //! really kept is in doubt. It decides nothing about versions: `galvani-protocol` does.
 //! Next to read: `state.rs`, `../format/`.
 
+mod config;
 #[cfg(test)]
 mod crash_tests;
 mod damage;
@@ -15,6 +16,8 @@ mod index;
 mod memory;
 mod parse;
 mod state;
+#[cfg(test)]
+mod state_tests;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -23,6 +26,7 @@ mod tombstones;
 use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
+pub use config::{CHECKPOINT_EVERY, MemoryConfig, StoreConfig};
 use damage::Damaged;
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
@@ -35,23 +39,11 @@ use galvani_model::store::{
 use galvani_model::version::{Dot, Object, Record};
 use hints::Hints;
 use memory::Memory;
-pub use memory::MemoryConfig;
+use state::Arrival;
+pub use state::{StateError, stored_state};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// Which shards a store serves, and how it starts.
-#[derive(Clone, Copy, Debug)]
-pub struct StoreConfig {
-    /// The lane it belongs to.
-    pub lane: LaneIndex,
-    /// How many lanes the node has; a partition belongs to `partition % lanes`.
-    pub lanes: u16,
-    /// Whether origins may be used again: only after a stop known to be clean.
-    pub keep_origins: bool,
-    /// How much of its committed rows it remembers.
-    pub memory: MemoryConfig,
-}
 
 /// An opened store.
 pub struct Opened<E> {
@@ -67,8 +59,12 @@ pub struct NodeStore<E> {
     config: StoreConfig,
     batch: Batch,
     states: BTreeMap<Shard, ReplicaState>,
-    /// Shards whose state must be written by the next commit.
+    /// Shards that this tick changes.
+    touched: BTreeSet<Shard>,
+    /// Shards whose clock row must be written by the next commit.
     dirty: BTreeSet<Shard>,
+    /// How many arrivals the stored clock rows know of.
+    checkpoints: BTreeMap<Shard, u64>,
     /// Shards whose origin may not be used again although a clock row still names it.
     renewed: BTreeSet<Shard>,
     /// Committed objects and request rows.
@@ -111,7 +107,9 @@ impl<E: Engine> NodeStore<E> {
             config,
             batch: Batch::new(),
             states: BTreeMap::new(),
+            touched: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            checkpoints: BTreeMap::new(),
             renewed: BTreeSet::new(),
             memory: Memory::new(config.memory),
             objects: BTreeMap::new(),
@@ -171,11 +169,13 @@ impl<E: Engine> NodeStore<E> {
             Ok(()) => {
                 self.owes_sync &= !fsync;
                 self.unsynced = !fsync;
-                if !self.dirty.is_empty() {
+                if !self.touched.is_empty() || !self.dirty.is_empty() {
                     self.full_for = None;
                 }
+                self.touched.clear();
                 for shard in core::mem::take(&mut self.dirty) {
                     self.renewed.remove(&shard);
+                    self.checkpoints.insert(shard, self.states[&shard].arrivals);
                 }
                 self.hints.committed();
                 self.damaged.committed();
@@ -278,6 +278,7 @@ impl<E: Engine> NodeStore<E> {
     /// opened again, so that happens here and all cached state is read anew.
     fn roll_back(&mut self, error: &EngineError) {
         self.renewed.append(&mut self.dirty);
+        self.renewed.append(&mut self.touched);
         for shard in &self.renewed {
             self.states.remove(shard);
         }
@@ -406,12 +407,13 @@ impl<E: Engine> Store for NodeStore<E> {
             return Err(StoreError::Full);
         }
         let Change { shard, record, object, request, own, digest, policy } = change;
+        let every = self.config.checkpoint_every.max(1);
         self.replica(shard)?;
         let before = self.indexed(shard, &record.head.key, policy)?;
         let state = self.states.get_mut(&shard).expect("loaded by the line above");
         let dot = record.head.dot;
         assert!(state.clock.insert(dot), "{shard}: {dot} is staged twice; apply asks the clock");
-        let arrival = keys::arrival(shard, state.arrivals);
+        let number = state.arrivals;
         state.arrivals += 1;
         state.digest = digest;
         state.latest = state.latest.max(record.head.hlc);
@@ -420,11 +422,17 @@ impl<E: Engine> Store for NodeStore<E> {
             assert!(dense, "{shard}: the own counter moves with the dot it mints");
             state.own = Some(own);
         }
-        self.dirty.insert(shard);
-        self.batch.put_with(Table::Arrivals, &arrival, |out| rows::put(&arrival, &dot, out));
+        self.touched.insert(shard);
+        if self.checkpoints.get(&shard).is_none_or(|of| number + 1 - of >= every) {
+            self.dirty.insert(shard);
+        }
         let log = keys::log(shard, dot);
         self.batch.put_with(Table::Log, &log, |out| rows::put_record(&log, &record, out));
         self.stage_object(shard, &record.head.key, before, object);
+        // Last: it tells the state after all that the record changed.
+        let arrival = keys::arrival(shard, number);
+        let after = Arrival::of(&self.states[&shard], dot);
+        self.batch.put_with(Table::Arrivals, &arrival, |out| rows::put(&arrival, &after, out));
         let write = record.head.write_id();
         let key = keys::request(shard, write);
         self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &request, out));

@@ -1,8 +1,9 @@
-//! Loading the state of a shard, and working it out anew when its row is damaged.
+//! Loading the state of a shard, and working it out anew when its rows are damaged.
 //!
-//! The clock row is written in the batch of every change, so it agrees with the log; if its
-//! checksum fails, or it is gone while the log is not, log, arrivals, objects and the index of
-//! tombstones say the same again:
+//! A clock row grows with the shard's history, so it is not written with every record: each record's
+//! arrival row tells what changed, in the same batch, and the clock row is written now and then, or
+//! when anything else changed. If one of them fails its checksum, or is gone while the log is not, log,
+//! arrivals, objects and the index of tombstones say the same again:
 //! S = dots(log) (INV-1). The own counter is then in doubt and is not kept. Next to read: `mod.rs`.
 
 use super::{NodeStore, parse, store_error};
@@ -14,25 +15,115 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
 use galvani_model::store::{Damage, OwnOrigin, ReplicaState, StoreError};
-use galvani_model::version::{Digest, Object, object_digest};
+use galvani_model::version::{Digest, Dot, Object, object_digest};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+
+/// What an arrival row tells: a record's dot, and its shard's state after it, but for the clock,
+/// which is that before it and the dot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Arrival {
+    dot: Dot,
+    own: Option<OwnOrigin>,
+    digest: Digest,
+    tombstones: u64,
+    expiring: u64,
+    latest: Hlc,
+}
+
+impl Arrival {
+    pub(super) fn of(state: &ReplicaState, dot: Dot) -> Arrival {
+        let &ReplicaState { own, digest, tombstones, expiring, latest, .. } = state;
+        Arrival { dot, own, digest, tombstones, expiring, latest }
+    }
+
+    fn add_to(self, state: &mut ReplicaState) {
+        let Arrival { dot, own, digest, tombstones, expiring, latest } = self;
+        state.clock.insert(dot);
+        state.arrivals += 1;
+        *state = ReplicaState {
+            clock: core::mem::take(&mut state.clock),
+            arrivals: state.arrivals,
+            own,
+            digest,
+            tombstones,
+            expiring,
+            latest,
+        };
+    }
+}
+
+/// A shard's state as it is stored: its clock row, and the arrivals since. With it the number of
+/// arrivals that the row knows of; `None` where there is no row.
+pub fn stored_state<E: Engine>(
+    engine: &E,
+    shard: Shard,
+) -> Result<Option<(ReplicaState, u64)>, StateError> {
+    let key = keys::shard(shard);
+    let Some(row) = engine.get(Table::Clocks, &key)? else { return Ok(None) };
+    let mut state: ReplicaState = rows::get(&key, &row)?;
+    let checkpoint = state.arrivals;
+    let mut failed = None;
+    let mut add = |row_key: &[u8], row: &[u8]| {
+        let next = keys::arrival(shard, state.arrivals);
+        let arrival = match row_key == next {
+            true => rows::get::<Arrival>(row_key, row),
+            false => Err(RowError::Gone),
+        };
+        match arrival {
+            Ok(arrival) => {
+                arrival.add_to(&mut state);
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    };
+    let start = keys::arrival(shard, checkpoint);
+    let end = keys::after_prefix(&key);
+    engine.scan(Table::Arrivals, &start, end.as_deref(), usize::MAX, &mut add)?;
+    match failed {
+        None => Ok(Some((state, checkpoint))),
+        Some(error) => Err(error.into()),
+    }
+}
+
+/// Why a shard's stored state cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Its clock row, or an arrival since, is damaged.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(EngineError),
+}
+
+impl From<EngineError> for StateError {
+    fn from(error: EngineError) -> StateError {
+        match error {
+            EngineError::Corrupt { what, .. } => RowError::Unreadable { why: what }.into(),
+            error => StateError::Engine(error),
+        }
+    }
+}
 
 impl<E: Engine> NodeStore<E> {
     /// The state of a shard as the engine has it; without its origin where that must not be used.
     pub(super) fn load_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
-        let key = keys::shard(shard);
-        let mut state = match self.engine.get(Table::Clocks, &key) {
-            Err(EngineError::Corrupt { what, .. }) => {
-                self.state_anew(shard, &RowError::Unreadable { why: what })?
-            }
-            Err(error) => return Err(store_error(error)),
+        self.checkpoints.remove(&shard);
+        let mut state = match stored_state(&*self.engine, shard) {
+            Err(StateError::Engine(error)) => return Err(store_error(error)),
+            Err(StateError::Row(error)) => self.state_anew(shard, &error)?,
             Ok(None) if self.has_log(shard)? => self.state_anew(shard, &RowError::Gone)?,
             Ok(None) => ReplicaState::default(),
-            Ok(Some(row)) => match rows::get(&key, &row) {
-                Ok(state) => state,
-                Err(error) => self.state_anew(shard, &error)?,
-            },
+            Ok(Some((state, checkpoint))) => {
+                self.checkpoints.insert(shard, checkpoint);
+                state
+            }
         };
         if !self.config.keep_origins || self.renewed.contains(&shard) {
             state.own = None;
@@ -65,12 +156,13 @@ impl<E: Engine> NodeStore<E> {
         Ok(found)
     }
 
-    /// The origin that the clock row names, whether it may be used or not.
+    /// The origin that the stored state names, whether it may be used or not.
     pub(super) fn stored_origin(&self, shard: Shard) -> Result<Option<OwnOrigin>, StoreError> {
-        let key = keys::shard(shard);
-        let row = self.get(Table::Clocks, &key)?;
-        let state = row.and_then(|row| rows::get::<ReplicaState>(&key, &row).ok());
-        Ok(state.and_then(|state| state.own))
+        match stored_state(&*self.engine, shard) {
+            Ok(stored) => Ok(stored.and_then(|(state, _)| state.own)),
+            Err(StateError::Row(_)) => Ok(None),
+            Err(StateError::Engine(error)) => Err(store_error(error)),
+        }
     }
 
     /// The state that log, arrivals, objects and indexes add up to, without an origin.
