@@ -228,6 +228,13 @@ pub trait Store {
     /// The log record of a dot, if it is kept here.
     fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError>;
 
+    /// [`Store::record`] as the disk has it, whatever a store remembers: for whoever checks the disk.
+    fn record_on_disk(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError>;
+
+    /// [`Store::object`] as the disk has it, for whoever checks the disk; where this tick changes it,
+    /// as it will be.
+    fn object_on_disk(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError>;
+
     /// What is remembered of a logical write. Whoever knows when it was issued says so: then a new one
     /// can mostly be told without reading anything.
     fn request(

@@ -161,7 +161,7 @@ impl Node {
                 // So little that it forgets all the time, and nothing where rows are damaged: what it
                 // remembers would be read in their stead.
                 let memory = match boot.remembers {
-                    true => MemoryConfig { object_bytes: 2_000, requests: 6 },
+                    true => MemoryConfig { object_bytes: 2_000, record_bytes: 2_000, requests: 6 },
                     false => MemoryConfig::NONE,
                 };
                 let config = StoreConfig {

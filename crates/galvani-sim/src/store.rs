@@ -146,6 +146,14 @@ impl Store for SimStore {
         self.inner.record(shard, dot)
     }
 
+    fn record_on_disk(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
+        self.inner.record_on_disk(shard, dot)
+    }
+
+    fn object_on_disk(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
+        self.inner.object_on_disk(shard, key)
+    }
+
     fn request(
         &mut self,
         shard: Shard,

@@ -257,14 +257,14 @@ fn read_records(ctx: &mut Ctx<'_>, at: &mut Progress, from: Dot) -> Result<(), S
         }
         at.record = Some(Dot::new(dot.origin, dot.counter + 1));
         ctx.counters.rows_verified += 1;
-        let record = match ctx.store.record(at.shard, dot) {
+        let record = match ctx.store.record_on_disk(at.shard, dot) {
             Ok(Some(record)) => record,
             // It is on the list of damaged rows now.
             Ok(None) | Err(StoreError::Corrupt { .. }) => continue,
             Err(error) => return Err(error),
         };
         bytes += record.value.len();
-        match ctx.store.object(at.shard, &record.head.key) {
+        match ctx.store.object_on_disk(at.shard, &record.head.key) {
             Ok(_) | Err(StoreError::Corrupt { .. }) => {}
             Err(error) => return Err(error),
         }

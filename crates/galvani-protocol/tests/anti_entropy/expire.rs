@@ -178,7 +178,7 @@ fn a_value_that_another_owner_has_collected_already_stops_what_it_replaced() {
 
 #[test]
 fn a_value_that_one_owner_lost_is_not_collected_by_another_before_its_end() {
-    let (mut pair, side) = (Pair::new(), first());
+    let (mut pair, side) = (Pair::forgetful(), first());
     pair.link(true);
     pair.put_for(1 - side, &DotSet::new(), None, "old");
     let seen = pair.seen(1 - side);

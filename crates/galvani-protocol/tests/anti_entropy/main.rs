@@ -78,6 +78,11 @@ impl Pair {
         Pair::of(1, Limits::default())
     }
 
+    /// Whose stores remember no rows: what a test plants on their disks is met at once.
+    fn forgetful() -> Pair {
+        Pair::remembering(|side| topology(side, 1), Limits::default(), MemoryConfig::NONE)
+    }
+
     fn of(partitions: u16, limits: Limits) -> Pair {
         Pair::with(|side| topology(side, partitions), limits)
     }
@@ -94,13 +99,21 @@ impl Pair {
     }
 
     fn with(topology: impl Fn(usize) -> Arc<Topology>, limits: Limits) -> Pair {
+        Pair::remembering(topology, limits, MemoryConfig::of_lane(1))
+    }
+
+    fn remembering(
+        topology: impl Fn(usize) -> Arc<Topology>,
+        limits: Limits,
+        memory: MemoryConfig,
+    ) -> Pair {
         let side = |side: usize| {
             let engine = Arc::new(MemoryEngine::new());
             let config = StoreConfig {
                 lane: LaneIndex(0),
                 lanes: 1,
                 keep_origins: false,
-                memory: MemoryConfig::NONE,
+                memory,
                 checkpoint_every: 2,
             };
             let store = NodeStore::open(engine.clone(), config).expect("empty").store;
@@ -330,7 +343,7 @@ fn a_damaged_record_is_passed_over_and_never_spread() {
 
 #[test]
 fn a_damaged_row_of_the_receiver_holds_up_no_other_record() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::forgetful();
     pair.link(true);
     pair.put(1, "k3", b"old".to_vec());
     pair.link(false);

@@ -30,20 +30,24 @@ pub const CHECKPOINT_EVERY: u64 = 64;
 pub struct MemoryConfig {
     /// Bytes of objects. 0: none.
     pub object_bytes: u64,
+    /// Bytes of records that were read, those with large values left out. 0: none.
+    pub record_bytes: u64,
     /// Request rows, some 150 bytes each. 0: none.
     pub requests: usize,
 }
 
 impl MemoryConfig {
-    /// The default of a node, shared out over its lanes: 16 MiB of objects and 32,768 request rows.
+    /// The default of a node, shared out over its lanes: 16 MiB of objects, as
+    /// much of records, and 32,768 request rows.
     pub fn of_lane(lanes: u16) -> MemoryConfig {
         let lanes = lanes.max(1);
         MemoryConfig {
             object_bytes: (16 << 20) / u64::from(lanes),
+            record_bytes: (16 << 20) / u64::from(lanes),
             requests: 32_768 / usize::from(lanes),
         }
     }
 
     /// Nothing is remembered: every read is the engine's.
-    pub const NONE: MemoryConfig = MemoryConfig { object_bytes: 0, requests: 0 };
+    pub const NONE: MemoryConfig = MemoryConfig { object_bytes: 0, record_bytes: 0, requests: 0 };
 }

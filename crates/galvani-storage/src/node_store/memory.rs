@@ -1,6 +1,7 @@
 //! What a store remembers of its committed rows, so that a tick seldom asks the engine.
 //!
-//! Objects: those used lately, up to a bound in bytes; a hit is what the engine would say. Request
+//! Objects, and records that were read: those used lately, up to a bound in bytes; a hit is what the
+//! engine would say. A record never changes, so what is remembered of it stays true. Request
 //! rows are mostly looked up in vain, and that is what is remembered here: of each shard every
 //! request row whose write was issued from some time on. A later one that is not here is nowhere.
 //! That time is the latest of the shard when it was loaded, and rises when the oldest are forgotten.
@@ -11,7 +12,7 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::RequestEntry;
-use galvani_model::version::{Object, Version};
+use galvani_model::version::{Dot, Object, Record, Version};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 /// Committed rows.
 pub(super) struct Memory {
     objects: Cache<(Shard, Key), Object, Bytes>,
+    records: Cache<(Shard, Dot), Record, Bytes>,
     requests: HashMap<(Shard, WriteId), RequestEntry>,
     /// The same in the order in which they came.
     order: VecDeque<(Shard, WriteId, Hlc)>,
@@ -43,11 +45,22 @@ impl Weighter<(Shard, Key), Object> for Bytes {
     }
 }
 
+impl Weighter<(Shard, Dot), Record> for Bytes {
+    fn weight(&self, _: &(Shard, Dot), record: &Record) -> u64 {
+        (256 + record.head.key.bytes().len() + record.value.len()) as u64
+    }
+}
+
+/// The largest value that is remembered: others cost little beside what their way costs.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+
 impl Memory {
     pub(super) fn new(config: MemoryConfig) -> Memory {
         let objects = (config.object_bytes / 400) as usize;
+        let records = (config.record_bytes / 1_000) as usize;
         Memory {
             objects: Cache::with_weighter(objects, config.object_bytes, Bytes),
+            records: Cache::with_weighter(records, config.record_bytes, Bytes),
             requests: HashMap::new(),
             order: VecDeque::new(),
             all_from: BTreeMap::new(),
@@ -63,6 +76,17 @@ impl Memory {
     pub(super) fn keep_object(&mut self, at: (Shard, Key), object: Object) {
         if self.config.object_bytes > 0 {
             self.objects.insert(at, object);
+        }
+    }
+
+    pub(super) fn record(&self, shard: Shard, dot: Dot) -> Option<&Record> {
+        self.records.get(&(shard, dot))
+    }
+
+    /// A record was read.
+    pub(super) fn keep_record(&mut self, shard: Shard, record: &Record) {
+        if self.config.record_bytes > 0 && record.value.len() <= VALUE_BYTES_MAX {
+            self.records.insert((shard, record.head.dot), record.clone());
         }
     }
 
@@ -120,6 +144,7 @@ impl Memory {
     /// Nothing that is here is sure any more.
     pub(super) fn clear(&mut self) {
         self.objects.clear();
+        self.records.clear();
         self.requests.clear();
         self.order.clear();
         self.all_from.clear();
@@ -165,7 +190,7 @@ mod tests {
                 engine.insert(id(number, issued), entry(0));
             }
             let latest = before.iter().map(|(_, issued)| u64::from(*issued)).max().unwrap_or(0);
-            let mut memory = Memory::new(MemoryConfig { object_bytes: 0, requests });
+            let mut memory = Memory::new(MemoryConfig { object_bytes: 0, record_bytes: 0, requests });
             memory.loaded(SHARD, Hlc(latest));
             for (at, &(number, issued, what)) in steps.iter().enumerate() {
                 let (write, time) = (id(number, issued), Some(Hlc(u64::from(issued))));
@@ -197,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_write_later_than_all_is_new_without_asking() {
-        let mut memory = Memory::new(MemoryConfig { object_bytes: 0, requests: 2 });
+        let mut memory =
+            Memory::new(MemoryConfig { object_bytes: 0, record_bytes: 0, requests: 2 });
         let ask = |memory: &Memory, number: u128, issued: u64| {
             memory.request(SHARD, WriteId(number), Some(Hlc(issued))).map(|known| known.is_some())
         };

@@ -13,6 +13,7 @@ mod damage;
 mod expiring;
 mod hints;
 mod index;
+mod listing;
 mod memory;
 mod parse;
 mod state;
@@ -329,6 +330,37 @@ impl<E: Engine> NodeStore<E> {
         self.hints.forget_tick();
     }
 
+    /// An object as the engine has it.
+    fn read_object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
+        let row_key = keys::object(shard, key);
+        let name = || Damage::Object(shard, key.clone());
+        let object = match self.row(Table::Objects, &row_key, name)? {
+            None => Object::absent(),
+            Some(row) => rows::get(&row_key, &row).map_err(|error| self.damage(name(), &error))?,
+        };
+        self.memory.keep_object((shard, key.clone()), object.clone());
+        Ok(object)
+    }
+
+    /// A record as the engine has it.
+    fn read_record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
+        let key = keys::log(shard, dot);
+        let name = || Damage::Record(shard, dot);
+        match self.row(Table::Log, &key, name)? {
+            Some(row) => {
+                let record = rows::get_record(&key, &row);
+                let record = record.map_err(|error| self.damage(name(), &error))?;
+                self.memory.keep_record(shard, &record);
+                Ok(Some(record))
+            }
+            // Nothing takes records out of the log.
+            None if self.replica(shard)?.clock.contains(dot) => {
+                Err(self.damage(name(), &RowError::Gone))
+            }
+            None => Ok(None),
+        }
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.engine.get(table, key).map_err(store_error)
     }
@@ -347,31 +379,25 @@ impl<E: Engine> Store for NodeStore<E> {
         if let Some(object) = self.objects.get(&at).or_else(|| self.memory.object(&at)) {
             return Ok(object.clone());
         }
-        let row_key = keys::object(shard, key);
-        let name = || Damage::Object(shard, key.clone());
-        let object = match self.row(Table::Objects, &row_key, name)? {
-            None => Object::absent(),
-            Some(row) => rows::get(&row_key, &row).map_err(|error| self.damage(name(), &error))?,
-        };
-        self.memory.keep_object(at, object.clone());
-        Ok(object)
+        self.read_object(shard, key)
     }
 
     fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
-        if let Some(record) = self.records.get(&(shard, dot)) {
+        let known = self.records.get(&(shard, dot)).or_else(|| self.memory.record(shard, dot));
+        if let Some(record) = known {
             return Ok(Some(record.clone()));
         }
-        let key = keys::log(shard, dot);
-        let name = || Damage::Record(shard, dot);
-        match self.row(Table::Log, &key, name)? {
-            Some(row) => {
-                rows::get_record(&key, &row).map(Some).map_err(|error| self.damage(name(), &error))
-            }
-            // Nothing takes records out of the log.
-            None if self.replica(shard)?.clock.contains(dot) => {
-                Err(self.damage(name(), &RowError::Gone))
-            }
-            None => Ok(None),
+        self.read_record(shard, dot)
+    }
+
+    fn record_on_disk(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
+        self.read_record(shard, dot)
+    }
+
+    fn object_on_disk(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
+        match self.objects.get(&(shard, key.clone())) {
+            Some(staged) => Ok(staged.clone()),
+            None => self.read_object(shard, key),
         }
     }
 
@@ -540,29 +566,7 @@ impl<E: Engine> Store for NodeStore<E> {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
-        let range = keys::object_prefix(shard, bucket, prefix);
-        let end = keys::after_prefix(&range);
-        let start = match after {
-            Some(after) if after >= prefix => {
-                // The smallest key above `after`: itself and one zero byte.
-                let mut start = keys::object_prefix(shard, bucket, after);
-                start.push(0);
-                start
-            }
-            Some(_) | None => range,
-        };
-        let mut found = self.scan_objects(shard, bucket, &start, end.as_deref(), limit)?;
-        // What this tick staged is not in the engine yet.
-        for ((of, key), object) in &self.objects {
-            let row_key = keys::object(*of, key);
-            let inside =
-                *of == shard && row_key >= start && end.as_ref().is_none_or(|end| row_key < *end);
-            if inside {
-                found.insert(key.bytes().clone(), (key.clone(), object.clone()));
-            }
-        }
-        let rows = found.into_values().filter(|(_, object)| !object.is_absent());
-        Ok(rows.take(limit).map(|(key, object)| Listed { key, object }).collect())
+        self.list_keys(shard, bucket, prefix, after, limit)
     }
 }
 

@@ -10,14 +10,11 @@ use super::{NodeStore, parse, store_error};
 use crate::engine::{Engine, EngineError, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
-use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
-use galvani_model::key::Key;
 use galvani_model::store::{Damage, OwnOrigin, ReplicaState, StoreError};
-use galvani_model::version::{Digest, Dot, Object, object_digest};
+use galvani_model::version::{Digest, Dot, object_digest};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// What an arrival row tells: a record's dot, and its shard's state after it, but for the clock,
@@ -224,37 +221,5 @@ impl<E: Engine> NodeStore<E> {
             };
         }
         Ok(digest)
-    }
-
-    /// Up to `limit` stored objects of a bucket in `start..end`, and as many more as this tick has
-    /// made absent, by key.
-    pub(super) fn scan_objects(
-        &mut self,
-        shard: Shard,
-        bucket: &BucketName,
-        start: &[u8],
-        end: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<BTreeMap<Bytes, (Key, Object)>, StoreError> {
-        let mut found = BTreeMap::new();
-        let mut damaged = None;
-        let gone = self.objects.values().filter(|object| object.is_absent()).count();
-        let mut take = |row_key: &[u8], row: &[u8]| match parse::object(row_key, row) {
-            Ok((key, object)) => {
-                found.insert(key.bytes().clone(), (key, object));
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                damaged = Some(error);
-                ControlFlow::Break(())
-            }
-        };
-        self.engine
-            .scan(Table::Objects, start, end, limit.saturating_add(gone), &mut take)
-            .map_err(store_error)?;
-        match damaged {
-            None => Ok(found),
-            Some(error) => Err(self.quarantine(format!("{shard} objects of {bucket}"), &error)),
-        }
     }
 }

@@ -388,6 +388,23 @@ fn what_is_remembered_is_what_was_committed() {
 }
 
 #[test]
+fn whoever_checks_the_disk_reads_the_disk() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(false).expect("room");
+    let dot = Dot::new(ORIGIN, 1);
+    assert!(store.record(SHARD, dot).is_ok() && store.object(SHARD, &key("a")).is_ok());
+    engine.corrupt(Table::Objects, &keys::object(SHARD, &key("a")), Corruption::FlipBit(30));
+    engine.corrupt(Table::Log, &keys::log(SHARD, dot), Corruption::FlipBit(30));
+    assert!(store.record(SHARD, dot).is_ok() && store.object(SHARD, &key("a")).is_ok());
+    assert_eq!(store.quarantined(), 0);
+    store.record_on_disk(SHARD, dot).expect_err("damaged");
+    store.object_on_disk(SHARD, &key("a")).expect_err("damaged");
+    assert_eq!((store.quarantined(), store.damaged().len()), (2, 2));
+}
+
+#[test]
 fn a_damaged_object_is_never_served() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = forgetful(&engine);
