@@ -403,7 +403,16 @@ impl GetOp {
         if !joined.dots().into_iter().all(|dot| clock.contains(dot)) {
             return Ok(None);
         }
-        let local = replica::read(ctx.store, self.shard, &self.key)?;
+        let mut local = replica::read(ctx.store, self.shard, &self.key)?;
+        // A version of the answers may have inherited more than its record told this replica.
+        let is_replaced = |own: &Version| {
+            let mut others = joined.versions().iter().filter(|other| other.write != own.write);
+            others.any(|other| own.is_replaced_by(&other.past))
+        };
+        if local.object.versions().iter().any(is_replaced) {
+            let left = local.object.versions().iter().filter(|own| !is_replaced(own));
+            local.object = Object::from_versions(left.cloned().collect(), self.policy);
+        }
         for dot in local.object.dots() {
             if values && !self.records.contains_key(&dot) {
                 let record = replica::record(ctx.store, self.shard, dot)?;

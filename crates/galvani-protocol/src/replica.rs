@@ -135,16 +135,21 @@ pub(crate) fn is_hidden(
     let object = store.object(shard, &head.key)?;
     let write = head.write_id();
     let versions = object.versions();
-    let explains = |version: &Version| {
-        let shows = version.write == write && !version.hidden;
-        shows || (version.write != write && version.past.contains(head.dot))
-    };
-    if versions.iter().any(explains) {
+    if versions.iter().any(|version| version.write == write && !version.hidden) {
         return Ok(false);
     }
     let known = store.request(shard, write, Some(head.hlc))?;
-    let dots = known.map(|entry| entry.dots).unwrap_or_default();
-    Ok(!versions.iter().any(|version| dots.iter().any(|&dot| version.past.contains(dot))))
+    let mut dots = known.map(|entry| entry.dots).unwrap_or_default();
+    dots.push(head.dot);
+    let replaces = |past: &DotSet| dots.iter().any(|&dot| past.contains(dot));
+    for version in versions.iter().filter(|it| it.write != write && replaces(&it.past)) {
+        // What it has inherited is in no record, so the peer does not learn it from that one.
+        let record = version.dots.iter().find_map(|&dot| store.record(shard, dot).ok().flatten());
+        if record.is_none_or(|record| replaces(&record.head.past)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Holds a value again that another owner shows and that this one has taken in before, but lost.

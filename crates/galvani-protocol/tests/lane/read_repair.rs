@@ -2,9 +2,10 @@
 
 use crate::bench::{Bench, answers, failure, get, put};
 use bytes::Bytes;
+use galvani_model::ids::{Origin, RequestId};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
-use galvani_model::version::{DotSet, Kind, Record};
+use galvani_model::version::{Dot, DotSet, Kind, Record, Version, value_hash};
 use galvani_protocol::{Effect, Input, PeerLane};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
@@ -174,4 +175,25 @@ fn what_is_beyond_the_budget_is_left_to_anti_entropy() {
         bench.handle(Input::Reply { id, message: holds_nothing() });
     }
     assert_eq!(asked(&bench.tick(), is_repair).len(), 1, "a second later there is budget again");
+}
+
+/// The other owner's version replaces more than its record says: it replaced a tombstone there that this
+/// owner, filled anew, has not heard of yet.
+#[test]
+fn what_an_answer_replaces_by_inheritance_is_not_shown() {
+    let (mut bench, key, own) = with_a_write(Limits::default());
+    let (mut head, value) = (own.head.clone(), Bytes::from_static(b"w"));
+    head.dot = Dot::new(Origin(77), 9);
+    head.rid = RequestId(99);
+    head.value_hash = value_hash(Kind::Put, &value);
+    let mut version = Version::of(&head);
+    version.past.insert(own.head.dot);
+    let seen = DotSet::from_iter([own.head.dot, head.dot]);
+    bench.request(false, get(key, 2));
+    let fetches = asked(&bench.tick(), is_fetch);
+    let held = Held { versions: vec![version], seen, heads: vec![head], values: vec![value] };
+    bench.handle(Input::Reply { id: fetches[0].1, message: Message::Fetched(Ok(held)) });
+    let effects = bench.tick();
+    let shown: Vec<Bytes> = done(&effects).siblings.iter().map(|it| it.value.clone()).collect();
+    assert_eq!(shown, [Bytes::from_static(b"w")]);
 }
