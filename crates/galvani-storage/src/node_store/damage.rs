@@ -117,10 +117,12 @@ impl<E: Engine> NodeStore<E> {
                     Some(entry) => {
                         let put = |out: &mut Vec<u8>| rows::put(&key, &entry, out);
                         self.batch.put_with(Table::RequestIds, &key, put);
-                        self.requests.insert((shard, write), (entry, None));
+                        let issued = self.requests.get(&(shard, write)).and_then(|known| known.1);
+                        self.requests.insert((shard, write), (entry, issued));
                     }
                     None => {
                         self.batch.delete(Table::RequestIds, &key);
+                        self.requests.remove(&(shard, write));
                         self.swept.push((shard, write));
                     }
                 }

@@ -15,6 +15,8 @@ mod hints;
 mod index;
 mod listing;
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod parse;
 mod state;
 #[cfg(test)]
@@ -130,7 +132,9 @@ impl<E: Engine> NodeStore<E> {
         let mut kept = Vec::new();
         for shard in store.shards()? {
             match store.stored_origin(shard)? {
-                Some(own) if config.keep_origins => kept.push((shard, own)),
+                Some(own) if config.keep_origins && store.is_newest(shard, own)? => {
+                    kept.push((shard, own));
+                }
                 // Must be taken off the disk, too: a later clean stop would vouch for it.
                 Some(_) => drop(store.renewed.insert(shard)),
                 None => {}
@@ -253,6 +257,11 @@ impl<E: Engine> NodeStore<E> {
     /// Damaged rows met since the store was opened.
     pub fn quarantined(&self) -> u64 {
         self.damaged.met
+    }
+
+    /// How it was set up.
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
     }
 
     /// The engine below.
@@ -462,6 +471,7 @@ impl<E: Engine> Store for NodeStore<E> {
         let write = record.head.write_id();
         let key = keys::request(shard, write);
         self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &request, out));
+        self.swept.retain(|row| *row != (shard, write));
         self.requests.insert((shard, write), (request, Some(record.head.hlc)));
         self.records.insert((shard, dot), record);
         Ok(())

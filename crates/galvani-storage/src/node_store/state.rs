@@ -162,6 +162,13 @@ impl<E: Engine> NodeStore<E> {
         }
     }
 
+    /// Whether the log has nothing of an origin beyond what the stored state says it has minted: a newest
+    /// arrival row that is gone leaves no hole.
+    pub(super) fn is_newest(&self, shard: Shard, own: OwnOrigin) -> Result<bool, StoreError> {
+        let next = keys::log(shard, Dot::new(own.origin, own.counter + 1));
+        Ok(self.get(Table::Log, &next)?.is_none())
+    }
+
     /// The state that log, arrivals, objects and indexes add up to, without an origin.
     pub fn derive_state(&mut self, shard: Shard) -> Result<ReplicaState, StoreError> {
         let prefix = keys::shard(shard);
@@ -179,16 +186,20 @@ impl<E: Engine> NodeStore<E> {
         };
         let end = end.as_deref();
         self.engine.scan(Table::Log, &prefix, end, usize::MAX, &mut see).map_err(store_error)?;
-        let mut arrivals = 0;
+        // There is one arrival for each record. Where some cannot be read there may be more of them.
+        state.arrivals = state.clock.ranges().map(|range| range.last - range.first + 1).sum();
         let mut count = |key: &[u8], _: &[u8]| {
             let number = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
-            arrivals = number.map_or(arrivals, |number| number + 1);
+            state.arrivals = state.arrivals.max(number.map_or(0, |number| number + 1));
             ControlFlow::Continue(())
         };
-        self.engine
-            .scan(Table::Arrivals, &prefix, end, usize::MAX, &mut count)
-            .map_err(store_error)?;
-        state.arrivals = arrivals;
+        match self.engine.scan(Table::Arrivals, &prefix, end, usize::MAX, &mut count) {
+            Ok(()) => {}
+            Err(EngineError::Corrupt { what, .. }) => {
+                self.quarantine(format!("{shard} arrivals"), &RowError::Unreadable { why: what });
+            }
+            Err(error) => return Err(store_error(error)),
+        }
         state.digest = self.derive_digest(shard)?;
         state.tombstones = self.count_rows(Table::Tombstones, shard)?;
         state.expiring = self.count_rows(Table::Expiring, shard)?;

@@ -2,6 +2,7 @@
 //!
 //! Next to read: `state.rs`, `crash_tests.rs`.
 
+use super::NodeStore;
 use super::tests::{SHARD, open, record, stage};
 use crate::engine::{Corruption, Engine, MemoryEngine, Table};
 use crate::format::{keys, rows};
@@ -60,4 +61,41 @@ fn arrivals_tell_what_came_since_the_clock_row() {
         again.commit(false).expect("room");
         assert_eq!(open(&engine, true).quarantined(), 0, "written anew");
     }
+}
+
+#[test]
+fn an_unreadable_arrival_does_not_lock_a_shard() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for counter in 1..=6 {
+        stage(&mut store, &record(counter, "a")).expect("staged");
+        store.commit(false).expect("room");
+    }
+    let mut expected = store.replica(SHARD).expect("loaded").clone();
+    (expected.own, expected.latest) = (None, Hlc(u64::MAX));
+    assert!(engine.corrupt(Table::Arrivals, &keys::arrival(SHARD, 5), Corruption::Unreadable));
+    let mut again = open(&engine, true);
+    assert_eq!(again.replica(SHARD), Ok(&expected));
+    stage(&mut again, &record(7, "a")).expect("staged");
+    again.commit(false).expect("room");
+    let state = again.replica(SHARD).expect("loaded").clone();
+    let mut last = open(&engine, true);
+    assert_eq!(last.replica(SHARD), Ok(&state), "the clock row is past the damage");
+    assert_eq!(last.quarantined(), 0);
+}
+
+#[test]
+fn an_origin_whose_newest_arrival_is_gone_is_not_kept() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for counter in 1..=4 {
+        stage(&mut store, &record(counter, "a")).expect("staged");
+        store.commit(false).expect("room");
+    }
+    let kept = |engine: &Arc<MemoryEngine>| {
+        NodeStore::open(engine.clone(), *open(engine, true).config()).expect("readable").kept.len()
+    };
+    assert_eq!(kept(&engine), 1);
+    assert!(engine.corrupt(Table::Arrivals, &keys::arrival(SHARD, 3), Corruption::Vanish));
+    assert_eq!(kept(&engine), 0);
 }

@@ -48,7 +48,10 @@ impl<E: Engine> NodeStore<E> {
         };
         for key in &old {
             self.batch.delete(Table::RequestIds, key);
-            self.swept.extend(keys::split_request(key));
+            if let Some(row) = keys::split_request(key) {
+                self.requests.remove(&row);
+                self.swept.push(row);
+            }
         }
         Ok(old.len())
     }

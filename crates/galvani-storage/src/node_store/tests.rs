@@ -13,7 +13,7 @@ use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, object_diges
 use std::sync::Arc;
 
 pub(super) const SHARD: Shard = Shard { partition: Partition(4), n: 3 };
-const ORIGIN: Origin = Origin(99);
+pub(super) const ORIGIN: Origin = Origin(99);
 
 pub(super) fn open(engine: &Arc<MemoryEngine>, keep_origins: bool) -> NodeStore<MemoryEngine> {
     open_with(engine, keep_origins, MemoryConfig::of_lane(2))
@@ -34,7 +34,7 @@ fn open_with(
     NodeStore::open(engine.clone(), config).expect("readable").store
 }
 
-fn key(name: &str) -> Key {
+pub(super) fn key(name: &str) -> Key {
     Key::new("default".parse().expect("a name"), name.to_owned()).expect("a key")
 }
 
@@ -360,48 +360,6 @@ fn slices_bring_every_object_once_and_pass_over_damaged_ones() {
     let expected = (1..=10).filter(|&at| at != 3).map(|at| key(&format!("k{at:02}")));
     assert_eq!(names, expected.collect::<Vec<_>>());
     assert_eq!((damaged, store.damaged().len()), (1, 1));
-}
-
-#[test]
-fn what_is_remembered_is_what_was_committed() {
-    let engine = Arc::new(MemoryEngine::new());
-    let mut store = open(&engine, true);
-    stage(&mut store, &record(1, "a")).expect("staged");
-    store.commit(false).expect("room");
-    engine.corrupt(Table::Objects, &keys::object(SHARD, &key("a")), Corruption::FlipBit(30));
-    let committed = store.object(SHARD, &key("a")).expect("not read again");
-    for fails in [FailKind::Full, FailKind::IoLost] {
-        stage(&mut store, &record(2, "a")).expect("staged");
-        assert_ne!(store.object(SHARD, &key("a")), Ok(committed.clone()), "staged");
-        let write = record(2, "a").head.write_id();
-        assert!(store.request(SHARD, write, Some(Hlc(2))).expect("staged").is_some());
-        engine.fail_next_commits([fails]);
-        store.commit(false).expect_err("it was told to fail");
-        assert_eq!(store.request(SHARD, write, Some(Hlc(2))), Ok(None), "{fails:?}");
-        match fails {
-            FailKind::Full => assert_eq!(store.object(SHARD, &key("a")), Ok(committed.clone())),
-            // In doubt: whatever was remembered is read anew.
-            _ => drop(store.object(SHARD, &key("a")).expect_err("the damaged row")),
-        }
-        store.try_again_when_full();
-    }
-}
-
-#[test]
-fn whoever_checks_the_disk_reads_the_disk() {
-    let engine = Arc::new(MemoryEngine::new());
-    let mut store = open(&engine, true);
-    stage(&mut store, &record(1, "a")).expect("staged");
-    store.commit(false).expect("room");
-    let dot = Dot::new(ORIGIN, 1);
-    assert!(store.record(SHARD, dot).is_ok() && store.object(SHARD, &key("a")).is_ok());
-    engine.corrupt(Table::Objects, &keys::object(SHARD, &key("a")), Corruption::FlipBit(30));
-    engine.corrupt(Table::Log, &keys::log(SHARD, dot), Corruption::FlipBit(30));
-    assert!(store.record(SHARD, dot).is_ok() && store.object(SHARD, &key("a")).is_ok());
-    assert_eq!(store.quarantined(), 0);
-    store.record_on_disk(SHARD, dot).expect_err("damaged");
-    store.object_on_disk(SHARD, &key("a")).expect_err("damaged");
-    assert_eq!((store.quarantined(), store.damaged().len()), (2, 2));
 }
 
 #[test]
