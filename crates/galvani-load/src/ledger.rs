@@ -5,7 +5,8 @@
 //! write replaces exactly what its context covers, so the judgement is exact also where writes of
 //! one key raced: an acked write that nothing replaced must be there (else it is *lost*), and what
 //! was replaced, or was refused as never stored, must not (else it is *resurrected*). A write that
-//! ended in doubt may be there or not, and what it would have replaced may be gone.
+//! ended in doubt may be there or not; what it would have replaced may be gone only where that write
+//! is found, or was itself replaced: what is nowhere has replaced nothing.
 
 use smallvec::SmallVec;
 
@@ -42,12 +43,12 @@ impl Name {
 type Sequences = SmallVec<[u32; 2]>;
 
 /// A write that nothing acked has replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     sequence: u32,
     state: State,
-    /// A write in doubt may have replaced it.
-    excused: bool,
+    /// What it replaces wherever it is stored; of an acked write that is no entry any more.
+    covers: Sequences,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,9 +141,9 @@ impl<C: Clone> Ledger<C> {
 
     /// The next key is there with this value, known by this context.
     pub fn add(&mut self, context: C, first: Option<Name>) {
-        let entry = Entry { sequence: 0, state: State::Acked, excused: false };
+        let entry = Entry { sequence: 0, state: State::Acked, covers: Sequences::new() };
         let known = Some((context, SmallVec::from_slice(&[0])));
-        let live = SmallVec::from_slice(&[entry]);
+        let live = SmallVec::from_iter([entry]);
         self.keys.push(Held { first, last: 0, acks: 0, writers: 0, known, live });
         self.made = self.keys.len() as u64;
     }
@@ -220,12 +221,13 @@ impl<C: Clone> Ledger<C> {
     pub fn begin(&mut self, key: usize) -> Begun<C> {
         let held = &mut self.keys[key];
         held.last += 1;
-        held.live.push(Entry { sequence: held.last, state: State::UnderWay, excused: false });
         let name = Name { run: self.run, sequence: held.last };
         let (context, covers) = match &held.known {
             Some((context, covers)) => (Some(context.clone()), covers.clone()),
             None => (None, Sequences::new()),
         };
+        let (sequence, state) = (held.last, State::UnderWay);
+        held.live.push(Entry { sequence, state, covers: covers.clone() });
         Begun { key, name, context, covers }
     }
 
@@ -236,9 +238,11 @@ impl<C: Clone> Ledger<C> {
         let held = &mut self.keys[begun.key];
         held.acks += 1;
         let sequence = begun.name.sequence;
-        held.live.retain(|entry| !begun.covers.contains(&entry.sequence));
+        let replaced = held.replaced_by(&begun.covers);
+        held.live.retain(|entry| !replaced.contains(&entry.sequence));
         if let Some(entry) = held.live.iter_mut().find(|entry| entry.sequence == sequence) {
             entry.state = State::Acked;
+            entry.covers.clear();
         }
         held.known = alone.then(|| (context, SmallVec::from_slice(&[sequence])));
         while self.keys.get(self.made as usize).is_some_and(|held| held.acks > 0) {
@@ -256,11 +260,9 @@ impl<C: Clone> Ledger<C> {
     pub fn in_doubt(&mut self, begun: &Begun<C>) {
         let held = &mut self.keys[begun.key];
         held.known = None;
-        for entry in &mut held.live {
-            if entry.sequence == begun.name.sequence {
-                entry.state = State::InDoubt;
-            }
-            entry.excused |= begun.covers.contains(&entry.sequence);
+        let sequence = begun.name.sequence;
+        if let Some(entry) = held.live.iter_mut().find(|entry| entry.sequence == sequence) {
+            entry.state = State::InDoubt;
         }
     }
 
@@ -283,8 +285,10 @@ impl<C: Clone> Ledger<C> {
                 None => judgement.foreign += 1,
             }
         }
-        let must = |entry: &&Entry| entry.state == State::Acked && !entry.excused;
-        let gone = |entry: &&Entry| !there.contains(&entry.sequence);
+        // What is there, and what it replaced on its way: all that may be gone.
+        let accounted = held.replaced_by(&there);
+        let must = |entry: &&Entry| entry.state == State::Acked;
+        let gone = |entry: &&Entry| !accounted.contains(&entry.sequence);
         if judgement.foreign == 0 {
             judgement.lost = held.live.iter().filter(must).filter(gone).count() as u64;
         }
@@ -293,6 +297,23 @@ impl<C: Clone> Ledger<C> {
 }
 
 impl<C> Held<C> {
+    /// These writes and all that they replaced, directly or through others that nothing acked has
+    /// replaced: what a write in doubt covers is covered by whatever covers that write.
+    fn replaced_by(&self, writes: &Sequences) -> Sequences {
+        let mut all = writes.clone();
+        let mut next = 0;
+        while let Some(&sequence) = all.get(next) {
+            next += 1;
+            let covers = self.live.iter().filter(|entry| entry.sequence == sequence);
+            for covered in covers.flat_map(|entry| &entry.covers) {
+                if !all.contains(covered) {
+                    all.push(*covered);
+                }
+            }
+        }
+        all
+    }
+
     /// The write of this run, or the first value, that a name is of.
     fn sequence_of(&self, run: u64, name: Name) -> Option<u32> {
         match (name.run == run && name.sequence <= self.last, self.first == Some(name)) {
@@ -394,6 +415,46 @@ mod tests {
         ledger.acked(&begun, "two", true);
         assert_eq!(ledger.judge(0, &[name(2), name(1)]), FINE, "it came late");
         assert_eq!(ledger.judge(0, &[name(1)]), Judgement { lost: 1, ..FINE });
+    }
+
+    #[test]
+    fn a_write_in_doubt_that_is_nowhere_excuses_no_loss() {
+        let mut ledger = one_key();
+        let acked = ledger.begin(0);
+        ledger.acked(&acked, "one", true);
+        let doubt = ledger.begin(0);
+        ledger.in_doubt(&doubt);
+        assert_eq!(ledger.judge(0, &[]), Judgement { lost: 1, ..FINE });
+        assert_eq!(ledger.judge(0, &[name(2)]), FINE, "it is stored, and replaced the acked one");
+        assert_eq!(ledger.judge(0, &[name(1)]), FINE, "it was never stored");
+        // A second one after the first, which a read had seen.
+        ledger.saw(ledger.look(0), &"two", name(2).into_iter());
+        let after = ledger.begin(0);
+        ledger.in_doubt(&after);
+        assert_eq!(ledger.judge(0, &[]), Judgement { lost: 1, ..FINE });
+        for found in 1..=3 {
+            assert_eq!(ledger.judge(0, &[name(found)]), FINE, "only {found} is there");
+        }
+    }
+
+    #[test]
+    fn what_a_replaced_write_in_doubt_had_replaced_is_replaced_too() {
+        let mut ledger = one_key();
+        let acked = ledger.begin(0);
+        ledger.acked(&acked, "one", true);
+        for (context, seen) in [("two", 2), ("three", 3)] {
+            let doubt = ledger.begin(0);
+            ledger.in_doubt(&doubt);
+            ledger.saw(ledger.look(0), &context, name(seen).into_iter());
+        }
+        let last = ledger.begin(0);
+        ledger.acked(&last, "four", true);
+        assert_eq!(ledger.judge(0, &[name(4)]), FINE);
+        assert_eq!(ledger.judge(0, &[]), Judgement { lost: 1, ..FINE }, "the last one alone");
+        let back = Judgement { resurrected: 1, ..FINE };
+        for old in 1..=3 {
+            assert_eq!(ledger.judge(0, &[name(4), name(old)]), back, "{old} came back");
+        }
     }
 
     #[test]
