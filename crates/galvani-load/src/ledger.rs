@@ -119,8 +119,12 @@ impl Judgement {
 pub struct Ledger<C> {
     run: u64,
     keys: Vec<Held<C>>,
-    /// Keys 0..this are known to have a value.
-    made: u64,
+    /// Keys that had a value before the load began: the first ones.
+    prepared: usize,
+    /// Keys 0..this have a value, or the write that was to make them ended without an ack.
+    settled: usize,
+    /// New keys below `settled` that have a value, in their order.
+    made: Vec<u32>,
     writers: usize,
     /// Acked writes.
     pub acked: u64,
@@ -131,7 +135,8 @@ pub struct Ledger<C> {
 impl<C: Clone> Ledger<C> {
     /// Of the run of this number.
     pub fn of(run: u64) -> Ledger<C> {
-        Ledger { run, keys: Vec::new(), made: 0, writers: 0, acked: 0, races: 0 }
+        let (keys, made) = (Vec::new(), Vec::new());
+        Ledger { run, keys, prepared: 0, settled: 0, made, writers: 0, acked: 0, races: 0 }
     }
 
     /// The name of a value that is written before the load begins.
@@ -145,7 +150,7 @@ impl<C: Clone> Ledger<C> {
         let known = Some((context, SmallVec::from_slice(&[0])));
         let live = SmallVec::from_iter([entry]);
         self.keys.push(Held { first, last: 0, acks: 0, writers: 0, known, live });
-        self.made = self.keys.len() as u64;
+        (self.prepared, self.settled) = (self.keys.len(), self.keys.len());
     }
 
     /// How many keys there are, new ones included.
@@ -160,7 +165,11 @@ impl<C: Clone> Ledger<C> {
 
     /// The index of the key made `ago` before the last one known to be there.
     pub fn latest(&self, ago: u64) -> usize {
-        (self.made.saturating_sub(1).saturating_sub(ago)) as usize
+        let ago = usize::try_from(ago).unwrap_or(usize::MAX);
+        match self.made.len().checked_sub(ago.saturating_add(1)) {
+            Some(place) => self.made[place] as usize,
+            None => (self.prepared + self.made.len()).saturating_sub(1).saturating_sub(ago),
+        }
     }
 
     /// Makes room for keys up to this one, new and without a value.
@@ -245,8 +254,17 @@ impl<C: Clone> Ledger<C> {
             entry.covers.clear();
         }
         held.known = alone.then(|| (context, SmallVec::from_slice(&[sequence])));
-        while self.keys.get(self.made as usize).is_some_and(|held| held.acks > 0) {
-            self.made += 1;
+        self.settle();
+    }
+
+    /// Goes on over new keys that are there, or that will not be made any more.
+    fn settle(&mut self) {
+        while let Some(held) = self.keys.get(self.settled).filter(|held| held.is_settled()) {
+            if held.acks > 0 {
+                // Keys are bounded far below that by the memory they take.
+                self.made.push(u32::try_from(self.settled).unwrap_or(u32::MAX));
+            }
+            self.settled += 1;
         }
     }
 
@@ -254,6 +272,7 @@ impl<C: Clone> Ledger<C> {
     pub fn refused(&mut self, begun: &Begun<C>) {
         let held = &mut self.keys[begun.key];
         held.live.retain(|entry| entry.sequence != begun.name.sequence);
+        self.settle();
     }
 
     /// It failed, and may be stored all the same.
@@ -264,6 +283,7 @@ impl<C: Clone> Ledger<C> {
         if let Some(entry) = held.live.iter_mut().find(|entry| entry.sequence == sequence) {
             entry.state = State::InDoubt;
         }
+        self.settle();
     }
 
     /// Whether this load wrote the key.
@@ -297,6 +317,12 @@ impl<C: Clone> Ledger<C> {
 }
 
 impl<C> Held<C> {
+    /// Whether it was written with an ack, or all its writes ended without one.
+    fn is_settled(&self) -> bool {
+        let under_way = |entry: &Entry| entry.state == State::UnderWay;
+        self.acks > 0 || (self.last > 0 && !self.live.iter().any(under_way))
+    }
+
     /// These writes and all that they replaced, directly or through others that nothing acked has
     /// replaced: what a write in doubt covers is covered by whatever covers that write.
     fn replaced_by(&self, writes: &Sequences) -> Sequences {
@@ -362,7 +388,7 @@ mod tests {
         assert_eq!(ledger.acked, 2);
         assert_eq!(ledger.judge(0, &[name(2)]), FINE);
         assert_eq!(ledger.judge(0, &[]), Judgement { lost: 1, ..FINE });
-        let back = Judgement { lost: 1, resurrected: 1, foreign: 0 };
+        let back = Judgement { lost: 1, resurrected: 1, ..FINE };
         assert_eq!(ledger.judge(0, &[name(1)]), back, "the old value in place of the new");
         let beside = Judgement { resurrected: 1, ..FINE };
         assert_eq!(ledger.judge(0, &[name(2), name(1)]), beside);
@@ -477,7 +503,7 @@ mod tests {
         ledger.acked(&begun, "two", true);
         ledger.acked(&slow, "one", true);
         assert_eq!(ledger.judge(0, &[name(2)]), FINE);
-        assert_eq!(ledger.judge(0, &[name(1)]), Judgement { lost: 1, resurrected: 1, foreign: 0 });
+        assert_eq!(ledger.judge(0, &[name(1)]), Judgement { lost: 1, resurrected: 1, ..FINE });
     }
 
     #[test]
@@ -516,5 +542,20 @@ mod tests {
         assert_eq!(ledger.latest(0), 0);
         ledger.acked(&one, "one", true);
         assert_eq!((ledger.latest(0), ledger.latest(1), ledger.latest(99)), (2, 1, 0));
+    }
+
+    #[test]
+    fn new_keys_that_were_not_made_are_passed_over() {
+        let mut ledger = one_key();
+        ledger.reach(4);
+        let [one, two, three, four] = [1, 2, 3, 4].map(|key| ledger.begin(key));
+        ledger.refused(&one);
+        ledger.acked(&two, "two", true);
+        assert_eq!((ledger.latest(0), ledger.latest(1)), (2, 0), "1 was refused");
+        ledger.acked(&four, "four", true);
+        assert_eq!(ledger.latest(0), 2, "3 is under way");
+        ledger.in_doubt(&three);
+        let latest = [0, 1, 2, 3].map(|ago| ledger.latest(ago));
+        assert_eq!(latest, [4, 2, 0, 0]);
     }
 }
