@@ -87,6 +87,11 @@ fn every_workload_runs_and_all_it_wrote_is_there() {
             assert_eq!(run["races"], 0, "keys that are chosen evenly are not raced for: {run}");
         }
     }
+    // Keys that a run makes are its own: what another run of the same left is not in their way.
+    let again = cluster.run(&[&["bench", "d", "--rate", "150"], &common[..]].concat());
+    let run = again.expect(0).json("galvani.bench/1");
+    let check = &run["check"];
+    assert_eq!((&check["foreign"], &check["unjudged"]), (&0.into(), &0.into()), "{run}");
     let refused = cluster.run(&["bench", "e"]).expect(2).is_three_part_error();
     refused.says(&["YCSB E cannot be done", "keys spread by hash have none"]);
 }

@@ -211,12 +211,23 @@ pub struct Check {
     pub resurrected: u64,
     /// Values that somebody else wrote.
     pub foreign: u64,
+    /// Keys that lack an acked write which a value of somebody else may have replaced.
+    pub unjudged: u64,
 }
 
 impl Check {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong with what could be judged.
     pub fn passed(&self) -> bool {
         self.lost == 0 && self.resurrected == 0 && self.unread == 0
+    }
+
+    /// In a word; a pass says that all was judged.
+    pub fn verdict(&self) -> &'static str {
+        match (self.passed(), self.unjudged) {
+            (true, 0) => "PASS",
+            (true, 1..) => "NOT ALL JUDGED",
+            (false, _) => "FAIL",
+        }
     }
 }
 
@@ -308,13 +319,17 @@ mod tests {
 
     #[test]
     fn a_key_that_could_not_be_read_is_no_pass() {
-        assert!(Check { acked: 5, keys: 2, foreign: 1, ..Check::default() }.passed());
+        let fine = Check { acked: 5, keys: 2, foreign: 1, ..Check::default() };
+        assert_eq!((fine.passed(), fine.verdict()), (true, "PASS"));
+        let open = Check { unjudged: 1, ..fine };
+        assert_eq!((open.passed(), open.verdict()), (true, "NOT ALL JUDGED"));
         for bad in [
             Check { lost: 1, ..Check::default() },
             Check { resurrected: 1, ..Check::default() },
             Check { unread: 1, ..Check::default() },
+            Check { lost: 1, unjudged: 1, ..Check::default() },
         ] {
-            assert!(!bad.passed(), "{bad:?}");
+            assert_eq!((bad.passed(), bad.verdict()), (false, "FAIL"), "{bad:?}");
         }
     }
 }

@@ -131,9 +131,13 @@ impl<'a> Driver<'a> {
         Ended { kind, due, sent, at: Instant::now(), result }
     }
 
+    fn name(&self, key: usize) -> Bytes {
+        name(key, self.ledger.borrow().maker(key))
+    }
+
     async fn get(&self, key: usize) -> Result<(), Error> {
         let looking = self.ledger.borrow().look(key);
-        let get = options::read(self.bucket.get(name(key)), self.args.copies, self.args.read);
+        let get = options::read(self.bucket.get(self.name(key)), self.args.copies, self.args.read);
         let get = if self.args.copies.strict { get.strict() } else { get };
         let read = get.await?;
         let names = read.values().filter_map(|value| Name::of(value));
@@ -148,7 +152,7 @@ impl<'a> Driver<'a> {
         let begun = self.ledger.borrow_mut().begin(key);
         let mut value = self.fill.to_vec();
         begun.name.stamp(&mut value);
-        let put = self.bucket.put(name(key), value);
+        let put = self.bucket.put(self.name(key), value);
         let put = match &begun.context {
             Some(context) => put.after(context),
             None => put.blind(),
@@ -180,9 +184,12 @@ fn free(ledger: &Ledger<Context>, chosen: usize) -> Option<usize> {
     (0..keys).map(|step| (chosen + step) % keys).find(|key| !ledger.is_busy(*key))
 }
 
-/// The key of an index.
-pub(crate) fn name(key: usize) -> Bytes {
-    Bytes::from(format!("bench/{key:08}"))
+/// The key of an index; of one that a run makes (`Ledger::maker`) it is that run's alone.
+pub(crate) fn name(key: usize, maker: Option<u64>) -> Bytes {
+    Bytes::from(match maker {
+        None => format!("bench/{key:08}"),
+        Some(run) => format!("bench/{run:016x}/{key:08}"),
+    })
 }
 
 /// Bytes that do not compress to nothing, the same for every run.

@@ -228,7 +228,12 @@ impl<'a> Measure<'a> {
         // What is judged does not change any more.
         let ledger = driver.ledger.replace(Ledger::of(0));
         self.app.out.say("check    every key written, at r=all");
-        Some(verify::run(self.app, &self.session, self.args, &ledger).await)
+        let check = verify::run(self.app, &self.session, self.args, &ledger).await;
+        if check.unjudged > 0 {
+            let what = "somebody else wrote keys of this bench meanwhile";
+            self.app.out.note(&format!("{what}: run it again while nothing else writes bench/.."));
+        }
+        Some(check)
     }
 
     /// Prints a run and writes its files; how to end.

@@ -29,7 +29,7 @@ pub(crate) async fn run(
     // In the order of keys: the ledger knows them by their index.
     let mut made = stream::iter(0..args.keys.get() as usize)
         .map(|key| async move {
-            let name = name(key);
+            let name = name(key, None);
             let made = patient(app, session, args, &name, value, patience).await;
             made.map_err(|error| {
                 let subject = options::subject(&args.bucket.bucket, &name);

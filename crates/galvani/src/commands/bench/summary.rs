@@ -7,7 +7,7 @@ use crate::args::bench::Run as Args;
 use crate::commands::bench::outcome::Outcome;
 use crate::commands::bench::usage::Cpu;
 use crate::report::json;
-use crate::report::text::{Size, grouped};
+use crate::report::text::{Size, count, grouped};
 use galvani_load::hdr::encode;
 use galvani_load::run::{Chaos, Histograms, Latency, Run, SCHEMA};
 use galvani_load::stats::Series;
@@ -305,7 +305,10 @@ pub(crate) fn check_line(check: &galvani_load::run::Check) -> String {
     if check.foreign > 0 {
         line.push_str(&format!(", {} by somebody else", grouped(check.foreign)));
     }
-    format!("{line}  {}", if check.passed() { "PASS" } else { "FAIL" })
+    if check.unjudged > 0 {
+        line.push_str(&format!(", {} not judged", count(check.unjudged, "key")));
+    }
+    format!("{line}  {}", check.verdict())
 }
 
 /// Milliseconds for people.
@@ -353,5 +356,8 @@ mod tests {
         );
         let bad = check_line(&Check { lost: 2, unread: 1, ..fine });
         assert!(bad.ends_with("2 lost, 0 resurrected, 1 not readable  FAIL"), "{bad}");
+        let open = check_line(&Check { foreign: 3, unjudged: 2, ..fine });
+        let ends = "0 resurrected, 3 by somebody else, 2 keys not judged  NOT ALL JUDGED";
+        assert!(open.ends_with(ends), "{open}");
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn run(
     let mut reads = stream::iter(written)
         .map(|key| async move {
             loop {
-                match bucket.get(name(key)).r(Quorum::All).await {
+                match bucket.get(name(key, ledger.maker(key))).r(Quorum::All).await {
                     Ok(read) => {
                         last.set(Instant::now());
                         let found: Vec<_> = read.values().map(|value| Name::of(value)).collect();
@@ -71,6 +71,7 @@ pub(crate) async fn run(
                 check.lost += judgement.lost;
                 check.resurrected += judgement.resurrected;
                 check.foreign += judgement.foreign;
+                check.unjudged += judgement.unjudged;
             }
             None => check.unread += 1,
         }
