@@ -228,7 +228,7 @@ pub(crate) struct Run {
     pub(crate) workload_option: Option<Workload>,
     /// Closed loop of so many workers: requests under way at once. With --rate the most that may
     /// be; what comes beyond it is not sent, and counted. [default: with --rate or --overload as
-    /// many as there are keys; with --count 16]
+    /// many as there are keys, 65536 at most; with --count 16]
     #[arg(short, long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) concurrency: Option<u32>,

@@ -9,7 +9,7 @@ use crate::args::bench::Run;
 use crate::commands::options;
 use crate::connect::Session;
 use bytes::Bytes;
-use galvani_client::{Applied, Bucket, Context, Error};
+use galvani_client::{Applied, Bucket, Context, Error, ErrorKind};
 use galvani_load::ledger::{Ledger, Name};
 use galvani_load::random::Random;
 use galvani_load::workload::{Kind, Mix, Op, Sequence};
@@ -44,7 +44,7 @@ pub(crate) struct Ended {
     pub(crate) due: Instant,
     pub(crate) sent: Instant,
     pub(crate) at: Instant,
-    pub(crate) result: Result<(), Error>,
+    pub(crate) result: Result<(), ErrorKind>,
 }
 
 impl<'a> Driver<'a> {
@@ -128,6 +128,7 @@ impl<'a> Driver<'a> {
         if kind != Kind::Get {
             self.ledger.borrow_mut().release(key);
         }
+        let result = result.map_err(|error| error.kind().clone());
         Ended { kind, due, sent, at: Instant::now(), result }
     }
 

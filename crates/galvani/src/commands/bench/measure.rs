@@ -115,7 +115,7 @@ impl<'a> Measure<'a> {
     }
 
     fn schedule(&self, rate: f64, duration: Duration, seed: u64) -> Schedule {
-        let places = self.args.concurrency.map_or(self.args.keys.get() as usize, |c| c as usize);
+        let places = places(self.args.concurrency, self.args.keys.get());
         Schedule { rate, duration, places, timeout: self.app.timeout(), seed }
     }
 
@@ -276,7 +276,27 @@ fn run_number() -> u64 {
     galvani_load::random::Random::of(nanos ^ (u64::from(std::process::id()) << 48)).bits()
 }
 
+/// Requests that an open loop has under way at most: as asked, or as many as there are keys, up to
+/// what this process can hold.
+fn places(asked: Option<u32>, keys: u64) -> usize {
+    let most = asked.map_or(keys.min(PLACES_MOST), u64::from);
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+/// Requests under way at most unless `-c` says otherwise: each holds a value, a future and a stream.
+const PLACES_MOST: u64 = 65_536;
 /// How long the rate of an open loop is looked for.
 const PROBE: Duration = Duration::from_secs(2);
 /// Copies in a bucket that is not known; the first request says what is wrong.
 const N_USUAL: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::{PLACES_MOST, places};
+
+    #[test]
+    fn many_keys_are_not_as_many_requests_at_once() {
+        assert_eq!((places(None, 50), places(None, 10_000_000)), (50, PLACES_MOST as usize));
+        assert_eq!((places(Some(7), 50), places(Some(100_000), 50)), (7, 100_000));
+    }
+}

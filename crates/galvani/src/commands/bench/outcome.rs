@@ -1,10 +1,11 @@
 //! What came of a load while it runs: latencies, failures by name, what was not sent.
 //!
 //! A request without an answer in its time counts as a latency of at least that time: what a user
-//! waited in vain for is not left out of the percentiles. Next to read: `summary.rs`.
+//! waited in vain for is not left out of the percentiles. One that asked its replicas and then failed
+//! counts with what it took. Next to read: `summary.rs`.
 
 use crate::commands::bench::driver::Ended;
-use galvani_client::{Error, ErrorKind};
+use galvani_client::ErrorKind;
 use galvani_load::recorder::Recorder;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -75,15 +76,15 @@ impl Outcome {
             }
             Err(error) => {
                 self.fail(named(kind.name(), &error));
-                match error.kind() {
-                    ErrorKind::Timeout { .. } => {
-                        self.timeouts += 1;
-                        self.recorder.record(kind, since, took.max(timeout), served.max(timeout));
-                    }
+                match error {
+                    ErrorKind::Timeout { .. } => self.timeouts += 1,
                     ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
                         self.refused += 1;
                     }
                     _ => {}
+                }
+                if let Some(least) = waited(&error, timeout) {
+                    self.recorder.record(kind, since, took.max(least), served.max(least));
                 }
                 self.recorder.fail(since);
             }
@@ -117,9 +118,19 @@ impl Outcome {
     }
 }
 
+/// The least latency that a failure counts with, beside what it took; `None`: with none, since
+/// nobody was waited for.
+fn waited(error: &ErrorKind, timeout: Duration) -> Option<Duration> {
+    match error {
+        ErrorKind::Timeout { .. } => Some(timeout),
+        ErrorKind::Quorum { .. } => Some(Duration::ZERO),
+        _ => None,
+    }
+}
+
 /// The kind of an error without figures: the same failure is one line.
-fn named(op: &str, error: &Error) -> String {
-    let kind = error.kind().to_string();
+fn named(op: &str, error: &ErrorKind) -> String {
+    let kind = error.to_string();
     let kind = kind.split([':', ',']).next().unwrap_or_default();
     let kind = kind.split(" in ").next().unwrap_or_default();
     format!("{op}: {kind}")
@@ -132,6 +143,7 @@ const ERRORS_MAX: usize = 32;
 mod tests {
     use super::Outcome;
     use crate::commands::bench::driver::Ended;
+    use galvani_client::{ErrorKind, QuorumKind};
     use galvani_load::workload::Kind;
     use std::time::{Duration, Instant};
 
@@ -154,6 +166,25 @@ mod tests {
         assert!(put.due.max() >= 3_000_000, "late, and its latency stands");
         assert_eq!((out.good, out.timeouts, out.failed()), (1, 1, 1));
         assert!(out.recorder.lag.max() >= 600_000);
+    }
+
+    #[test]
+    fn a_failure_after_a_wait_is_in_the_percentiles_and_a_refusal_is_not() {
+        let began = Instant::now();
+        let mut out = Outcome::new(began);
+        let (after, detail) = (Duration::from_millis(800), String::new());
+        let quorum =
+            ErrorKind::Quorum { what: QuorumKind::W, need: 2, got: 1, n: 3, after, detail };
+        let refused = ErrorKind::RateLimited { retry_after: SECOND };
+        let late = ErrorKind::Timeout { after: SECOND, detail: String::new() };
+        let mut found = Vec::new();
+        for (error, at) in [(quorum, 900), (refused, 700), (late, 950)] {
+            out.note(Ended { result: Err(error), ..answered(began, 0, 100, at) }, SECOND);
+            let put = &out.recorder.kinds[Kind::Put.index()];
+            found.push((put.due.len(), put.due.max() / 10_000, put.sent.max() / 10_000));
+        }
+        assert_eq!(found, [(1, 90, 80), (1, 90, 80), (2, 100, 100)]);
+        assert_eq!((out.failed(), out.refused, out.timeouts), (3, 1, 1));
     }
 
     #[test]
