@@ -74,18 +74,29 @@ impl Drop for Place {
     }
 }
 
-/// Runs a command of this program, with `state` as its state, to its end; dropped before that, the
-/// command is killed.
-pub(crate) async fn ran_in(state: &Path, words: &[&str]) -> Result<Ran, Report> {
+/// What becomes of a command whose future is dropped before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// It is killed.
+    Kills,
+    /// It is waited for, and the thread with it: for short commands that must not be done by half.
+    Waits,
+}
+
+/// Runs a command of this program, with `state` as its state, to its end; `dropped`: what becomes
+/// of it if nobody waits for that.
+pub(crate) async fn ran_in(state: &Path, words: &[&str], dropped: Dropped) -> Result<Ran, Report> {
     let mut started = Started::of(state, words)?;
+    started.dropped = dropped;
     let code = started.code().await;
     Ok(started.ran(code))
 }
 
-/// A command that runs; dropping it kills it.
+/// A command that runs.
 struct Started {
     child: Child,
     output: Option<JoinHandle<Vec<u8>>>,
+    dropped: Dropped,
 }
 
 impl Started {
@@ -96,7 +107,7 @@ impl Started {
         drop(command);
         let (child, output) =
             started.map_err(|error| Report::unexpected(format!("{}: {error}", typed(words))))?;
-        Ok(Started { child, output: Some(output) })
+        Ok(Started { child, output: Some(output), dropped: Dropped::Kills })
     }
 
     async fn code(&mut self) -> Option<i32> {
@@ -117,7 +128,9 @@ impl Started {
 impl Drop for Started {
     fn drop(&mut self) {
         // Both fail only for a process that is gone already.
-        let _ = self.child.kill();
+        if self.dropped == Dropped::Kills {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
@@ -161,7 +174,25 @@ const POLL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
-    use super::typed;
+    use super::{Dropped, Started, piped, typed};
+    use std::process::Command;
+
+    #[test]
+    fn a_command_that_must_not_be_done_by_half_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("done");
+        // A command that takes its time, and one that ends only when it is killed.
+        let short = (Dropped::Waits, "sleep 0.3; : > \"$0\"");
+        let endless = (Dropped::Kills, "exec sleep 3600");
+        for (dropped, script) in [short, endless] {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).arg(&file);
+            let (child, output) = piped(&mut command).expect("a shell");
+            drop(command);
+            drop(Started { child, output: Some(output), dropped });
+            assert!(file.exists(), "{dropped:?}");
+        }
+    }
 
     #[test]
     fn commands_are_shown_as_they_are_typed() {

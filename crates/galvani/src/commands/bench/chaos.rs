@@ -1,12 +1,13 @@
 //! Faults on a local cluster while a load runs, by the clock: kill, pause, cut, heal, start.
 //!
 //! Each is done by the command that people type, `galvani dev ..`, as a process of its own, and what
-//! it took is written down. At the end of the run all is mended: cuts healed, nodes started and
-//! resumed, hints waited for; then the check reads every replica. Next to read: `verify.rs`.
+//! it took is written down. At the end of the run, when a command that is under way has come to its
+//! own end, all is mended: cuts healed, nodes started and resumed, hints waited for; then the check
+//! reads every replica. Next to read: `verify.rs`.
 
 use crate::args::bench::Chaos as Args;
 use crate::commands::bench::outcome::Outcome;
-use crate::commands::place::{ran_in, typed};
+use crate::commands::place::{Dropped, ran_in, typed};
 use crate::connect::App;
 use crate::exit::Exit;
 use crate::report::Report;
@@ -14,6 +15,7 @@ use galvani_load::run::{Broken, Chaos};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// One fault, or its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,18 +100,31 @@ impl Faults {
         Ok(Faults { events: events(args), state, which, done: RefCell::new(Vec::new()) })
     }
 
-    /// Does each fault at its time of the run that began at `began`; never ends.
-    pub(crate) async fn play(&self, began: Instant) {
+    /// Does each fault at its time of the run that began at `began`, until `over` is told; one that
+    /// is under way then is done to its end.
+    pub(crate) async fn play(&self, began: Instant, over: &Notify) {
+        self.play_by(began, over, async |words| self.dev(words).await).await;
+    }
+
+    async fn play_by(
+        &self,
+        began: Instant,
+        over: &Notify,
+        dev: impl AsyncFn(&[&str]) -> Result<(), String>,
+    ) {
         for event in &self.events {
-            tokio::time::sleep_until((began + event.at).into()).await;
+            tokio::select! {
+                biased;
+                () = over.notified() => return,
+                () = tokio::time::sleep_until((began + event.at).into()) => {}
+            }
             let words: Vec<&str> = event.words.iter().map(String::as_str).collect();
-            let failed = self.dev(&words).await.err();
+            let failed = dev(&words).await.err();
             let at = began.elapsed().as_secs_f64();
             let words = event.words.join(" ");
             let what = failed.map_or(words.clone(), |why| format!("{words}: FAILED, {why}"));
             self.done.borrow_mut().push(Broken { at, what });
         }
-        std::future::pending().await
     }
 
     /// Undoes everything and waits until all hints are handed over; what does not work is said.
@@ -126,7 +141,7 @@ impl Faults {
             }
         }
         let wait = ["wait", "--for", "hints=0", "--patience", "60s", "--ctx", &self.which[1]];
-        match ran_in(&self.state, &wait).await {
+        match ran_in(&self.state, &wait, Dropped::Kills).await {
             Ok(ran) if ran.code == Some(0) => {}
             Ok(ran) => app.out.note(ran.output.trim()),
             Err(_) => app.out.note("nobody knows whether hints are left"),
@@ -148,7 +163,8 @@ impl Faults {
         let mut all = vec!["dev"];
         all.extend(words);
         all.extend(self.which.iter().map(String::as_str));
-        match ran_in(&self.state, &all).await {
+        // Half a fault, or half its mending, is a state that the next command knows nothing of.
+        match ran_in(&self.state, &all, Dropped::Waits).await {
             Ok(ran) if ran.code == Some(0) => Ok(()),
             Ok(ran) => Err(ran.output.lines().next().unwrap_or_default().to_owned()),
             Err(report) => Err(report.to_string().lines().next().unwrap_or_default().to_owned()),
@@ -174,10 +190,14 @@ fn word(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{check, events};
+    use super::{Faults, check, events};
     use crate::args::bench::{BenchCommand, Chaos};
     use crate::args::{Cli, Command};
     use clap::Parser;
+    use std::cell::{Cell, RefCell};
+    use std::path::PathBuf;
+    use std::time::Instant;
+    use tokio::sync::Notify;
 
     fn parsed(words: &[&str]) -> Result<Chaos, clap::Error> {
         let cli = Cli::try_parse_from([&["galvani", "bench", "chaos"], words].concat())?;
@@ -194,6 +214,30 @@ mod tests {
         let order: Vec<String> = events(&args).iter().map(|event| event.words.join(" ")).collect();
         assert_eq!(order, ["kill n2", "start n2", "cut n1|n2,n3", "heal"]);
         assert!(check(&args).is_ok());
+    }
+
+    #[test]
+    fn a_fault_under_way_at_the_end_is_done_and_no_other_is_begun() {
+        let args = parsed(&["--kill", "n2@0s", "--start", "n2@1ms"]).expect("faults");
+        let (events, done) = (events(&args), RefCell::default());
+        let faults = Faults { events, state: PathBuf::new(), which: Vec::new(), done };
+        let (over, ran) = (&Notify::new(), &Cell::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let dev = async |_: &[&str]| {
+                // The load ends here, and the command takes a while longer.
+                over.notify_one();
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                ran.set(ran.get() + 1);
+                Ok(())
+            };
+            faults.play_by(Instant::now(), over, dev).await;
+        });
+        let done: Vec<String> =
+            faults.done.borrow().iter().map(|broken| broken.what.clone()).collect();
+        assert_eq!((ran.get(), done), (1, vec!["kill n2".to_owned()]));
     }
 
     #[test]

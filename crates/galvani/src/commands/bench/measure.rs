@@ -26,6 +26,7 @@ use galvani_load::run as saved;
 use galvani_load::workload::Mix;
 use std::cell::RefCell;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Notify;
 
 /// What one load needs.
 #[derive(Debug)]
@@ -170,13 +171,18 @@ impl<'a> Measure<'a> {
         let hints = watch.hints();
         let (started, own) = (SystemTime::now(), Own::now());
         let out = RefCell::new(Outcome::new(Instant::now()));
-        tokio::select! {
-            () = load(&out) => {}
-            () = live::show(&self.app.out, &out, whole) => {}
-            () = watch.watch(&self.session) => {}
-            () = self.break_things() => {}
-        }
-        let own = own.share();
+        let over = Notify::new();
+        let measuring = async {
+            tokio::select! {
+                () = load(&out) => {}
+                () = live::show(&self.app.out, &out, whole) => {}
+                () = watch.watch(&self.session) => {}
+            }
+            over.notify_one();
+            own.share()
+        };
+        // A fault that is under way when the load ends is waited for.
+        let (own, ()) = tokio::join!(measuring, self.break_things(&over));
         let cpu = Cpu::between(&before, &watch.ask(&self.session).await);
         let chaos = match &self.faults {
             Some(faults) => {
@@ -208,11 +214,10 @@ impl<'a> Measure<'a> {
         (out.into_inner(), around)
     }
 
-    /// Does the faults of this run at their times; never ends.
-    async fn break_things(&self) {
-        match &self.faults {
-            Some(faults) => faults.play(Instant::now()).await,
-            None => std::future::pending().await,
+    /// Does the faults of this run at their times, until `over` is told.
+    async fn break_things(&self, over: &Notify) {
+        if let Some(faults) = &self.faults {
+            faults.play(Instant::now(), over).await;
         }
     }
 
