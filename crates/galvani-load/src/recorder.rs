@@ -31,6 +31,8 @@ impl Latencies {
 struct Second {
     number: u64,
     errors: u64,
+    /// Those of them whose latency counts.
+    waited: u64,
     kinds: [Histogram<u64>; 4],
 }
 
@@ -56,7 +58,7 @@ impl Recorder {
         }
     }
 
-    /// An operation that was answered, or whose time was up, `at` this time of the run.
+    /// An operation that was answered `at` this time of the run.
     pub fn record(&mut self, kind: Kind, at: Duration, due: Duration, sent: Duration) {
         self.reach(at);
         let latencies = &mut self.kinds[kind.index()];
@@ -65,7 +67,14 @@ impl Recorder {
         record(&mut self.second.kinds[kind.index()], due);
     }
 
-    /// An operation that failed otherwise.
+    /// An operation that failed after a wait: its latency counts, and nothing was done.
+    pub fn fail_after(&mut self, kind: Kind, at: Duration, due: Duration, sent: Duration) {
+        self.record(kind, at, due, sent);
+        self.second.errors += 1;
+        self.second.waited += 1;
+    }
+
+    /// An operation that failed at once.
     pub fn fail(&mut self, at: Duration) {
         self.reach(at);
         self.second.errors += 1;
@@ -123,7 +132,8 @@ impl Recorder {
             .filter(|(_, histogram)| !histogram.is_empty())
             .map(|(kind, histogram)| (kind.name().to_owned(), part(histogram)))
             .collect();
-        let ops = kinds.values().map(|part| part.count).sum();
+        let recorded: u64 = kinds.values().map(|part| part.count).sum();
+        let ops = recorded - second.waited;
         self.batches.push(Batch { second: second.number, ops, errors: second.errors, kinds });
     }
 }
@@ -136,7 +146,7 @@ impl Default for Recorder {
 
 impl Second {
     fn of(number: u64) -> Second {
-        Second { number, errors: 0, kinds: std::array::from_fn(|_| histogram()) }
+        Second { number, errors: 0, waited: 0, kinds: std::array::from_fn(|_| histogram()) }
     }
 }
 
@@ -163,11 +173,12 @@ mod tests {
         }
         recorder.record(Kind::Get, ms(2_300), ms(5), ms(5));
         recorder.fail(ms(2_400));
-        assert_eq!((recorder.done(), recorder.all().len()), (5, 5));
+        recorder.fail_after(Kind::Put, ms(2_500), ms(900), ms(900));
+        assert_eq!((recorder.done(), recorder.all().len()), (6, 6));
         let whole = recorder.kinds[Kind::Put.index()].due.clone();
         let batches = recorder.batches();
         let ops: Vec<u64> = batches.iter().map(|batch| batch.ops).collect();
-        assert_eq!((ops, batches[2].errors), (vec![2, 0, 3], 1));
+        assert_eq!((ops, batches[2].errors), (vec![2, 0, 3], 2));
         let mut merged = hdr::histogram();
         for part in batches.iter().filter_map(|batch| batch.kinds.get("put")) {
             hdr::merge(&mut merged, &hdr::decode(&part.histogram).expect("our own"));

@@ -171,7 +171,7 @@ pub struct Batch {
     pub ops: u64,
     /// Operations that failed in it.
     pub errors: u64,
-    /// Those done, by kind.
+    /// Latencies by kind, of those that failed after a wait too.
     pub kinds: BTreeMap<String, Part>,
 }
 

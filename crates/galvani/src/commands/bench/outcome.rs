@@ -83,10 +83,13 @@ impl Outcome {
                     }
                     _ => {}
                 }
-                if let Some(least) = waited(&error, timeout) {
-                    self.recorder.record(kind, since, took.max(least), served.max(least));
+                match waited(&error, timeout) {
+                    Some(least) => {
+                        let (took, served) = (took.max(least), served.max(least));
+                        self.recorder.fail_after(kind, since, took, served);
+                    }
+                    None => self.recorder.fail(since),
                 }
-                self.recorder.fail(since);
             }
         }
     }
