@@ -48,16 +48,19 @@ fn a_rate_limit_is_waited_for_first_and_counted_then() {
 #[test]
 fn ctrl_c_ends_it_with_130() {
     let cluster = Cluster::start();
-    let bench = cluster.begin(&["bench", "put", "--keys", "100", "--duration", "50s"]);
-    until("the bench to write", || {
-        match cluster.run(&["get", "bench/00000000", "-o", "raw"]).code {
+    // At its ease, and with far more to send than it can.
+    for (key, rate) in [("bench/00000000", "100"), ("bench/00000099", "1M")] {
+        let words = ["bench", "put", "--keys", "100", "--duration", "50s", "--rate", rate];
+        let bench = cluster.begin(&words);
+        until("the bench to write", || match cluster.run(&["get", key, "-o", "raw"]).code {
             Some(0) => Ok(()),
             other => Err(other),
-        }
-    });
-    let pid = i32::try_from(bench.pid()).ok().and_then(Pid::from_raw).expect("an id");
-    kill_process(pid, Signal::INT).expect("it runs");
-    bench.finish().expect(130).says(&["interrupted: no figures"]);
+        });
+        let pid = i32::try_from(bench.pid()).ok().and_then(Pid::from_raw).expect("an id");
+        kill_process(pid, Signal::INT).expect("it runs");
+        bench.finish().expect(130).says(&["interrupted: no figures"]);
+        cluster.run(&["del", "--prefix", "bench/", "--yes"]).expect(0);
+    }
 }
 
 #[test]

@@ -10,6 +10,17 @@ use std::collections::BTreeMap;
 /// The schema's name.
 pub const SCHEMA: &str = "galvani.bench/1";
 
+/// Copies of a key, and how many of them a read and a write wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// Copies.
+    pub n: u8,
+    /// Answers to a read.
+    pub r: u8,
+    /// Acks of a write.
+    pub w: u8,
+}
+
 /// One run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -47,6 +58,8 @@ pub struct Run {
     pub r: Option<String>,
     /// As asked; null: the bucket's.
     pub w: Option<String>,
+    /// What that came to, in copies.
+    pub quorum: Option<Quorum>,
     /// What each request had.
     pub timeout_ms: u64,
     /// How long was measured.

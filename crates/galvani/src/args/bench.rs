@@ -12,6 +12,9 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Workers of a closed loop, where nothing else is said.
+pub(crate) const WORKERS: u32 = 16;
+
 /// What a bench does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
@@ -232,8 +235,9 @@ pub(crate) struct Run {
     #[arg(short, long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) concurrency: Option<u32>,
-    /// Requests a second, on schedule whether or not earlier ones were answered, without retries.
-    #[arg(long, value_name = "R", value_parser = value::count, conflicts_with = "count")]
+    /// Requests a second on average, at random moments drawn beforehand (Poisson), whether or not
+    /// earlier ones were answered, and without retries; 1M at most.
+    #[arg(long, value_name = "R", value_parser = value::rate, conflicts_with = "count")]
     pub(crate) rate: Option<NonZeroU64>,
     /// Find what the cluster can do, then offer 0.5, 1, 2 and 4 times as much.
     #[arg(long, conflicts_with_all = ["count", "rate"])]
@@ -247,11 +251,11 @@ pub(crate) struct Run {
     /// Stop after this many operations.
     #[arg(long, value_name = "N", value_parser = value::count, conflicts_with = "duration")]
     pub(crate) count: Option<NonZeroU64>,
-    /// Stop after this time. [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    /// Stop after this time, 100ms to 24h. [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = value::span)]
     pub(crate) duration: Option<Duration>,
-    /// Run this long before measuring.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::duration)]
+    /// Run this long before measuring, 1h at most.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = value::pause)]
     pub(crate) warmup: Duration,
     /// Percent of operations that are reads, of workload mix.
     #[arg(long, value_name = "PERCENT", default_value = "50",
@@ -293,6 +297,12 @@ pub(crate) struct Files {
 }
 
 impl Run {
+    /// Workers of a closed loop: as asked, or 16, but no more than there are keys.
+    pub(crate) fn workers(&self) -> u32 {
+        let keys = u32::try_from(self.keys.get()).unwrap_or(u32::MAX);
+        self.concurrency.unwrap_or(WORKERS.min(keys))
+    }
+
     /// What is to be done, however it was said.
     pub(crate) fn workload(&self) -> Workload {
         self.workload_option.unwrap_or(self.workload)

@@ -54,6 +54,31 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("{text:?} is not a time such as 500ms, 2s"))
 }
 
+/// How long a load runs: 100 ms to a day.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&time) {
+        true => Ok(time),
+        false => Err(format!("{text} is not between 100ms and 24h")),
+    }
+}
+
+/// How long a load runs before it counts: an hour at most.
+pub(crate) fn pause(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time <= Duration::from_secs(3_600) => Ok(time),
+        _ => Err(format!("{text} is over 1h")),
+    }
+}
+
+/// Requests a second: a million at most.
+pub(crate) fn rate(text: &str) -> Result<NonZeroU64, String> {
+    match count(text)? {
+        rate if rate.get() <= 1_000_000 => Ok(rate),
+        rate => Err(format!("{rate} is over 1,000,000 a second")),
+    }
+}
+
 /// A time to live: `none` or `0`, which is for ever, or 1 second to ten years.
 pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     if text == "none" || text == "0" {
@@ -105,7 +130,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, key, size, timeout, ttl};
+    use super::{count, key, pause, rate, size, span, timeout, ttl};
     use galvani_model::limits::KEY_BYTES_MAX;
     use std::time::Duration;
 
@@ -119,6 +144,18 @@ mod tests {
             assert!(size(text).is_err() && count(text).is_err(), "{text}");
         }
         assert!(count("0").is_err());
+    }
+
+    #[test]
+    fn what_a_load_may_be_is_bounded() {
+        assert_eq!(rate("1M").map(u64::from), Ok(1_000_000));
+        assert_eq!(span("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(pause("0s"), Ok(Duration::ZERO));
+        assert!(rate("99999999999").is_err() && rate("0").is_err());
+        for text in ["0s", "99ms", "25h", "5y"] {
+            assert!(span(text).is_err(), "{text}");
+        }
+        assert!(pause("61m").is_err());
     }
 
     #[test]

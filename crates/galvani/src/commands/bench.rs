@@ -173,7 +173,7 @@ fn check(args: &Run) -> Result<Mix, Report> {
         return wrong(format!("--reads is of workload mix, not of {}", args.workload().name()));
     }
     let workers = match args.is_closed() {
-        true => args.concurrency.unwrap_or(WORKERS),
+        true => args.workers(),
         false => args.concurrency.unwrap_or(1),
     };
     if args.is_closed() && workers > WORKERS_MAX {
@@ -190,8 +190,7 @@ fn check(args: &Run) -> Result<Mix, Report> {
     Ok(mix)
 }
 
-/// Workers of a closed loop unless `-c` says otherwise, and at most.
-const WORKERS: u32 = 16;
+/// Workers of a closed loop at most.
 const WORKERS_MAX: u32 = 4_096;
 /// The default of `--reads`.
 const READS: u8 = 50;

@@ -24,11 +24,14 @@ pub(crate) fn can_be_written(files: &Files) -> Result<(), Report> {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             Some(_) | None => Path::new("."),
         };
-        if path.is_dir() || !folder.is_dir() {
-            return Err(Report::new(Exit::Usage, format!("{} cannot be written", path.display()))
-                .why(format!("{} is no directory, or the file is one", folder.display()))
-                .next("see", "galvani help bench"));
-        }
+        let why = match (path.is_dir(), folder.is_dir()) {
+            (true, _) => format!("{} is a directory", path.display()),
+            (false, false) => format!("there is no directory {}", folder.display()),
+            (false, true) => continue,
+        };
+        return Err(Report::new(Exit::Usage, format!("{} cannot be written", path.display()))
+            .why(why)
+            .next("try", "a file name in a directory that is there"));
     }
     Ok(())
 }
@@ -70,14 +73,6 @@ pub(crate) fn show(app: &App, args: &Show) -> Done {
 /// Two runs beside each other.
 pub(crate) fn compare(app: &App, args: &Compare) -> Done {
     let (before, after) = (load(&args.before)?, load(&args.after)?);
-    for (path, run) in [(&args.before, &before), (&args.after, &after)] {
-        if run.generator_bound {
-            let what = format!("{}: the run is GENERATOR-BOUND, no comparison", path.display());
-            return Err(Report::new(Exit::Unexpected, what)
-                .why("its figures say more of the bench than of the cluster")
-                .next("again", "galvani bench with a lower --rate or a smaller -c, and --save"));
-        }
-    }
     let rows = rows(&before, &after);
     let mut broken = Vec::new();
     for limit in &args.fail_if {
@@ -93,6 +88,16 @@ pub(crate) fn compare(app: &App, args: &Compare) -> Done {
     match app.out.is_json() {
         true => app.out.json(document(&rows, &differ, &broken))?,
         false => app.out.line(&page(args, &rows, &differ))?,
+    }
+    for (path, run) in [(&args.before, &before), (&args.after, &after)] {
+        if run.generator_bound {
+            let what = format!("{}: the run is GENERATOR-BOUND", path.display());
+            let report = Report::new(Exit::Unexpected, what)
+                .why("its figures say more of the bench and its machine than of the cluster")
+                .next("again", "with a core for the bench alone, or a lower --rate, and --save");
+            app.out.block(&report);
+            return Ok(Exit::Unexpected);
+        }
     }
     if broken.is_empty() {
         return Ok(Exit::Done);

@@ -4,7 +4,7 @@
 //! runs here, on the same thread. Who decides what is measured is `bench.rs`, `curve.rs` and
 //! `sweep.rs`.
 
-use crate::args::bench::Run;
+use crate::args::bench::{Run, WORKERS};
 use crate::commands::bench::chaos::Faults;
 use crate::commands::bench::closed::{self, Until};
 use crate::commands::bench::driver::Driver;
@@ -12,9 +12,7 @@ use crate::commands::bench::open::{self, Schedule};
 use crate::commands::bench::outcome::Outcome;
 use crate::commands::bench::summary::Around;
 use crate::commands::bench::usage::{Cpu, Own, Watch};
-use crate::commands::bench::{
-    WORKERS, check_failed, files, live, prepare, some_failed, summary, verify,
-};
+use crate::commands::bench::{check_failed, files, live, prepare, some_failed, summary, verify};
 use crate::commands::{Done, options};
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
@@ -22,7 +20,7 @@ use crate::report::Report;
 use crate::report::text::{count, grouped};
 use bytes::Bytes;
 use galvani_load::ledger::Ledger;
-use galvani_load::run as saved;
+use galvani_load::run::{self as saved, Quorum};
 use galvani_load::workload::Mix;
 use std::cell::RefCell;
 use std::time::{Duration, Instant, SystemTime};
@@ -73,12 +71,19 @@ impl<'a> Measure<'a> {
         numbers.map_or(N_USUAL, |(n, _, _)| n)
     }
 
+    /// What is asked for, in copies: as said, or the bucket's.
+    fn quorum(&self) -> Option<Quorum> {
+        let Run { bucket, copies, read, write, .. } = self.args;
+        let (n, r, w) = self.session.numbers(bucket, copies.n, read.r, write.w)?;
+        Some(Quorum { n, r, w })
+    }
+
     /// The rate of an open loop: as asked, or half of what a closed loop gets done before.
     pub(crate) async fn rate(&self, driver: &Driver<'_>) -> (f64, Option<f64>) {
         if let Some(rate) = self.args.rate {
             return (rate.get() as f64, None);
         }
-        let found = self.find(driver, WORKERS, PROBE).await;
+        let found = self.find(driver, WORKERS.min(self.args.workers()), PROBE).await;
         let half = (found / 2.0).max(1.0).round();
         self.app.out.say(&format!(
             "found    {}/s; half of it is offered: --rate {half} does the same again",
@@ -122,7 +127,7 @@ impl<'a> Measure<'a> {
 
     /// Measures a closed loop.
     pub(crate) async fn closed(&self, driver: &Driver<'_>) -> saved::Run {
-        let workers = self.args.concurrency.unwrap_or(WORKERS);
+        let workers = self.args.workers();
         if !self.args.warmup.is_zero() {
             self.say_warm_up();
             self.closed_loop(driver, workers, Until::Time(Instant::now() + self.args.warmup)).await;
@@ -201,6 +206,7 @@ impl<'a> Measure<'a> {
         let around = Around {
             chaos,
             mix: self.mix,
+            quorum: self.quorum(),
             rate: None,
             sustainable: None,
             workers: None,

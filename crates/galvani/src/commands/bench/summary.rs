@@ -9,7 +9,7 @@ use crate::commands::bench::usage::Cpu;
 use crate::report::json;
 use crate::report::text::{Size, count, grouped};
 use galvani_load::hdr::encode;
-use galvani_load::run::{Chaos, Histograms, Latency, Run, SCHEMA};
+use galvani_load::run::{Chaos, Histograms, Latency, Quorum, Run, SCHEMA};
 use galvani_load::stats::Series;
 use galvani_load::workload::{Kind, Mix};
 use hdrhistogram::Histogram;
@@ -22,6 +22,7 @@ pub(crate) struct Around {
     /// What faults did.
     pub(crate) chaos: Option<Chaos>,
     pub(crate) mix: Mix,
+    pub(crate) quorum: Option<Quorum>,
     /// Requests a second, of an open loop.
     pub(crate) rate: Option<f64>,
     pub(crate) sustainable: Option<f64>,
@@ -72,6 +73,7 @@ pub(crate) fn run(args: &Args, outcome: Outcome, around: &Around) -> Run {
         n: args.copies.n,
         r: text(args.read.r),
         w: text(args.write.w),
+        quorum: around.quorum,
         timeout_ms: around.timeout.as_millis() as u64,
         seconds: outcome.took.as_secs_f64(),
         offered: outcome.offered,
@@ -164,7 +166,7 @@ pub(crate) fn page(run: &Run) -> String {
     let mut lines = Vec::new();
     if run.generator_bound {
         lines.push(format!(
-            "GENERATOR-BOUND: {}; the figures say more of the bench than of the cluster",
+            "GENERATOR-BOUND: {}; the figures say more of the bench and its machine than of the cluster",
             bound_by(run)
         ));
     }
@@ -207,12 +209,11 @@ fn headline(run: &Run) -> String {
         (None, Some(workers)) => format!("closed loop, {workers} workers"),
         (None, None) => "closed loop".to_owned(),
     };
-    let asked = [("n", run.n.map(|n| n.to_string())), ("r", run.r.clone()), ("w", run.w.clone())];
-    let asked = asked.into_iter().filter_map(|(name, asked)| Some(format!("  {name}={}", asked?)));
+    let quorum = run.quorum.map(|Quorum { n, r, w }| format!("  r={r} w={w} n={n}"));
     format!(
         "{}  {shape}{}  {} keys of {}  {}  {:.1} s",
         run.workload,
-        asked.collect::<String>(),
+        quorum.unwrap_or_default(),
         grouped(run.keys),
         Size(run.value_bytes),
         run.distribution,
@@ -279,11 +280,12 @@ fn cpu_line(run: &Run) -> String {
     };
     let memory = match run.node_memory_bytes_max {
         0 => String::new(),
-        memory => format!("  memory {} at most", Size(memory)),
+        memory => format!("  memory {} a node at most", Size(memory)),
     };
     match run.cpu_seconds_per_1000_ops {
         Some(seconds) => format!(
-            "  cpu  {seconds:.3} s per 1000 ops, {} node processes together{lacking}{memory}",
+            "  cpu  {:.1} us per op, {} node processes together{lacking}{memory}",
+            seconds * 1000.0,
             run.cpu_nodes
         ),
         None => format!("  cpu  unknown{lacking}{memory}"),
