@@ -15,7 +15,7 @@ use galvani_model::ids::{LaneIndex, Partition, Shard};
 use galvani_model::store::Store;
 use galvani_node::local::LocalSpec;
 use galvani_storage::engine::{EngineConfig, FjallEngine, PowerHistory};
-use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, StoreConfig};
+use galvani_storage::{NodeStore, StoreConfig};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -124,13 +124,7 @@ fn storage() {
     println!("{}", heading("storage, per put of 1 KiB", floor));
     for batch in [1, 16, 64] {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let config = StoreConfig {
-            lane: LaneIndex(0),
-            lanes: 1,
-            keep_origins: false,
-            memory: MemoryConfig::of_lane(1),
-            checkpoint_every: CHECKPOINT_EVERY,
-        };
+        let config = StoreConfig::of_lane(LaneIndex(0), 1, false);
         let engine = Arc::new(open(&dir));
         let mut store = NodeStore::open(engine, config).expect("an empty store").store;
         let mut file = AppendFile::create();

@@ -9,7 +9,7 @@ use galvani_model::ids::{LaneIndex, Partition, Shard};
 use galvani_storage::engine::{
     Batch, Durability, Engine, EngineConfig, FjallEngine, PowerHistory, Table,
 };
-use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, StoreConfig};
+use galvani_storage::{NodeStore, StoreConfig};
 use std::sync::Arc;
 
 const OPS: u64 = 32;
@@ -35,13 +35,7 @@ fn storage(c: &mut Criterion) {
             engine.commit(&batch, Durability::Os).expect("room");
         });
     });
-    let config = StoreConfig {
-        lane: LaneIndex(0),
-        lanes: 1,
-        keep_origins: false,
-        memory: MemoryConfig::of_lane(1),
-        checkpoint_every: CHECKPOINT_EVERY,
-    };
+    let config = StoreConfig::of_lane(LaneIndex(0), 1, false);
     let mut store = NodeStore::open(engine, config).expect("an empty store").store;
     let shard = Shard { partition: Partition(3), n: 3 };
     let mut counter = 0;

@@ -14,7 +14,7 @@ use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::version::{ContextKey, Kind};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::Engine;
-use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, StoreConfig};
+use galvani_storage::{NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::message::{Get, Put};
 use std::collections::BTreeMap;
@@ -43,13 +43,7 @@ impl<E: Engine> DrivenLane<E> {
             buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
             context_key: ContextKey([1; 16]),
         };
-        let config = StoreConfig {
-            lane: LaneIndex(0),
-            lanes: 1,
-            keep_origins: false,
-            memory: MemoryConfig::of_lane(1),
-            checkpoint_every: CHECKPOINT_EVERY,
-        };
+        let config = StoreConfig::of_lane(LaneIndex(0), 1, false);
         let store = NodeStore::open(Arc::new(engine), config).expect("an empty store").store;
         let limits = Limits::default();
         let boot = u128::from(node) << 64 | 7;

@@ -228,7 +228,8 @@ pub trait Store {
     /// The log record of a dot, if it is kept here.
     fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError>;
 
-    /// [`Store::record`] as the disk has it, whatever a store remembers: for whoever checks the disk.
+    /// [`Store::record`] as the disk has it, whatever a store remembers, for whoever checks the disk;
+    /// one that this tick takes in as it will be.
     fn record_on_disk(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError>;
 
     /// [`Store::object`] as the disk has it, for whoever checks the disk; where this tick changes it,

@@ -22,7 +22,7 @@ use galvani_model::placement::Member;
 use galvani_model::store::StoreError;
 use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
 use galvani_storage::engine::Engine;
-use galvani_storage::{CHECKPOINT_EVERY, MemoryConfig, NodeStore, Opened, StoreConfig};
+use galvani_storage::{NodeStore, Opened, StoreConfig};
 use galvani_transport::pki::Identity;
 use galvani_transport::{Config, LaneEndpoint, TransportKeys};
 use galvani_wire::NodeStatus;
@@ -112,13 +112,7 @@ impl<E: Engine> Hosted<E> {
         let transport = self.transport.clone();
         let endpoint = LaneEndpoint::bind(address, &self.identity, &self.keys, transport)?;
         let me = PeerLane { node: self.member.id(), lane: LaneIndex(lane) };
-        let store_config = StoreConfig {
-            lane: me.lane,
-            lanes: self.lanes(),
-            keep_origins: self.keep_origins,
-            memory: MemoryConfig::of_lane(self.lanes()),
-            checkpoint_every: CHECKPOINT_EVERY,
-        };
+        let store_config = StoreConfig::of_lane(me.lane, self.lanes(), self.keep_origins);
         let Opened { store, kept } = NodeStore::open(self.shared.engine.clone(), store_config)?;
         // Heard before it is read: a bucket made in between comes as a message.
         let (sender, control) = mpsc::unbounded_channel();

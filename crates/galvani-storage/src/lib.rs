@@ -12,6 +12,4 @@ pub mod engine;
 pub mod format;
 pub mod node_store;
 
-pub use node_store::{
-    CHECKPOINT_EVERY, MemoryConfig, NodeStore, Opened, StateError, StoreConfig, stored_state,
-};
+pub use node_store::{MemoryConfig, NodeStore, Opened, StateError, StoreConfig, stored_state};

@@ -21,9 +21,17 @@ pub struct StoreConfig {
     pub checkpoint_every: u64,
 }
 
+impl StoreConfig {
+    /// One of a node's lanes, with the defaults for all else.
+    pub fn of_lane(lane: LaneIndex, lanes: u16, keep_origins: bool) -> StoreConfig {
+        let memory = MemoryConfig::of_lane(lanes);
+        StoreConfig { lane, lanes, keep_origins, memory, checkpoint_every: CHECKPOINT_EVERY }
+    }
+}
+
 /// Few enough that the arrivals of a shard are read through in well under a millisecond when it is
 /// opened.
-pub const CHECKPOINT_EVERY: u64 = 64;
+const CHECKPOINT_EVERY: u64 = 64;
 
 /// How much a store remembers of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

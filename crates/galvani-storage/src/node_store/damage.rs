@@ -11,7 +11,7 @@ use bytes::Bytes;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
 use galvani_model::store::{Damage, Listed, Rewrite, Slice, Store, StoreError};
-use galvani_model::version::Object;
+use galvani_model::version::{Dot, Object, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -86,6 +86,36 @@ impl<E: Engine> NodeStore<E> {
                 Err(self.damage(name(), &RowError::Unreadable { why: what }))
             }
             row => row.map_err(store_error),
+        }
+    }
+
+    /// An object as the engine has it.
+    pub(super) fn read_object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
+        let row_key = keys::object(shard, key);
+        let name = || Damage::Object(shard, key.clone());
+        match self.row(Table::Objects, &row_key, name)? {
+            None => Ok(Object::absent()),
+            Some(row) => rows::get(&row_key, &row).map_err(|error| self.damage(name(), &error)),
+        }
+    }
+
+    /// A record as the engine has it.
+    pub(super) fn read_record(
+        &mut self,
+        shard: Shard,
+        dot: Dot,
+    ) -> Result<Option<Record>, StoreError> {
+        let key = keys::log(shard, dot);
+        let name = || Damage::Record(shard, dot);
+        match self.row(Table::Log, &key, name)? {
+            Some(row) => {
+                rows::get_record(&key, &row).map(Some).map_err(|error| self.damage(name(), &error))
+            }
+            // Nothing takes records out of the log.
+            None if self.replica(shard)?.clock.contains(dot) => {
+                Err(self.damage(name(), &RowError::Gone))
+            }
+            None => Ok(None),
         }
     }
 

@@ -50,6 +50,11 @@ fn whoever_checks_the_disk_reads_the_disk() {
     store.record_on_disk(SHARD, dot).expect_err("damaged");
     store.object_on_disk(SHARD, &key("a")).expect_err("damaged");
     assert_eq!((store.quarantined(), store.damaged().len()), (2, 2));
+    // What the tick has staged is not missing there.
+    stage(&mut store, &record(2, "b")).expect("staged");
+    assert_eq!(store.record_on_disk(SHARD, Dot::new(ORIGIN, 2)), Ok(Some(record(2, "b"))));
+    assert_eq!(store.object_on_disk(SHARD, &key("b")).map(|it| it.versions().len()), Ok(1));
+    assert_eq!(store.quarantined(), 2);
 }
 
 #[test]

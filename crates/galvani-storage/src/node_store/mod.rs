@@ -29,7 +29,7 @@ mod tombstones;
 use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
-pub use config::{CHECKPOINT_EVERY, MemoryConfig, StoreConfig};
+pub use config::{MemoryConfig, StoreConfig};
 use damage::Damaged;
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
@@ -259,11 +259,6 @@ impl<E: Engine> NodeStore<E> {
         self.damaged.met
     }
 
-    /// How it was set up.
-    pub fn config(&self) -> &StoreConfig {
-        &self.config
-    }
-
     /// The engine below.
     pub fn engine(&self) -> &Arc<E> {
         &self.engine
@@ -339,37 +334,6 @@ impl<E: Engine> NodeStore<E> {
         self.hints.forget_tick();
     }
 
-    /// An object as the engine has it.
-    fn read_object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
-        let row_key = keys::object(shard, key);
-        let name = || Damage::Object(shard, key.clone());
-        let object = match self.row(Table::Objects, &row_key, name)? {
-            None => Object::absent(),
-            Some(row) => rows::get(&row_key, &row).map_err(|error| self.damage(name(), &error))?,
-        };
-        self.memory.keep_object((shard, key.clone()), object.clone());
-        Ok(object)
-    }
-
-    /// A record as the engine has it.
-    fn read_record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
-        let key = keys::log(shard, dot);
-        let name = || Damage::Record(shard, dot);
-        match self.row(Table::Log, &key, name)? {
-            Some(row) => {
-                let record = rows::get_record(&key, &row);
-                let record = record.map_err(|error| self.damage(name(), &error))?;
-                self.memory.keep_record(shard, &record);
-                Ok(Some(record))
-            }
-            // Nothing takes records out of the log.
-            None if self.replica(shard)?.clock.contains(dot) => {
-                Err(self.damage(name(), &RowError::Gone))
-            }
-            None => Ok(None),
-        }
-    }
-
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.engine.get(table, key).map_err(store_error)
     }
@@ -388,7 +352,9 @@ impl<E: Engine> Store for NodeStore<E> {
         if let Some(object) = self.objects.get(&at).or_else(|| self.memory.object(&at)) {
             return Ok(object.clone());
         }
-        self.read_object(shard, key)
+        let object = self.read_object(shard, key)?;
+        self.memory.keep_object(at, object.clone());
+        Ok(object)
     }
 
     fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
@@ -396,18 +362,31 @@ impl<E: Engine> Store for NodeStore<E> {
         if let Some(record) = known {
             return Ok(Some(record.clone()));
         }
-        self.read_record(shard, dot)
+        let record = self.read_record(shard, dot)?;
+        if let Some(record) = &record {
+            self.memory.keep_record(shard, record);
+        }
+        Ok(record)
     }
 
     fn record_on_disk(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
-        self.read_record(shard, dot)
+        match self.records.get(&(shard, dot)) {
+            Some(staged) => Ok(Some(staged.clone())),
+            None => self.read_record(shard, dot),
+        }
     }
 
     fn object_on_disk(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError> {
-        match self.objects.get(&(shard, key.clone())) {
-            Some(staged) => Ok(staged.clone()),
-            None => self.read_object(shard, key),
+        let at = (shard, key.clone());
+        if let Some(staged) = self.objects.get(&at) {
+            return Ok(staged.clone());
         }
+        let object = self.read_object(shard, key)?;
+        // Whoever mends what the disk has lost must not be told that it is there.
+        if self.memory.object(&at).is_some_and(|known| *known != object) {
+            self.memory.keep_object(at, object.clone());
+        }
+        Ok(object)
     }
 
     fn request(

@@ -3,7 +3,7 @@
 //! Next to read: `state.rs`, `crash_tests.rs`.
 
 use super::NodeStore;
-use super::tests::{SHARD, open, record, stage};
+use super::tests::{SHARD, config, open, record, stage};
 use crate::engine::{Corruption, Engine, MemoryEngine, Table};
 use crate::format::{keys, rows};
 use galvani_model::hlc::Hlc;
@@ -93,7 +93,7 @@ fn an_origin_whose_newest_arrival_is_gone_is_not_kept() {
         store.commit(false).expect("room");
     }
     let kept = |engine: &Arc<MemoryEngine>| {
-        NodeStore::open(engine.clone(), *open(engine, true).config()).expect("readable").kept.len()
+        NodeStore::open(engine.clone(), config(true)).expect("readable").kept.len()
     };
     assert_eq!(kept(&engine), 1);
     assert!(engine.corrupt(Table::Arrivals, &keys::arrival(SHARD, 3), Corruption::Vanish));

@@ -15,22 +15,18 @@ use std::sync::Arc;
 pub(super) const SHARD: Shard = Shard { partition: Partition(4), n: 3 };
 pub(super) const ORIGIN: Origin = Origin(99);
 
+pub(super) fn config(keep_origins: bool) -> StoreConfig {
+    let of_lane = StoreConfig::of_lane(LaneIndex(0), 2, keep_origins);
+    StoreConfig { checkpoint_every: 2, ..of_lane }
+}
+
 pub(super) fn open(engine: &Arc<MemoryEngine>, keep_origins: bool) -> NodeStore<MemoryEngine> {
-    open_with(engine, keep_origins, MemoryConfig::of_lane(2))
+    NodeStore::open(engine.clone(), config(keep_origins)).expect("readable").store
 }
 
 /// One whose every read is the engine's.
 fn forgetful(engine: &Arc<MemoryEngine>) -> NodeStore<MemoryEngine> {
-    open_with(engine, true, MemoryConfig::NONE)
-}
-
-fn open_with(
-    engine: &Arc<MemoryEngine>,
-    keep_origins: bool,
-    memory: MemoryConfig,
-) -> NodeStore<MemoryEngine> {
-    let config =
-        StoreConfig { lane: LaneIndex(0), lanes: 2, keep_origins, memory, checkpoint_every: 2 };
+    let config = StoreConfig { memory: MemoryConfig::NONE, ..config(true) };
     NodeStore::open(engine.clone(), config).expect("readable").store
 }
 
