@@ -157,6 +157,7 @@ pub fn put(number: u64) -> Message {
     Message::Put(Put {
         key: crate::key(number),
         kind: Kind::Put,
+        emits: Vec::new(),
         rid: RequestId(u128::from(number) << 32 | 1),
         issued: Hlc::from_unix_ms(START_MS),
         context: None,

@@ -43,6 +43,9 @@ pub fn record(origin: u128, counter: u64, number: u64, bytes: usize) -> Record {
         value_len: bytes as u32,
         value_hash: value_hash(Kind::Put, &value),
         expires_ms: 0,
+        supersedes: Default::default(),
+        concurrent: Default::default(),
+        emits: Vec::new(),
     };
     Record { head, value }
 }

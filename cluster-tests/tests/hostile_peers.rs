@@ -156,6 +156,9 @@ fn a_client_that_sends_replica_messages_changes_nothing() {
         value_len: 1,
         value_hash: value_hash(Kind::Put, b"x"),
         expires_ms: 0,
+        supersedes: Default::default(),
+        concurrent: Default::default(),
+        emits: Vec::new(),
     };
     let replicate = message::Replicate {
         shard,

@@ -52,6 +52,7 @@ fn put(cluster: &Cluster, node: &str, w: u8, issued: Hlc) -> message::PutDone {
     let put = Message::Put(message::Put {
         key: Key::new(BucketName::default_bucket(), "k").expect("a short key"),
         kind: Kind::Put,
+        emits: Vec::new(),
         rid: RequestId(42),
         issued,
         context: None,

@@ -70,7 +70,7 @@ impl Read {
         let sibling = |one: galvani_wire::message::Sibling| Sibling {
             value: match one.kind {
                 Kind::Put => Some(unpinned(one.value)),
-                Kind::Delete => None,
+                Kind::Delete | Kind::Emit => None,
             },
             expires_at: expiry(one.expires_ms),
             written_at: UNIX_EPOCH + Duration::from_millis(one.hlc.unix_ms()),

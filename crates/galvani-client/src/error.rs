@@ -8,6 +8,7 @@ use crate::answer::ReplicaAnswer;
 use galvani_model::bucket::BucketNameError;
 use galvani_model::ids::RequestId;
 use galvani_model::key::KeyError;
+use galvani_model::limits::{EMIT_BYTES_MAX, EMITS_MAX};
 use galvani_model::request::Quorum;
 use galvani_wire::ReplicaError;
 use galvani_wire::failure::QuorumKind;
@@ -229,6 +230,25 @@ pub enum ErrorKind {
         /// Who was asked and did not answer.
         detail: String,
     },
+    /// A write carries too many events, or too large ones. Nothing was written.
+    #[error(
+        "{count} events of {bytes} bytes with one write, the limits are {EMITS_MAX} and {EMIT_BYTES_MAX}"
+    )]
+    EmitsTooLarge {
+        /// Bytes of topics, keys and payloads.
+        bytes: u64,
+        /// How many events.
+        count: u32,
+    },
+    /// The node does not know this session of the feed any more. A feed opens another by itself.
+    #[error("the node has ended this session of the feed")]
+    NoSession,
+    /// The node serves as many consumers of the feed as it may. May succeed later.
+    #[error("the node serves {limit} consumers of the feed already")]
+    TooManySessions {
+        /// How many it serves at most.
+        limit: u32,
+    },
     /// The key has several values and nothing says which to take.
     #[error("{siblings} siblings (concurrent writes) and no resolver")]
     Conflict {
@@ -397,6 +417,8 @@ impl ErrorKind {
             | ErrorKind::NoOwnerReachable
             | ErrorKind::NodeDown { .. }
             | ErrorKind::Stopping
+            | ErrorKind::NoSession
+            | ErrorKind::TooManySessions { .. }
             | ErrorKind::Coordinator { .. } => true,
             ErrorKind::QuorumTooLarge { .. }
             | ErrorKind::TooManyCopies { .. }
@@ -404,6 +426,7 @@ impl ErrorKind {
             | ErrorKind::Tls { .. }
             | ErrorKind::Identity { .. }
             | ErrorKind::TooLarge { .. }
+            | ErrorKind::EmitsTooLarge { .. }
             | ErrorKind::Key(_)
             | ErrorKind::BucketName(_)
             | ErrorKind::UnknownBucket { .. }

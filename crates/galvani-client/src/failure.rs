@@ -49,6 +49,8 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
             ReplicaError::Malformed | ReplicaError::AnswerTooLarge => FINAL,
         },
         Failure::UnknownBucket => FINAL_BUT_STALE,
+        // Another node may have room, and a session is opened anew by whoever lost one.
+        Failure::NoSession | Failure::TooManySessions { .. } => AGAIN,
         Failure::QuorumImpossible { .. }
         | Failure::CopiesImpossible { .. }
         | Failure::BucketExists
@@ -56,6 +58,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         | Failure::BucketHome { .. }
         | Failure::MemberDown { .. }
         | Failure::ValueTooLarge { .. }
+        | Failure::EmitsTooLarge { .. }
         | Failure::ContextForged
         | Failure::ContextOtherKey
         | Failure::ContextTooLong
@@ -96,6 +99,9 @@ pub(crate) fn kind_of(
         &Failure::MemberDown { node } => ErrorKind::NodeDown { node: directory.name_of(node) },
         &Failure::BucketHome { node } => ErrorKind::BucketHome { node: directory.name_of(node) },
         &Failure::ValueTooLarge { size, limit } => ErrorKind::TooLarge { size, limit },
+        &Failure::EmitsTooLarge { bytes, count } => ErrorKind::EmitsTooLarge { bytes, count },
+        Failure::NoSession => ErrorKind::NoSession,
+        &Failure::TooManySessions { limit } => ErrorKind::TooManySessions { limit },
         Failure::ContextForged => ErrorKind::ContextForged,
         Failure::ContextOtherKey => ErrorKind::ContextOtherKey,
         Failure::ContextTooLong => ErrorKind::ContextMalformed,

@@ -46,6 +46,7 @@ mod deadline;
 mod directory;
 mod error;
 mod failure;
+mod feed;
 mod get;
 mod health;
 mod list;
@@ -67,6 +68,7 @@ pub use builder::Builder;
 pub use client::Client;
 pub use context::Context;
 pub use error::{Applied, Attempt, Error, ErrorKind, Result, Trace};
+pub use feed::{Change, Checkpoint, Emitted, Event, EventId, Gap, Old, Op, ShownRecord, Source};
 pub use get::Get;
 pub use list::{List, ListedKey, Page};
 pub use put::{ContextNotChosen, MaySend, Put, Ready};
@@ -74,12 +76,17 @@ pub use update::{Merge, Update};
 pub use view::{Resolver, Value, View};
 
 pub use bytes::Bytes;
-pub use galvani_model::bucket::{BucketName, BucketNameError, BucketProps, ConflictPolicy};
+pub use galvani_model::bucket::{
+    BucketName, BucketNameError, BucketProps, ConflictPolicy, FeedMode,
+};
+pub use galvani_model::feed::{Cursor, FeedToken, Filter, Shows, TokenError, Visibility};
+pub use galvani_model::hlc::Hlc;
 pub use galvani_model::ids::{NodeId, Partition, RequestId, Shard};
 pub use galvani_model::key::KeyError;
 pub use galvani_model::placement::{Layout, Member};
 pub use galvani_model::request::Quorum;
 pub use galvani_model::store::{Damage, HintFigures};
+pub use galvani_model::topic::{Topic, TopicError};
 pub use galvani_model::version::{Dot, DotSet, Version};
 pub use galvani_transport::pki::Identity;
 pub use galvani_wire::failure::QuorumKind;

@@ -187,6 +187,7 @@ impl<State> Put<State> {
         let op = match self.kind {
             Kind::Put => "put",
             Kind::Delete => "delete",
+            Kind::Emit => "emit",
         };
         let key = self.key?;
         let shared = &self.client.shared;
@@ -266,6 +267,7 @@ pub(crate) async fn write(
                 options,
                 timeout_ms: deadline.server_ms(),
                 value: content.value.clone(),
+                emits: Vec::new(),
             })
         },
         accept: |message| match message {

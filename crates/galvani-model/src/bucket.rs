@@ -82,6 +82,21 @@ pub enum ConflictPolicy {
     Lww,
 }
 
+/// What the change feed shows of a bucket's writes. The log behind it is kept either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedMode {
+    /// Nothing.
+    Off,
+    /// That a key was written, and by which write.
+    Keys,
+    /// The same, with the new value.
+    #[default]
+    New,
+    /// The same, with the values it replaced where it was minted, as long as the log has them.
+    NewAndOld,
+}
+
 /// What a bucket promises. `n`, `policy` and `ttl_ms` never change after creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketProps {
@@ -99,6 +114,9 @@ pub struct BucketProps {
     /// coordinator derives the same expiry from it, because it never changes.
     #[serde(default)]
     pub ttl_ms: u64,
+    /// What the change feed shows of its writes.
+    #[serde(default)]
+    pub feed: FeedMode,
 }
 
 /// Why properties cannot be a bucket's.
@@ -141,6 +159,7 @@ impl BucketProps {
             policy: ConflictPolicy::Siblings,
             value_bytes_max: VALUE_BYTES_DEFAULT as u32,
             ttl_ms: 0,
+            feed: FeedMode::default(),
         }
     }
 

@@ -7,6 +7,7 @@
 //! through which the machines of `galvani-protocol` see a disk.
 
 pub mod bucket;
+pub mod feed;
 pub mod hash;
 pub mod hlc;
 pub mod ids;
@@ -17,4 +18,6 @@ pub mod quorum;
 pub mod quorum_promise;
 pub mod request;
 pub mod store;
+pub mod topic;
+mod varint;
 pub mod version;

@@ -50,6 +50,17 @@ pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// How far a client's clock may run ahead of a coordinator's before its writes are refused, in
 /// milliseconds: far above any kept clock, far below what would freeze an `lww` bucket for a day.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 10 * 60 * 1000;
+/// Most events of the application that one write carries.
+pub const EMITS_MAX: usize = 16;
+/// Bytes of topics, keys and payloads of the events that one write carries: they travel in the header
+/// of each message that carries the record.
+pub const EMIT_BYTES_MAX: usize = 256 << 10;
+/// Most versions that a record names as replaced, or as left beside it: more than a key may have.
+pub const SHOWN_DOTS_MAX: usize = 4 * SIBLINGS_MAX;
+/// Most buckets, or topics, that a filter of the feed names.
+pub const FEED_NAMES_MAX: usize = 256;
+/// Longest position in a whole feed, in bytes: 4,096 shards of 1 KiB each.
+pub const FEED_TOKEN_BYTES_MAX: usize = 4 << 20;
 /// Keys in one page of a listing.
 pub const LIST_PAGE_MAX: usize = 1000;
 

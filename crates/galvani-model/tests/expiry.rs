@@ -35,6 +35,9 @@ fn head(counter: u64, past: &[u64], expires_ms: u64) -> RecordHead {
         value_len: 1,
         value_hash: value_hash(Kind::Put, b"v"),
         expires_ms,
+        supersedes: Default::default(),
+        concurrent: Default::default(),
+        emits: Vec::new(),
     }
 }
 

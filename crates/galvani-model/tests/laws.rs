@@ -252,6 +252,9 @@ fn writes(picks: &[(usize, u64, bool)]) -> Vec<RecordHead> {
             value_len: 0,
             value_hash: value_hash(Kind::Put, &[]),
             expires_ms: if rid % 3 == 0 { 5 } else { 0 },
+            supersedes: Default::default(),
+            concurrent: Default::default(),
+            emits: Vec::new(),
         });
     }
     heads

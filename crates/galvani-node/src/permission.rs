@@ -4,6 +4,7 @@
 //! that only nodes say. Asked of every request before anything is done with it; it looks at no
 //! data. Next to read: `lane_loop.rs`.
 
+use galvani_model::feed::Shows;
 use galvani_model::ids::NodeId;
 use galvani_transport::{PeerIdentity, Role};
 use galvani_wire::Message;
@@ -50,6 +51,9 @@ pub(crate) fn permission(
         Message::Describe | Message::Status => Role::ReadOnly,
         Message::Get(_) | Message::List(_) | Message::Explain(_) => Role::ReadOnly,
         Message::Put(_) => Role::ReadWrite,
+        // Whole records say what buckets keep from the feed.
+        Message::FeedOpen(open) if open.filter.shows == Shows::Records => Role::Admin,
+        Message::FeedOpen(_) | Message::FeedNext(_) => Role::ReadOnly,
         Message::CreateBucket(_) | Message::SetFaults(_) | Message::Repair(_) => Role::Admin,
         Message::PutDone(_)
         | Message::GetDone(_)
@@ -61,6 +65,8 @@ pub(crate) fn permission(
         | Message::StatusIs(_)
         | Message::FaultsSet(_)
         | Message::RepairState(_)
+        | Message::FeedOpened(_)
+        | Message::FeedPage(_)
         | Message::Replicate(_)
         | Message::Supply(_)
         | Message::Replicated(_)
@@ -144,6 +150,7 @@ mod tests {
             options: WriteOptions::default(),
             timeout_ms: 1,
             value: Bytes::new(),
+            emits: Vec::new(),
         };
         let (name, props) = (BucketName::default_bucket(), BucketProps::with_copies(1));
         let bucket = CreateBucket { name, props, timeout_ms: 1 };

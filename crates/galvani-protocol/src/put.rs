@@ -19,9 +19,10 @@ use crate::topology::Owners;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Shard};
+use galvani_model::limits::SHOWN_DOTS_MAX;
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, Record, RecordHead, value_hash};
+use galvani_model::version::{Context, Dot, Kind, Record, RecordHead, value_hash};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Hint, Put, PutDone, Replicate, Replicated};
@@ -404,6 +405,9 @@ fn store_here(
         value_hash: value_hash(put.kind, &put.value),
         expires_ms,
         key: put.key,
+        supersedes: Default::default(),
+        concurrent: Default::default(),
+        emits: put.emits,
     };
     if let Some(earlier) = ctx.store.request(shard, head.write_id(), Some(head.hlc))? {
         ctx.counters.retries_recognised += 1;
@@ -411,7 +415,9 @@ fn store_here(
         let siblings = values_now(ctx, shard, &record)?;
         return Ok((record, siblings));
     }
-    sibling_limit(ctx, shard, &head, policy)?;
+    if head.kind != Kind::Emit {
+        see_beside(ctx, shard, &mut head, policy)?;
+    }
     let own = ctx.origins.mint(ctx.store, shard)?;
     head.dot = Dot::new(own.origin, own.counter);
     let record = Record { head, value: put.value };
@@ -426,24 +432,36 @@ fn store_here(
     Ok((record, siblings))
 }
 
-/// Values that have ended wait for their collection, and count for less: a key that is written with
-/// a short time to live gathers them for a while.
-fn sibling_limit(
+/// Writes down what the key has here, for the feed: what the write replaces, and which values stay
+/// beside it. Refuses a write that would leave too many. Values that have ended wait for their
+/// collection, and count for less: a key that is written with a short time to live gathers them.
+fn see_beside(
     ctx: &mut Ctx<'_>,
     shard: Shard,
-    head: &RecordHead,
+    head: &mut RecordHead,
     policy: ConflictPolicy,
 ) -> Result<(), Refusal> {
-    if policy == ConflictPolicy::Lww {
-        return Ok(());
-    }
     let limit = ctx.config.limits.siblings_max;
     let object = ctx.store.object(shard, &head.key)?;
-    let (shown, ended) = object.siblings_after(&head.past, ctx.now.unix_ms);
-    let beside = shown + ended.div_ceil(ENDED_PER_SIBLING);
-    if beside + 1 > limit {
-        let (count, limit) = (beside as u32 + 1, limit as u32);
-        return Err(Refusal::Failure(Failure::TooManySiblings { count, limit }));
+    let now_ms = ctx.now.unix_ms;
+    if policy == ConflictPolicy::Siblings {
+        let (shown, ended) = object.siblings_after(&head.past, now_ms);
+        let beside = shown + ended.div_ceil(ENDED_PER_SIBLING);
+        if beside + 1 > limit {
+            let (count, limit) = (beside as u32 + 1, limit as u32);
+            return Err(Refusal::Failure(Failure::TooManySiblings { count, limit }));
+        }
+    }
+    for version in object.versions() {
+        let Some(&dot) = version.dots.first() else { continue };
+        let list = match version.is_replaced_by(&head.past) {
+            true => &mut head.supersedes,
+            false if version.is_value_at(now_ms) => &mut head.concurrent,
+            false => continue,
+        };
+        if list.len() < SHOWN_DOTS_MAX {
+            list.push(dot);
+        }
     }
     Ok(())
 }

@@ -358,7 +358,12 @@ impl ReapOp {
         let (node, lane) = (ctx.topology.node, ctx.config.lane);
         for (index, &peer) in round.peers.iter().enumerate() {
             let shards = round.shards.clone();
-            ctx.ask(peer, op, index, Message::AskClocks(AskClocks { node, lane, shards }));
+            ctx.ask(
+                peer,
+                op,
+                index,
+                Message::AskClocks(AskClocks { node, lane, shards, durable: true }),
+            );
         }
         let patience = if round.peers.is_empty() { 0 } else { PATIENCE_MICROS };
         let heard = vec![None; round.peers.len()];
@@ -540,7 +545,7 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskClocks) -> Result<Clocks, Repli
         return Err(ReplicaError::Malformed);
     }
     // The answer leaves after this tick's commit, and so does what earlier ones left to the system.
-    *ctx.fsync = true;
+    *ctx.fsync |= ask.durable;
     let sender = PeerLane { node: ask.node, lane: ask.lane };
     let mut room = RANGES_MAX;
     let mut clocks = Vec::with_capacity(ask.shards.len());

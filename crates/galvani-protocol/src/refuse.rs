@@ -9,7 +9,7 @@ use galvani_model::ids::NodeId;
 use galvani_model::limits::{CLOCK_AHEAD_MS_MAX, TIMEOUT_MS_MAX};
 use galvani_model::quorum::Needs;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions, check_ttl};
-use galvani_model::version::{Context, ContextError, Kind};
+use galvani_model::version::{Context, ContextError, Kind, emits_fit};
 use galvani_wire::failure::{Failure, QuorumKind};
 use galvani_wire::message::Put;
 
@@ -114,8 +114,17 @@ pub(crate) fn write_shape(
         let (size, limit) = (put.value.len() as u64, u64::from(props.value_bytes_max));
         return Err(Failure::ValueTooLarge { size, limit });
     }
-    if put.kind == Kind::Delete && !put.value.is_empty() {
-        return Err(Failure::Malformed { what: "a delete carries no value".into() });
+    if put.kind != Kind::Put && !put.value.is_empty() {
+        let what = "only a put carries a value".into();
+        return Err(Failure::Malformed { what });
+    }
+    if put.kind == Kind::Emit && (put.emits.is_empty() || put.context.is_some()) {
+        let what = "a write of events alone has events, and replaces nothing".into();
+        return Err(Failure::Malformed { what });
+    }
+    if !emits_fit(&put.emits) {
+        let bytes = put.emits.iter().map(|emit| emit.bytes() as u64).sum();
+        return Err(Failure::EmitsTooLarge { bytes, count: put.emits.len() as u32 });
     }
     let ahead_ms = put.issued.unix_ms().saturating_sub(ctx.now.unix_ms);
     if ahead_ms > CLOCK_AHEAD_MS_MAX {
@@ -132,10 +141,10 @@ pub(crate) fn write_shape(
 /// When a write's value ends, in milliseconds since 1970 (0: never), or why it cannot be so. From the
 /// client's own time and what never changes: all tries, through whatever coordinators, have the same.
 pub(crate) fn expiry(put: &Put, props: &BucketProps) -> Result<u64, Failure> {
-    if put.kind == Kind::Delete {
+    if put.kind != Kind::Put {
         return match put.options.ttl_ms {
             None | Some(0) => Ok(0),
-            Some(_) => Err(Failure::Malformed { what: "a delete does not expire".into() }),
+            Some(_) => Err(Failure::Malformed { what: "only values expire".into() }),
         };
     }
     let ttl_ms = put.options.ttl_ms.unwrap_or(props.ttl_ms);

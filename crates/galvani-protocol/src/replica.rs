@@ -110,6 +110,8 @@ pub(crate) fn collect(
         match version.kind {
             Kind::Delete => gone.tombstones += 1,
             Kind::Put => gone.expired += 1,
+            // It makes no version.
+            Kind::Emit => {}
         }
     }
     if gone != Gone::default() {
@@ -129,7 +131,7 @@ pub(crate) fn is_hidden(
     head: &RecordHead,
     policy: ConflictPolicy,
 ) -> Result<bool, StoreError> {
-    if head.kind == Kind::Delete || policy == ConflictPolicy::Lww {
+    if head.kind != Kind::Put || policy == ConflictPolicy::Lww {
         return Ok(false);
     }
     let object = store.object(shard, &head.key)?;

@@ -206,11 +206,11 @@ impl World {
         let ttl_ms = options.ttl_ms.unwrap_or(self.keys[key].props.ttl_ms);
         let expires_ms = match kind {
             Kind::Put if ttl_ms > 0 => issued.unix_ms() + ttl_ms,
-            Kind::Put | Kind::Delete => 0,
+            Kind::Put | Kind::Delete | Kind::Emit => 0,
         };
         let value = match kind {
             Kind::Put => value.unwrap_or_else(|| value_of(self.seed, key, number)),
-            Kind::Delete => Bytes::new(),
+            Kind::Delete | Kind::Emit => Bytes::new(),
         };
         self.history.by_rid.insert(rid, number);
         self.history.writes.push(Write {
@@ -253,6 +253,7 @@ impl World {
             options: write.options,
             timeout_ms: write.timeout_ms,
             value: write.value.clone(),
+            emits: Vec::new(),
         });
         let timeout_ms = write.timeout_ms;
         let call = self.call(client, Purpose::Write(number), to, message, timeout_ms);

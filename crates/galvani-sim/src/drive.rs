@@ -234,6 +234,7 @@ impl World {
             match tombstone.kind {
                 Kind::Delete => self.coverage.add("tombstones.collected", 1),
                 Kind::Put => self.coverage.add("expired.collected", 1),
+                Kind::Emit => self.violate("no_version", "events became a version".into()),
             }
             if let Err(why) = expiry::over(self, node, tombstone) {
                 self.violate("collected_after_its_end", why);

@@ -5,6 +5,7 @@
 //! are little endian. Hostile bytes give a [`DecodeError`], never a panic or a large allocation.
 
 use crate::failure::{Failure, ReplicaError};
+use crate::feed::{FEED_SHARDS_MAX, FeedOpen, FeedPage};
 use crate::message::{
     FAULT_LINKS_MAX, Held, HeldPage, HintsFound, HintsPulled, Message, Pulled, SetFaults, SliceIs,
 };
@@ -68,6 +69,9 @@ pub enum DecodeError {
         /// What came.
         got: usize,
     },
+    /// A filter or a page of the feed is out of its bounds.
+    #[error("what is asked of the feed, or said by it, is out of bounds")]
+    Feed,
     /// Faults to be set are out of their bounds.
     #[error("loss, delay, jitter or the number of links to break is out of bounds")]
     Faults,
@@ -106,6 +110,7 @@ kinds! {
     List = 8, Listed = 9, CreateBucket = 10, BucketCreated = 11, Explain = 12, Explained = 13,
     Status = 14, StatusIs = 15, SetFaults = 16, FaultsSet = 17,
     Repair = 18, RepairState = 19, Greet = 20, Twin = 21,
+    FeedOpen = 22, FeedOpened = 23, FeedNext = 24, FeedPage = 25,
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
@@ -169,6 +174,10 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::Clocks(m) => header(m, out),
         Message::FindHints(m) => header(m, out),
         Message::HintsFound(m) => header(m, out),
+        Message::FeedOpen(m) => header(m, out),
+        Message::FeedOpened(m) => header(m, out),
+        Message::FeedNext(m) => header(m, out),
+        Message::FeedPage(m) => header(m, out),
         Message::Greet(m) => header(m, out),
         Message::Twin(m) => header(m, out),
         Message::Describe | Message::BucketCreated | Message::Status | Message::Noted => {}
@@ -201,7 +210,15 @@ fn put_body(message: &Message, out: &mut BytesMut) {
                 out.put_slice(value);
             }
         }
-        Message::Fetched(Err(_))
+        Message::FeedPage(page) => {
+            for value in page.events.iter().flat_map(|event| &event.values) {
+                out.put_slice(value);
+            }
+        }
+        Message::FeedOpen(_)
+        | Message::FeedOpened(_)
+        | Message::FeedNext(_)
+        | Message::Fetched(Err(_))
         | Message::Pulled(Err(_))
         | Message::HintsPulled(Err(_))
         | Message::AskSlice(_)
@@ -256,7 +273,7 @@ impl Frame {
     /// Whether the frame says it is a request that clients send. Asked before anything is decoded,
     /// so that nobody can make a node work on a message that is not theirs to send.
     pub fn is_client_request(frame: &[u8]) -> bool {
-        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14 | 16 | 18))
+        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14 | 16 | 18 | 22 | 24))
     }
 
     /// Decodes one frame. Values in the result are slices of `frame`.
@@ -347,6 +364,17 @@ fn read_message(
             check_named(&state.named)?;
             Message::RepairState(Box::new(state))
         }
+        22 => {
+            let open: FeedOpen = read(header)?;
+            if open.shards.len() > FEED_SHARDS_MAX || !open.filter.is_bounded() {
+                return Err(DecodeError::Feed);
+            }
+            check_range(&open.filter.prefix, None)?;
+            Message::FeedOpen(open)
+        }
+        23 => Message::FeedOpened(read(header)?),
+        24 => Message::FeedNext(read(header)?),
+        25 => Message::FeedPage(read_feed(header, body)?),
         _ => return read_peer_message(kind, flags, header, body),
     })
 }
@@ -419,6 +447,23 @@ fn read_peer_message(
         }
         _ => return Err(DecodeError::Unknown { kind, flags }),
     })
+}
+
+fn read_feed(header: &[u8], body: &mut Body) -> Result<FeedPage, DecodeError> {
+    let mut page: FeedPage = read(header)?;
+    for event in &mut page.events {
+        event.head.key.check()?;
+        if usize::from(event.shard) >= page.advances.len() {
+            return Err(DecodeError::Feed);
+        }
+        if event.carries {
+            event.values.push(body.take(event.head.value_len)?);
+        }
+        for old in &event.old {
+            event.values.push(body.take(old.len)?);
+        }
+    }
+    Ok(page)
 }
 
 fn read_held(header: &[u8], body: &mut Body) -> Result<Result<Held, ReplicaError>, DecodeError> {

@@ -171,6 +171,21 @@ pub enum Failure {
         /// The node that cannot be reached.
         node: NodeId,
     },
+    /// There is no such session of the feed here any more: it was idle for too long, the node was
+    /// started anew, or a page of it was lost. Nothing is: the consumer opens another.
+    NoSession,
+    /// A lane serves so many consumers of the feed already.
+    TooManySessions {
+        /// How many it serves at most.
+        limit: u32,
+    },
+    /// A write carries more events, or larger ones, than it may.
+    EmitsTooLarge {
+        /// Bytes of them.
+        bytes: u64,
+        /// How many there are.
+        count: u32,
+    },
     /// The value is over the bucket's limit.
     ValueTooLarge {
         /// Its size in bytes.

@@ -7,6 +7,7 @@
 
 pub mod codec;
 pub mod failure;
+pub mod feed;
 pub mod message;
 pub mod repair;
 pub mod twin;

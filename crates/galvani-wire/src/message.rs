@@ -5,6 +5,7 @@
 //! Next to read: `codec.rs`.
 
 use crate::failure::{Answer, AppliedOutcome, Failure, ReplicaError};
+use crate::feed::{FeedNext, FeedOpen, FeedOpened, FeedPage};
 use crate::repair::{Repair, RepairState};
 use crate::twin::{Greeting, Twin};
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
@@ -14,7 +15,7 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Partition, RequestId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::request::{ReadOptions, WriteOptions};
-use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, Version};
+use galvani_model::version::{Dot, DotSet, Emit, Kind, Record, RecordHead, Version};
 use serde::{Deserialize, Serialize};
 
 pub use crate::upkeep::{
@@ -27,8 +28,10 @@ pub use crate::upkeep::{
 pub struct Put {
     /// The key.
     pub key: Key,
-    /// Put or delete.
+    /// Put, delete, or only events.
     pub kind: Kind,
+    /// Events of the application that are written with it.
+    pub emits: Vec<Emit>,
     /// Which logical write this is; every retry carries the same.
     pub rid: RequestId,
     /// When the client made it, by its own hybrid clock; every retry carries the same.
@@ -375,6 +378,14 @@ pub enum Message {
     Repair(Repair),
     /// See [`RepairState`].
     RepairState(Box<RepairState>),
+    /// See [`FeedOpen`].
+    FeedOpen(FeedOpen),
+    /// See [`FeedOpened`].
+    FeedOpened(FeedOpened),
+    /// See [`FeedNext`].
+    FeedNext(FeedNext),
+    /// See [`FeedPage`].
+    FeedPage(FeedPage),
     /// See [`Replicate`].
     Replicate(Replicate),
     /// See [`Supply`].

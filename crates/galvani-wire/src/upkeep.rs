@@ -119,8 +119,7 @@ impl Pulled {
     }
 }
 
-/// Asks an owner for its clocks of some shards, as they are once they survive power loss: tombstones
-/// are collected on the strength of them.
+/// Asks an owner for its clocks of some shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AskClocks {
     /// The sender, an owner of them all.
@@ -129,6 +128,9 @@ pub struct AskClocks {
     pub lane: LaneIndex,
     /// The shards.
     pub shards: Vec<Shard>,
+    /// Whether as they are once they survive power loss: tombstones are collected on the strength of
+    /// them. For the feed it is enough that they are what reads are answered from.
+    pub durable: bool,
 }
 
 /// The clocks asked for, in the order of the question.

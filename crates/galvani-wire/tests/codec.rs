@@ -59,6 +59,9 @@ fn head(value: &[u8]) -> RecordHead {
         value_len: value.len() as u32,
         value_hash: value_hash(Kind::Put, value),
         expires_ms: 0,
+        supersedes: Default::default(),
+        concurrent: Default::default(),
+        emits: Vec::new(),
     }
 }
 
@@ -127,6 +130,7 @@ fn client_messages() -> Vec<Message> {
             options,
             timeout_ms: 2000,
             value: value.clone(),
+            emits: Vec::new(),
         }),
         Message::PutDone(PutDone {
             dot: dot(1),
@@ -285,7 +289,12 @@ fn small_messages() -> Vec<Message> {
         Message::Twin(Twin::Runs(greeting)),
         Message::HintsWait(HintsWait { node: NodeId(2), lane: LaneIndex(0) }),
         Message::Noted,
-        Message::AskClocks(AskClocks { node: NodeId(2), lane: LaneIndex(0), shards }),
+        Message::AskClocks(AskClocks {
+            node: NodeId(2),
+            lane: LaneIndex(0),
+            shards,
+            durable: true,
+        }),
         Message::Clocks(Ok(Clocks { clocks: vec![Some(clock()), None] })),
         Message::Clocks(Err(ReplicaError::Malformed)),
     ]

@@ -101,6 +101,21 @@ impl PartitionClock {
         })
     }
 
+    /// What of `set` the replica has not taken in: ascending per origin.
+    pub fn lacks(&self, set: &DotSet) -> Vec<Range> {
+        let mut missing = Vec::new();
+        for (origin, base, cloud) in set.iter() {
+            let spans = self.spans(origin).unwrap_or(&[]);
+            // The common case: all up to the base is one span.
+            if base > 0 && !spans.first().is_some_and(|span| span.0 == 1 && span.1 >= base) {
+                push_gaps(&mut missing, spans, Range { origin, first: 1, last: base });
+            }
+            let absent = cloud.iter().filter(|&&counter| !self.contains(Dot::new(origin, counter)));
+            missing.extend(absent.map(|&it| Range { origin, first: it, last: it }));
+        }
+        missing
+    }
+
     /// The highest counter c such that all of `after + 1 ..= c` are taken in (`after` if none is).
     pub fn contiguous_after(&self, origin: Origin, after: u64) -> u64 {
         let Some(spans) = self.spans(origin) else {
@@ -123,21 +138,7 @@ impl PartitionClock {
     pub fn missing_from(&self, other: &PartitionClock) -> Vec<Range> {
         let mut missing = Vec::new();
         for theirs in other.ranges() {
-            let Range { origin, mut first, last } = theirs;
-            let spans = self.spans(origin).unwrap_or(&[]);
-            let from = spans.partition_point(|span| span.1 < first);
-            for &(start, end) in &spans[from..] {
-                if start > last {
-                    break;
-                }
-                if start > first {
-                    missing.push(Range { origin, first, last: start - 1 });
-                }
-                first = end.saturating_add(1);
-            }
-            if first <= last {
-                missing.push(Range { origin, first, last });
-            }
+            push_gaps(&mut missing, self.spans(theirs.origin).unwrap_or(&[]), theirs);
         }
         missing
     }
@@ -195,6 +196,27 @@ impl PartitionClock {
             }
         };
         &mut self.entries[at]
+    }
+}
+
+/// Appends the parts of `range` that none of an origin's `spans` holds.
+fn push_gaps(missing: &mut Vec<Range>, spans: &[(u64, u64)], range: Range) {
+    let Range { origin, mut first, last } = range;
+    let from = spans.partition_point(|span| span.1 < first);
+    for &(start, end) in &spans[from..] {
+        if start > last {
+            break;
+        }
+        if start > first {
+            missing.push(Range { origin, first, last: start - 1 });
+        }
+        match end.checked_add(1) {
+            Some(next) => first = next,
+            None => return,
+        }
+    }
+    if first <= last {
+        missing.push(Range { origin, first, last });
     }
 }
 

@@ -11,6 +11,7 @@ use crate::hlc::Hlc;
 use crate::ids::Origin;
 use crate::key::Key;
 use crate::limits::CONTEXT_BYTES_MAX;
+use crate::varint::{put_varint, take, take_varint};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
@@ -107,33 +108,6 @@ fn decode(mut body: &[u8]) -> Option<(u64, Context)> {
         }
     }
     body.is_empty().then_some((bound_to, Context { seen, hlc }))
-}
-
-fn take<'a>(body: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (head, rest) = body.split_at_checked(count)?;
-    *body = rest;
-    Some(head)
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take_varint(body: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = take(body, 1)?[0];
-        let bits = u64::from(byte & 0x7f);
-        value |= bits.checked_shl(shift).filter(|shifted| shifted >> shift == bits)?;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// Which key a token is for.

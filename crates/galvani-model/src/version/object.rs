@@ -149,7 +149,8 @@ impl Object {
         Object::default()
     }
 
-    /// Takes in a record whose dot this replica has not seen before. `retry` says whether the replica
+    /// Takes in a record whose dot this replica has not seen before; one of events alone changes
+    /// nothing. `retry` says whether the replica
     /// has seen another dot of the same logical write (the alias rule): then the record joins
     /// that version if it is live, and is obsolete if it is not.
     pub fn apply(&mut self, head: &RecordHead, retry: bool, policy: ConflictPolicy) -> Applied {
@@ -177,6 +178,9 @@ impl Object {
         hidden: bool,
         policy: ConflictPolicy,
     ) -> Applied {
+        if head.kind == Kind::Emit {
+            return Applied::default();
+        }
         let write = head.write_id();
         let covers = |version: &Version| version.write != write && version.past.contains(head.dot);
         let replaced = self.versions.iter().any(covers);

@@ -9,6 +9,8 @@ use crate::hash::key_hash_128;
 use crate::hlc::Hlc;
 use crate::ids::{NodeId, RequestId, WriteId};
 use crate::key::Key;
+use crate::limits::{EMIT_BYTES_MAX, EMITS_MAX, SHOWN_DOTS_MAX};
+use crate::topic::Topic;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -21,6 +23,28 @@ pub enum Kind {
     Put,
     /// Leaves a tombstone: a version without a value, like any other in every merge.
     Delete,
+    /// Changes no key: carries events for the feed only ([`Emit`]). Logged and replicated like any
+    /// other write; it is no version of its key.
+    Emit,
+}
+
+/// One event of the application, stored inside the record that it belongs to: as atomic and as safe
+/// as the write itself (a transactional outbox). Source: algorithms 4.11.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emit {
+    /// What it is about; consumers ask for topics.
+    pub topic: Topic,
+    /// A key of the application's choice, for consumers that group by it; empty for none.
+    pub key: Bytes,
+    /// The event, opaque.
+    pub payload: Bytes,
+}
+
+impl Emit {
+    /// Bytes it counts for, against [`EMIT_BYTES_MAX`](crate::limits::EMIT_BYTES_MAX).
+    pub fn bytes(&self) -> usize {
+        self.topic.as_str().len() + self.key.len() + self.payload.len()
+    }
 }
 
 /// Everything of a record but its value.
@@ -49,6 +73,13 @@ pub struct RecordHead {
     /// When the value is no value any more, in milliseconds since 1970; 0: never. A function of the
     /// request alone, so every retry and every replica has the same. 0 for a delete.
     pub expires_ms: u64,
+    /// The versions that it replaced where it was minted, by the first of their dots. What consumers
+    /// of the feed are shown; no merge looks at it.
+    pub supersedes: SmallVec<[Dot; 1]>,
+    /// The values that stayed beside it where it was minted, by the first of their dots.
+    pub concurrent: SmallVec<[Dot; 1]>,
+    /// Events of the application that were written with it.
+    pub emits: Vec<Emit>,
 }
 
 impl RecordHead {
@@ -58,7 +89,7 @@ impl RecordHead {
     }
 
     /// Which logical write this is: equal for a retry (same request id, key, value, context, client
-    /// time and expiry), different for anything else. A request id that is used again for another key
+    /// time, expiry and events), different for anything else. A request id that is used again for another key
     /// or value by mistake therefore never hides a write.
     pub fn write_id(&self) -> WriteId {
         let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
@@ -70,7 +101,14 @@ impl RecordHead {
         bytes.push(match self.kind {
             Kind::Put => 0,
             Kind::Delete => 1,
+            Kind::Emit => 2,
         });
+        for emit in &self.emits {
+            for part in [emit.topic.as_str().as_bytes(), &emit.key, &emit.payload] {
+                bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(&xxh3_64(part).to_le_bytes());
+            }
+        }
         for (origin, base, cloud) in self.past.iter() {
             bytes.extend_from_slice(&origin.to_bytes());
             bytes.extend_from_slice(&base.to_le_bytes());
@@ -96,9 +134,14 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether the value is the one the head speaks of, and a delete is nothing but that.
+    /// Whether the value is the one the head speaks of, what has no value is nothing but that, and
+    /// no list in it is longer than a coordinator makes it.
     pub fn is_intact(&self) -> bool {
-        (self.head.kind == Kind::Put || (self.value.is_empty() && self.head.expires_ms == 0))
+        let head = &self.head;
+        let lists = head.supersedes.len().max(head.concurrent.len());
+        (head.kind == Kind::Put || (self.value.is_empty() && head.expires_ms == 0))
+            && lists <= SHOWN_DOTS_MAX
+            && emits_fit(&head.emits)
             && self.value.len() == self.head.value_len as usize
             && value_hash(self.head.kind, &self.value) == self.head.value_hash
     }
@@ -109,5 +152,11 @@ pub fn value_hash(kind: Kind, value: &[u8]) -> u64 {
     match kind {
         Kind::Put => xxh3_64(value),
         Kind::Delete => 0x64656c_65746564, // "deleted"
+        Kind::Emit => 0x656d_69747465_64,  // "emitted"
     }
+}
+
+/// Whether a write may carry these events.
+pub fn emits_fit(emits: &[Emit]) -> bool {
+    emits.len() <= EMITS_MAX && emits.iter().map(Emit::bytes).sum::<usize>() <= EMIT_BYTES_MAX
 }

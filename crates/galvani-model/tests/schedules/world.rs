@@ -283,6 +283,9 @@ impl World {
             value_len: 8,
             value_hash: value_hash(write.kind, &value),
             expires_ms: 0,
+            supersedes: Default::default(),
+            concurrent: Default::default(),
+            emits: Vec::new(),
         };
         let replica = &mut self.replicas[at];
         if self.setup.guards.coordinator_knows_request

@@ -143,6 +143,9 @@ impl Bench {
             value_len: bytes as u32,
             value_hash: value_hash(Kind::Put, &value),
             expires_ms: 0,
+            supersedes: Default::default(),
+            concurrent: Default::default(),
+            emits: Vec::new(),
         };
         let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
         self.frame(counter, &Message::Replicate(replicate))

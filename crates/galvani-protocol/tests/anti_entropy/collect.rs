@@ -31,6 +31,7 @@ fn delete(pair: &mut Pair, side: usize, name: &str) {
     };
     pair.rids += 1;
     let put = Put {
+        emits: Vec::new(),
         key: key(name),
         kind: Kind::Delete,
         rid: RequestId(pair.rids),
@@ -94,7 +95,7 @@ fn a_clock_is_told_only_once_it_survives_power_loss() {
     let mut pair = Pair::new();
     pair.link(true);
     pair.put(0, "k", b"v".to_vec());
-    let ask = AskClocks { node: node(0), lane: LaneIndex(0), shards: vec![SHARD] };
+    let ask = AskClocks { node: node(0), lane: LaneIndex(0), shards: vec![SHARD], durable: true };
     pair.request(1, Message::AskClocks(ask));
     let side = &mut pair.sides[1];
     assert!(side.lane.wants_fsync(side.store.has_staged()), "the answer waits for a sync");

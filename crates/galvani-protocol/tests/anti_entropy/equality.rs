@@ -25,6 +25,7 @@ fn key(number: usize) -> Key {
 fn put(pair: &mut Pair, side: usize, number: usize, replaces: Option<Bytes>) -> Bytes {
     pair.rids += 1;
     let put = Put {
+        emits: Vec::new(),
         key: key(number),
         kind: Kind::Put,
         rid: RequestId(pair.rids),

@@ -33,6 +33,7 @@ impl Pair {
         let context = Context { seen: seen.clone(), hlc: Hlc::default() };
         let w = Some(Quorum::Exactly(1));
         let put = Put {
+            emits: Vec::new(),
             key: key(),
             kind: Kind::Put,
             rid: RequestId(self.rids),
@@ -74,6 +75,7 @@ impl Pair {
         self.rids += 1;
         let w = Some(Quorum::Exactly(1));
         let put = Put {
+            emits: Vec::new(),
             key: Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key"),
             kind: Kind::Put,
             rid: RequestId(self.rids),

@@ -214,6 +214,7 @@ impl Pair {
         self.rids += 1;
         let key = Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key");
         let put = Put {
+            emits: Vec::new(),
             key,
             kind: Kind::Put,
             rid: RequestId(self.rids),

@@ -129,6 +129,7 @@ pub(crate) fn peer(node: NodeId) -> PeerLane {
 
 pub(crate) fn put(key: Key, rid: u128, w: u8) -> Message {
     Message::Put(Put {
+        emits: Vec::new(),
         key,
         kind: Kind::Put,
         rid: RequestId(rid),

@@ -314,6 +314,9 @@ fn expired_work_is_dropped() {
             value_len: 1,
             value_hash: value_hash(Kind::Put, &value),
             expires_ms: 0,
+            supersedes: Default::default(),
+            concurrent: Default::default(),
+            emits: Vec::new(),
         };
         (head, value)
     };

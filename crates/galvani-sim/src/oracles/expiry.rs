@@ -48,6 +48,7 @@ pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(),
             }
             Kind::Put => world.coverage.add("expiry.shown", 1),
             Kind::Delete => world.coverage.add("expiry.over", 1),
+            Kind::Emit => return Err(format!("node {node} shows events {dot} as a version")),
         }
     }
     Ok(())

@@ -131,7 +131,7 @@ impl Script {
         let key = self.key(words.plain(1)?)?;
         let value = match kind {
             Kind::Put => Some(Bytes::from(words.plain(2)?.to_owned())),
-            Kind::Delete => None,
+            Kind::Delete | Kind::Emit => None,
         };
         let context = match words.maybe("ctx") {
             None => None,

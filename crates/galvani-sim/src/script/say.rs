@@ -32,6 +32,7 @@ pub(crate) fn value(kind: Kind, bytes: &[u8]) -> String {
     match kind {
         Kind::Put => String::from_utf8_lossy(bytes).into_owned(),
         Kind::Delete => "(deleted)".into(),
+        Kind::Emit => "(events)".into(),
     }
 }
 

@@ -128,6 +128,9 @@ mod tests {
             value_len: 5,
             value_hash: value_hash(Kind::Put, &value),
             expires_ms: 0,
+            supersedes: Default::default(),
+            concurrent: Default::default(),
+            emits: Vec::new(),
         };
         Record { head, value }
     }

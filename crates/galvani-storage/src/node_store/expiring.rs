@@ -140,6 +140,9 @@ mod tests {
             value_len: 1,
             value_hash: value_hash(Kind::Put, b"v"),
             expires_ms,
+            supersedes: Default::default(),
+            concurrent: Default::default(),
+            emits: Vec::new(),
         };
         let mut object = store.object(SHARD, &key()).expect("readable");
         object.apply(&head, false, policy);

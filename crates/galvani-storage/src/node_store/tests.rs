@@ -47,6 +47,9 @@ pub(super) fn record(counter: u64, name: &str) -> Record {
         value_len: value.len() as u32,
         value_hash: value_hash(Kind::Put, &value),
         expires_ms: 0,
+        supersedes: Default::default(),
+        concurrent: Default::default(),
+        emits: Vec::new(),
     };
     Record { head, value }
 }

@@ -2,7 +2,7 @@
 
 use crate::args::value;
 use clap::{Args, Subcommand, ValueEnum};
-use galvani_model::bucket::{BucketName, ConflictPolicy};
+use galvani_model::bucket::{BucketName, ConflictPolicy, FeedMode};
 use galvani_model::request::Quorum;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(before_help = "  galvani bucket list\n  \
                          galvani bucket create logs -n 5 -w 2 --policy lww\n  \
-                         galvani bucket create sessions --ttl 1h\n  \
+                         galvani bucket create sessions --ttl 1h --feed off\n  \
                          galvani bucket show logs")]
 pub(crate) struct Bucket {
     #[command(subcommand)]
@@ -57,6 +57,34 @@ pub(crate) struct Create {
     /// none.
     #[arg(long, value_name = "TIME", default_value = "none", value_parser = value::ttl)]
     pub(crate) ttl: Duration,
+    /// What the change feed shows of its writes, for the bucket's life.
+    #[arg(long, value_name = "WHAT", default_value = "new")]
+    pub(crate) feed: Shown,
+}
+
+/// What the change feed shows of a bucket's writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Shown {
+    /// Nothing.
+    Off,
+    /// That a key was written, and by which write.
+    Keys,
+    /// The same, with the new value.
+    New,
+    /// The same, with the values it replaced, as long as they are kept.
+    NewAndOld,
+}
+
+impl From<Shown> for FeedMode {
+    fn from(shown: Shown) -> FeedMode {
+        match shown {
+            Shown::Off => FeedMode::Off,
+            Shown::Keys => FeedMode::Keys,
+            Shown::New => FeedMode::New,
+            Shown::NewAndOld => FeedMode::NewAndOld,
+        }
+    }
 }
 
 /// What becomes of concurrent writes to one key.

@@ -4,7 +4,7 @@
 //! an option added to a command must be added here too.
 
 use crate::args::bench::{Files, Run};
-use crate::args::bucket::{Create, Policy};
+use crate::args::bucket::{Create, Policy, Shown};
 use crate::args::data::{
     Copies, Del, Export, Get, Import, InBucket, Ls, Put, ReadQuorum, RepairWhen, Update,
     WriteQuorum,
@@ -250,6 +250,7 @@ impl Create {
             .given("--policy", other(self.policy, Policy::Siblings).map(word))
             .given("--max-value", other(self.max_value, 1 << 20))
             .given("--ttl", other(self.ttl, Duration::ZERO).map(ttl))
+            .given("--feed", other(self.feed, Shown::New).map(word))
     }
 }
 

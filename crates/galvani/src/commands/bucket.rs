@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::report::client::{self, About, Retype};
 use crate::report::text::Size;
 use crate::report::{Report, json};
-use galvani_client::{BucketName, BucketProps, ConflictPolicy, ErrorKind};
+use galvani_client::{BucketName, BucketProps, ConflictPolicy, ErrorKind, FeedMode};
 use serde_json::{Map, Value, json as value};
 use std::time::Duration;
 
@@ -35,7 +35,15 @@ async fn make(app: &App, session: &Session, args: Create) -> Done {
     };
     let value_bytes_max = u32::try_from(args.max_value).unwrap_or(u32::MAX);
     let (policy, ttl_ms) = (args.policy.into(), args.ttl.as_millis() as u64);
-    let props = BucketProps { n, r: args.r, w: args.w, policy, value_bytes_max, ttl_ms };
+    let props = BucketProps {
+        n,
+        r: args.r,
+        w: args.w,
+        policy,
+        value_bytes_max,
+        ttl_ms,
+        feed: args.feed.into(),
+    };
     let name = args.name.as_str();
     let made = session.client.create_bucket(name, props.clone()).await;
     made.map_err(|error| client::report(&error, &retype))?;
@@ -65,8 +73,16 @@ async fn list(app: &App, session: &Session) -> Done {
         app.out.json(map)?;
         return Ok(Exit::Done);
     }
-    let mut table =
-        crate::output::table(&["bucket", "n", "r", "w", "conflicts", "largest value", "ttl"]);
+    let mut table = crate::output::table(&[
+        "bucket",
+        "n",
+        "r",
+        "w",
+        "conflicts",
+        "largest value",
+        "ttl",
+        "feed",
+    ]);
     for (name, props) in &buckets {
         table.add_row([
             name.to_string(),
@@ -76,6 +92,7 @@ async fn list(app: &App, session: &Session) -> Done {
             policy(props.policy).to_owned(),
             Size(u64::from(props.value_bytes_max)).to_string(),
             ttl(props.ttl_ms),
+            feed(props.feed).to_owned(),
         ]);
     }
     app.out.line(&crate::output::trimmed(&table))?;
@@ -110,8 +127,10 @@ fn unknown(name: &BucketName, about: &About) -> Report {
 fn words(props: &BucketProps) -> String {
     let BucketProps { n, r, w, .. } = props;
     let size = Size(u64::from(props.value_bytes_max));
-    let (conflicts, ttl) = (policy(props.policy), ttl(props.ttl_ms));
-    format!("n={n} r={r} w={w}  conflicts: {conflicts}  values up to {size}  ttl: {ttl}")
+    let (conflicts, ttl, feed) = (policy(props.policy), ttl(props.ttl_ms), feed(props.feed));
+    format!(
+        "n={n} r={r} w={w}  conflicts: {conflicts}  values up to {size}  ttl: {ttl}  feed: {feed}"
+    )
 }
 
 /// A bucket's time to live as `--ttl` takes it.
@@ -130,10 +149,21 @@ fn fields(props: &BucketProps) -> Map<String, Value> {
         "policy": policy(props.policy),
         "value_bytes_max": props.value_bytes_max,
         "ttl_ms": props.ttl_ms,
+        "feed": feed(props.feed),
     });
     match fields {
         Value::Object(map) => map,
         other => Map::from_iter([("properties".to_owned(), other)]),
+    }
+}
+
+/// What the feed shows of a bucket, as `--feed` takes it.
+fn feed(feed: FeedMode) -> &'static str {
+    match feed {
+        FeedMode::Off => "off",
+        FeedMode::Keys => "keys",
+        FeedMode::New => "new",
+        FeedMode::NewAndOld => "new_and_old",
     }
 }
 

@@ -393,6 +393,8 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::QuorumTooLarge { .. }
         | ErrorKind::TooManyCopies { .. }
         | ErrorKind::TooLarge { .. }
+        | ErrorKind::EmitsTooLarge { .. }
+        | ErrorKind::TooManySessions { .. }
         | ErrorKind::Overloaded { .. }
         | ErrorKind::RateLimited { .. }
         | ErrorKind::Key(_)
@@ -433,6 +435,9 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::Stopping => "stopping",
         ErrorKind::Coordinator { .. } => "coordinator",
         ErrorKind::TooLarge { .. } => "too_large",
+        ErrorKind::EmitsTooLarge { .. } => "emits_too_large",
+        ErrorKind::NoSession => "no_session",
+        ErrorKind::TooManySessions { .. } => "too_many_sessions",
         ErrorKind::UnknownBucket { .. } => "unknown_bucket",
         ErrorKind::BucketExists => "bucket_exists",
         ErrorKind::BucketRefused { .. } => "bucket_refused",
