@@ -13,6 +13,8 @@ use crate::admission::{Admission, Turned};
 use crate::budget::Budget;
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
 use crate::expired;
+use crate::feed::clocks::HearOp;
+use crate::feed::{self, Feeds};
 use crate::handoff::fetch::FetchHintsOp;
 use crate::handoff::{self, Handoff};
 use crate::membership::score::Scores;
@@ -71,6 +73,7 @@ pub struct Lane {
     handoff: Handoff,
     read_repairs: Budget,
     reaper: Reaper,
+    feed: Feeds,
     counters: Counters,
     effects: Vec<Effect>,
     /// Operations started since the last commit, and who asked.
@@ -112,6 +115,7 @@ impl Lane {
             handoff,
             read_repairs,
             reaper,
+            feed: Feeds::default(),
             counters: Counters::default(),
             effects: Vec::new(),
             started: Vec::new(),
@@ -155,7 +159,7 @@ impl Lane {
                 self.sync.repair(&self.topology, self.config.lane, partition);
             }
             Input::Stop => self.stopping = true,
-            Input::Wake => {}
+            Input::Wake => self.tell_feed(now, store),
         }
         self.on_time(now, store);
     }
@@ -195,6 +199,7 @@ impl Lane {
         let background = self.sync.next_deadline().into_iter().chain(self.handoff.next_deadline());
         let background = background.chain(self.reaper.next_deadline());
         let liveness = self.swim.iter().map(Swim::next_deadline).chain(self.scores.next_deadline());
+        let background = background.chain(self.feed.next_deadline());
         background.chain(liveness).chain(self.table.next_deadline()).min()
     }
 
@@ -225,6 +230,11 @@ impl Lane {
     /// How far the repair that was asked for last is.
     pub fn repair(&self) -> RepairProgress {
         self.sync.repair_progress()
+    }
+
+    /// Consumers of the feed that have a session here.
+    pub fn feed_sessions(&self) -> usize {
+        self.feed.sessions()
     }
 
     /// Bytes of values that operations under way hold.
@@ -341,6 +351,7 @@ impl Lane {
             Op::Unequal(unequal) => unequal.on_heard(ctx, heard),
             Op::FetchHints(fetch) => fetch.on_heard(ctx, heard, busy),
             Op::Reap(reap) => reap.on_heard(ctx, index, heard, busy),
+            Op::Hear(hear) => hear.on_heard(ctx, heard),
         });
         if step == Step::Wait {
             self.table.insert(op, under_way);
@@ -383,6 +394,19 @@ impl Lane {
         }
     }
 
+    /// Once a tick, when all that arrived in it was handled: consumers of the feed see what is new.
+    fn tell_feed(&mut self, now: Now, store: &mut dyn Store) {
+        if self.feed.is_idle() {
+            return;
+        }
+        self.with(now, store, feed::poll);
+        for (to, shards) in self.with(now, store, |ctx, _| feed::clocks::poll(ctx)) {
+            let op = self.table.next_id();
+            let hear = self.with(now, store, |ctx, _| HearOp::start(ctx, op, to, shards));
+            self.table.insert(op, Op::Hear(hear));
+        }
+    }
+
     fn give_up(&mut self, op: u64, mut late: Op, now: Now, store: &mut dyn Store) {
         let step = self.with(now, store, |ctx, _| match &mut late {
             Op::Put(put, _) => put.on_deadline(ctx),
@@ -398,6 +422,7 @@ impl Lane {
             Op::Unequal(unequal) => unequal.give_up(ctx),
             Op::FetchHints(fetch) => fetch.give_up(ctx),
             Op::Reap(reap) => reap.give_up(ctx),
+            Op::Hear(hear) => hear.give_up(ctx),
         });
         // A put may wait on, for stand-ins; a request that was sent on, for another owner.
         if step == Step::Wait {
@@ -428,6 +453,7 @@ impl Lane {
             handoff: &mut self.handoff,
             read_repairs: &mut self.read_repairs,
             reaper: &mut self.reaper,
+            feed: &mut self.feed,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)

@@ -12,6 +12,7 @@ pub mod effect;
 mod expired;
 mod expiries;
 mod explain;
+mod feed;
 mod forward;
 mod get;
 mod handoff;

@@ -5,6 +5,7 @@
 
 use crate::budget::Budget;
 use crate::effect::{Effect, Now, PeerLane, ReplyTo};
+use crate::feed::Feeds;
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
 use crate::membership::score::Scores;
@@ -99,6 +100,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) handoff: &'a mut Handoff,
     pub(crate) read_repairs: &'a mut Budget,
     pub(crate) reaper: &'a mut Reaper,
+    pub(crate) feed: &'a mut Feeds,
     /// Bytes of values that the lane's other operations hold.
     pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.
@@ -160,6 +162,7 @@ impl Ctx<'_> {
         match taken {
             Taken::New { .. } => {
                 self.sync.note_change(shard, self.now);
+                self.feed.note_change(shard);
                 if deletes {
                     self.reaper.note(shard, self.now);
                 }

@@ -6,6 +6,7 @@
 use crate::buckets::{self, BucketOp};
 use crate::effect::{PeerLane, ReplyTo};
 use crate::explain::ExplainOp;
+use crate::feed;
 use crate::forward::ForwardOp;
 use crate::get::GetOp;
 use crate::handoff::hold;
@@ -201,6 +202,8 @@ pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
             ctx.handoff.waits_at(PeerLane { node, lane }, ctx.now);
             ctx.answer(from, NOBODY, Message::Noted);
         }
+        Message::FeedOpen(open) => feed::on_open(ctx, from, open),
+        Message::FeedNext(next) => feed::on_next(ctx, from, next),
         Message::AskClocks(ask) => {
             let clocks = reap::answer(ctx, &ask);
             ctx.answer(from, NOBODY, Message::Clocks(clocks));

@@ -6,6 +6,7 @@
 use crate::buckets::BucketOp;
 use crate::effect::PeerLane;
 use crate::explain::ExplainOp;
+use crate::feed::clocks::HearOp;
 use crate::forward::ForwardOp;
 use crate::get::GetOp;
 use crate::handoff::fetch::FetchHintsOp;
@@ -38,6 +39,7 @@ pub(crate) enum Op {
     Unequal(UnequalOp),
     FetchHints(FetchHintsOp),
     Reap(ReapOp),
+    Hear(HearOp),
 }
 
 impl Op {
@@ -56,6 +58,7 @@ impl Op {
             Op::Unequal(op) => op.deadline,
             Op::FetchHints(op) => op.deadline,
             Op::Reap(op) => op.deadline,
+            Op::Hear(op) => op.deadline,
         }
     }
 
@@ -67,6 +70,7 @@ impl Op {
             Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
             Op::Known(_) | Op::Compare(_) | Op::Pull(_) => false,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => false,
+            Op::Hear(_) => false,
         }
     }
 
@@ -79,6 +83,7 @@ impl Op {
             Op::List(..) | Op::Explain(..) => 0,
             Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) => 0,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => 0,
+            Op::Hear(_) => 0,
         }
     }
 
@@ -106,6 +111,7 @@ impl Op {
             Op::Unequal(op) => (op.to == peer).then_some(0),
             Op::FetchHints(op) => (op.to == peer).then_some(0),
             Op::Reap(op) => op.waits_for(peer),
+            Op::Hear(op) => (op.to == peer).then_some(0),
         }
     }
 }

@@ -40,6 +40,11 @@ pub(crate) fn unsay_one(
                 Message::HintsPulled(_) => Message::HintsPulled(Err(error)),
                 Message::Clocks(_) => Message::Clocks(Err(error)),
                 Message::HintsFound(_) => Message::HintsFound(Err(error)),
+                // What it shows, or where it begins, may be what this tick staged.
+                Message::FeedPage(_) | Message::FeedOpened(_) => {
+                    let (failure, applied) = (Failure::NoSession, AppliedOutcome::No);
+                    Message::Failed(Failed { failure, applied, answers: Vec::new() })
+                }
                 // An earlier read may have been answered from what this tick staged.
                 Message::GetDone(_) => {
                     let (failure, applied) = (Failure::Coordinator(error), AppliedOutcome::No);

@@ -82,6 +82,10 @@ pub struct Counters {
     pub datagrams_dropped: u64,
     /// Times another owner had an equal clock and a different digest: damage, or a bug.
     pub digests_unequal: u64,
+    /// Pages of the feed given out.
+    pub feed_pages: u64,
+    /// Events in them.
+    pub feed_events: u64,
     /// Tombstones collected here.
     pub tombstones_collected: u64,
     /// Expired values collected here.
@@ -127,6 +131,8 @@ impl Counters {
         self.breakers_opened += other.breakers_opened;
         self.datagrams_dropped += other.datagrams_dropped;
         self.digests_unequal += other.digests_unequal;
+        self.feed_pages += other.feed_pages;
+        self.feed_events += other.feed_events;
         self.tombstones_collected += other.tombstones_collected;
         self.expired_collected += other.expired_collected;
         self.digests_corrected += other.digests_corrected;

@@ -38,6 +38,7 @@ impl Lane {
         self.handoff.unsay();
         let mut unread = Vec::new();
         self.reaper.unsay();
+        let followers = self.feed.unsay();
         self.sync.unsay(self.now);
         for effect in &effects {
             let unsent = match effect {
@@ -62,6 +63,11 @@ impl Lane {
         }
         let mut kept: Vec<Effect> =
             effects.into_iter().filter_map(|effect| unsay_one(effect, &fresh, &error)).collect();
+        kept.extend(followers.into_iter().map(|to| {
+            let (failure, applied) = (Failure::NoSession, AppliedOutcome::No);
+            let message = Message::Failed(Failed { failure, applied, answers: Vec::new() });
+            Effect::Answer { to, op: NOBODY, message }
+        }));
         let unread = unread.into_iter().map(|to| (NOBODY, to, AppliedOutcome::No));
         let started = started.iter().map(|&(op, to)| (op, to, applied));
         kept.extend(started.chain(unread).map(|(op, to, applied)| {

@@ -356,6 +356,8 @@ fn counters_json(counters: &Counters) -> Value {
         "members_lost": counters.members_lost,
         "breakers_opened": counters.breakers_opened,
         "datagrams_dropped": counters.datagrams_dropped,
+        "feed_pages": counters.feed_pages,
+        "feed_events": counters.feed_events,
         "tombstones_collected": counters.tombstones_collected,
         "expired_collected": counters.expired_collected,
         "digests_corrected": counters.digests_corrected,
