@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::get::Get;
 use crate::list::List;
-use crate::put::{ContextNotChosen, Put};
+use crate::put::{ContextNotChosen, Put, Ready};
 use crate::update::{Merge, Update};
 use crate::view::{Value, View};
 use bytes::Bytes;
@@ -43,6 +43,13 @@ impl Bucket {
     pub fn delete(&self, key: impl Into<Bytes>) -> Put<ContextNotChosen> {
         let key = self.key("delete", key.into());
         Put::new(self.client.clone(), key, Kind::Delete, Bytes::new())
+    }
+
+    /// Writes events of the application and no value: they go with `key`, which places them, and
+    /// change nothing of it. Say which with [`Put::emit`].
+    pub fn emit(&self, key: impl Into<Bytes>) -> Put<Ready> {
+        let key = self.key("emit", key.into());
+        Put::new(self.client.clone(), key, Kind::Emit, Bytes::new()).ready(None)
     }
 
     /// Reads `key`, merges, and writes under the context read; see [`Update`].

@@ -11,6 +11,7 @@ use crate::call::{Plan, run};
 use crate::deadline::Deadline;
 use crate::directory::{Directory, Place, Route};
 use crate::error::{Error, Result};
+use crate::feed::FeedBuilder;
 use crate::get::Get;
 use crate::list::List;
 use crate::net::Net;
@@ -126,6 +127,11 @@ impl Client {
     /// The keys of bucket `default` that start with `prefix`, page by page; see [`List`].
     pub fn list(&self, prefix: impl Into<Bytes>) -> List {
         self.default_bucket().list(prefix)
+    }
+
+    /// The change feed; see [`crate::Feed`].
+    pub fn feed(&self) -> FeedBuilder {
+        FeedBuilder::new(self.clone())
     }
 
     /// The bucket `name`. It need not exist yet; whether it does is found out by requests.

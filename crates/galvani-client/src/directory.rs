@@ -107,6 +107,26 @@ impl Directory {
             .collect()
     }
 
+    /// Where a shard's owners serve it, in layout order; where requests go to one node, only that.
+    pub(crate) fn owners(&self, shard: Shard, place: &Place) -> Route {
+        let layout = &self.view.layout;
+        if !layout.contains(shard) {
+            return Route::new();
+        }
+        let zone = place.zone.as_deref();
+        let members = layout.owners(shard).into_iter().filter_map(|node| layout.member(node));
+        let members =
+            members.filter(|it| place.only.as_deref().is_none_or(|only| only == it.name()));
+        members
+            .map(|member| Target {
+                node: member.id(),
+                addr: member.lane_address(shard.partition),
+                owner: true,
+                near: zone.is_none() || zone == Some(member.zone()),
+            })
+            .collect()
+    }
+
     /// The first lane of every member, for requests that any node answers.
     pub(crate) fn any(&self, zone: Option<&str>) -> Route {
         self.view.layout.members().iter().map(|member| first_lane(member, zone)).collect()

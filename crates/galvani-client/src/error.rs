@@ -6,7 +6,7 @@
 
 use crate::answer::ReplicaAnswer;
 use galvani_model::bucket::BucketNameError;
-use galvani_model::ids::RequestId;
+use galvani_model::ids::{RequestId, Shard};
 use galvani_model::key::KeyError;
 use galvani_model::limits::{EMIT_BYTES_MAX, EMITS_MAX};
 use galvani_model::request::Quorum;
@@ -243,6 +243,21 @@ pub enum ErrorKind {
     /// The node does not know this session of the feed any more. A feed opens another by itself.
     #[error("the node has ended this session of the feed")]
     NoSession,
+    /// Writes that the feed has not shown are gone: its consumer was away for longer than they are
+    /// kept. Begin anew, or go on with [`crate::OnGap::Tell`] or [`crate::OnGap::Restart`].
+    #[error("{writes} writes of {shard} that the feed has not shown are not kept any more")]
+    FeedGap {
+        /// The shard.
+        shard: Shard,
+        /// How many.
+        writes: u64,
+    },
+    /// The position is of another cluster, or of another question.
+    #[error("the position belongs to another {}", if *cluster { "cluster" } else { "filter" })]
+    FeedTokenOfAnother {
+        /// Whether the cluster is another; else the filter is.
+        cluster: bool,
+    },
     /// The node serves as many consumers of the feed as it may. May succeed later.
     #[error("the node serves {limit} consumers of the feed already")]
     TooManySessions {
@@ -427,6 +442,8 @@ impl ErrorKind {
             | ErrorKind::Identity { .. }
             | ErrorKind::TooLarge { .. }
             | ErrorKind::EmitsTooLarge { .. }
+            | ErrorKind::FeedGap { .. }
+            | ErrorKind::FeedTokenOfAnother { .. }
             | ErrorKind::Key(_)
             | ErrorKind::BucketName(_)
             | ErrorKind::UnknownBucket { .. }

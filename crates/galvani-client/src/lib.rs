@@ -68,7 +68,10 @@ pub use builder::Builder;
 pub use client::Client;
 pub use context::Context;
 pub use error::{Applied, Attempt, Error, ErrorKind, Result, Trace};
-pub use feed::{Change, Checkpoint, Emitted, Event, EventId, Gap, Old, Op, ShownRecord, Source};
+pub use feed::{
+    Change, Checkpoint, Emitted, Event, EventId, Feed, FeedBuilder, Gap, Old, OnGap, Op,
+    ShownRecord, Source, Start,
+};
 pub use get::Get;
 pub use list::{List, ListedKey, Page};
 pub use put::{ContextNotChosen, MaySend, Put, Ready};

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use galvani_model::key::Key;
 use galvani_model::limits::VALUE_BYTES_MAX;
 use galvani_model::request::{Quorum, WriteOptions, check_ttl};
-use galvani_model::version::Kind;
+use galvani_model::topic::Topic;
+use galvani_model::version::{Emit, Kind, emits_fit};
 use galvani_wire::{Message, message};
 use std::future::IntoFuture;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,6 +56,7 @@ pub struct Put<State> {
     value: Bytes,
     options: WriteOptions,
     expires_ms: Option<u64>,
+    emits: Vec<Emit>,
     timeout: Option<Duration>,
     state: State,
 }
@@ -103,8 +105,8 @@ impl Put<ContextNotChosen> {
     ) -> Put<ContextNotChosen> {
         let options = WriteOptions { w: client.shared.settings.w, ..WriteOptions::default() };
         let timeout = client.timeout;
-        let expires_ms = None;
-        Put { client, key, kind, value, options, expires_ms, timeout, state: ContextNotChosen }
+        let (expires_ms, emits, state) = (None, Vec::new(), ContextNotChosen);
+        Put { client, key, kind, value, options, expires_ms, emits, timeout, state }
     }
 
     /// Replaces exactly what that read or write saw; anything newer stays as a sibling.
@@ -118,9 +120,10 @@ impl Put<ContextNotChosen> {
         self.ready(None)
     }
 
-    fn ready(self, context: Option<Bytes>) -> Put<Ready> {
-        let Put { client, key, kind, value, options, expires_ms, timeout, state: _ } = self;
-        Put { client, key, kind, value, options, expires_ms, timeout, state: Ready { context } }
+    pub(crate) fn ready(self, context: Option<Bytes>) -> Put<Ready> {
+        let Put { client, key, kind, value, options, expires_ms, emits, timeout, state: _ } = self;
+        let state = Ready { context };
+        Put { client, key, kind, value, options, expires_ms, emits, timeout, state }
     }
 }
 
@@ -172,6 +175,19 @@ impl<State> Put<State> {
         self
     }
 
+    /// Stores an event of the application with the write, as atomic and as safe as the write itself: a
+    /// transactional outbox. Consumers of its topic are shown it. `key` is the application's, for
+    /// whoever groups events by it; it may be empty. May be said up to 16 times, 256 KiB in all.
+    pub fn emit(
+        mut self,
+        topic: Topic,
+        key: impl Into<Bytes>,
+        payload: impl Into<Bytes>,
+    ) -> Put<State> {
+        self.emits.push(Emit { topic, key: key.into(), payload: payload.into() });
+        self
+    }
+
     /// The time the whole call has, 1 ms to 60 s. Default: the client's.
     pub fn timeout(mut self, whole_call: Duration) -> Put<State> {
         self.timeout = Some(whole_call);
@@ -199,6 +215,7 @@ impl<State> Put<State> {
             context: self.state.into_token(),
             options: self.options,
             expires_ms: self.expires_ms,
+            emits: self.emits,
         };
         write(shared, op, &key, content, deadline).await
     }
@@ -226,6 +243,8 @@ pub(crate) struct Content {
     pub(crate) options: WriteOptions,
     /// When the value expires, in milliseconds since 1970, in place of a time to live.
     pub(crate) expires_ms: Option<u64>,
+    /// Events of the application.
+    pub(crate) emits: Vec<Emit>,
 }
 
 /// Writes `key` until `deadline`; errors name the operation `op`.
@@ -239,6 +258,11 @@ pub(crate) async fn write(
     if content.value.len() > VALUE_BYTES_MAX {
         let (size, limit) = (content.value.len() as u64, VALUE_BYTES_MAX as u64);
         return Err(Error::new(op, subject(key), ErrorKind::TooLarge { size, limit }));
+    }
+    if !emits_fit(&content.emits) {
+        let bytes = content.emits.iter().map(|emit| emit.bytes() as u64).sum();
+        let count = content.emits.len() as u32;
+        return Err(Error::new(op, subject(key), ErrorKind::EmitsTooLarge { bytes, count }));
     }
     let directory = shared.directory_with(key.bucket(), deadline).await;
     let stamp = shared.stamper.stamp();
@@ -267,7 +291,7 @@ pub(crate) async fn write(
                 options,
                 timeout_ms: deadline.server_ms(),
                 value: content.value.clone(),
-                emits: Vec::new(),
+                emits: content.emits.clone(),
             })
         },
         accept: |message| match message {

@@ -175,7 +175,8 @@ pub(crate) async fn update(
             // A tombstone does not expire.
             options.ttl_ms = None;
         }
-        let content = Content { kind, value, context, options, expires_ms: None };
+        let emits = Vec::new();
+        let content = Content { kind, value, context, options, expires_ms: None, emits };
         let written = write(shared, OP, key, content, deadline).await;
         let written = written.map_err(|error| told(error, stored))?;
         if written.siblings_now <= 1 {

@@ -5,5 +5,9 @@
 //! knows the position after each event. Nothing here stores a position: the consumer does.
 
 mod event;
+mod follower;
+mod session;
+mod stream;
 
 pub use event::{Change, Checkpoint, Emitted, Event, EventId, Gap, Old, Op, ShownRecord, Source};
+pub use stream::{Feed, FeedBuilder, OnGap, Start};

@@ -27,6 +27,11 @@ impl Cursor {
         Cursor { resets: 0, delivered, owed: PartitionClock::new() }
     }
 
+    /// The beginning, after so many [`Cursor::resets`].
+    pub fn anew(resets: u32) -> Cursor {
+        Cursor { resets, ..Cursor::default() }
+    }
+
     /// What it is done with.
     pub fn delivered(&self) -> &PartitionClock {
         &self.delivered

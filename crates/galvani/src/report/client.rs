@@ -395,6 +395,8 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::TooLarge { .. }
         | ErrorKind::EmitsTooLarge { .. }
         | ErrorKind::TooManySessions { .. }
+        | ErrorKind::FeedGap { .. }
+        | ErrorKind::FeedTokenOfAnother { .. }
         | ErrorKind::Overloaded { .. }
         | ErrorKind::RateLimited { .. }
         | ErrorKind::Key(_)
@@ -436,6 +438,8 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::Coordinator { .. } => "coordinator",
         ErrorKind::TooLarge { .. } => "too_large",
         ErrorKind::EmitsTooLarge { .. } => "emits_too_large",
+        ErrorKind::FeedGap { .. } => "feed_gap",
+        ErrorKind::FeedTokenOfAnother { .. } => "feed_token_of_another",
         ErrorKind::NoSession => "no_session",
         ErrorKind::TooManySessions { .. } => "too_many_sessions",
         ErrorKind::UnknownBucket { .. } => "unknown_bucket",
