@@ -40,7 +40,7 @@ use galvani_wire::message::{AskClocks, Clocks};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Shards asked about in one message: some 8 KB of answer.
-const SHARDS_MAX: usize = 64;
+pub(crate) const SHARDS_MAX: usize = 64;
 /// Ranges of clocks in one answer (about 1 MB); what is beyond it is asked for again.
 const RANGES_MAX: usize = 50_000;
 /// Tombstones looked at with one round of clocks: a few milliseconds of a lane's work.

@@ -7,6 +7,7 @@
 
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
+use crate::reap::SHARDS_MAX;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::version::PartitionClock;
 use galvani_wire::Message;
@@ -17,8 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 const PACE_MICROS: u64 = 1_000_000;
 /// How often at most where writes wait for them, in microseconds.
 const HOT_MICROS: u64 = 5_000;
-/// Shards of one question: with four origins each, some 32 KB.
-const SHARDS_MAX: usize = 256;
 /// How long a peer may take to answer, in microseconds.
 const PATIENCE_MICROS: u64 = 2_000_000;
 

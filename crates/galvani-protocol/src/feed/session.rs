@@ -246,7 +246,9 @@ impl Session {
             }
             let complete =
                 complete_through(&mut moments, track.level_at_ms, needed(filter, ctx, shard));
-            state.complete_through_ms = state.complete_through_ms.min(complete);
+            // Once it is true it stays true.
+            track.complete_ms = track.complete_ms.max(complete);
+            state.complete_through_ms = state.complete_through_ms.min(track.complete_ms);
         }
         state.unheard = unheard.into_iter().collect();
         state

@@ -33,6 +33,8 @@ pub(crate) struct Track {
     unreadable: BTreeMap<Dot, u64>,
     /// When everything that had been taken in was delivered, in milliseconds since 1970.
     pub(crate) level_at_ms: u64,
+    /// All that was acknowledged before this moment is delivered, in milliseconds since 1970.
+    pub(crate) complete_ms: u64,
 }
 
 /// A write that waits.

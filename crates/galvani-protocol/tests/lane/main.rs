@@ -4,6 +4,7 @@
 
 mod bench;
 mod expiry;
+mod feed;
 mod handoff;
 mod liveness;
 mod overload;

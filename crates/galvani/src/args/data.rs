@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use galvani_model::bucket::BucketName;
 use galvani_model::request::Quorum;
+use galvani_model::topic::Topic;
 use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -72,7 +73,9 @@ pub(crate) struct Copies {
                          galvani put user/7 - --context user7.ctx < ada.json \
                          replace only what that read saw\n  \
                          galvani put session/9 @token --ttl 30m              \
-                         gone half an hour from now")]
+                         gone half an hour from now\n  \
+                         galvani put order/7 @o.json --emit orders --payload @e.json  \
+                         an event for the feed, with the write")]
 #[command(after_help = "Without --context or --blind, put replaces what a read at r sees.\n\
                         see also: galvani help quorums, galvani help exit-codes")]
 pub(crate) struct Put {
@@ -80,8 +83,21 @@ pub(crate) struct Put {
     #[arg(value_parser = value::key_parser())]
     pub(crate) key: Bytes,
     /// The value: text, - for stdin, or @FILE (@@ for a value that starts with @).
-    #[arg(value_name = "VALUE|-|@FILE", required_unless_present = "take")]
+    #[arg(value_name = "VALUE|-|@FILE", required_unless_present_any = ["take", "emit_only"])]
     pub(crate) value: Option<OsString>,
+    /// Store an event of the application with the write, atomically: its topic. Once for each event.
+    #[arg(long, value_name = "TOPIC", value_parser = crate::args::feed::topic)]
+    pub(crate) emit: Vec<Topic>,
+    /// What the event says: text, - for stdin, or @FILE; one for each --emit, in their order.
+    #[arg(long, value_name = "TEXT|-|@FILE", requires = "emit")]
+    pub(crate) payload: Vec<OsString>,
+    /// The application's key of the events.
+    #[arg(long, value_name = "TEXT", requires = "emit")]
+    pub(crate) emit_key: Option<String>,
+    /// Only the events, no value: the key says where they are kept.
+    #[arg(long, requires = "emit",
+          conflicts_with_all = ["value", "take", "context", "blind", "ttl", "context_out"])]
+    pub(crate) emit_only: bool,
     /// Replace only what this context saw: its text, or a file that holds it.
     #[arg(long, value_name = "FILE|TEXT", conflicts_with_all = ["blind", "take"])]
     pub(crate) context: Option<String>,

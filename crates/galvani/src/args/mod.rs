@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod dev;
 pub(crate) mod faults;
+pub(crate) mod feed;
 pub(crate) mod line;
 pub(crate) mod repair;
 pub(crate) mod retype;
@@ -134,6 +135,8 @@ pub(crate) enum Command {
     Update(data::Update),
     /// List keys, over all partitions.
     Ls(data::Ls),
+    /// The change feed: every write as it happens, or events of applications.
+    Feed(Box<feed::Feed>),
     /// Buckets: groups of keys that share n, default quorums and a conflict policy.
     Bucket(bucket::Bucket),
     /// Load records of a JSON lines file.
@@ -179,6 +182,7 @@ impl Command {
             Command::Del(_) => "del",
             Command::Update(_) => "update",
             Command::Ls(_) => "ls",
+            Command::Feed(_) => "feed",
             Command::Bucket(_) => "bucket",
             Command::Import(_) => "import",
             Command::Export(_) => "export",

@@ -9,10 +9,12 @@ use crate::args::data::{
     Copies, Del, Export, Get, Import, InBucket, Ls, Put, ReadQuorum, RepairWhen, Update,
     WriteQuorum,
 };
+use crate::args::feed::{Feed, Since};
 use crate::args::line::Line;
 use crate::args::{Format, Global};
 use clap::ValueEnum;
 use galvani_client::{BucketName, Quorum};
+use jiff::Timestamp;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -127,7 +129,15 @@ impl Put {
         if let Some(value) = &self.value {
             line = line.place(value.as_encoded_bytes());
         }
-        line.given("--context", self.context.as_ref())
+        for emit in &self.emit {
+            line = line.another("--emit", emit.as_str());
+        }
+        for payload in &self.payload {
+            line = line.another("--payload", payload.display());
+        }
+        line.given("--emit-key", self.emit_key.as_ref())
+            .flag("--emit-only", self.emit_only)
+            .given("--context", self.context.as_ref())
             .flag("--blind", self.blind)
             .given("--take", self.take)
             .path("--context-out", self.context_out.as_ref())
@@ -136,6 +146,39 @@ impl Put {
             .reading(&self.read)
             .copies(&self.copies)
             .bucket(&self.bucket)
+    }
+}
+
+impl Feed {
+    pub(crate) fn line(&self) -> Line {
+        let mut line = Line::new("feed");
+        if let Some(prefix) = &self.prefix {
+            line = line.place(prefix);
+        }
+        for bucket in &self.bucket {
+            line = line.another("--bucket", bucket.as_str());
+        }
+        for topic in &self.topic {
+            line = line.another("--topic", topic.as_str());
+        }
+        line.given("--from", from(self.from))
+            .given("--until", self.until.map(word))
+            .given("--limit", self.limit)
+            .path("--token", self.token.as_ref())
+            .flag("--keys-only", self.keys_only)
+            .given("--visibility", self.visibility.map(word))
+            .given("--on-gap", self.on_gap.map(word))
+            .flag("--checkpoints", self.checkpoints)
+    }
+}
+
+/// A beginning as it can be typed again; `None` for the default.
+fn from(from: Since) -> Option<String> {
+    match from {
+        Since::Now => None,
+        Since::Start => Some("start".to_owned()),
+        Since::At(moment) => Timestamp::try_from(moment).ok().map(|at| at.to_string()),
+        Since::Ago(ago) => Some(humantime::format_duration(ago).to_string().replace(' ', "")),
     }
 }
 

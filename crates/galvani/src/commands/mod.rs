@@ -11,6 +11,7 @@ mod damage;
 mod del;
 mod explain;
 mod export;
+mod feed;
 mod get;
 mod graves;
 mod help;
@@ -74,6 +75,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Del(args) => block_on(del::run(&app, args)),
         Command::Update(args) => block_on(update::run(&app, args)),
         Command::Ls(args) => block_on(ls::run(&app, args)),
+        Command::Feed(args) => block_on(feed::run(&app, *args)),
         Command::Bucket(args) => block_on(bucket::run(&app, args)),
         Command::Import(args) => block_on(import::run(&app, args)),
         Command::Export(args) => block_on(export::run(&app, args)),

@@ -39,7 +39,8 @@ pub(crate) async fn run(app: &App, args: Put) -> Done {
     let bucket = &args.bucket.bucket;
     let retype = options::retype(app, "put", bucket, &args.key, args.line());
     let began = Instant::now();
-    let replaces = match (token, args.blind) {
+    let payloads = payloads(&args)?;
+    let replaces = match (token, args.blind || args.emit_only) {
         (Some(token), _) => Replaces::Token(token),
         (None, true) => Replaces::Nothing,
         (None, false) => Replaces::Seen(Box::new(read(&session, &args, &retype).await?)),
@@ -47,14 +48,20 @@ pub(crate) async fn run(app: &App, args: Put) -> Done {
     let value = match (given, args.take, &replaces) {
         (Some(value), _, _) => value,
         (None, Some(take), Replaces::Seen(read)) => taken(read, take, &retype)?,
+        (None, None, _) if args.emit_only => Bytes::new(),
         (None, _, _) => unreachable!("clap asks for a value or --take, which reads"),
     };
-    let put = session.bucket(&args.bucket).put(args.key.clone(), value);
-    let put = match &replaces {
+    let in_bucket = session.bucket(&args.bucket);
+    let put = in_bucket.put(args.key.clone(), value);
+    let mut put = match &replaces {
+        Replaces::Nothing if args.emit_only => in_bucket.emit(args.key.clone()),
         Replaces::Seen(read) => put.after(&**read),
         Replaces::Token(token) => put.after(token),
         Replaces::Nothing => put.blind(),
     };
+    for (topic, payload) in args.emit.iter().zip(payloads) {
+        put = put.emit(topic.clone(), args.emit_key.clone().unwrap_or_default(), payload);
+    }
     let mut put = options::write(put, args.copies, args.write).timeout(session.time.left());
     if let Some(ttl) = args.ttl {
         put = put.ttl(ttl);
@@ -65,6 +72,20 @@ pub(crate) async fn run(app: &App, args: Put) -> Done {
     }
     tell(app, &session, &args, &replaces, &written, &retype.about, began.elapsed())?;
     Ok(Exit::Done)
+}
+
+/// What each event says. None said: they are empty.
+fn payloads(args: &Put) -> Result<Vec<Bytes>, Report> {
+    if !args.payload.is_empty() && args.payload.len() != args.emit.len() {
+        let (emits, payloads) = (args.emit.len(), args.payload.len());
+        let what = format!("put: {emits} --emit and {payloads} --payload");
+        let report = Report::new(Exit::Usage, what).never_sent();
+        return Err(report.why("each event has one payload, or none of them has"));
+    }
+    let mut payloads =
+        args.payload.iter().cloned().map(value_of).collect::<Result<Vec<Bytes>, Report>>()?;
+    payloads.resize(args.emit.len(), Bytes::new());
+    Ok(payloads)
 }
 
 async fn read(session: &Session, args: &Put, retype: &Retype) -> Result<Read, Report> {

@@ -1,0 +1,141 @@
+//! Arguments of `feed`.
+
+use crate::args::value;
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use galvani_model::bucket::BucketName;
+use galvani_model::topic::Topic;
+use jiff::Timestamp;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+/// Arguments of `feed`.
+#[derive(Debug, Args)]
+#[command(before_help = "  galvani feed cart/                              \
+                         every write of keys that start with cart/, from now on\n  \
+                         galvani feed --from start --until now -o jsonl  \
+                         all that is kept, up to now\n  \
+                         galvani feed --topic orders --token orders.pos  \
+                         events of applications; goes on where it stopped")]
+#[command(
+    after_help = "Each write is shown once, whatever nodes it is read from. Writes of one key come in \
+                  causal order; one that does not says late.\n\
+                  see also: galvani put --emit, galvani bucket create --feed"
+)]
+pub(crate) struct Feed {
+    /// Only keys that start with this.
+    #[arg(value_parser = value::prefix_parser())]
+    pub(crate) prefix: Option<Bytes>,
+    /// Only keys of this bucket; may be said again. [default: any]
+    #[arg(short, long, value_name = "BUCKET", value_parser = value::bucket)]
+    pub(crate) bucket: Vec<BucketName>,
+    /// Events of applications with this topic, and no writes; may be said again.
+    #[arg(long, value_name = "TOPIC", value_parser = topic)]
+    pub(crate) topic: Vec<Topic>,
+    /// Where to begin: now, start, a time (2026-11-21T05:31:07Z), or how long ago (2h).
+    #[arg(long, value_name = "WHEN", default_value = "now")]
+    pub(crate) from: Since,
+    /// End when all that was written before this command is shown: now. [default: never]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) until: Option<Until>,
+    /// End after so many events.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+    /// Keep the position in this file, and go on from it if there is one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token: Option<PathBuf>,
+    /// No values.
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// From when on an event is shown. [default: any, and quorum with --topic]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) visibility: Option<Seen>,
+    /// What to do when writes that were not shown are kept no more. [default: tell with --from, else
+    /// fail]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_gap: Option<Gaps>,
+    /// Show also how far the feed is, every second.
+    #[arg(long)]
+    pub(crate) checkpoints: bool,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Since {
+    /// With what is written from now on.
+    Now,
+    /// With all that is kept.
+    Start,
+    /// At a time.
+    At(SystemTime),
+    /// So long ago.
+    Ago(Duration),
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Since, String> {
+        match text {
+            "now" => return Ok(Since::Now),
+            "start" => return Ok(Since::Start),
+            _ => {}
+        }
+        if let Ok(ago) = humantime::parse_duration(text) {
+            return Ok(Since::Ago(ago));
+        }
+        let at: Timestamp = text.parse().map_err(|_| {
+            format!("{text:?} is not now, start, a time such as 2026-11-21T05:31:07Z, or 2h")
+        })?;
+        Ok(Since::At(at.into()))
+    }
+}
+
+/// When to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Until {
+    /// When all that was written before the command began is shown.
+    Now,
+}
+
+/// From when on an event is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Seen {
+    /// As soon as one owner has it.
+    Any,
+    /// Once most owners have it.
+    Quorum,
+}
+
+/// What to do when writes that were not shown are kept no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Gaps {
+    /// End with an error; the position stays before the gap.
+    Fail,
+    /// Say so and go on.
+    Tell,
+    /// Say so and show that shard anew from its beginning.
+    Restart,
+}
+
+/// A topic.
+pub(crate) fn topic(text: &str) -> Result<Topic, String> {
+    text.parse().map_err(|error: galvani_model::topic::TopicError| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Since;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    #[test]
+    fn a_beginning_is_a_word_a_time_or_a_span() {
+        assert_eq!("now".parse(), Ok(Since::Now));
+        assert_eq!("start".parse(), Ok(Since::Start));
+        assert_eq!("2h".parse(), Ok(Since::Ago(Duration::from_secs(7_200))));
+        let at: SystemTime = UNIX_EPOCH + Duration::from_secs(86_400);
+        assert_eq!("1970-01-02T00:00:00Z".parse(), Ok(Since::At(at)));
+        assert!("yesterday".parse::<Since>().is_err());
+    }
+}

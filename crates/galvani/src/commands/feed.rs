@@ -1,0 +1,186 @@
+//! `feed`: every write as it happens, or events of applications, until it is stopped.
+//!
+//! The position is kept in a file if one is named, after what was shown is written out: so nothing is
+//! left out by the next run, and at most what came since the last second is shown again.
+//! Next to read: `feed/shown.rs`, how an event is written.
+
+mod position;
+mod shown;
+
+use crate::args::Format;
+use crate::args::feed::{Feed, Gaps, Seen, Since, Until};
+use crate::commands::Done;
+use crate::connect::{App, RETRIES};
+use crate::exit::Exit;
+use crate::report::Report;
+use crate::report::client::{self, About, Retype};
+use crate::report::text::count;
+use galvani_client::{Checkpoint, Event, FeedBuilder, OnGap, Start, Visibility};
+use position::Position;
+use std::time::SystemTime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What a run has shown.
+#[derive(Default)]
+struct Tally {
+    events: u64,
+    late: u64,
+    gone: u64,
+    unserved: usize,
+}
+
+/// Shows the feed.
+pub(crate) async fn run(app: &App, args: Feed) -> Done {
+    let began = SystemTime::now();
+    let session = app.connect_with(app.timeout(), RETRIES).await?;
+    let about = About { bucket: args.bucket.first().cloned(), ..app.about() };
+    let retype =
+        Retype { command: "feed", subject: String::new(), line: app.again(args.line()), about };
+    let mut position = args.token.as_deref().map(Position::open).transpose()?;
+    let kept = position.as_mut().and_then(Position::take);
+    let start = match kept {
+        Some(token) => Start::Token(token),
+        None => start(args.from),
+    };
+    let builder = asked(session.client.feed(), &args).from(start);
+    let failed = |error| client::report(&error, &retype);
+    let mut feed = builder.subscribe().await.map_err(failed)?;
+    let stop = stopped()?;
+    tokio::pin!(stop);
+    let mut tally = Tally::default();
+    let ended = loop {
+        let event = tokio::select! {
+            event = feed.next() => event,
+            () = &mut stop => break Ok(()),
+        };
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => break Err(failed(error)),
+            None => break Err(Report::unexpected("the client was closed".to_owned())),
+        };
+        if let Event::Checkpoint(checkpoint) = &event {
+            if let Some(position) = &mut position {
+                position.keep(feed.token())?;
+            }
+            tell(app, &mut tally, checkpoint);
+            if args.until == Some(Until::Now) && is_caught_up(checkpoint, began) {
+                break Ok(());
+            }
+            if !args.checkpoints {
+                continue;
+            }
+        }
+        tally.note(&event);
+        shown::write(app, &event)?;
+        if args.limit.is_some_and(|limit| tally.events >= limit) {
+            break Ok(());
+        }
+    };
+    if let Some(position) = &mut position {
+        position.keep(feed.token())?;
+    }
+    ended?;
+    tally.tell(app);
+    Ok(Exit::Done)
+}
+
+/// What is asked for.
+fn asked(mut builder: FeedBuilder, args: &Feed) -> FeedBuilder {
+    for bucket in &args.bucket {
+        builder = builder.bucket(bucket.as_str());
+    }
+    for topic in &args.topic {
+        builder = builder.topic(topic.clone());
+    }
+    if let Some(prefix) = &args.prefix {
+        builder = builder.prefix(prefix.clone());
+    }
+    if args.keys_only {
+        builder = builder.keys_only();
+    }
+    if let Some(seen) = args.visibility {
+        builder = builder.visibility(match seen {
+            Seen::Any => Visibility::Any,
+            Seen::Quorum => Visibility::Quorum,
+        });
+    }
+    if let Some(gaps) = args.on_gap {
+        builder = builder.on_gap(match gaps {
+            Gaps::Fail => OnGap::Fail,
+            Gaps::Tell => OnGap::Tell,
+            Gaps::Restart => OnGap::Restart,
+        });
+    }
+    builder
+}
+
+fn start(from: Since) -> Start {
+    match from {
+        Since::Now => Start::Now,
+        Since::Start => Start::Beginning,
+        Since::At(moment) => Start::At(moment),
+        Since::Ago(ago) => {
+            Start::At(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH))
+        }
+    }
+}
+
+/// Whether all that was written before `began` is shown. The nodes' clocks may differ from this one.
+fn is_caught_up(checkpoint: &Checkpoint, began: SystemTime) -> bool {
+    checkpoint.behind == 0 && checkpoint.complete_through.is_some_and(|through| through >= began)
+}
+
+/// Says what keeps the feed from going on, when that changes.
+fn tell(app: &App, tally: &mut Tally, checkpoint: &Checkpoint) {
+    let unserved = checkpoint.unserved.len();
+    if unserved != tally.unserved {
+        tally.unserved = unserved;
+        app.out.note(&match unserved {
+            0 => "every shard is served again".to_owned(),
+            _ => format!("no owner can be reached of {}", count(unserved as u64, "shard")),
+        });
+    }
+}
+
+/// Resolves when the process is told to end.
+fn stopped() -> Result<impl Future<Output = ()>, Report> {
+    let failed = |error| Report::unexpected(format!("signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+impl Tally {
+    fn note(&mut self, event: &Event) {
+        let source = match event {
+            Event::Changed(change) => &change.source,
+            Event::Emitted(emitted) => &emitted.source,
+            Event::Gap(gap) => {
+                self.gone += gap.gone.len();
+                return;
+            }
+            _ => return,
+        };
+        self.events += 1;
+        self.late += u64::from(source.late);
+    }
+
+    fn tell(&self, app: &App) {
+        if app.out.format != Format::Table {
+            return;
+        }
+        let mut words = vec![count(self.events, "event")];
+        if self.late > 0 {
+            words.push(format!("{} late", self.late));
+        }
+        if self.gone > 0 {
+            words.push(format!("{} not kept any more", count(self.gone, "write")));
+        }
+        app.out.say(&words.join(", "));
+    }
+}
