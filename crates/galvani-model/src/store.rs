@@ -176,7 +176,7 @@ impl Damage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rewrite {
     /// The log row of a dot that is in the clock.
-    Record(Record),
+    Record(Box<Record>),
     /// The object row of a key, in a bucket of this policy.
     Object(Key, Object, ConflictPolicy),
     /// The request row of a logical write; `None` where the log knows of no dot of it.

@@ -452,15 +452,12 @@ fn see_beside(
             return Err(Refusal::Failure(Failure::TooManySiblings { count, limit }));
         }
     }
-    for version in object.versions() {
+    for version in object.versions().iter().take(SHOWN_DOTS_MAX) {
         let Some(&dot) = version.dots.first() else { continue };
-        let list = match version.is_replaced_by(&head.past) {
-            true => &mut head.supersedes,
-            false if version.is_value_at(now_ms) => &mut head.concurrent,
-            false => continue,
-        };
-        if list.len() < SHOWN_DOTS_MAX {
-            list.push(dot);
+        match version.is_replaced_by(&head.past) {
+            true => head.supersedes.push(dot),
+            false if version.is_value_at(now_ms) => head.concurrent.push(dot),
+            false => {}
         }
     }
     Ok(())

@@ -77,7 +77,7 @@ pub struct RecordHead {
     /// of the feed are shown; no merge looks at it.
     pub supersedes: SmallVec<[Dot; 1]>,
     /// The values that stayed beside it where it was minted, by the first of their dots.
-    pub concurrent: SmallVec<[Dot; 1]>,
+    pub concurrent: Vec<Dot>,
     /// Events of the application that were written with it.
     pub emits: Vec<Emit>,
 }
@@ -151,8 +151,8 @@ impl Record {
 pub fn value_hash(kind: Kind, value: &[u8]) -> u64 {
     match kind {
         Kind::Put => xxh3_64(value),
-        Kind::Delete => 0x64656c_65746564, // "deleted"
-        Kind::Emit => 0x656d_69747465_64,  // "emitted"
+        Kind::Delete => 0x64656c_65746564,   // "deleted"
+        Kind::Emit => 0x656d_6974_7465_6400, // "emitted"
     }
 }
 

@@ -71,6 +71,10 @@ impl Others<'_> {
 }
 
 /// One write that is ready, or passed over.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once on its way; a box would cost an allocation"
+)]
 pub(crate) enum Step {
     /// It is to be shown, or left out by the filter; the consumer is done with it.
     Ready(Ready),

@@ -347,7 +347,7 @@ impl RecoverOp {
             {
                 continue;
             }
-            if replica::mend(ctx.store, self.shard, Rewrite::Record(record)).is_err() {
+            if replica::mend(ctx.store, self.shard, Rewrite::Record(Box::new(record))).is_err() {
                 return self.fail(ctx);
             }
             ctx.sync.mender.rows.remove(&row);

@@ -132,7 +132,7 @@ impl<E: Engine> NodeStore<E> {
                 assert!(state.clock.contains(dot), "{shard}: {dot} is news, and must be applied");
                 let key = keys::log(shard, dot);
                 self.batch.put_with(Table::Log, &key, |out| rows::put_record(&key, &record, out));
-                self.records.insert((shard, dot), record);
+                self.records.insert((shard, dot), *record);
                 tracing::warn!(event = "row_mended", shard = %shard, record = %dot);
                 self.damaged.stage(Damage::Record(shard, dot));
             }

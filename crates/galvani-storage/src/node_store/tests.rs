@@ -328,7 +328,7 @@ fn a_record_of_the_clock_that_is_gone_is_damage_and_one_of_no_clock_is_absent() 
     store.record(SHARD, Dot::new(ORIGIN, 1)).expect_err("gone");
     assert_eq!(store.record(SHARD, Dot::new(ORIGIN, 2)), Ok(None));
     assert_eq!(store.damaged().len(), 1);
-    store.rewrite(SHARD, Rewrite::Record(record(1, "a"))).expect("staged");
+    store.rewrite(SHARD, Rewrite::Record(Box::new(record(1, "a")))).expect("staged");
     store.commit(false).expect("room");
     let mut again = open(&engine, true);
     assert_eq!(again.record(SHARD, Dot::new(ORIGIN, 1)), Ok(Some(record(1, "a"))));

@@ -1,4 +1,6 @@
 //! Arguments of `bucket`.
+//!
+//! What is not said is as in a new cluster's bucket `default`.
 
 use crate::args::value;
 use clap::{Args, Subcommand, ValueEnum};

@@ -1,4 +1,6 @@
 //! Arguments of `feed`.
+//!
+//! A beginning is a word, a time or a span of time. Next to read: `commands/feed.rs`.
 
 use crate::args::value;
 use bytes::Bytes;

@@ -63,12 +63,13 @@ pub(crate) async fn run(app: &App, args: Feed) -> Done {
                 position.keep(feed.token())?;
             }
             tell(app, &mut tally, checkpoint);
+            if args.checkpoints {
+                shown::write(app, &event)?;
+            }
             if args.until == Some(Until::Now) && is_caught_up(checkpoint, began) {
                 break Ok(());
             }
-            if !args.checkpoints {
-                continue;
-            }
+            continue;
         }
         tally.note(&event);
         shown::write(app, &event)?;

@@ -1,5 +1,7 @@
 //! Every message comes back from its bytes; hostile bytes give errors, never panics.
 
+mod feed;
+
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
@@ -266,6 +268,7 @@ fn all_messages() -> Vec<Message> {
     all.extend(tool_messages());
     all.extend(peer_messages());
     all.push(supply());
+    all.extend(feed::messages());
     all.extend(small_messages());
     all.extend(slice_messages());
     all.extend(explaining_messages());
@@ -453,7 +456,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 47);
+    assert_eq!(kinds.len(), 51);
 }
 
 #[test]
@@ -470,6 +473,8 @@ fn only_requests_of_clients_are_taken_for_such() {
                 | Message::Status
                 | Message::SetFaults(_)
                 | Message::Repair(_)
+                | Message::FeedOpen(_)
+                | Message::FeedNext(_)
         );
         assert_eq!(Frame::is_client_request(&bytes_of(1, false, &message)), request);
     }
