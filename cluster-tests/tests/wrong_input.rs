@@ -256,10 +256,10 @@ fn a_data_directory_of_another_node_or_format_is_refused_unchanged() {
     // A newer format: the number raised, the checksum right.
     let good = fs::read_to_string(&identity).expect("text");
     let line = good.lines().next().expect("a line");
-    let newer = line.replacen("\"format\":4", "\"format\":5", 1);
+    let newer = line.replacen("\"format\":5", "\"format\":6", 1);
     assert_ne!(line, newer, "the format is not where the test thinks");
     fs::write(&identity, format!("{newer}\n{:08x}\n", crc32c(newer.as_bytes()))).expect("written");
-    refused(&cluster, &home, &["data format 5 is newer than 4"]);
+    refused(&cluster, &home, &["data format 6 is newer than 5"]);
     fs::write(&identity, good.replacen('a', "b", 1)).expect("written");
     refused(&cluster, &home, &["damaged"]);
     fs::write(&identity, &good).expect("written");

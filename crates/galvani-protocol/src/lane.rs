@@ -153,6 +153,7 @@ impl Lane {
             Input::Liveness { node, alive } => self.on_liveness(node, alive, now, store),
             Input::Topology(topology) => {
                 self.topology = topology;
+                self.feed.on_topology();
                 self.share_anew(now);
             }
             Input::Verify(partition) => {

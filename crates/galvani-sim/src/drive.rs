@@ -402,6 +402,7 @@ impl World {
         let message = tamper::answer(self.mutant, message);
         match route {
             Route::Nobody => {}
+            Route::Consumer(consumer, ask) => self.tell_consumer(from, consumer, ask, message),
             Route::Client(call) => {
                 let message = self.through_codec(to.id, false, message);
                 let wait = self.dice.net.between(20, self.profile.delay_max);
@@ -456,7 +457,11 @@ impl World {
             let (conn, to_server) = match &packet {
                 Packet::Ask { ask, .. } => (ask.conn, true),
                 Packet::Reply { ask, .. } => (ask.conn, false),
-                Packet::Request { .. } | Packet::Answer { .. } | Packet::Datagram { .. } => {
+                Packet::Request { .. }
+                | Packet::Question { .. }
+                | Packet::Told { .. }
+                | Packet::Answer { .. }
+                | Packet::Datagram { .. } => {
                     continue;
                 }
             };

@@ -7,6 +7,7 @@
 
 mod amnesia;
 mod client;
+mod consumer;
 mod damage;
 mod disk;
 mod drive;

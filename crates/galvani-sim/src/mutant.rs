@@ -103,6 +103,12 @@ mutants! {
     ShowsExpired = "shows-expired",
     /// Records lose their expiry on their way.
     ForgetsExpiry = "forgets-expiry",
+    /// A page of the feed is shown backwards.
+    FeedReorders = "feed-reorders",
+    /// A page of the feed loses an event, and says that it is done with.
+    FeedSkips = "feed-skips",
+    /// A consumer does not note what it was shown.
+    FeedRepeats = "feed-repeats",
 }
 
 impl fmt::Display for Mutant {

@@ -39,6 +39,10 @@ pub(crate) enum Packet {
     Datagram { conn: ConnId, epoch: u64, bytes: Bytes },
     /// A client asks a lane.
     Request { to: LaneAt, boot: u64, call: usize, message: Message },
+    /// A consumer of the feed asks a lane.
+    Question { to: LaneAt, boot: u64, consumer: usize, ask: u64, message: Message },
+    /// A lane, in one life of its node, answers a consumer.
+    Told { from: LaneAt, boot: u64, consumer: usize, ask: u64, message: Message },
     /// A lane answers a client.
     Answer { call: usize, message: Message },
 }
@@ -48,6 +52,8 @@ pub(crate) enum Packet {
 pub(crate) enum Route {
     Peer(AskRef),
     Client(usize),
+    /// A consumer of the feed, and the number of its question.
+    Consumer(usize, u64),
     /// Nobody waits for it: the simulator itself asked.
     Nobody,
 }
@@ -67,6 +73,10 @@ pub(crate) enum Event {
     ClientNext { client: usize },
     /// A client has waited long enough.
     Patience { call: usize },
+    /// A consumer of the feed goes on.
+    ConsumerNext { consumer: usize },
+    /// A consumer has waited long enough.
+    ConsumerPatience { consumer: usize, ask: u64 },
     /// A client makes a bucket.
     MakeBucket { bucket: usize },
     /// The next fault.

@@ -62,6 +62,7 @@ impl World {
         }
         self.read_all(2);
         self.come_to_rest("after the last reads");
+        self.finish_feed();
     }
 
     /// Faults end: links heal, disks have space, every node runs.
@@ -224,7 +225,7 @@ impl World {
     }
 
     /// The shards that hold a key of the run.
-    fn shards(&self) -> BTreeSet<Shard> {
+    pub(crate) fn shards(&self) -> BTreeSet<Shard> {
         self.keys.iter().map(|info| info.shard).collect()
     }
 

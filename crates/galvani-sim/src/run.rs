@@ -71,6 +71,7 @@ impl World {
                 self.queue.push(wait, Event::MakeBucket { bucket });
             }
         }
+        self.begin_to_follow();
         self.queue.push(self.profile.fault_pace.min(200_000), Event::Nemesis);
     }
 

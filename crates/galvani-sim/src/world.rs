@@ -5,6 +5,7 @@
 //! and the end of a run is in `quiet.rs`.
 
 use crate::client::Client;
+use crate::consumer::Consumers;
 use crate::history::{History, KeyInfo};
 use crate::ledger::Ledger;
 use crate::mutant::Mutant;
@@ -56,6 +57,7 @@ pub(crate) struct World {
     pub(crate) keys: Vec<KeyInfo>,
     pub(crate) key_index: BTreeMap<Key, usize>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) consumers: Consumers,
     pub(crate) operations_left: usize,
     pub(crate) history: History,
     pub(crate) ledger: Ledger,
@@ -109,6 +111,7 @@ impl World {
             keys: Vec::new(),
             key_index: BTreeMap::new(),
             clients: Vec::new(),
+            consumers: Consumers::new(seed),
             history: History::default(),
             ledger: Ledger::default(),
             answers: BTreeMap::new(),
@@ -155,6 +158,8 @@ impl World {
             Event::ClientNext { client } => self.client_next(client),
             Event::Patience { call } => self.out_of_patience(call),
             Event::MakeBucket { bucket } => self.make_bucket(bucket),
+            Event::ConsumerNext { consumer } => self.consumer_next(consumer),
+            Event::ConsumerPatience { consumer, ask } => self.consumer_gives_up(consumer, ask),
             Event::Nemesis => self.nemesis(),
             Event::Heal { pairs } => self.heal(&pairs),
             Event::Resume { node, boot } => self.resume(node, boot),
@@ -337,6 +342,19 @@ impl World {
                 }
             }
             Packet::Answer { call, message } => self.client_hears(call, message),
+            Packet::Question { to, boot, consumer, ask, message } => {
+                if !self.nodes[to.node].is_down() && self.nodes[to.node].boot == boot {
+                    let from = self.route(Route::Consumer(consumer, ask));
+                    let arrived = self.now_of(to.node).micros;
+                    self.push_input(
+                        to,
+                        Input::Request { from, forwarded: false, arrived, message },
+                    );
+                }
+            }
+            Packet::Told { from, boot, consumer, ask, message } => {
+                self.consumer_hears(from, boot, consumer, ask, message);
+            }
         }
     }
 
@@ -349,6 +367,11 @@ impl World {
     /// A node's wall clock, in milliseconds since 1970.
     pub(crate) fn clock_ms(&self, node: usize) -> u64 {
         self.wall_ms(self.nodes[node].wall_ahead_ms)
+    }
+
+    /// A wall clock that is right, at a virtual time.
+    pub(crate) fn wall_at(&self, micros: u64) -> u64 {
+        EPOCH_MS + micros / 1000
     }
 
     /// A wall clock's reading.

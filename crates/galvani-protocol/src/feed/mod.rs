@@ -60,6 +60,13 @@ impl Feeds {
         }
     }
 
+    /// Buckets have changed: what was said of completeness was said of those that were known.
+    pub(crate) fn on_topology(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.doubt();
+        }
+    }
+
     /// Whether nobody follows anything.
     pub(crate) fn is_idle(&self) -> bool {
         self.sessions.is_empty()

@@ -85,6 +85,14 @@ impl Session {
         }
     }
 
+    /// It is worked out anew up to when it is complete.
+    pub(crate) fn doubt(&mut self) {
+        (self.state.complete_through_ms, self.state_at) = (0, 0);
+        for track in self.tracks.values_mut() {
+            track.complete_ms = 0;
+        }
+    }
+
     /// Pages given out so far.
     pub(crate) fn pages(&self) -> u64 {
         self.pages
@@ -173,14 +181,14 @@ impl Session {
         let lens = Lens { filter: &self.filter, buckets: &ctx.topology.buckets };
         let mut walk = Walk::new(ctx.store, shard, track, &others, ctx.now.micros)?;
         self.draft.fill(ctx.store, &mut walk, shard, &lens, credit)?;
-        let (left, oldest_ms) = (walk.left(), walk.oldest_ms());
+        let (left, oldest_ms, again) = (walk.left(), walk.oldest_ms(), walk.may_free_others());
         let track = &self.tracks[&shard];
         let waits = track.waits_for_owners()
             || track.waits_for_past_since(ctx.now.micros.saturating_sub(HOLD_MICROS / 2));
         if waits {
             ctx.feed.heard.hurry(shard);
         }
-        if !self.draft.is_full(credit) && !self.draft.is_tired() {
+        if !self.draft.is_full(credit) && !self.draft.is_tired() && !again {
             self.stirred.remove(&shard);
         }
         if left == 0

@@ -150,6 +150,7 @@ pub(crate) struct Walk<'a> {
     queues: Vec<Queue>,
     now: u64,
     looked: usize,
+    progressed: bool,
 }
 
 /// What is left of one origin, ascending.
@@ -207,7 +208,7 @@ impl<'a> Walk<'a> {
                 }),
             }
         }
-        Ok(Walk { shard, track, others, taken_in, queues, now, looked: 0 })
+        Ok(Walk { shard, track, others, taken_in, queues, now, looked: 0, progressed: false })
     }
 
     /// What the consumer is done with.
@@ -215,10 +216,16 @@ impl<'a> Walk<'a> {
         &self.track.cursor
     }
 
-    /// How many writes are left, those that wait included.
+    /// How many writes are left, those that wait or cannot be read included.
     pub(crate) fn left(&self) -> u64 {
         let ranges = self.queues.iter().flat_map(|queue| &queue.ranges);
-        ranges.map(|range| range.last - range.first + 1).sum::<u64>() + self.track.held.len() as u64
+        let ready = ranges.map(|range| range.last - range.first + 1).sum::<u64>();
+        ready + (self.track.held.len() + self.track.unreadable.len()) as u64
+    }
+
+    /// Whether writes that waited for one that was given out may be ready now.
+    pub(crate) fn may_free_others(&self) -> bool {
+        self.progressed && !self.track.held.is_empty()
     }
 
     /// Records read so far.
@@ -263,7 +270,7 @@ impl<'a> Walk<'a> {
             while self.queues[at].head.is_none() {
                 let Some(counter) = self.queues[at].next() else { break };
                 let dot = Dot::new(self.queues[at].origin, counter);
-                if self.track.unreadable.contains_key(&dot) || self.still_waits(dot) {
+                if self.is_unreadable(dot) || self.still_waits(dot) {
                     self.queues[at].pop();
                     continue;
                 }
@@ -286,6 +293,10 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
+    fn is_unreadable(&self, dot: Dot) -> bool {
+        self.track.unreadable.contains_key(&dot)
+    }
+
     /// Whether a write that waits goes on waiting, as far as can be told without its record.
     fn still_waits(&self, dot: Dot) -> bool {
         let Some(held) = self.track.held.get(&dot) else { return false };
@@ -293,8 +304,12 @@ impl<'a> Walk<'a> {
             Why::Unseen => self.others.needed > self.others.have(dot),
             Why::Earlier(earlier) => self.track.held.contains_key(earlier),
             Why::Past(absent) => {
-                let absent = self.taken_in.missing_from(absent);
-                !absent.is_empty() && self.may_wait(&absent, held.since)
+                let mut left: PartitionClock =
+                    self.taken_in.missing_from(absent).into_iter().collect();
+                for &dot in self.track.unreadable.keys().filter(|dot| absent.contains(**dot)) {
+                    left.insert(dot);
+                }
+                !left.is_empty() && self.may_wait(&left, held.since)
             }
         }
     }
@@ -328,7 +343,7 @@ impl<'a> Walk<'a> {
         let why = if self.others.needed > self.others.have(head.dot) {
             Some(Why::Unseen)
         } else if !missing.is_empty() && self.may_wait(&missing, since) {
-            Some(Why::Past(missing.iter().copied().collect()))
+            Some(Why::Past(missing.clone()))
         } else {
             self.earlier(&record).map(Why::Earlier)
         };
@@ -339,31 +354,33 @@ impl<'a> Walk<'a> {
         let late = self.track.cursor.is_late(head.dot);
         self.track.release(head.dot);
         self.track.cursor.deliver(head.dot);
-        let owed: PartitionClock = missing.into_iter().collect();
-        self.track.cursor.owe_all(&owed);
-        Some(Ready { record, late, owed })
+        self.track.cursor.owe_all(&missing);
+        self.progressed = true;
+        Some(Ready { record, late, owed: missing })
     }
 
-    /// What of `past` is neither here nor delivered.
-    fn missing(&self, past: &DotSet) -> Vec<Range> {
-        let absent = self.taken_in.lacks(past);
-        if absent.is_empty() {
-            return absent;
+    /// What of `past` is neither delivered nor here to be delivered first. A record that cannot be
+    /// read does not say whose it is, so whatever names it waits for it.
+    fn missing(&self, past: &DotSet) -> PartitionClock {
+        let mut absent: PartitionClock = self.taken_in.lacks(past).into_iter().collect();
+        for &dot in self.track.unreadable.keys().filter(|dot| past.contains(**dot)) {
+            absent.insert(dot);
         }
-        let absent: PartitionClock = absent.into_iter().collect();
-        self.track.cursor.pending(&absent)
+        match absent.is_empty() {
+            true => absent,
+            false => self.track.cursor.pending(&absent).into_iter().collect(),
+        }
     }
 
     /// Whether a write goes on waiting for what is missing: for a moment in any case, and as long as
     /// another owner has some of it, because then it is on its way here.
-    fn may_wait(&self, missing: &[Range], since: u64) -> bool {
+    fn may_wait(&self, missing: &PartitionClock, since: u64) -> bool {
         let waited = self.now.saturating_sub(since);
         if waited < HOLD_MICROS {
             return true;
         }
-        let absent: PartitionClock = missing.iter().copied().collect();
         let somewhere =
-            self.others.clocks.iter().any(|clock| !clock.common_with(&absent).is_empty());
+            self.others.clocks.iter().any(|clock| !clock.common_with(missing).is_empty());
         somewhere && waited < HOLD_FETCHED_MICROS
     }
 

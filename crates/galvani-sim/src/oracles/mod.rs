@@ -12,6 +12,7 @@ pub(crate) mod denied;
 pub(crate) mod dense;
 pub(crate) mod digest;
 pub(crate) mod expiry;
+pub(crate) mod feed;
 pub(crate) mod handed;
 pub(crate) mod kept;
 pub(crate) mod list;
