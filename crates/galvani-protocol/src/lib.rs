@@ -17,6 +17,7 @@ mod forward;
 mod get;
 mod handoff;
 mod known;
+pub mod lagged;
 mod lane;
 mod list;
 mod membership;

@@ -15,6 +15,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("galvani-storage", 3),
     ("galvani-transport", 4),
     ("galvani-sim", 4),
+    ("galvani-lagged", 4),
     ("galvani-node", 5),
     ("galvani-client", 5),
     ("galvani", 6),

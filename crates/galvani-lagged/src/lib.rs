@@ -1,0 +1,30 @@
+//! A replica that follows a cluster at a chosen delay, and shows any moment of its window.
+//!
+//! [`Lagged`] is a value over two engines: the **journal** holds every write that came and waits, the
+//! **base** holds what was applied. It is in no layout and no quorum, sends nothing, reads no clock, and
+//! talks to nobody: whoever drives it hands in what the change feed brought. Read `replica.rs`, then
+//! `journal.rs`, `as_of.rs`. Source: algorithms 5.2.
+
+pub mod as_of;
+pub mod config;
+pub mod dir;
+mod error;
+mod journal;
+mod keys;
+mod replica;
+pub mod select;
+mod state;
+mod status;
+mod steer;
+mod text;
+
+pub use as_of::{AsOf, Found, Moment, Page, Place};
+pub use config::LaggedConfig;
+pub use dir::OpenError;
+pub use error::LaggedError;
+pub use galvani_protocol::Now;
+pub use replica::{Arrivals, Lagged, Stepped, Stored};
+pub use select::{Selection, Selector};
+pub use status::Status;
+pub use steer::Until;
+pub use text::Blob;

@@ -1,0 +1,104 @@
+//! Steering a lagged replica: pause, resume, the lag, and going on to a chosen point.
+//!
+//! What was said is durable when a call returns, and holds over restarts. Nothing here applies a
+//! record: `replica.rs` does, step by step. Next to read: `status.rs`.
+
+use crate::error::LaggedError;
+use crate::replica::{Lagged, check_lag};
+use crate::state::State;
+use galvani_model::ids::RequestId;
+use galvani_model::version::Dot;
+use galvani_protocol::Now;
+use galvani_storage::engine::{Durability, Engine};
+use serde::{Deserialize, Serialize};
+
+/// How far to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Through all that came here by this moment, in milliseconds since 1970.
+    Time(u64),
+    /// Through all that came here before the write of this name.
+    Before(Dot),
+    /// Through all that came here before the first write of this request.
+    BeforeRequest(RequestId),
+}
+
+impl<E: Engine> Lagged<E> {
+    /// Applies nothing any more until [`Lagged::resume`]; records still come in. A second pause changes
+    /// nothing. Returns since when it stands, in milliseconds since 1970.
+    pub fn pause(&mut self, now: Now) -> Result<u64, LaggedError> {
+        if let Some(since) = self.journal.state().paused_ms {
+            return Ok(since);
+        }
+        self.change(now, |state| state.paused_ms = Some(now.unix_ms))?;
+        Ok(now.unix_ms)
+    }
+
+    /// Ends a pause. What became due meanwhile is applied at once, so the replica is its lag behind
+    /// again, and no more.
+    pub fn resume(&mut self, now: Now) -> Result<(), LaggedError> {
+        match self.journal.state().paused_ms {
+            None => Ok(()),
+            Some(_) => self.change(now, |state| state.paused_ms = None),
+        }
+    }
+
+    /// Changes the lag, in milliseconds. A shorter one makes records due at once; a longer one is full
+    /// when as much time has passed, for the base does not go back.
+    pub fn set_lag(&mut self, lag_ms: u64, now: Now) -> Result<(), LaggedError> {
+        check_lag(lag_ms)?;
+        self.change(now, |state| state.lag_ms = lag_ms)
+    }
+
+    /// Makes records due whatever the lag says, also during a pause. There is no way back. Returns how
+    /// many records that are.
+    pub fn advance(&mut self, until: Until, now: Now) -> Result<u64, LaggedError> {
+        let state = self.journal.state();
+        let number = match until {
+            Until::Time(unix_ms) => self.first_after(unix_ms)?,
+            Until::Before(dot) => match self.journal.of_dot(dot)? {
+                Some(at) => at.number,
+                None if self.has_taken(dot) => return Err(LaggedError::Behind),
+                None => return Err(LaggedError::UnknownDot { dot }),
+            },
+            Until::BeforeRequest(request) => {
+                let places = self.journal.of_request(request)?;
+                places.first().ok_or(LaggedError::UnknownRequest { request })?.number
+            }
+        };
+        if number < state.first {
+            return Err(LaggedError::Behind);
+        }
+        let due = number - state.first;
+        self.change(now, |state| state.advance = state.advance.max(number))?;
+        Ok(due)
+    }
+
+    /// Whether a write is in the journal or in the base.
+    pub(crate) fn has_taken(&self, dot: Dot) -> bool {
+        self.journal.shards().values().any(|of| of.taken.contains(dot))
+    }
+
+    /// The number of the first record that came after a moment: moments never go back in order of
+    /// arrival.
+    fn first_after(&self, unix_ms: u64) -> Result<u64, LaggedError> {
+        let state = self.journal.state();
+        let (mut low, mut high) = (state.first, state.next);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.journal.place_from(middle)? {
+                Some(at) if at.wall_ms <= unix_ms => low = middle + 1,
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    fn change(&mut self, now: Now, what: impl FnOnce(&mut State)) -> Result<(), LaggedError> {
+        let mut state = self.journal.state().clone();
+        state.tick_ms = self.clock.read(now);
+        what(&mut state);
+        self.journal.write(state, Durability::Fsync)
+    }
+}
