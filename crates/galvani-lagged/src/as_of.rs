@@ -3,7 +3,7 @@
 //! Writes are cut by hybrid time. A write's time is above that of everything its writer had seen, so a
 //! cut never shows a write without what it was based on. A moment can be shown exactly only while
 //! nothing issued after it is in the base. Retroactive: a write that comes late changes what was.
-//! Source: algorithms 5.2, "as-of read".
+//! Next to read: `compare.rs`. Source: algorithms 5.2, "as-of read".
 
 use crate::config::PAGE_KEYS_MAX;
 use crate::error::LaggedError;

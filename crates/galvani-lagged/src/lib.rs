@@ -2,16 +2,20 @@
 //!
 //! [`Lagged`] is a value over two engines: the **journal** holds every write that came and waits, the
 //! **base** holds what was applied. It is in no layout and no quorum, sends nothing, reads no clock, and
-//! talks to nobody: whoever drives it hands in what the change feed brought. Read `replica.rs`, then
-//! `journal.rs`, `as_of.rs`. Source: algorithms 5.2.
+//! talks to nobody: whoever drives it hands in what the change feed brought, and carries out what a
+//! [`restore`] plans. Read `replica.rs`, then `journal.rs`, `as_of.rs`, `compare.rs`, `restore/`. Source:
+//! algorithms 5.2; how to use it: `docs/recipes/lagged.md`.
 
 pub mod as_of;
+pub mod compare;
 pub mod config;
+pub mod control;
 pub mod dir;
 mod error;
 mod journal;
 mod keys;
 mod replica;
+pub mod restore;
 pub mod select;
 mod state;
 mod status;

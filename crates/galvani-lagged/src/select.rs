@@ -1,7 +1,7 @@
 //! Which writes, and which keys, somebody speaks of.
 //!
 //! A [`Selector`] names writes by who and when; a [`Selection`] names keys. Both are plain values that
-//! travel over the control socket and stand in reports. Next to read: `as_of.rs`.
+//! travel over the control socket and stand in reports. Next to read: `as_of.rs`, `restore/`.
 
 use crate::text::Blob;
 use galvani_model::bucket::BucketName;

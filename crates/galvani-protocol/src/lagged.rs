@@ -1,7 +1,7 @@
 //! What a lagged replica needs of the machines: taking a record in, and reading what is there.
 //!
 //! Such a replica is in no layout, mints nothing, and nobody learns anything from it. It takes
-//! records in as any replica does, by the one [`replica::apply`], and collects no tombstone: what a
+//! records in as any replica does, by the one `replica::apply`, and collects no tombstone: what a
 //! deletion replaced is asked for by whoever looks at the time before it. Its user is
 //! `galvani-lagged`. Source: algorithms 5.2.
 

@@ -126,16 +126,17 @@ pub(crate) fn settle(replica: &mut Lagged<MemoryEngine>, now: Now) -> u64 {
     }
 }
 
-/// What a key shows of these records: its values, by the dots of each.
-pub(crate) fn naive<'a>(
+/// The writes of a key that no other of these records replaces, deletions included, with all their dots.
+pub(crate) fn live<'a>(
     records: impl Iterator<Item = &'a Record> + Clone,
     key: &Key,
-) -> BTreeMap<Vec<Dot>, Bytes> {
+) -> Vec<(Vec<Dot>, &'a Record)> {
     let of_key = records.filter(|record| record.head.key == *key);
     let mut groups: BTreeMap<u128, (Vec<Dot>, &Record)> = BTreeMap::new();
     for record in of_key.clone() {
         let group = groups.entry(record.head.write_id().0).or_insert_with(|| (Vec::new(), record));
         group.0.push(record.head.dot);
+        group.0.sort_unstable();
     }
     let replaced = |write: u128, dots: &[Dot]| {
         of_key.clone().any(|other| {
@@ -144,12 +145,16 @@ pub(crate) fn naive<'a>(
         })
     };
     let live = groups.into_iter().filter(|(write, (dots, _))| !replaced(*write, dots));
-    live.filter(|(_, (_, record))| record.head.kind == Kind::Put)
-        .map(|(_, (mut dots, record))| {
-            dots.sort_unstable();
-            (dots, record.value.clone())
-        })
-        .collect()
+    live.map(|(_, group)| group).collect()
+}
+
+/// What a key shows of these records: its values, by the dots of each.
+pub(crate) fn naive<'a>(
+    records: impl Iterator<Item = &'a Record> + Clone,
+    key: &Key,
+) -> BTreeMap<Vec<Dot>, Bytes> {
+    let values = live(records, key).into_iter().filter(|(_, it)| it.head.kind == Kind::Put);
+    values.map(|(dots, record)| (dots, record.value.clone())).collect()
 }
 
 /// A history: its writes in order of issue, and the order in which they arrive.
