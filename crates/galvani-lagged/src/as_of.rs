@@ -1,9 +1,10 @@
 //! What was there at a moment: the base, and of the journal what was issued before it.
 //!
 //! Writes are cut by hybrid time. A write's time is above that of everything its writer had seen, so a
-//! cut never shows a write without what it was based on. A moment can be shown exactly only while
-//! nothing issued after it is in the base. Retroactive: a write that comes late changes what was.
-//! Next to read: `compare.rs`. Source: algorithms 5.2, "as-of read".
+//! cut never shows a write without what it was based on. For the same reason a key can be shown exactly
+//! if the versions that the base has of it were issued before the cut: whatever they replaced was, too.
+//! Where they were not, the key is blurred, and that is said. Retroactive: a write that comes late
+//! changes what was. Next to read: `compare.rs`. Source: algorithms 5.2, "as-of read".
 
 use crate::config::PAGE_KEYS_MAX;
 use crate::error::LaggedError;
@@ -88,8 +89,19 @@ pub struct Place {
 pub struct Page {
     /// Keys of which anything was known then. May be none although there is more.
     pub found: Vec<Found>,
+    /// Keys that were written after the moment, which is applied: what was there cannot be shown.
+    pub blurred: Vec<Key>,
     /// Where to go on; `None`: that was all.
     pub next: Option<Place>,
+}
+
+/// What could be made of a key.
+enum Built {
+    Exact(Found),
+    /// The base has something of it that was issued after the moment, last at this time.
+    Blurred {
+        since_ms: u64,
+    },
 }
 
 /// Keys, and what the base has of them.
@@ -103,6 +115,10 @@ impl<E: Engine> Lagged<E> {
         let moment = match as_of {
             AsOf::Latest => return Ok(Moment { below: None, at_ms: now_ms }),
             AsOf::Time(at_ms) => {
+                let earliest_ms = self.earliest_ms().ok_or(LaggedError::NotSeeded)?;
+                if at_ms < earliest_ms {
+                    return Err(LaggedError::BeforeHorizon { asked_ms: at_ms, earliest_ms });
+                }
                 Moment { below: Some(Hlc::from_unix_ms(at_ms.saturating_add(1))), at_ms }
             }
             AsOf::Before(dot) => match self.journal.of_dot(dot)? {
@@ -122,36 +138,39 @@ impl<E: Engine> Lagged<E> {
                 before(first.ok_or(LaggedError::UnknownRequest { request })?)
             }
         };
-        self.check_horizon(&moment)?;
+        self.check_seeded(&moment)?;
         Ok(moment)
     }
 
     /// A key at a moment, as if the writes that `without` names had not been; `None` if nothing was
-    /// known of it.
+    /// known of it, [`LaggedError::Blurred`] if it was written after the moment and that is applied.
     pub fn read_at(
         &mut self,
         key: &Key,
         moment: &Moment,
         without: Option<&Selector>,
     ) -> Result<Option<Found>, LaggedError> {
-        self.check_horizon(moment)?;
+        self.check_seeded(moment)?;
         let partition = partition_of(key_hash(key), self.partitions);
         // A bucket keeps one number of copies for ever, so only one of these has the key.
         let shards: Vec<Shard> =
             self.journal.shards().keys().filter(|it| it.partition == partition).copied().collect();
         for shard in shards {
             let object = lagged::object(&mut self.base, shard, key)?;
-            let found = self.build(shard, key.clone(), object, moment, without)?;
-            if !found.versions.is_empty() {
-                return Ok(Some(found));
+            match self.build(shard, key.clone(), object, moment, without)? {
+                Built::Blurred { since_ms } => {
+                    return Err(LaggedError::Blurred { key: key.clone(), since_ms });
+                }
+                Built::Exact(found) if found.versions.is_empty() => {}
+                Built::Exact(found) => return Ok(Some(found)),
             }
         }
         Ok(None)
     }
 
     /// Keys of a bucket that start with `prefix`, at a moment, as if the writes that `without` names
-    /// had not been: shard by shard, at most `limit` of them, from `from` on. Over several pages the
-    /// base must not go on: pause first, or an early moment may be gone when the last page is asked for.
+    /// had not been: shard by shard, at most `limit` of them, from `from` on. Pause before asking for
+    /// several pages: what goes to the base meanwhile may blur keys of an early moment.
     pub fn scan_at(
         &mut self,
         bucket: &BucketName,
@@ -161,7 +180,7 @@ impl<E: Engine> Lagged<E> {
         moment: &Moment,
         without: Option<&Selector>,
     ) -> Result<Page, LaggedError> {
-        self.check_horizon(moment)?;
+        self.check_seeded(moment)?;
         if prefix.len() > KEY_BYTES_MAX {
             let (bucket, bytes) = (bucket.clone(), prefix.len());
             return Err(LaggedError::Prefix { bucket, bytes });
@@ -172,6 +191,7 @@ impl<E: Engine> Lagged<E> {
         let shards: Vec<Shard> =
             self.journal.shards().range(begin..).map(|(shard, _)| *shard).collect();
         let mut page = Page::default();
+        let mut looked = 0;
         for (index, &shard) in shards.iter().enumerate() {
             let resumed = from.filter(|place| place.shard == shard);
             let mut after = resumed.and_then(|place| place.key.clone()).map(|blob| blob.0);
@@ -179,22 +199,24 @@ impl<E: Engine> Lagged<E> {
                 let room = limit - page.found.len();
                 let (objects, last) =
                     self.objects_after(shard, bucket, prefix, after.as_deref(), room)?;
+                looked += objects.len();
                 for (key, object) in objects {
-                    let found = self.build(shard, key, object, moment, without)?;
-                    if !found.versions.is_empty() {
-                        page.found.push(found);
+                    match self.build(shard, key.clone(), object, moment, without)? {
+                        Built::Blurred { .. } => page.blurred.push(key),
+                        Built::Exact(found) if found.versions.is_empty() => {}
+                        Built::Exact(found) => page.found.push(found),
                     }
                 }
                 match last {
                     None => break,
                     Some(last) => after = Some(last),
                 }
-                if page.found.len() == limit {
+                if page.found.len() == limit || looked >= PAGE_KEYS_MAX {
                     page.next = Some(Place { shard, key: after.map(Blob) });
                     return Ok(page);
                 }
             }
-            if page.found.len() == limit {
+            if page.found.len() == limit || looked >= PAGE_KEYS_MAX {
                 page.next = shards.get(index + 1).map(|&shard| Place { shard, key: None });
                 return Ok(page);
             }
@@ -256,7 +278,10 @@ impl<E: Engine> Lagged<E> {
         base: Object,
         moment: &Moment,
         without: Option<&Selector>,
-    ) -> Result<Found, LaggedError> {
+    ) -> Result<Built, LaggedError> {
+        if moment.is_before(base.hlc()) && !base.is_absent() {
+            return Ok(Built::Blurred { since_ms: base.hlc().unix_ms() });
+        }
         let policy = self.journal.policy(key.bucket());
         let mut waiting = Vec::new();
         for at in self.journal.of_key(shard, &key, moment.below)? {
@@ -283,7 +308,7 @@ impl<E: Engine> Lagged<E> {
         let object = Object::from_versions(object.versions().to_vec(), policy);
         let live = object.dots();
         let kept = kept.into_iter().filter(|dot| live.contains(dot)).collect();
-        Ok(Found { shard, key, versions: object.versions().to_vec(), kept })
+        Ok(Built::Exact(Found { shard, key, versions: object.versions().to_vec(), kept }))
     }
 
     /// The writes of a key that a selector names. A write that was retried has several records, and is
@@ -309,19 +334,15 @@ impl<E: Engine> Lagged<E> {
         Ok(named)
     }
 
-    /// Whether nothing issued after the moment is in the base, and all before it had come.
-    fn shows(&self, moment: &Moment) -> bool {
-        let Some(below) = moment.below else { return true };
-        let seeded = self.journal.state().seeded_ms;
-        self.horizon.values().all(|&latest| latest < below)
-            && seeded.is_some_and(|since| moment.at_ms >= since)
-    }
-
-    fn check_horizon(&self, moment: &Moment) -> Result<(), LaggedError> {
-        if self.shows(moment) {
+    /// Refuses a moment before the replica had caught up.
+    fn check_seeded(&self, moment: &Moment) -> Result<(), LaggedError> {
+        if moment.below.is_none() {
             return Ok(());
         }
-        let earliest_ms = self.earliest_ms().ok_or(LaggedError::NotSeeded)?;
-        Err(LaggedError::BeforeHorizon { asked_ms: moment.at_ms, earliest_ms })
+        let earliest_ms = self.journal.state().seeded_ms.ok_or(LaggedError::NotSeeded)?;
+        match moment.at_ms >= earliest_ms {
+            true => Ok(()),
+            false => Err(LaggedError::BeforeHorizon { asked_ms: moment.at_ms, earliest_ms }),
+        }
     }
 }

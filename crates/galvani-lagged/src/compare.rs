@@ -67,6 +67,9 @@ pub struct View {
     pub then: Vec<Then>,
     /// Of those, what was to be left out and is in the base already.
     pub kept: Vec<Dot>,
+    /// Whether it was written after the moment and that is applied already: then `then` is empty,
+    /// because what was there is not known.
+    pub blurred: bool,
     /// Its versions by all that came here.
     pub latest: Vec<Latest>,
     /// Its versions in the cluster.
@@ -95,6 +98,8 @@ impl View {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Difference {
+    /// What was there is not known: see [`View::blurred`].
+    Blurred,
     /// The same values.
     Equal,
     /// There was none, and is one now.
@@ -127,6 +132,7 @@ pub fn difference(view: &View, now_ms: u64) -> Difference {
     match (missing.is_empty(), is_unknown) {
         (false, true) => return Difference::Unclear(missing),
         (false, false) => return Difference::LiveLacks(missing),
+        (true, _) if view.blurred => return Difference::Blurred,
         (true, _) => {}
     }
     let values = || view.live.iter().filter(|seen| seen.version.value.is_some());
@@ -154,7 +160,11 @@ impl<E: Engine> Lagged<E> {
         now_ms: u64,
     ) -> Result<View, LaggedError> {
         let (mut then, mut kept) = (Vec::new(), Vec::new());
-        if let Some(found) = self.read_at(key, moment, without)? {
+        let (found, blurred) = match self.read_at(key, moment, without) {
+            Err(LaggedError::Blurred { .. }) => (None, true),
+            read => (read?, false),
+        };
+        if let Some(found) = found {
             kept = found.kept;
             for version in found.versions {
                 let value = Blob(self.value(found.shard, &version)?);
@@ -185,6 +195,6 @@ impl<E: Engine> Lagged<E> {
             }
             seen.push(Seen { version, head });
         }
-        Ok(View { key: key.clone(), moment: *moment, then, kept, latest, live: seen })
+        Ok(View { key: key.clone(), moment: *moment, then, kept, blurred, latest, live: seen })
     }
 }

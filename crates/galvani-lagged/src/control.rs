@@ -117,6 +117,8 @@ pub enum Answer {
     Keys {
         /// Those that had a value.
         keys: Vec<Blob>,
+        /// Those of which that is not known: they were written after the moment, and that is applied.
+        blurred: Vec<Blob>,
         /// Where to go on.
         next: Option<Place>,
     },
@@ -201,7 +203,8 @@ fn try_answer<E: Engine>(
                 |found: &&crate::as_of::Found| found.values(moment.at_ms).next().is_some();
             let keys = page.found.iter().filter(has_value);
             let keys = keys.map(|found| Blob(found.key.bytes().clone())).collect();
-            return Ok(Answer::Keys { keys, next: page.next });
+            let blurred = page.blurred.iter().map(|key| Blob(key.bytes().clone())).collect();
+            return Ok(Answer::Keys { keys, blurred, next: page.next });
         }
         Ask::View { bucket, key, live, moment, without } => {
             let key = Key::new(bucket, key.0)?;

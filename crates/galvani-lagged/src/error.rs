@@ -5,6 +5,7 @@
 
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{RequestId, Shard};
+use galvani_model::key::Key;
 use galvani_model::store::StoreError;
 use galvani_model::version::{Dot, PartitionClock};
 use galvani_storage::engine::EngineError;
@@ -62,6 +63,16 @@ pub enum LaggedError {
         asked_ms: u64,
         /// The earliest moment, in milliseconds since 1970.
         earliest_ms: u64,
+    },
+    /// The key was written after the moment, and that is in the base already, which does not go back.
+    #[error(
+        "{key} was written after that moment, last at {since_ms} (milliseconds since 1970), and that is applied already: ask for a later moment"
+    )]
+    Blurred {
+        /// The key.
+        key: Key,
+        /// When it was last written, as far as that is applied, in milliseconds since 1970.
+        since_ms: u64,
     },
     /// It has not caught up with its cluster yet, so it knows of no moment what was there.
     #[error(

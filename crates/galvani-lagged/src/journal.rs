@@ -114,6 +114,7 @@ impl<E: Engine> Journal<E> {
             }
             state.bytes = state.bytes.saturating_sub(waiting.bytes);
             state.first = waiting.at.number + 1;
+            state.applied_wall_ms = waiting.at.wall_ms;
         }
         self.commit(state, Durability::Os)
     }

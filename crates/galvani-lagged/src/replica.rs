@@ -17,15 +17,13 @@ use crate::keys::At;
 use crate::state::ShardState;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::feed::Cursor;
-use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_model::limits::REQUEST_ID_RETENTION_MS;
-use galvani_model::store::Store;
 use galvani_model::version::{PartitionClock, Record};
 use galvani_protocol::{Now, lagged};
 use galvani_storage::engine::{Durability, Engine, FjallEngine};
 use galvani_storage::{NodeStore, StoreConfig};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,8 +37,6 @@ pub struct Lagged<E> {
     pub(crate) base: NodeStore<E>,
     pub(crate) partitions: u16,
     pub(crate) clock: OwnClock,
-    /// The latest hybrid time of what is in the base, by shard.
-    pub(crate) horizon: BTreeMap<Shard, Hlc>,
     /// Held until the replica is dropped; `None` over engines in memory.
     _dir: Option<OpenDir>,
 }
@@ -95,15 +91,10 @@ impl<E: Engine> Lagged<E> {
         check_lag(config.lag_ms)?;
         let journal = Journal::open(journal, config.lag_ms)?;
         let store = StoreConfig::of_lane(LaneIndex(0), 1, false);
-        let mut base = NodeStore::open(base, store).map_err(LaggedError::base)?.store;
-        let mut horizon = BTreeMap::new();
-        for shard in base.shards().map_err(LaggedError::base)? {
-            let latest = base.replica(shard).map_err(LaggedError::base)?.latest;
-            horizon.insert(shard, latest);
-        }
+        let base = NodeStore::open(base, store).map_err(LaggedError::base)?.store;
         let clock = OwnClock::from(journal.state().tick_ms);
         let partitions = config.partitions;
-        Ok(Lagged { journal, base, partitions, clock, horizon, _dir: None })
+        Ok(Lagged { journal, base, partitions, clock, _dir: None })
     }
 
     /// Takes in one page of the feed, all of it or nothing; it is durable when this returns. Records
@@ -193,11 +184,9 @@ impl<E: Engine> Lagged<E> {
         let mut after = state.clone();
         after.tick_ms = tick_ms;
         if !due.is_empty() {
-            let mut shards = BTreeSet::new();
             self.base.try_again_when_full();
             for waiting in &due {
                 let (shard, record) = (waiting.at.shard, waiting.record.clone());
-                shards.insert(shard);
                 let policy = self.journal.policy(record.head.key.bucket());
                 lagged::take_in(&mut self.base, shard, record, policy, now)
                     .map_err(LaggedError::base)?;
@@ -205,10 +194,6 @@ impl<E: Engine> Lagged<E> {
             let forget_ms = now.unix_ms.saturating_sub(REQUEST_ID_RETENTION_MS);
             self.base.sweep_requests(forget_ms, SWEEP_ROWS).map_err(LaggedError::base)?;
             self.base.commit(true).map_err(LaggedError::base)?;
-            for shard in shards {
-                let latest = self.base.replica(shard).map_err(LaggedError::base)?.latest;
-                self.horizon.insert(shard, latest);
-            }
             self.journal.remove(&due, after)?;
         } else if tick_ms >= state.tick_ms.saturating_add(TICK_NOTED_MS) {
             self.journal.write(after, Durability::Os)?;

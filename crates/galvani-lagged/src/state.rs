@@ -13,6 +13,8 @@ pub(crate) struct State {
     pub(crate) first: u64,
     /// The next arrival number. Numbers start at 1 and leave nothing out.
     pub(crate) next: u64,
+    /// When the last record came that is in the base, in milliseconds since 1970.
+    pub(crate) applied_wall_ms: u64,
     /// Bytes of the records in the journal.
     pub(crate) bytes: u64,
     /// The replica's own clock when this was written, in milliseconds: it runs while the replica does.

@@ -74,11 +74,10 @@ impl<E: Engine> Lagged<E> {
         })
     }
 
-    /// The earliest moment that can be shown exactly, in milliseconds since 1970: the base does not go
-    /// back, and what came before it had caught up may be incomplete. `None` before that.
+    /// The earliest moment that can be asked for, in milliseconds since 1970: nothing that came after it
+    /// is in the base, and before it caught up the replica may lack something. `None` before that.
     pub fn earliest_ms(&self) -> Option<u64> {
         let seeded = self.journal.state().seeded_ms?;
-        let horizon = self.horizon.values().map(|hlc| hlc.unix_ms()).max();
-        Some(horizon.unwrap_or(0).max(seeded))
+        Some(self.journal.state().applied_wall_ms.max(seeded))
     }
 }

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use common::{
     LAG_MS, START_MS, at, delete, fresh, histories, key, naive, page, settle, shard_of, write,
 };
+use galvani_lagged::config::PAGE_KEYS_MAX;
 use galvani_lagged::{AsOf, Found, Lagged, LaggedError, Moment, Place, Selector};
 use galvani_model::bucket::{BucketName, ConflictPolicy};
-use galvani_model::ids::RequestId;
+use galvani_model::ids::{NodeId, RequestId};
 use galvani_model::key::Key;
-use galvani_model::version::{Dot, Record};
+use galvani_model::version::{Dot, Kind, Record, value_hash};
 use galvani_storage::engine::MemoryEngine;
 use proptest::prelude::{prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,43 +30,51 @@ fn values(replica: &mut Lagged<MemoryEngine>, found: &Found, at_ms: u64) -> Valu
     versions.into_iter().map(value).collect()
 }
 
+/// A key's values, and what could not be left out; `None`: it is blurred.
 fn shown(
     replica: &mut Lagged<MemoryEngine>,
     key: &Key,
     moment: &Moment,
     without: Option<&Selector>,
-) -> (Values, Vec<Dot>) {
-    match replica.read_at(key, moment, without).expect("within the window") {
-        None => (Values::new(), Vec::new()),
-        Some(found) => (values(replica, &found, moment.at_ms), found.kept),
+) -> Option<(Values, Vec<Dot>)> {
+    match replica.read_at(key, moment, without) {
+        Ok(None) => Some((Values::new(), Vec::new())),
+        Ok(Some(found)) => Some((values(replica, &found, moment.at_ms), found.kept)),
+        Err(LaggedError::Blurred { .. }) => None,
+        Err(other) => panic!("{other}"),
     }
 }
 
+/// All keys with a prefix that have values; `None` for those that are blurred.
 fn scan(
     replica: &mut Lagged<MemoryEngine>,
     prefix: &str,
     limit: usize,
     moment: &Moment,
-) -> BTreeMap<Key, Values> {
+) -> BTreeMap<Key, Option<Values>> {
     let bucket = BucketName::default_bucket();
     let mut all = BTreeMap::new();
     let mut from: Option<Place> = None;
     loop {
         let page = replica
             .scan_at(&bucket, prefix.as_bytes(), from.as_ref(), limit, moment, None)
-            .expect("within the window");
+            .expect("it caught up");
         assert!(page.found.len() <= limit);
-        for found in page.found {
+        let blurred = page.blurred.into_iter().map(|key| (key, None));
+        let exact = page.found.into_iter().map(|found| {
             let values = values(replica, &found, moment.at_ms);
-            let again = all.insert(found.key.clone(), values);
-            assert!(again.is_none(), "{} is shown twice", found.key);
+            (found.key, Some(values))
+        });
+        for (key, values) in exact.chain(blurred) {
+            let again = all.insert(key.clone(), values);
+            assert!(again.is_none(), "{key} is shown twice");
         }
         match page.next {
             None => break,
             next => from = next,
         }
     }
-    all.retain(|_, values: &mut Values| !values.is_empty());
+    all.retain(|_, values: &mut Option<Values>| values.as_ref().is_none_or(|it| !it.is_empty()));
     all
 }
 
@@ -86,20 +95,25 @@ proptest! {
             settle(&mut replica, at(now_ms));
         }
         settle(&mut replica, at(now_ms + hold_ms));
+        let applied = replica.status(at(now_ms + hold_ms)).expect("readable").applied;
+        let applied = history.arrived(applied as usize);
         let earliest = replica.earliest_ms().expect("it caught up");
         let last = history.records.iter().map(|it| it.head.hlc.unix_ms()).max().expect("one");
         let mut moments = vec![Moment { below: None, at_ms: last }];
-        for at_ms in [earliest, earliest + (last - earliest.min(last)) / 2, last] {
+        for at_ms in [earliest, earliest + (last - earliest.min(last)) / 2, earliest.max(last)] {
             moments.push(replica.moment(AsOf::Time(at_ms), last).expect("within the window"));
         }
         for record in &history.records {
             match replica.moment(AsOf::Before(record.head.dot), last) {
                 Ok(moment) => moments.push(moment),
-                Err(LaggedError::Applied { .. } | LaggedError::BeforeHorizon { .. }) => {}
+                Err(LaggedError::Applied { .. }) => {}
                 Err(other) => panic!("{other}"),
             }
+            // One that was found out before it went out of the window.
+            let (below, at_ms) = (Some(record.head.hlc), record.head.hlc.unix_ms());
+            moments.push(Moment { below, at_ms });
         }
-        let bad = Selector { authors: vec![galvani_model::ids::NodeId(bad)], ..Selector::default() };
+        let bad = Selector { authors: vec![NodeId(bad)], ..Selector::default() };
         let named = history.records.iter().filter(|it| bad.names(&it.head));
         let named: BTreeSet<_> = named.map(|it| it.head.write_id()).collect();
         for moment in moments {
@@ -107,14 +121,19 @@ proptest! {
             let visible = history.records.iter().filter(before);
             let mut all = BTreeMap::new();
             for key in history.keys() {
-                let expected = naive(visible.clone(), &key);
-                prop_assert_eq!(&shown(&mut replica, &key, &moment, None).0, &expected);
-                let (left, kept) = shown(&mut replica, &key, &moment, Some(&bad));
-                if kept.is_empty() {
+                let is_blurred = applied
+                    .iter()
+                    .any(|it| it.head.key == key && moment.is_before(it.head.hlc));
+                let expected = (!is_blurred).then(|| naive(visible.clone(), &key));
+                let read = shown(&mut replica, &key, &moment, None).map(|(values, _)| values);
+                prop_assert_eq!(&read, &expected);
+                if let Some((left, kept)) = shown(&mut replica, &key, &moment, Some(&bad))
+                    && kept.is_empty()
+                {
                     let good = visible.clone().filter(|it| !named.contains(&it.head.write_id()));
                     prop_assert_eq!(left, naive(good, &key));
                 }
-                if !expected.is_empty() {
+                if expected.as_ref().is_none_or(|it| !it.is_empty()) {
                     all.insert(key, expected);
                 }
             }
@@ -124,8 +143,7 @@ proptest! {
         }
         // Whatever is earlier than that is refused, and not guessed.
         if earliest > 1 {
-            let refused = replica.moment(AsOf::Time(earliest - 1), last);
-            match refused {
+            match replica.moment(AsOf::Time(earliest - 1), last) {
                 Err(LaggedError::BeforeHorizon { earliest_ms, .. }) => {
                     prop_assert_eq!(earliest_ms, earliest);
                 }
@@ -133,6 +151,20 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_clock_that_runs_ahead_blurs_its_own_keys_and_takes_nothing_from_the_window() {
+    let mut replica = fresh();
+    let ahead = write("k", (1, 1), &[], 500_000);
+    let other = write("other", (1, 2), &[], 500);
+    replica.arrive(page(&[ahead, other.clone()]), at(1_000)).expect("room");
+    settle(&mut replica, at(1_000 + LAG_MS));
+    assert_eq!(replica.earliest_ms(), Some(START_MS + 1_000));
+    let moment = replica.moment(AsOf::Time(START_MS + 2_000), 0).expect("within the window");
+    assert_eq!(shown(&mut replica, &key("k"), &moment, None), None);
+    let values = shown(&mut replica, &key("other"), &moment, None).expect("exact").0;
+    assert_eq!(values, naive([&other].into_iter(), &key("other")));
 }
 
 #[test]
@@ -144,12 +176,15 @@ fn just_before_a_bad_write_is_exact_though_others_came_in_the_same_millisecond()
     replica.arrive(page(&[good.clone(), bad.clone()]), at(1_000)).expect("room");
     for as_of in [AsOf::Before(bad.head.dot), AsOf::BeforeRequest(bad.head.rid)] {
         let moment = replica.moment(as_of, START_MS + 1_000).expect("it waits");
-        let (values, _) = shown(&mut replica, &key("k"), &moment, None);
+        let (values, _) = shown(&mut replica, &key("k"), &moment, None).expect("exact");
         let values: Vec<Bytes> = values.into_values().collect();
         assert_eq!(values, [&good.value]);
     }
     let moment = replica.moment(AsOf::Time(START_MS + 500), START_MS + 1_000).expect("in it");
-    assert!(shown(&mut replica, &key("k"), &moment, None).0.is_empty(), "deleted within it");
+    assert!(
+        shown(&mut replica, &key("k"), &moment, None).expect("exact").0.is_empty(),
+        "deleted within it"
+    );
 }
 
 #[test]
@@ -182,7 +217,7 @@ fn a_bad_write_that_is_applied_is_named_where_it_is_to_be_left_out() {
     settle(&mut replica, at(1_000 + LAG_MS));
     let moment = replica.moment(AsOf::Latest, START_MS + 1_000).expect("always");
     let selector = Selector { dots: vec![bad.head.dot], ..Selector::default() };
-    let (values, kept) = shown(&mut replica, &key("k"), &moment, Some(&selector));
+    let (values, kept) = shown(&mut replica, &key("k"), &moment, Some(&selector)).expect("exact");
     assert!(values.is_empty());
     assert_eq!(kept, [bad.head.dot]);
 }
@@ -195,7 +230,11 @@ fn a_value_that_had_expired_by_then_is_none() {
     replica.arrive(page(&[record]), at(1_000)).expect("room");
     for (ms, count) in [(4_999, 1), (5_000, 0)] {
         let moment = replica.moment(AsOf::Time(START_MS + ms), START_MS + 9_000).expect("in it");
-        assert_eq!(shown(&mut replica, &key("k"), &moment, None).0.len(), count, "{ms}");
+        assert_eq!(
+            shown(&mut replica, &key("k"), &moment, None).expect("exact").0.len(),
+            count,
+            "{ms}"
+        );
     }
 }
 
@@ -207,9 +246,52 @@ fn an_lww_bucket_shows_one_value_at_every_moment() {
     replica.arrive(page(&[two.clone(), one.clone()]), at(1_000)).expect("room");
     for (ms, expected) in [(550, &one), (600, &two)] {
         let moment = replica.moment(AsOf::Time(START_MS + ms), START_MS + 9_000).expect("in it");
-        let (values, _) = shown(&mut replica, &key("k"), &moment, None);
+        let (values, _) = shown(&mut replica, &key("k"), &moment, None).expect("exact");
         let values: Vec<Bytes> = values.into_values().collect();
         assert_eq!(values, [&expected.value]);
     }
     assert_eq!(shard_of(&key("k")), shard_of(&one.head.key));
+}
+
+#[test]
+fn a_page_ends_also_where_it_finds_nothing() {
+    let mut replica = fresh();
+    let keys = 2 * PAGE_KEYS_MAX as u64 + 5;
+    let records: Vec<Record> =
+        (1..=keys).map(|n| write(&format!("k{n}"), (1, n), &[], 5_000)).collect();
+    replica.arrive(page(&records), at(6_000)).expect("room");
+    let moment = replica.moment(AsOf::Time(START_MS + 1_000), 0).expect("within the window");
+    let (bucket, mut from, mut pages) = (BucketName::default_bucket(), None, 0);
+    loop {
+        let page = replica.scan_at(&bucket, b"", from.as_ref(), 1, &moment, None).expect("exact");
+        assert!(page.found.is_empty());
+        pages += 1;
+        match page.next {
+            None => break,
+            next => from = next,
+        }
+    }
+    assert!(pages > 1, "so many keys are not looked at in one go");
+}
+
+#[test]
+fn events_alone_are_held_and_change_no_key() {
+    let mut replica = fresh();
+    let value = write("k", (1, 1), &[], 500);
+    let mut event = delete("k", (1, 2), &[&value], 600);
+    event.head.kind = Kind::Emit;
+    event.head.value_hash = value_hash(Kind::Emit, b"");
+    replica.arrive(page(&[value.clone(), event.clone()]), at(1_000)).expect("room");
+    for applied in [0, 2] {
+        assert_eq!(replica.status(at(1_000)).expect("readable").applied, applied);
+        let moment = replica.moment(AsOf::Latest, 0).expect("always");
+        let values = shown(&mut replica, &key("k"), &moment, None).expect("exact").0;
+        assert_eq!(values, naive([&value].into_iter(), &key("k")), "{applied} applied");
+        let shard = shard_of(&key("k"));
+        assert_eq!(
+            replica.head(shard, event.head.dot).expect("readable"),
+            Some(event.head.clone())
+        );
+        settle(&mut replica, at(1_000 + LAG_MS));
+    }
 }

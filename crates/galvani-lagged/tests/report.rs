@@ -160,7 +160,7 @@ fn whatever_is_asked_over_the_socket_is_answered_in_one_line() {
     let prefix = Blob::default();
     let scan = Ask::Scan { bucket: bucket(), prefix, from: None, limit: 9, moment, without: None };
     let keys = ask(&mut replica, scan);
-    assert_eq!(keys, Answer::Keys { keys: vec![key.clone()], next: None });
+    assert_eq!(keys, Answer::Keys { keys: vec![key.clone()], blurred: vec![], next: None });
     let version = LiveVersion {
         dot: record.head.dot,
         value: Some(Blob(Bytes::from_static(b"\xff"))),

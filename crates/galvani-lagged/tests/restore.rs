@@ -417,3 +417,13 @@ fn keys_differ_in_all_the_ways_there_are() {
         assert_eq!(difference(&view, NOW_MS), expected, "case {number}");
     }
 }
+
+#[test]
+fn a_key_that_is_blurred_is_left_alone() {
+    let (cluster, mut replica, moment) = deleted();
+    settle(&mut replica, at(6_000 + LAG_MS));
+    let job = job(moment, None);
+    let view = view_of(&mut replica, &cluster, &key("k"), &job);
+    assert_eq!(difference(&view, NOW_MS), Difference::Blurred);
+    assert_eq!(plan(&job, &view, NOW_MS), Step::Conflict(Reason::Blurred));
+}

@@ -79,6 +79,8 @@ pub enum Reason {
     LiveLacks(Vec<Dot>),
     /// The cluster shows nothing, and no bad write that came here explains it.
     Unexplained,
+    /// It was written after the moment, and that is in the base already: what was there is not known.
+    Blurred,
     /// These bad writes are in the base already, so what they replaced cannot be shown.
     BadApplied(Vec<Dot>),
 }
@@ -103,6 +105,9 @@ pub struct WriteBack {
 pub fn plan(job: &Job, view: &View, now_ms: u64) -> Step {
     if !job.selection.holds(&view.key) {
         return Step::Skip(Skipped::Outside);
+    }
+    if view.blurred {
+        return Step::Conflict(Reason::Blurred);
     }
     if !view.kept.is_empty() {
         return Step::Conflict(Reason::BadApplied(view.kept.clone()));
