@@ -46,6 +46,13 @@ pub enum Ask {
         /// The point.
         until: Until,
     },
+    /// Find writes by the beginning of their origin.
+    Find {
+        /// The first digits.
+        origin: String,
+        /// The counter.
+        counter: u64,
+    },
     /// Find out a moment, for the questions below.
     Moment {
         /// Which.
@@ -102,6 +109,11 @@ pub enum Answer {
     Advancing {
         /// How many.
         records: u64,
+    },
+    /// Writes.
+    Dots {
+        /// All that came here and are called so.
+        dots: Vec<Dot>,
     },
     /// A moment.
     Moment {
@@ -174,6 +186,9 @@ fn try_answer<E: Engine>(
         Ask::SetLag { lag_ms } => replica.set_lag(lag_ms, now)?,
         Ask::Advance { until } => {
             return Ok(Answer::Advancing { records: replica.advance(until, now)? });
+        }
+        Ask::Find { origin, counter } => {
+            return Ok(Answer::Dots { dots: replica.named_like(&origin, counter) });
         }
         Ask::Moment { as_of } => {
             return Ok(Answer::Moment { moment: replica.moment(as_of, now.unix_ms)? });

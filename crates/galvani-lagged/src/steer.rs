@@ -75,6 +75,17 @@ impl<E: Engine> Lagged<E> {
         Ok(due)
     }
 
+    /// The writes in the journal or in the base whose origin begins with these digits.
+    pub fn named_like(&self, origin: &str, counter: u64) -> Vec<Dot> {
+        let taken = self.journal.shards().values().map(|of| &of.taken);
+        let ranges = taken.flat_map(|taken| taken.ranges());
+        let like = ranges.filter(|range| {
+            (range.first..=range.last).contains(&counter)
+                && range.origin.to_string().starts_with(origin)
+        });
+        like.map(|range| Dot::new(range.origin, counter)).collect()
+    }
+
     /// Whether a write is in the journal or in the base.
     pub(crate) fn has_taken(&self, dot: Dot) -> bool {
         self.journal.shards().values().any(|of| of.taken.contains(dot))

@@ -174,6 +174,12 @@ fn whatever_is_asked_over_the_socket_is_answered_in_one_line() {
     }
     let advance = Ask::Advance { until: Until::Before(record.head.dot) };
     assert_eq!(ask(&mut replica, advance), Answer::Advancing { records: 0 });
+    let origin = record.head.dot.origin.to_string();
+    for (origin, counter, found) in [(&origin[..6], 1, 1), (&origin, 2, 0), ("f", 1, 0)] {
+        let find = Ask::Find { origin: origin.to_owned(), counter };
+        let dots = vec![record.head.dot; found];
+        assert_eq!(ask(&mut replica, find), Answer::Dots { dots });
+    }
     let early = Ask::Moment { as_of: AsOf::Time(0) };
     match ask(&mut replica, early) {
         Answer::Refused { why } => assert!(why.contains("shows moments from"), "{why}"),

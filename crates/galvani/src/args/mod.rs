@@ -11,6 +11,7 @@ pub(crate) mod data;
 pub(crate) mod dev;
 pub(crate) mod faults;
 pub(crate) mod feed;
+pub(crate) mod lagged;
 pub(crate) mod line;
 pub(crate) mod repair;
 pub(crate) mod retype;
@@ -137,6 +138,8 @@ pub(crate) enum Command {
     Ls(data::Ls),
     /// The change feed: every write as it happens, or events of applications.
     Feed(Box<feed::Feed>),
+    /// A replica that follows at a delay: run one, or look at what was there.
+    Lagged(lagged::Lagged),
     /// Buckets: groups of keys that share n, default quorums and a conflict policy.
     Bucket(bucket::Bucket),
     /// Load records of a JSON lines file.
@@ -183,6 +186,7 @@ impl Command {
             Command::Update(_) => "update",
             Command::Ls(_) => "ls",
             Command::Feed(_) => "feed",
+            Command::Lagged(_) => "lagged",
             Command::Bucket(_) => "bucket",
             Command::Import(_) => "import",
             Command::Export(_) => "export",

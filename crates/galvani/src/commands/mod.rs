@@ -16,6 +16,7 @@ mod get;
 mod graves;
 mod help;
 mod import;
+mod lagged;
 mod ls;
 mod options;
 mod patience;
@@ -76,6 +77,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Update(args) => block_on(update::run(&app, args)),
         Command::Ls(args) => block_on(ls::run(&app, args)),
         Command::Feed(args) => block_on(feed::run(&app, *args)),
+        Command::Lagged(args) => lagged::run(&app, args),
         Command::Bucket(args) => block_on(bucket::run(&app, args)),
         Command::Import(args) => block_on(import::run(&app, args)),
         Command::Export(args) => block_on(export::run(&app, args)),

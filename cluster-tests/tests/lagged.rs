@@ -1,0 +1,147 @@
+//! A lagged replica with real processes: an accident is paused, looked at as it was before, and nothing
+//! that came is lost when the replica is killed.
+
+use galvani_cluster_tests::command::Running;
+use galvani_cluster_tests::{Cluster, Ran, until};
+use jiff::Timestamp;
+use serde_json::Value;
+
+const KEYS: usize = 40;
+
+struct Replica<'a> {
+    cluster: &'a Cluster,
+    dir: String,
+    running: Option<Running>,
+}
+
+impl<'a> Replica<'a> {
+    /// Starts one beside the cluster, an hour behind.
+    fn start(cluster: &'a Cluster) -> Replica<'a> {
+        let dir = cluster.scratch().join("lagged").display().to_string();
+        let mut replica = Replica { cluster, dir, running: None };
+        replica.again();
+        replica
+    }
+
+    fn again(&mut self) {
+        self.running = None;
+        self.running = Some(self.cluster.begin(&["lagged", "--lag", "1h", "--dir", &self.dir]));
+        until("the replica answers", || {
+            let ran = self.ask(&["status"]);
+            if ran.code == Some(0) { Ok(()) } else { Err(ran.to_string()) }
+        });
+    }
+
+    fn ask(&self, words: &[&str]) -> Ran {
+        let words =
+            ["lagged"].iter().chain(words).copied().chain(["--dir", &self.dir, "-o", "json"]);
+        self.cluster.run(&words.collect::<Vec<_>>())
+    }
+
+    fn status(&self) -> Value {
+        self.ask(&["status"]).expect(0).json("galvani.lagged/1")
+    }
+
+    fn until_it(&self, what: &str, holds: impl Fn(&Value) -> bool) {
+        until(what, || {
+            let status = self.status();
+            if holds(&status) { Ok(()) } else { Err(status) }
+        });
+    }
+
+    /// Waits until at least so many writes came: one that was retried counts for each of its names.
+    fn until_has(&self, records: usize) {
+        self.until_it("all writes came", |status| {
+            let came = status["journal_records"].as_u64().unwrap_or(0) as usize;
+            came >= records && !status["protected_since_ms"].is_null()
+        });
+    }
+
+    /// Waits until all that came makes these keys.
+    fn until_keys(&self, keys: &[&str]) {
+        until("the keys are these", || {
+            let found = self.keys(&[]);
+            if found == keys { Ok(()) } else { Err(found) }
+        });
+    }
+
+    /// The keys at a moment, sorted.
+    fn keys(&self, words: &[&str]) -> Vec<String> {
+        let words = ["ls", "cart/"].iter().chain(words).copied().collect::<Vec<_>>();
+        let listed = self.ask(&words).expect(0).json("galvani.lagged.ls/1");
+        assert_eq!(listed["complete"], true);
+        assert_eq!(listed["blurred"], Value::Array(Vec::new()));
+        let keys = listed["keys"].as_array().expect("keys").iter();
+        let mut keys: Vec<String> =
+            keys.map(|key| key["key"].as_str().expect("text").to_owned()).collect();
+        keys.sort();
+        keys
+    }
+}
+
+#[test]
+fn a_prefix_that_was_deleted_is_there_as_of_before_also_after_a_kill() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let names: Vec<String> = (0..KEYS).map(|number| format!("cart/{number:03}")).collect();
+    cluster.block_on(async {
+        for name in &names {
+            client.put(name.clone(), format!("of {name}")).blind().w(3).send().await.expect("ok");
+        }
+    });
+    let mut replica = Replica::start(&cluster);
+    replica.until_has(KEYS);
+    // From here on moments can be shown.
+    replica.until_it("what was written is complete", |status| {
+        status["complete_through_ms"].as_u64() > status["protected_since_ms"].as_u64()
+    });
+    let good = Timestamp::now().to_string();
+
+    cluster.run(&["del", "--prefix", "cart/", "--yes"]).expect(0);
+    replica.until_keys(&[]);
+    let held = replica.status()["journal_records"].clone();
+    let status = replica.ask(&["pause"]).expect(0).json("galvani.lagged/1");
+    assert!(!status["paused_since_ms"].is_null());
+    for _ in 0..2 {
+        assert_eq!(replica.keys(&["--at", &good]), names);
+        assert_eq!(replica.keys(&[]), [""; 0], "all that came: they are deleted");
+        assert_eq!(replica.keys(&["--without-deletes"]), names, "as if nobody had deleted");
+        let was = replica.ask(&["get", "cart/007", "--at", &good]).expect(0);
+        let was = was.json("galvani.lagged.get/1");
+        assert_eq!(was["siblings"][0]["value"], "of cart/007");
+        replica.ask(&["get", "cart/007"]).expect(3);
+        // Killed: dropping it sends SIGKILL.
+        replica.again();
+        let status = replica.status();
+        assert_eq!(status["journal_records"], held, "nothing lost, nothing doubled");
+        assert!(!status["paused_since_ms"].is_null(), "the pause stands");
+    }
+    // And the feed goes on.
+    cluster.block_on(async {
+        client.put("cart/new", "x").blind().send().await.expect("stored");
+    });
+    replica.until_keys(&["cart/new"]);
+
+    let advance = replica.ask(&["advance", "--to", &good]).expect(0);
+    let records = advance.json("galvani.lagged.advance/1")["records"].clone();
+    assert!(records.as_u64() >= Some(KEYS as u64), "{records}");
+    replica.until_it("they are applied", |status| status["applied"] == records);
+    assert_eq!(replica.keys(&["--at", &good]), names, "from the base");
+    let early = replica.ask(&["ls", "--at", "1h"]).expect(5);
+    assert!(early.stderr.contains("shows moments from"), "{early}");
+}
+
+#[test]
+fn a_second_process_and_a_second_cluster_are_refused_their_directory() {
+    let cluster = Cluster::start();
+    let replica = Replica::start(&cluster);
+    let second = cluster.run(&["lagged", "--dir", &replica.dir]).expect(5);
+    assert!(second.stderr.contains("in use by process"), "{second}");
+    let other = Cluster::start();
+    let dir = replica.dir.clone();
+    drop(replica);
+    let refused = other.run(&["lagged", "--dir", &dir]).expect(5);
+    assert!(refused.stderr.contains("follows cluster"), "{refused}");
+    let nobody = other.run(&["lagged", "status", "--dir", &dir]).expect(8);
+    assert!(nobody.stderr.contains("galvani lagged --dir"), "{nobody}");
+}

@@ -1,0 +1,172 @@
+//! `lagged`: a replica that follows the cluster at a delay, and questions to the one that runs.
+//!
+//! `run.rs` follows the feed; `socket.rs` carries questions and answers; `shown.rs` words the answers.
+//! What a replica is and does stands in `galvani-lagged`. Next to read: `lagged/run.rs`.
+
+mod run;
+mod shown;
+mod socket;
+
+use crate::args::lagged::{Advance, DotName, Get, Lagged, Ls, MomentArgs, Verb};
+use crate::commands::Done;
+use crate::connect::App;
+use crate::exit::Exit;
+use crate::report::Report;
+use galvani_client::Dot;
+use galvani_lagged::control::{Answer, Ask};
+use galvani_lagged::{AsOf, Blob, Moment, Selector, Until};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Runs a replica, or asks the one that runs.
+pub(crate) fn run(app: &App, args: Lagged) -> Done {
+    let dir = args.dir.ok_or_else(|| {
+        Report::new(Exit::Usage, "lagged: no directory was named")
+            .next("try", "galvani lagged --dir DIR    or set GALVANI_LAGGED_DIR")
+    })?;
+    let asker = Asker { app, dir: &dir };
+    match args.verb {
+        None => super::block_on(run::run(app, dir.clone(), args.lag)),
+        Some(Verb::Status) => asker.stands(&Ask::Status),
+        Some(Verb::Pause) => asker.stands(&Ask::Pause),
+        Some(Verb::Resume) => asker.stands(&Ask::Resume),
+        Some(Verb::SetLag(set)) => {
+            asker.stands(&Ask::SetLag { lag_ms: set.lag.as_millis() as u64 })
+        }
+        Some(Verb::Advance(advance)) => asker.advance(&advance),
+        Some(Verb::Get(get)) => asker.get(get),
+        Some(Verb::Ls(ls)) => asker.ls(&ls),
+    }
+}
+
+/// Asks the replica that runs in a directory.
+struct Asker<'a> {
+    app: &'a App,
+    dir: &'a Path,
+}
+
+impl Asker<'_> {
+    /// Asks; a refusal is a block.
+    fn ask(&self, ask: &Ask) -> Result<Answer, Report> {
+        match socket::ask(self.dir, ask)? {
+            Answer::Refused { why } => {
+                let status = shown::again(self.dir, "status");
+                Err(Report::new(Exit::Refused, format!("lagged: {why}")).next("see", status))
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// Asks something that is answered with how it stands.
+    fn stands(&self, ask: &Ask) -> Done {
+        match self.ask(ask)? {
+            Answer::Status(status) => shown::status(&self.app.out, &status),
+            other => Err(unfit(&other)),
+        }
+    }
+
+    fn advance(&self, args: &Advance) -> Done {
+        let until = match args {
+            Advance { to: Some(to), .. } => Until::Time(to.unix_ms(SystemTime::now())),
+            Advance { before: Some(before), .. } => Until::Before(self.dot(before)?),
+            Advance { before_request: Some(request), .. } => Until::BeforeRequest(*request),
+            Advance { .. } => unreachable!("clap asks for one of them"),
+        };
+        match self.ask(&Ask::Advance { until })? {
+            Answer::Advancing { records } => shown::advancing(&self.app.out, records),
+            other => Err(unfit(&other)),
+        }
+    }
+
+    fn get(&self, args: Get) -> Done {
+        let (moment, without) = self.moment(&args.moment)?;
+        let key = Blob(args.key.clone());
+        let ask = Ask::Get { bucket: args.bucket.bucket.clone(), key, moment, without };
+        match self.ask(&ask)? {
+            Answer::Key { values } => shown::key(&self.app.out, &args.key, &values),
+            other => Err(unfit(&other)),
+        }
+    }
+
+    fn ls(&self, args: &Ls) -> Done {
+        let (moment, without) = self.moment(&args.moment)?;
+        let mut listed = shown::Listed::new(&self.app.out, args.limit);
+        let mut from = None;
+        loop {
+            let ask = Ask::Scan {
+                bucket: args.bucket.bucket.clone(),
+                prefix: Blob(args.prefix.clone()),
+                from,
+                limit: galvani_lagged::config::PAGE_KEYS_MAX,
+                moment,
+                without: without.clone(),
+            };
+            let Answer::Keys { keys, blurred, next } = self.ask(&ask)? else {
+                return Err(Report::unexpected("lagged: the answer does not fit the question"));
+            };
+            let goes_on = listed.page(keys, blurred)?;
+            match next {
+                Some(place) if goes_on => from = Some(place),
+                next => return listed.end(next.is_none() && goes_on),
+            }
+        }
+    }
+
+    /// Finds the moment out, once: it stays the same over all pages.
+    fn moment(&self, args: &MomentArgs) -> Result<(Moment, Option<Selector>), Report> {
+        let now = SystemTime::now();
+        let as_of = match args {
+            MomentArgs { at: Some(at), .. } => AsOf::Time(at.unix_ms(now)),
+            MomentArgs { before: Some(before), .. } => AsOf::Before(self.dot(before)?),
+            MomentArgs { before_request: Some(request), .. } => AsOf::BeforeRequest(*request),
+            MomentArgs { .. } => AsOf::Latest,
+        };
+        let without = Selector {
+            authors: args.without_author.clone(),
+            requests: args.without_request.clone(),
+            dots: Vec::new(),
+            from_ms: args.without_from.map(|when| when.unix_ms(now)),
+            until_ms: args.without_until.map(|when| when.unix_ms(now)),
+            deletes: args.without_deletes,
+        };
+        let without = (without != Selector::default()).then_some(without);
+        match self.ask(&Ask::Moment { as_of })? {
+            Answer::Moment { moment } => Ok((moment, without)),
+            other => Err(unfit(&other)),
+        }
+    }
+
+    /// The write that a name means, asked of the replica if it is shortened.
+    fn dot(&self, name: &DotName) -> Result<Dot, Report> {
+        if let Some(dot) = name.whole() {
+            return Ok(dot);
+        }
+        let (origin, counter) = (name.origin.clone(), name.counter);
+        let Answer::Dots { dots } = self.ask(&Ask::Find { origin, counter })? else {
+            return Err(Report::unexpected("lagged: the answer does not fit the question"));
+        };
+        match dots.as_slice() {
+            [dot] => Ok(*dot),
+            [] => {
+                let what =
+                    format!("lagged: no write {}:{} has come here", name.origin, name.counter);
+                Err(Report::new(Exit::NotFound, what)
+                    .next("see", "galvani explain KEY -o json    (the names of a key's writes)"))
+            }
+            several => {
+                let all = several.iter().map(|dot| format!("{}:{}", dot.origin, dot.counter));
+                let what = format!("lagged: {} writes are called so", several.len());
+                Err(Report::new(Exit::Usage, what).why(all.collect::<Vec<_>>().join("  ")))
+            }
+        }
+    }
+}
+
+fn unfit(answer: &Answer) -> Report {
+    Report::unexpected(format!("lagged: the answer does not fit the question: {answer:?}"))
+}
+
+/// The socket of the replica that runs in `dir`.
+fn socket_of(dir: &Path) -> PathBuf {
+    dir.join(galvani_lagged::control::SOCKET)
+}

@@ -1,0 +1,229 @@
+//! Running a lagged replica: the feed in, what is due on to the base, questions answered.
+//!
+//! One loop owns the replica. A page of the feed is durable before the next event is taken, so the feed
+//! is never ahead of what is held; while the disk is full it is simply not read. The position is the
+//! replica's own, and a new process goes on from it. Next to read: `galvani-lagged/src/replica.rs`.
+
+use super::shown;
+use super::socket::{self, Asked};
+use crate::args::line::Line;
+use crate::commands::Done;
+use crate::connect::{App, RETRIES, Session};
+use crate::exit::Exit;
+use crate::report::Report;
+use crate::report::client::{self, Retype};
+use crate::report::text::Span;
+use futures_util::FutureExt;
+use galvani_client::{Checkpoint, Event, Feed, FeedToken, Filter, OnGap, Shows, Start};
+use galvani_lagged::control::answer;
+use galvani_lagged::{Arrivals, Lagged, LaggedConfig, LaggedError, Now, OpenError};
+use galvani_model::bucket::BucketName;
+use galvani_storage::engine::FjallEngine;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// The lag of a new directory, where none is named.
+const LAG: Duration = Duration::from_secs(3600);
+
+/// Bytes of values of one page; the last record counts whole.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Records of one page: one fsync for all of them.
+const PAGE_RECORDS: usize = 1_000;
+
+/// How long to wait before a full disk is tried again, and at most before looking what is due.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs a replica in `dir` until it is stopped.
+pub(super) async fn run(app: &App, dir: PathBuf, lag: Option<Duration>) -> Done {
+    let session = app.connect_with(app.timeout(), RETRIES).await?;
+    let view = session.client.cluster();
+    let config = LaggedConfig {
+        cluster: view.cluster,
+        partitions: view.layout.partitions(),
+        lag_ms: lag.unwrap_or(LAG).as_millis() as u64,
+    };
+    let mut keeper = Keeper {
+        replica: Lagged::open(&dir, config).map_err(|error| not_opened(&error))?,
+        session,
+        began: Instant::now(),
+        known: BTreeSet::new(),
+        page: Arrivals::default(),
+        bytes: 0,
+        checkpoint: None,
+    };
+    if let Some(lag) = lag {
+        let now = keeper.now();
+        keeper.replica.set_lag(lag.as_millis() as u64, now).map_err(failed)?;
+    }
+    let listening = |error| Report::unexpected(format!("lagged: its control socket: {error}"));
+    let asked = socket::listen(&dir).map_err(listening)?;
+    let feed = keeper.subscribe(app).await?;
+    let status = keeper.replica.status(keeper.now()).map_err(failed)?;
+    let lag = Span(Duration::from_millis(status.lag_target_ms));
+    app.out.say(&format!("follows cluster {}, {lag} behind", view.name));
+    app.out.say(&format!("  ask it    {}", shown::again(&dir, "status")));
+    keeper.follow(feed, asked, app).await
+}
+
+/// The replica, and what came and is not in it yet.
+struct Keeper {
+    replica: Lagged<FjallEngine>,
+    session: Session,
+    began: Instant,
+    /// Buckets of which the replica knows the policy.
+    known: BTreeSet<BucketName>,
+    page: Arrivals,
+    bytes: usize,
+    /// What the feed said of itself after the page.
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Keeper {
+    async fn subscribe(&self, app: &App) -> Result<Feed, Report> {
+        let filter = Filter { shows: Shows::Records, ..Filter::default() };
+        let cluster = self.session.client.cluster().cluster;
+        let cursors = self.replica.positions();
+        let start = match cursors.is_empty() {
+            true => Start::Beginning,
+            false => Start::Token(FeedToken { cluster, filter: filter.fingerprint(), cursors }),
+        };
+        let feed = self.session.client.feed().records().from(start).on_gap(OnGap::Tell);
+        feed.subscribe().await.map_err(|error| client::report(&error, &retype(app)))
+    }
+
+    async fn follow(mut self, mut feed: Feed, mut asked: mpsc::Receiver<Asked>, app: &App) -> Done {
+        let signals = |error| Report::unexpected(format!("signals: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+        let mut full = false;
+        loop {
+            let was_full = full;
+            let due = self.step()?;
+            let pause = due.min(PAUSE);
+            tokio::select! {
+                _ = interrupt.recv() => return Ok(Exit::Done),
+                _ = terminate.recv() => return Ok(Exit::Done),
+                Some(Asked { ask, to }) = asked.recv() => {
+                    let now = self.now();
+                    // Whoever asked may have gone.
+                    let _ = to.send(answer(&mut self.replica, ask, now));
+                }
+                event = feed.next(), if !full => {
+                    self.take(event, app)?;
+                    while !self.is_full_page()
+                        && let Some(event) = feed.next().now_or_never()
+                    {
+                        self.take(event, app)?;
+                    }
+                    full = self.keep(&feed)?;
+                }
+                () = tokio::time::sleep(pause) => {
+                    if full {
+                        full = self.keep(&feed)?;
+                    }
+                }
+            }
+            if full && !was_full {
+                app.out.note("the disk is full: nothing is taken in until there is room");
+            }
+        }
+    }
+
+    /// Adds an event to the page.
+    fn take(
+        &mut self,
+        event: Option<Result<Event, galvani_client::Error>>,
+        app: &App,
+    ) -> Result<(), Report> {
+        let closed = || Report::unexpected("lagged: the client was closed");
+        match event.ok_or_else(closed)?.map_err(|error| client::report(&error, &retype(app)))? {
+            Event::Record(shown) => {
+                self.learn(shown.record.head.key.bucket())?;
+                self.bytes += shown.record.value.len();
+                self.page.records.push((shown.shard, shown.record));
+            }
+            Event::Gap(gap) => self.page.gone.entry(gap.shard).or_default().union(&gap.gone),
+            Event::Checkpoint(checkpoint) => self.checkpoint = Some(checkpoint),
+            // Nothing else is shown where records are asked for.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_full_page(&self) -> bool {
+        self.bytes >= PAGE_BYTES || self.page.records.len() >= PAGE_RECORDS
+    }
+
+    /// Puts the page into the journal. Returns whether the disk is full; then the page stays.
+    fn keep(&mut self, feed: &Feed) -> Result<bool, Report> {
+        let now = self.now();
+        if !self.page.records.is_empty() || !self.page.gone.is_empty() {
+            let shards: BTreeSet<_> = self.page.records.iter().map(|(shard, _)| *shard).collect();
+            let shards = shards.into_iter().chain(self.page.gone.keys().copied());
+            let cursors = &feed.token().cursors;
+            let positions = shards.filter_map(|it| Some((it, cursors.get(&it)?.clone())));
+            let page = Arrivals { positions: positions.collect(), ..self.page.clone() };
+            match self.replica.arrive(page, now) {
+                Ok(_) => {}
+                Err(LaggedError::Full) => return Ok(true),
+                Err(error) => return Err(failed(error)),
+            }
+            self.page = Arrivals::default();
+            self.bytes = 0;
+        }
+        // It speaks of the feed after these records, so they are held first.
+        if let Some(checkpoint) = self.checkpoint.take() {
+            let through = checkpoint.complete_through.map_or(0, unix_ms);
+            self.replica.heard(through, checkpoint.behind, now).map_err(failed)?;
+        }
+        Ok(false)
+    }
+
+    /// Applies what is due; returns how long until there is more to do.
+    fn step(&mut self) -> Result<Duration, Report> {
+        let now = self.now();
+        match self.replica.step(now) {
+            Ok(stepped) => Ok(stepped.due_in_ms.map_or(PAUSE, Duration::from_millis)),
+            Err(LaggedError::Full) => Ok(PAUSE),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Tells the replica what becomes of concurrent writes in a bucket.
+    fn learn(&mut self, bucket: &BucketName) -> Result<(), Report> {
+        if !self.known.contains(bucket)
+            && let Some(props) = self.session.client.cluster().buckets.get(bucket)
+        {
+            self.replica.learn_bucket(bucket, props.policy).map_err(failed)?;
+            self.known.insert(bucket.clone());
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        let micros = self.began.elapsed().as_micros() as u64;
+        Now { micros, unix_ms: unix_ms(SystemTime::now()) }
+    }
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn retype(app: &App) -> Retype {
+    let line = app.again(Line::new("lagged"));
+    Retype { command: "lagged", subject: String::new(), line, about: app.about() }
+}
+
+fn failed(error: LaggedError) -> Report {
+    Report::new(Exit::Unexpected, format!("lagged: {error}"))
+}
+
+fn not_opened(error: &OpenError) -> Report {
+    Report::new(Exit::Refused, format!("lagged: {error}"))
+}
