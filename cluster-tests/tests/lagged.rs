@@ -145,3 +145,80 @@ fn a_second_process_and_a_second_cluster_are_refused_their_directory() {
     let nobody = other.run(&["lagged", "status", "--dir", &dir]).expect(8);
     assert!(nobody.stderr.contains("galvani lagged --dir"), "{nobody}");
 }
+
+#[test]
+fn what_was_deleted_by_mistake_is_brought_back_and_no_users_write_is_touched() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let names: Vec<String> = (0..KEYS).map(|number| format!("cart/{number:03}")).collect();
+    let put = |key: String, value: &str| {
+        let put = client.put(key, value.to_owned()).blind().w(3);
+        cluster.block_on(put.send()).expect("stored");
+    };
+    names.iter().for_each(|name| put(name.clone(), "old"));
+    put("other".to_owned(), "old");
+    let replica = Replica::start(&cluster);
+    replica.until_has(KEYS + 1);
+    replica.until_it("what was written is complete", |status| {
+        status["complete_through_ms"].as_u64() > status["protected_since_ms"].as_u64()
+    });
+    let good = Timestamp::now().to_string();
+    cluster.run(&["del", "--prefix", "cart/", "--yes"]).expect(0);
+    // Somebody goes on with one of them, and with something else.
+    put("cart/005".to_owned(), "user");
+    put("other".to_owned(), "user");
+    replica.until_keys(&["cart/005"]);
+    replica.ask(&["pause"]).expect(0);
+
+    let differs = replica.ask(&["diff", "cart/", "--at", &good]).expect(0);
+    let last = differs.text().lines().last().expect("a summary").to_owned();
+    let counts = serde_json::from_str::<Value>(&last).expect("JSON");
+    let expected = serde_json::json!({ "only_then": KEYS - 1, "replaced": 1 });
+    assert_eq!(counts["keys"], expected, "{differs}");
+
+    let report = cluster.scratch().join("report.jsonl").display().to_string();
+    let job = ["restore", "--prefix", "cart/", "--at", &good, "--report", &report];
+    let restored = |words: &[&str]| {
+        let words: Vec<&str> = job.iter().chain(words).copied().collect();
+        replica.ask(&words).expect(4).json("galvani.lagged.restore/1")
+    };
+    let would = restored(&[]);
+    assert_eq!((&would["written"], &would["conflicts"]), (&(KEYS - 1).into(), &1.into()));
+    cluster.run(&["get", "cart/007"]).expect(3);
+    let did = restored(&["--yes"]);
+    assert_eq!((&did["written"], &did["failed"]), (&(KEYS - 1).into(), &0.into()), "{did}");
+    let check = |cart: Option<&str>| {
+        for name in &names {
+            let read = cluster.block_on(async { client.get(name.clone()).r(3).await });
+            let value = read.expect("read").one().expect("no siblings");
+            let expected = if name == "cart/005" { Some("user") } else { cart };
+            assert_eq!(value.as_deref(), expected.map(str::as_bytes), "{name}");
+        }
+        cluster.run(&["get", "other", "-r", "3"]).expect(4);
+    };
+    check(Some("old"));
+
+    // Gone on with, nothing is left to do; done anew, all is as it was.
+    let resume = ["restore", "--resume", &report, "--yes"];
+    let again = replica.ask(&resume).expect(4).json("galvani.lagged.restore/1");
+    assert_eq!((&again["done_before"], &again["written"]), (&(KEYS - 1).into(), &0.into()));
+    let other = cluster.scratch().join("other.jsonl").display().to_string();
+    let anew = ["restore", "--prefix", "cart/", "--at", &good, "--report", &other, "--yes"];
+    let anew = replica.ask(&anew).expect(4).json("galvani.lagged.restore/1");
+    assert_eq!((&anew["same"], &anew["written"]), (&(KEYS - 1).into(), &0.into()));
+
+    take_back(&cluster, &replica, &report);
+    check(None);
+}
+
+/// Takes the restore back; a key that somebody wrote since is left alone.
+fn take_back(cluster: &Cluster, replica: &Replica<'_>, report: &str) {
+    let would = replica.ask(&["undo", report]).expect(0).json("galvani.lagged.restore/1");
+    assert_eq!(would["deleted"], KEYS - 1);
+    cluster.run(&["get", "cart/007"]).expect(0);
+    let did = replica.ask(&["undo", report, "--yes"]).expect(0).json("galvani.lagged.restore/1");
+    assert_eq!((&did["deleted"], &did["failed"]), (&(KEYS - 1).into(), &0.into()));
+    let again = replica.ask(&["undo", report, "--yes"]).expect(4);
+    let again = again.json("galvani.lagged.restore/1");
+    assert_eq!(again["conflicts"], KEYS - 1, "what is there now is not the job's");
+}

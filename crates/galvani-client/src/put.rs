@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
+use galvani_model::ids::RequestId;
 use galvani_model::key::Key;
 use galvani_model::limits::VALUE_BYTES_MAX;
 use galvani_model::request::{Quorum, WriteOptions, check_ttl};
@@ -58,6 +59,7 @@ pub struct Put<State> {
     expires_ms: Option<u64>,
     emits: Vec<Emit>,
     timeout: Option<Duration>,
+    request_id: Option<RequestId>,
     state: State,
 }
 
@@ -106,7 +108,8 @@ impl Put<ContextNotChosen> {
         let options = WriteOptions { w: client.shared.settings.w, ..WriteOptions::default() };
         let timeout = client.timeout;
         let (expires_ms, emits, state) = (None, Vec::new(), ContextNotChosen);
-        Put { client, key, kind, value, options, expires_ms, emits, timeout, state }
+        let request_id = None;
+        Put { client, key, kind, value, options, expires_ms, emits, timeout, request_id, state }
     }
 
     /// Replaces exactly what that read or write saw; anything newer stays as a sibling.
@@ -121,9 +124,9 @@ impl Put<ContextNotChosen> {
     }
 
     pub(crate) fn ready(self, context: Option<Bytes>) -> Put<Ready> {
-        let Put { client, key, kind, value, options, expires_ms, emits, timeout, state: _ } = self;
-        let state = Ready { context };
-        Put { client, key, kind, value, options, expires_ms, emits, timeout, state }
+        let Put { client, key, kind, value, options, expires_ms, emits, timeout, .. } = self;
+        let (request_id, state) = (self.request_id, Ready { context });
+        Put { client, key, kind, value, options, expires_ms, emits, timeout, request_id, state }
     }
 }
 
@@ -188,6 +191,14 @@ impl<State> Put<State> {
         self
     }
 
+    /// Which logical write this is, in place of a new id: for jobs that name their writes themselves.
+    /// Two calls are one write only if all else is the same, context and time included; an id alone
+    /// hides nothing.
+    pub fn request_id(mut self, id: RequestId) -> Put<State> {
+        self.request_id = Some(id);
+        self
+    }
+
     /// The time the whole call has, 1 ms to 60 s. Default: the client's.
     pub fn timeout(mut self, whole_call: Duration) -> Put<State> {
         self.timeout = Some(whole_call);
@@ -216,6 +227,7 @@ impl<State> Put<State> {
             options: self.options,
             expires_ms: self.expires_ms,
             emits: self.emits,
+            request_id: self.request_id,
         };
         write(shared, op, &key, content, deadline).await
     }
@@ -245,6 +257,8 @@ pub(crate) struct Content {
     pub(crate) expires_ms: Option<u64>,
     /// Events of the application.
     pub(crate) emits: Vec<Emit>,
+    /// In place of a new one.
+    pub(crate) request_id: Option<RequestId>,
 }
 
 /// Writes `key` until `deadline`; errors name the operation `op`.
@@ -265,7 +279,8 @@ pub(crate) async fn write(
         return Err(Error::new(op, subject(key), ErrorKind::EmitsTooLarge { bytes, count }));
     }
     let directory = shared.directory_with(key.bucket(), deadline).await;
-    let stamp = shared.stamper.stamp();
+    let mut stamp = shared.stamper.stamp();
+    stamp.rid = content.request_id.unwrap_or(stamp.rid);
     let mut options = content.options;
     if let Some(end) = content.expires_ms {
         // Servers add it to the time of the stamp again: the end is exact, in every attempt.

@@ -176,7 +176,8 @@ pub(crate) async fn update(
             options.ttl_ms = None;
         }
         let emits = Vec::new();
-        let content = Content { kind, value, context, options, expires_ms: None, emits };
+        let (expires_ms, request_id) = (None, None);
+        let content = Content { kind, value, context, options, expires_ms, emits, request_id };
         let written = write(shared, OP, key, content, deadline).await;
         let written = written.map_err(|error| told(error, stored))?;
         if written.siblings_now <= 1 {

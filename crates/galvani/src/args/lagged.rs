@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use galvani_client::{Dot, NodeId, RequestId};
 use galvani_model::ids::Origin;
 use jiff::Timestamp;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -56,6 +57,12 @@ pub(crate) enum Verb {
     Get(Get),
     /// List keys as they were.
     Ls(Ls),
+    /// Compare keys as they were with the cluster as it is.
+    Diff(Diff),
+    /// Bring keys back as they were. Shows what it would do; does it with --yes.
+    Restore(Box<Restore>),
+    /// Take a restore back, from its report. Shows what it would do; does it with --yes.
+    Undo(Undo),
 }
 
 /// Arguments of `lagged set-lag`.
@@ -106,6 +113,87 @@ pub(crate) struct Ls {
     /// End after so many keys.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
+}
+
+/// Arguments of `lagged diff`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit 7: writes came to the replica that the cluster does not show, and nothing known replaces them."
+)]
+pub(crate) struct Diff {
+    /// Only keys that start with this.
+    #[arg(default_value = "", hide_default_value = true, value_parser = value::prefix_parser())]
+    pub(crate) prefix: Bytes,
+    #[command(flatten)]
+    pub(crate) bucket: InBucket,
+    #[command(flatten)]
+    pub(crate) moment: MomentArgs,
+}
+
+/// Arguments of `lagged restore`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani lagged restore --prefix cart/ --at 20m            what it would do\n  \
+                   galvani lagged restore --prefix cart/ --at 20m --yes      do it\n  \
+                   galvani lagged restore --resume restore-5f01ab.jsonl --yes",
+    after_help = "Pause first. A key is changed only if what is live now was there then, was replaced since, or is one\n\
+                  of the bad writes: those that --without-.. names, else deletions. Anything else is a conflict,\n\
+                  left alone and named. What is written back is written after a read, under its context: a write\n\
+                  that comes in between stays as a sibling.\n\
+                  Exit 4: conflicts are left. 6: a write failed, or a key could not be read; resume it."
+)]
+#[group(id = "selected", required = true, multiple = false, args = ["key", "prefix", "all", "resume"])]
+pub(crate) struct Restore {
+    /// This key.
+    #[arg(long, value_name = "KEY", value_parser = value::key_parser())]
+    pub(crate) key: Option<Bytes>,
+    /// Keys that start with this.
+    #[arg(long, value_name = "PREFIX", value_parser = value::prefix_parser())]
+    pub(crate) prefix: Option<Bytes>,
+    /// All keys of the bucket.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Go on with the job of this report.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) bucket: InBucket,
+    #[command(flatten)]
+    pub(crate) moment: MomentArgs,
+    /// Also delete keys that had no value then, where all they have now is bad.
+    #[arg(long)]
+    pub(crate) delete_newer: bool,
+    /// Where the report goes. [default: restore-JOB.jsonl]
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub(crate) report: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+/// Arguments of `lagged undo`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A key that still shows exactly what the job wrote gets back what it had. Exit codes as of restore."
+)]
+pub(crate) struct Undo {
+    /// The report of the restore.
+    pub(crate) report: PathBuf,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
+}
+
+/// How keys are written back.
+#[derive(Debug, Args)]
+pub(crate) struct Manner {
+    /// Do it. Without, it is only shown.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
+    /// Only show what would be done: the default.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Keys a second at most.
+    #[arg(long, value_name = "N", default_value = "2k", value_parser = value::count)]
+    pub(crate) rate: NonZeroU64,
 }
 
 /// Which moment, and what to leave out.
@@ -248,6 +336,8 @@ mod tests {
         assert!(parses("galvani lagged --dir d status"));
         assert!(parses("galvani lagged status --dir d"));
         assert!(parses("galvani lagged get k --before ab:1 --without-deletes --dir d"));
+        assert!(parses("galvani lagged restore --prefix p --at 1m --yes --dir d"));
+        assert!(parses("galvani lagged restore --resume f --yes --rate 10"));
         for bad in [
             "galvani lagged --lag 91days",
             "galvani lagged advance",
@@ -255,6 +345,10 @@ mod tests {
             "galvani lagged get k --at 1m --before ab:1",
             "galvani lagged get",
             "galvani lagged set-lag",
+            "galvani lagged restore --at 1m",
+            "galvani lagged restore --key k --prefix p",
+            "galvani lagged restore --all --yes --dry-run",
+            "galvani lagged undo",
         ] {
             assert!(!parses(bad), "{bad}");
         }

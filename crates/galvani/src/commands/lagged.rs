@@ -1,11 +1,16 @@
 //! `lagged`: a replica that follows the cluster at a delay, and questions to the one that runs.
 //!
-//! `run.rs` follows the feed; `socket.rs` carries questions and answers; `shown.rs` words the answers.
+//! `run.rs` follows the feed; `socket.rs` carries questions and answers; `shown.rs` words the answers;
+//! `diff.rs` and `restore.rs` read and write the cluster beside it.
 //! What a replica is and does stands in `galvani-lagged`. Next to read: `lagged/run.rs`.
 
+mod diff;
+mod keys;
+mod restore;
 mod run;
 mod shown;
 mod socket;
+mod tally;
 
 use crate::args::lagged::{Advance, DotName, Get, Lagged, Ls, MomentArgs, Verb};
 use crate::commands::Done;
@@ -15,6 +20,7 @@ use crate::report::Report;
 use galvani_client::Dot;
 use galvani_lagged::control::{Answer, Ask};
 use galvani_lagged::{AsOf, Blob, Moment, Selector, Until};
+use socket::Link;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -24,48 +30,44 @@ pub(crate) fn run(app: &App, args: Lagged) -> Done {
         Report::new(Exit::Usage, "lagged: no directory was named")
             .next("try", "galvani lagged --dir DIR    or set GALVANI_LAGGED_DIR")
     })?;
-    let asker = Asker { app, dir: &dir };
-    match args.verb {
-        None => super::block_on(run::run(app, dir.clone(), args.lag)),
-        Some(Verb::Status) => asker.stands(&Ask::Status),
-        Some(Verb::Pause) => asker.stands(&Ask::Pause),
-        Some(Verb::Resume) => asker.stands(&Ask::Resume),
-        Some(Verb::SetLag(set)) => {
-            asker.stands(&Ask::SetLag { lag_ms: set.lag.as_millis() as u64 })
-        }
-        Some(Verb::Advance(advance)) => asker.advance(&advance),
-        Some(Verb::Get(get)) => asker.get(get),
-        Some(Verb::Ls(ls)) => asker.ls(&ls),
+    let Some(verb) = args.verb else {
+        return super::block_on(run::run(app, dir, args.lag));
+    };
+    let mut asker = Asker { app, link: Link::open(&dir)? };
+    match verb {
+        Verb::Status => asker.stands(&Ask::Status),
+        Verb::Pause => asker.stands(&Ask::Pause),
+        Verb::Resume => asker.stands(&Ask::Resume),
+        Verb::SetLag(set) => asker.stands(&Ask::SetLag { lag_ms: set.lag.as_millis() as u64 }),
+        Verb::Advance(advance) => asker.advance(&advance),
+        Verb::Get(get) => asker.get(get),
+        Verb::Ls(ls) => asker.ls(&ls),
+        Verb::Diff(diff) => super::block_on(diff::run(&mut asker, diff)),
+        Verb::Restore(restore) => super::block_on(restore::restore(&mut asker, *restore)),
+        Verb::Undo(undo) => super::block_on(restore::undo(&mut asker, undo)),
     }
 }
 
 /// Asks the replica that runs in a directory.
 struct Asker<'a> {
     app: &'a App,
-    dir: &'a Path,
+    link: Link,
 }
 
 impl Asker<'_> {
-    /// Asks; a refusal is a block.
-    fn ask(&self, ask: &Ask) -> Result<Answer, Report> {
-        match socket::ask(self.dir, ask)? {
-            Answer::Refused { why } => {
-                let status = shown::again(self.dir, "status");
-                Err(Report::new(Exit::Refused, format!("lagged: {why}")).next("see", status))
-            }
-            answer => Ok(answer),
-        }
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, Report> {
+        self.link.ask(ask)
     }
 
     /// Asks something that is answered with how it stands.
-    fn stands(&self, ask: &Ask) -> Done {
+    fn stands(&mut self, ask: &Ask) -> Done {
         match self.ask(ask)? {
             Answer::Status(status) => shown::status(&self.app.out, &status),
             other => Err(unfit(&other)),
         }
     }
 
-    fn advance(&self, args: &Advance) -> Done {
+    fn advance(&mut self, args: &Advance) -> Done {
         let until = match args {
             Advance { to: Some(to), .. } => Until::Time(to.unix_ms(SystemTime::now())),
             Advance { before: Some(before), .. } => Until::Before(self.dot(before)?),
@@ -78,8 +80,8 @@ impl Asker<'_> {
         }
     }
 
-    fn get(&self, args: Get) -> Done {
-        let (moment, without) = self.moment(&args.moment)?;
+    fn get(&mut self, args: Get) -> Done {
+        let (_, moment, without) = self.moment(&args.moment)?;
         let key = Blob(args.key.clone());
         let ask = Ask::Get { bucket: args.bucket.bucket.clone(), key, moment, without };
         match self.ask(&ask)? {
@@ -88,8 +90,8 @@ impl Asker<'_> {
         }
     }
 
-    fn ls(&self, args: &Ls) -> Done {
-        let (moment, without) = self.moment(&args.moment)?;
+    fn ls(&mut self, args: &Ls) -> Done {
+        let (_, moment, without) = self.moment(&args.moment)?;
         let mut listed = shown::Listed::new(&self.app.out, args.limit);
         let mut from = None;
         loop {
@@ -113,14 +115,9 @@ impl Asker<'_> {
     }
 
     /// Finds the moment out, once: it stays the same over all pages.
-    fn moment(&self, args: &MomentArgs) -> Result<(Moment, Option<Selector>), Report> {
+    fn moment(&mut self, args: &MomentArgs) -> Result<(AsOf, Moment, Option<Selector>), Report> {
         let now = SystemTime::now();
-        let as_of = match args {
-            MomentArgs { at: Some(at), .. } => AsOf::Time(at.unix_ms(now)),
-            MomentArgs { before: Some(before), .. } => AsOf::Before(self.dot(before)?),
-            MomentArgs { before_request: Some(request), .. } => AsOf::BeforeRequest(*request),
-            MomentArgs { .. } => AsOf::Latest,
-        };
+        let as_of = self.as_of(args)?;
         let without = Selector {
             authors: args.without_author.clone(),
             requests: args.without_request.clone(),
@@ -131,13 +128,23 @@ impl Asker<'_> {
         };
         let without = (without != Selector::default()).then_some(without);
         match self.ask(&Ask::Moment { as_of })? {
-            Answer::Moment { moment } => Ok((moment, without)),
+            Answer::Moment { moment } => Ok((as_of, moment, without)),
             other => Err(unfit(&other)),
         }
     }
 
+    /// The moment as it was asked for.
+    fn as_of(&mut self, args: &MomentArgs) -> Result<AsOf, Report> {
+        Ok(match args {
+            MomentArgs { at: Some(at), .. } => AsOf::Time(at.unix_ms(SystemTime::now())),
+            MomentArgs { before: Some(before), .. } => AsOf::Before(self.dot(before)?),
+            MomentArgs { before_request: Some(request), .. } => AsOf::BeforeRequest(*request),
+            MomentArgs { .. } => AsOf::Latest,
+        })
+    }
+
     /// The write that a name means, asked of the replica if it is shortened.
-    fn dot(&self, name: &DotName) -> Result<Dot, Report> {
+    fn dot(&mut self, name: &DotName) -> Result<Dot, Report> {
         if let Some(dot) = name.whole() {
             return Ok(dot);
         }

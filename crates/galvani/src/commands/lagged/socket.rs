@@ -4,7 +4,7 @@
 //! replica, and root. Questions go to the loop that owns the replica, one at a time; a connection that
 //! says nothing sensible is closed. Next to read: `run.rs`.
 
-use super::socket_of;
+use super::{shown, socket_of};
 use crate::exit::Exit;
 use crate::report::Report;
 use galvani_lagged::control::{Answer, Ask, LINE_BYTES_MAX};
@@ -12,7 +12,7 @@ use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, unix};
 use tokio::sync::{mpsc, oneshot};
@@ -97,21 +97,47 @@ async fn serve(
     }
 }
 
-/// Asks the replica that runs in `dir`.
-pub(super) fn ask(dir: &Path, ask: &Ask) -> Result<Answer, Report> {
-    let failed = |error: &io::Error| unreachable(dir, error);
-    let mut stream = UnixStream::connect(socket_of(dir)).map_err(|error| failed(&error))?;
-    let mut text = serde_json::to_vec(ask).map_err(|error| failed(&error.into()))?;
-    text.push(b'\n');
-    stream.write_all(&text).map_err(|error| failed(&error))?;
-    let mut line = Vec::new();
-    let mut reader = BufReader::new(stream).take(LINE_BYTES_MAX as u64);
-    reader.read_until(b'\n', &mut line).map_err(|error| failed(&error))?;
-    if line.last() != Some(&b'\n') {
-        return Err(failed(&io::Error::from(ErrorKind::UnexpectedEof)));
+/// A connection to the replica that runs in a directory.
+pub(super) struct Link {
+    dir: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Link {
+    /// Connects to the replica that runs in `dir`.
+    pub(super) fn open(dir: &Path) -> Result<Link, Report> {
+        let stream =
+            UnixStream::connect(socket_of(dir)).map_err(|error| unreachable(dir, &error))?;
+        Ok(Link { dir: dir.to_path_buf(), stream: BufReader::new(stream) })
     }
-    serde_json::from_slice(&line)
-        .map_err(|error| Report::unexpected(format!("lagged: its answer is not one: {error}")))
+
+    /// Asks, and waits for the answer. A refusal is a block.
+    pub(super) fn ask(&mut self, ask: &Ask) -> Result<Answer, Report> {
+        let mut line = serde_json::to_vec(ask)
+            .map_err(|error| Report::unexpected(format!("lagged: the question: {error}")))?;
+        line.push(b'\n');
+        let read = self.stream.get_mut().write_all(&line).and_then(|()| {
+            line.clear();
+            (&mut self.stream).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)
+        });
+        match read {
+            Err(error) => return Err(unreachable(&self.dir, &error)),
+            Ok(_) if line.last() != Some(&b'\n') => {
+                return Err(unreachable(&self.dir, &io::Error::from(ErrorKind::UnexpectedEof)));
+            }
+            Ok(_) => {}
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Answer::Refused { why }) => {
+                let status = shown::again(&self.dir, "status");
+                Err(Report::new(Exit::Refused, format!("lagged: {why}")).next("see", status))
+            }
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                Err(Report::unexpected(format!("lagged: its answer is not one: {error}")))
+            }
+        }
+    }
 }
 
 fn unreachable(dir: &Path, error: &io::Error) -> Report {
@@ -131,7 +157,7 @@ fn unreachable(dir: &Path, error: &io::Error) -> Report {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, ask, listen, socket_of};
+    use super::{Asked, Link, listen, socket_of};
     use crate::exit::Exit;
     use galvani_lagged::Status;
     use galvani_lagged::control::{Answer, Ask};
@@ -152,7 +178,9 @@ mod tests {
             assert_eq!(mode.mode() & 0o777, 0o600);
             let path = dir.path().to_owned();
             let asker = tokio::task::spawn_blocking(move || {
-                [Ask::Status, Ask::Pause].map(|it| ask(&path, &it).expect("answered"))
+                let mut link =
+                    Link::open(&path).map_err(|report| report.to_string()).expect("open");
+                [Ask::Status, Ask::Pause].map(|it| link.ask(&it).expect("answered"))
             });
             for expected in [Ask::Status, Ask::Pause] {
                 let Asked { ask, to } = asked.recv().await.expect("asked");
@@ -186,7 +214,7 @@ mod tests {
     #[test]
     fn one_that_does_not_run_is_said_to_and_how_to_start_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let report = ask(dir.path(), &Ask::Status).expect_err("nobody there");
+        let Err(report) = Link::open(dir.path()) else { panic!("nobody is there") };
         assert_eq!(report.exit, Exit::NoServer);
         assert!(report.to_string().contains("galvani lagged --dir"), "{report}");
     }
