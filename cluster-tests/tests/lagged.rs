@@ -116,11 +116,21 @@ fn a_prefix_that_was_deleted_is_there_as_of_before_also_after_a_kill() {
         assert_eq!(status["journal_records"], held, "nothing lost, nothing doubled");
         assert!(!status["paused_since_ms"].is_null(), "the pause stands");
     }
-    // And the feed goes on.
-    cluster.block_on(async {
-        client.put("cart/new", "x").blind().send().await.expect("stored");
+    // And the feed goes on, also for a bucket that is made now and has shards of its own.
+    let id = galvani_client::RequestId(7);
+    let written = cluster.block_on(async {
+        client.put("cart/new", "x").blind().request_id(id).send().await.expect("stored")
     });
+    assert_eq!(written.request_id, Some(id));
     replica.until_keys(&["cart/new"]);
+    let before = replica.ask(&["get", "cart/new", "--before-request", &id.to_string()]);
+    before.expect(3);
+    cluster.run(&["bucket", "create", "single", "-n", "1", "-r", "1", "-w", "1"]).expect(0);
+    cluster.run(&["put", "k", "v", "-b", "single"]).expect(0);
+    until("the new bucket is followed", || {
+        let ran = replica.ask(&["get", "k", "-b", "single"]);
+        if ran.code == Some(0) { Ok(()) } else { Err(ran.to_string()) }
+    });
 
     let advance = replica.ask(&["advance", "--to", &good]).expect(0);
     let records = advance.json("galvani.lagged.advance/1")["records"].clone();

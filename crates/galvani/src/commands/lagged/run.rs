@@ -12,15 +12,16 @@ use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::client::{self, Retype};
-use crate::report::text::Span;
 use futures_util::FutureExt;
-use galvani_client::{Checkpoint, Event, Feed, FeedToken, Filter, OnGap, Shows, Start};
+use galvani_client::{
+    Checkpoint, ClusterView, Event, Feed, FeedToken, Filter, OnGap, Shows, Start,
+};
 use galvani_lagged::control::answer;
 use galvani_lagged::{Arrivals, Lagged, LaggedConfig, LaggedError, Now, OpenError};
-use galvani_model::bucket::BucketName;
 use galvani_storage::engine::FjallEngine;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -38,6 +39,9 @@ const PAGE_RECORDS: usize = 1_000;
 /// How long to wait before a full disk is tried again, and at most before looking what is due.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often to look for new buckets.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Runs a replica in `dir` until it is stopped.
 pub(super) async fn run(app: &App, dir: PathBuf, lag: Option<Duration>) -> Done {
     let session = app.connect_with(app.timeout(), RETRIES).await?;
@@ -51,7 +55,8 @@ pub(super) async fn run(app: &App, dir: PathBuf, lag: Option<Duration>) -> Done 
         replica: Lagged::open(&dir, config).map_err(|error| not_opened(&error))?,
         session,
         began: Instant::now(),
-        known: BTreeSet::new(),
+        copies: BTreeSet::new(),
+        view: None,
         page: Arrivals::default(),
         bytes: 0,
         checkpoint: None,
@@ -64,9 +69,17 @@ pub(super) async fn run(app: &App, dir: PathBuf, lag: Option<Duration>) -> Done 
     let asked = socket::listen(&dir).map_err(listening)?;
     let feed = keeper.subscribe(app).await?;
     let status = keeper.replica.status(keeper.now()).map_err(failed)?;
-    let lag = Span(Duration::from_millis(status.lag_target_ms));
+    let lag = shown::lag(status.lag_target_ms);
     app.out.say(&format!("follows cluster {}, {lag} behind", view.name));
     app.out.say(&format!("  ask it    {}", shown::again(&dir, "status")));
+    let client = keeper.session.client.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // Nobody tells when a bucket is made. A look that fails is followed by the next one.
+            drop(client.buckets().await);
+        }
+    });
     keeper.follow(feed, asked, app).await
 }
 
@@ -75,8 +88,10 @@ struct Keeper {
     replica: Lagged<FjallEngine>,
     session: Session,
     began: Instant,
-    /// Buckets of which the replica knows the policy.
-    known: BTreeSet<BucketName>,
+    /// The numbers of copies whose shards are followed.
+    copies: BTreeSet<u8>,
+    /// The view of the cluster whose buckets the replica knows.
+    view: Option<Arc<ClusterView>>,
     page: Arrivals,
     bytes: usize,
     /// What the feed said of itself after the page.
@@ -84,8 +99,10 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn subscribe(&self, app: &App) -> Result<Feed, Report> {
+    /// Opens the feed where the replica is.
+    async fn subscribe(&mut self, app: &App) -> Result<Feed, Report> {
         let filter = Filter { shows: Shows::Records, ..Filter::default() };
+        let copies = self.copies_now();
         let cluster = self.session.client.cluster().cluster;
         let cursors = self.replica.positions();
         let start = match cursors.is_empty() {
@@ -93,7 +110,10 @@ impl Keeper {
             false => Start::Token(FeedToken { cluster, filter: filter.fingerprint(), cursors }),
         };
         let feed = self.session.client.feed().records().from(start).on_gap(OnGap::Tell);
-        feed.subscribe().await.map_err(|error| client::report(&error, &retype(app)))
+        let feed = feed.subscribe().await;
+        let feed = feed.map_err(|error| client::report(&error, &retype(app)))?;
+        self.copies = copies;
+        Ok(feed)
     }
 
     async fn follow(mut self, mut feed: Feed, mut asked: mpsc::Receiver<Asked>, app: &App) -> Done {
@@ -103,6 +123,15 @@ impl Keeper {
         let mut full = false;
         loop {
             let was_full = full;
+            self.learn()?;
+            // A bucket was made whose shards the feed does not have. What is held is the position;
+            // where it cannot be opened the old one goes on, and the next round tries again.
+            if !full
+                && self.copies != self.copies_now()
+                && let Ok(anew) = self.subscribe(app).await
+            {
+                feed = anew;
+            }
             let due = self.step()?;
             let pause = due.min(PAUSE);
             tokio::select! {
@@ -134,6 +163,11 @@ impl Keeper {
         }
     }
 
+    /// The numbers of copies there are: each has shards of its own.
+    fn copies_now(&self) -> BTreeSet<u8> {
+        self.session.client.cluster().buckets.values().map(|props| props.n).collect()
+    }
+
     /// Adds an event to the page.
     fn take(
         &mut self,
@@ -143,7 +177,6 @@ impl Keeper {
         let closed = || Report::unexpected("lagged: the client was closed");
         match event.ok_or_else(closed)?.map_err(|error| client::report(&error, &retype(app)))? {
             Event::Record(shown) => {
-                self.learn(shown.record.head.key.bucket())?;
                 self.bytes += shown.record.value.len();
                 self.page.records.push((shown.shard, shown.record));
             }
@@ -194,14 +227,16 @@ impl Keeper {
         }
     }
 
-    /// Tells the replica what becomes of concurrent writes in a bucket.
-    fn learn(&mut self, bucket: &BucketName) -> Result<(), Report> {
-        if !self.known.contains(bucket)
-            && let Some(props) = self.session.client.cluster().buckets.get(bucket)
-        {
-            self.replica.learn_bucket(bucket, props.policy).map_err(failed)?;
-            self.known.insert(bucket.clone());
+    /// Tells the replica what becomes of concurrent writes, in buckets that are new.
+    fn learn(&mut self) -> Result<(), Report> {
+        let view = self.session.client.cluster();
+        if self.view.as_ref().is_some_and(|known| Arc::ptr_eq(known, &view)) {
+            return Ok(());
         }
+        for (bucket, props) in &view.buckets {
+            self.replica.learn_bucket(bucket, props.policy).map_err(failed)?;
+        }
+        self.view = Some(view);
         Ok(())
     }
 

@@ -21,6 +21,11 @@ pub(super) fn again(dir: &Path, verb: &str) -> String {
     format!("galvani lagged {verb} --dir {dir}")
 }
 
+/// A lag, as it is typed: `1h 30m`.
+pub(super) fn lag(ms: u64) -> String {
+    humantime::format_duration(Duration::from_millis(ms)).to_string()
+}
+
 /// How it stands.
 pub(super) fn status(out: &Output, status: &Status) -> Done {
     if out.is_json() {
@@ -35,7 +40,7 @@ pub(super) fn status(out: &Output, status: &Status) -> Done {
 
 fn words(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
-    let lag = Span(Duration::from_millis(status.lag_target_ms));
+    let lag = lag(status.lag_target_ms);
     lines.push(match status.paused_since_ms {
         Some(since) => format!("PAUSED since {}: nothing is applied, writes wait", time(since)),
         None => format!("{lag} behind on purpose"),
