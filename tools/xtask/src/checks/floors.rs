@@ -14,6 +14,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("galvani-protocol", 3),
     ("galvani-storage", 3),
     ("galvani-transport", 4),
+    ("galvani-relay", 4),
     ("galvani-sim", 4),
     ("galvani-lagged", 4),
     ("galvani-node", 5),
