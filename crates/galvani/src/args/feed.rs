@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use galvani_model::bucket::BucketName;
 use galvani_model::topic::Topic;
+use galvani_relay::Target;
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,7 +20,9 @@ use std::time::{Duration, SystemTime};
                          galvani feed --from start --until now -o jsonl  \
                          all that is kept, up to now\n  \
                          galvani feed --topic orders --token orders.pos  \
-                         events of applications; goes on where it stopped")]
+                         events of applications; goes on where it stopped\n  \
+                         galvani feed --topic orders --token pos --to redis://127.0.0.1/orders  \
+                         relay them; so does: -- ./index.sh")]
 #[command(
     after_help = "Each write is shown once, whatever nodes it is read from. Writes of one key come in \
                   causal order; one that does not says late.\n\
@@ -58,8 +61,24 @@ pub(crate) struct Feed {
     #[arg(long, value_name = "WHAT")]
     pub(crate) on_gap: Option<Gaps>,
     /// Show also how far the feed is, every second.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["to", "command"])]
     pub(crate) checkpoints: bool,
+    /// Deliver to this instead: file:PATH, http(s)://.., redis://HOST/STREAM, nats://HOST/PREFIX.
+    #[arg(long, value_name = "TARGET", value_parser = target)]
+    pub(crate) to: Option<Target>,
+    /// File with the secret of the target: signs webhooks, is the password of Redis, the token of NATS.
+    #[arg(long, value_name = "FILE", requires = "to")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// How often one event is tried before the command ends. [default: for ever]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tries: Option<u32>,
+    /// A command to run for each event: JSON on stdin, GALVANI_KEY, GALVANI_EVENT_ID, GALVANI_TOPIC.
+    #[arg(last = true, value_name = "CMD", conflicts_with = "to")]
+    pub(crate) command: Vec<String>,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    text.parse().map_err(|error: galvani_relay::TargetError| error.to_string())
 }
 
 /// Where to begin.

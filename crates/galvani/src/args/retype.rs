@@ -169,6 +169,10 @@ impl Feed {
             .given("--visibility", self.visibility.map(word))
             .given("--on-gap", self.on_gap.map(word))
             .flag("--checkpoints", self.checkpoints)
+            .given("--to", self.to.as_ref())
+            .path("--secret-file", self.secret_file.as_ref())
+            .given("--tries", self.tries)
+            .tail(&self.command)
     }
 }
 

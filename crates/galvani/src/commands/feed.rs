@@ -1,21 +1,25 @@
 //! `feed`: every write as it happens, or events of applications, until it is stopped.
 //!
-//! The position is kept in a file if one is named, after what was shown is written out: so nothing is
-//! left out by the next run, and at most what came since the last second is shown again.
-//! Next to read: `feed/shown.rs`, how an event is written.
+//! Events go to the screen, or through a relay to a target. The position is kept in a file if one is
+//! named, once what was shown is written out or taken: so nothing is left out by the next run, and at
+//! most what came since the last second goes out again, by the same ids.
+//! Next to read: `feed/outlet.rs`, `feed/shown.rs`.
 
+mod outlet;
 mod position;
 mod shown;
 
 use crate::args::Format;
-use crate::args::feed::{Feed, Gaps, Seen, Since, Until};
+use crate::args::feed::{self, Gaps, Seen, Since, Until};
 use crate::commands::Done;
 use crate::connect::{App, RETRIES};
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::client::{self, About, Retype};
 use crate::report::text::count;
-use galvani_client::{Checkpoint, Event, FeedBuilder, OnGap, Start, Visibility};
+use futures_util::FutureExt;
+use galvani_client::{Checkpoint, Event, Feed, FeedBuilder, OnGap, Start, Visibility};
+use outlet::Outlet;
 use position::Position;
 use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,13 +34,16 @@ struct Tally {
 }
 
 /// Shows the feed.
-pub(crate) async fn run(app: &App, args: Feed) -> Done {
+pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
     let began = SystemTime::now();
     let session = app.connect_with(app.timeout(), RETRIES).await?;
     let about = About { bucket: args.bucket.first().cloned(), ..app.about() };
     let retype =
         Retype { command: "feed", subject: String::new(), line: app.again(args.line()), about };
-    let mut position = args.token.as_deref().map(Position::open).transpose()?;
+    let mut outlet = Outlet::open(&args).await?;
+    let to = outlet.to();
+    let position = args.token.as_deref().map(|path| Position::open(path, to.as_deref()));
+    let mut position = position.transpose()?;
     let kept = position.as_mut().and_then(Position::take);
     let start = match kept {
         Some(token) => Start::Token(token),
@@ -49,35 +56,45 @@ pub(crate) async fn run(app: &App, args: Feed) -> Done {
     tokio::pin!(stop);
     let mut tally = Tally::default();
     let ended = loop {
-        let event = tokio::select! {
+        let first = tokio::select! {
             event = feed.next() => event,
-            () = &mut stop => break Ok(()),
+            () = &mut stop => break Ok(true),
         };
-        let event = match event {
-            Some(Ok(event)) => event,
-            Some(Err(error)) => break Err(failed(error)),
-            None => break Err(Report::unexpected("the client was closed".to_owned())),
-        };
-        if let Event::Checkpoint(checkpoint) = &event {
-            if let Some(position) = &mut position {
-                position.keep(feed.token())?;
+        let batch = batch(&mut feed, first, args.limit.map(|limit| limit - tally.events));
+        if !batch.events.is_empty() {
+            let delivered = tokio::select! {
+                delivered = outlet.take(app, &batch.events) => delivered,
+                // The position stays at what was delivered before.
+                () = &mut stop => break Ok(false),
+            };
+            if let Err(report) = delivered {
+                // What came before in the batch is known to the target, or comes again by its id.
+                return Err(report);
             }
-            tell(app, &mut tally, checkpoint);
-            if args.checkpoints {
-                shown::write(app, &event)?;
-            }
-            if args.until == Some(Until::Now) && is_caught_up(checkpoint, began) {
-                break Ok(());
-            }
-            continue;
+            batch.events.iter().for_each(|event| tally.note(event));
         }
-        tally.note(&event);
-        shown::write(app, &event)?;
+        match batch.end {
+            None => {}
+            Some(Ok(checkpoint)) => {
+                if let Some(position) = &mut position {
+                    position.keep(feed.token())?;
+                }
+                tell(app, &mut tally, &checkpoint);
+                if args.checkpoints {
+                    shown::write(app, &Event::Checkpoint(checkpoint.clone()))?;
+                }
+                if args.until == Some(Until::Now) && is_caught_up(&checkpoint, began) {
+                    break Ok(true);
+                }
+            }
+            Some(Err(Some(error))) => break Err(failed(error)),
+            Some(Err(None)) => break Err(Report::unexpected("the client was closed".to_owned())),
+        }
         if args.limit.is_some_and(|limit| tally.events >= limit) {
-            break Ok(());
+            break Ok(true);
         }
     };
-    if let Some(position) = &mut position {
+    if let (Some(position), Err(_) | Ok(true)) = (&mut position, &ended) {
         position.keep(feed.token())?;
     }
     ended?;
@@ -85,8 +102,43 @@ pub(crate) async fn run(app: &App, args: Feed) -> Done {
     Ok(Exit::Done)
 }
 
+/// Events that are there at once, and what came after them.
+struct Batch {
+    events: Vec<Event>,
+    /// A checkpoint, or the end of the feed, and why.
+    end: Option<Result<Checkpoint, Option<galvani_client::Error>>>,
+}
+
+/// Takes what there is, at most so many events. The feed's position is then behind the last of them.
+fn batch(feed: &mut Feed, first: Next, most: Option<u64>) -> Batch {
+    let most = most.unwrap_or(BATCH_MAX).min(BATCH_MAX) as usize;
+    let mut batch = Batch { events: Vec::new(), end: None };
+    let mut next = first;
+    loop {
+        match next {
+            Some(Ok(Event::Checkpoint(checkpoint))) => batch.end = Some(Ok(checkpoint)),
+            Some(Ok(event)) => batch.events.push(event),
+            Some(Err(error)) => batch.end = Some(Err(Some(error))),
+            None => batch.end = Some(Err(None)),
+        }
+        if batch.end.is_some() || batch.events.len() >= most {
+            return batch;
+        }
+        match feed.next().now_or_never() {
+            Some(more) => next = more,
+            None => return batch,
+        }
+    }
+}
+
+/// What a feed gives out.
+type Next = Option<Result<Event, galvani_client::Error>>;
+
+/// Events of one batch: what a target takes at once.
+const BATCH_MAX: u64 = 256;
+
 /// What is asked for.
-fn asked(mut builder: FeedBuilder, args: &Feed) -> FeedBuilder {
+fn asked(mut builder: FeedBuilder, args: &feed::Feed) -> FeedBuilder {
     for bucket in &args.bucket {
         builder = builder.bucket(bucket.as_str());
     }
