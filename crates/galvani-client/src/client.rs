@@ -13,6 +13,7 @@ use crate::directory::{Directory, Place, Route};
 use crate::error::{Error, Result};
 use crate::feed::FeedBuilder;
 use crate::get::Get;
+use crate::group::GroupBuilder;
 use crate::list::List;
 use crate::net::Net;
 use crate::put::{ContextNotChosen, Put};
@@ -132,6 +133,11 @@ impl Client {
     /// The change feed; see [`crate::Feed`].
     pub fn feed(&self) -> FeedBuilder {
         FeedBuilder::new(self.clone())
+    }
+
+    /// The group of consumers `name`, to be joined; see [`crate::GroupConsumer`].
+    pub fn group(&self, name: impl Into<String>) -> GroupBuilder {
+        GroupBuilder::new(self.clone(), name.into())
     }
 
     /// The bucket `name`. It need not exist yet; whether it does is found out by requests.

@@ -258,6 +258,47 @@ pub enum ErrorKind {
         /// Whether the cluster is another; else the filter is.
         cluster: bool,
     },
+    /// A group's name cannot be one. Nothing was sent.
+    #[error("{name:?} is not a group: 1 to 60 of a-z 0-9 . _ - starting with a letter or digit")]
+    GroupName {
+        /// The text that was refused.
+        name: String,
+    },
+    /// There is no such group. A group is made by its first member.
+    #[error("no group {group:?}")]
+    UnknownGroup {
+        /// The name.
+        group: String,
+    },
+    /// The group follows something else. Join with its filter, or under another name.
+    #[error("group {group} follows {follows}, and not {asked}")]
+    GroupFollows {
+        /// The group.
+        group: String,
+        /// What it follows.
+        follows: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// What the group keeps in the store cannot be read: it was altered, or a newer version wrote it.
+    #[error("{key} of the group cannot be read: {why}")]
+    GroupDamaged {
+        /// The key, in bucket `feed.groups` or that of the dead letters.
+        key: String,
+        /// Why.
+        why: String,
+    },
+    /// An event was delivered as often as it may be, and the group halts its shard then. Retry its dead
+    /// letter, or drop it.
+    #[error("event {event} was given up after {attempts} deliveries, and {shard} stands still")]
+    GroupHalted {
+        /// The shard.
+        shard: Shard,
+        /// The event.
+        event: String,
+        /// How often it was delivered.
+        attempts: u32,
+    },
     /// The node serves as many consumers of the feed as it may. May succeed later.
     #[error("the node serves {limit} consumers of the feed already")]
     TooManySessions {
@@ -444,6 +485,11 @@ impl ErrorKind {
             | ErrorKind::EmitsTooLarge { .. }
             | ErrorKind::FeedGap { .. }
             | ErrorKind::FeedTokenOfAnother { .. }
+            | ErrorKind::GroupName { .. }
+            | ErrorKind::UnknownGroup { .. }
+            | ErrorKind::GroupFollows { .. }
+            | ErrorKind::GroupDamaged { .. }
+            | ErrorKind::GroupHalted { .. }
             | ErrorKind::Key(_)
             | ErrorKind::BucketName(_)
             | ErrorKind::UnknownBucket { .. }

@@ -48,6 +48,7 @@ mod error;
 mod failure;
 mod feed;
 mod get;
+mod group;
 mod health;
 mod list;
 mod net;
@@ -73,6 +74,10 @@ pub use feed::{
     ShownRecord, Source, Start,
 };
 pub use get::Get;
+pub use group::{
+    DeadLetter, Delivery, GroupBuilder, GroupMember, GroupShard, GroupStatus, LetterChoice,
+    Member as GroupConsumer, OnPoison,
+};
 pub use list::{List, ListedKey, Page};
 pub use put::{ContextNotChosen, MaySend, Put, Ready};
 pub use update::{Merge, Update};

@@ -67,7 +67,6 @@ pub(crate) enum Control {
     /// Follow these shards from there on; one that is followed already is put there.
     Put(BTreeMap<Shard, Begin>),
     /// Follow these no more.
-    #[expect(dead_code, reason = "for members of a group that hand shards over")]
     Take(BTreeSet<Shard>),
 }
 

@@ -9,5 +9,7 @@ mod follower;
 mod session;
 mod stream;
 
+pub(crate) use event::events_of;
 pub use event::{Change, Checkpoint, Emitted, Event, EventId, Gap, Old, Op, ShownRecord, Source};
+pub(crate) use follower::{Control, Follower, Page, Part, Word};
 pub use stream::{Feed, FeedBuilder, OnGap, Start};

@@ -196,6 +196,13 @@ impl FeedBuilder {
         Ok(feed)
     }
 
+    /// Asks exactly what `filter` asks.
+    pub(crate) fn filtered(mut self, filter: Filter) -> FeedBuilder {
+        self.visibility = Some(filter.visibility);
+        self.filter = filter;
+        self
+    }
+
     /// The filter, from where each shard is followed, and the position that this is.
     pub(crate) async fn prepared(&self) -> Result<(Filter, BTreeMap<Shard, Begin>, FeedToken)> {
         const OP: &str = "feed";
