@@ -1,0 +1,264 @@
+//! Groups of consumers over real nodes: members that die, late positions, events that cannot be dealt
+//! with.
+
+use galvani_client::{
+    BucketName, Client, Delivery, Event, GroupBuilder, GroupConsumer, LetterChoice, OnPoison, Start,
+};
+use galvani_cluster_tests::{Cluster, until};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const GROUP: &str = "billing";
+const LEASE: Duration = Duration::from_secs(5);
+
+/// What consumers were given, in the order in which they were.
+#[derive(Clone, Debug)]
+struct Seen {
+    member: usize,
+    write: Write,
+    late: bool,
+    /// The same write had another name when it was delivered before.
+    again: bool,
+}
+
+/// A key and a version of it. Not its dot: a write that was sent again may have two.
+type Write = (String, u64);
+
+type Log = Arc<Mutex<Vec<Seen>>>;
+
+fn group(client: &Client) -> GroupBuilder {
+    client.group(GROUP).bucket("default").prefix("k").lease(LEASE)
+}
+
+fn seen(member: usize, delivery: &Delivery) -> Seen {
+    let Event::Changed(change) = &delivery.event else { panic!("{:?}", delivery.event) };
+    let value = change.value.as_ref().expect("the bucket shows values");
+    Seen {
+        member,
+        write: (
+            String::from_utf8_lossy(&change.source.key).into_owned(),
+            String::from_utf8_lossy(value).parse().expect("a number"),
+        ),
+        late: change.source.late,
+        again: change.source.dup_of.is_some(),
+    }
+}
+
+/// Acknowledges everything, until it is dropped.
+async fn consume(mut consumer: GroupConsumer, member: usize, log: Log) {
+    while let Some(delivery) = consumer.next().await {
+        let delivery = delivery.expect("the group goes on");
+        log.lock().expect("no test panics with it").push(seen(member, &delivery));
+        delivery.ack();
+    }
+}
+
+/// Stores versions of keys, of each one after the other.
+async fn write(client: &Client, keys: Range<usize>, versions: Range<u64>) -> BTreeSet<Write> {
+    let mut acked = BTreeSet::new();
+    for key in keys {
+        let key = format!("k{key}");
+        let mut context = galvani_client::Context::default();
+        for version in versions.clone() {
+            let put = client.put(key.clone(), version.to_string()).after(&context);
+            context = put.send().await.expect("a quorum is up").context;
+            acked.insert((key.clone(), version));
+        }
+    }
+    acked
+}
+
+fn writes(log: &Log) -> BTreeSet<Write> {
+    log.lock().expect("no test panics with it").iter().map(|it| it.write.clone()).collect()
+}
+
+fn until_seen(what: &str, log: &Log, acked: &BTreeSet<Write>) {
+    until(what, || {
+        let seen = writes(log);
+        let missing = acked.iter().filter(|write| !seen.contains(*write)).count();
+        if missing == 0 { Ok(()) } else { Err(format!("{missing} of {} missing", acked.len())) }
+    });
+}
+
+#[test]
+fn what_is_acknowledged_is_delivered_though_a_member_dies_and_only_its_own_comes_again() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let log: Log = Arc::default();
+    let mut tasks = Vec::new();
+    for member in 0..3 {
+        let joined = cluster.block_on(group(&client).join()).expect("joined");
+        tasks.push(cluster.runtime().spawn(consume(joined, member, log.clone())));
+    }
+    let mut acked = cluster.block_on(write(&client, 0..150, 0..3));
+    until_seen("everything to be delivered to three", &log, &acked);
+    let status = until("three members to share the shards", || {
+        let status = cluster.block_on(client.group_status(GROUP)).expect("there");
+        let all =
+            status.members.len() == 3 && status.members.iter().all(|it| !it.shards.is_empty());
+        if all { Ok(status) } else { Err(status.members) }
+    });
+    assert!(status.members.iter().all(|it| it.shards.len() < status.shards.len() / 2));
+    let before = log.lock().expect("whole").len();
+
+    // It dies while more is written: nobody hears of it.
+    let writing = {
+        let client = client.clone();
+        cluster.runtime().spawn(async move { write(&client, 150..300, 0..3).await })
+    };
+    until("the third to be given something more", || {
+        let log = log.lock().expect("whole");
+        let given = log[before..].iter().filter(|it| it.member == 2).count();
+        if given > 20 { Ok(()) } else { Err(given) }
+    });
+    tasks.remove(2).abort();
+    acked.extend(cluster.block_on(writing).expect("written"));
+    until_seen("everything to be delivered to two", &log, &acked);
+
+    let log = log.lock().expect("whole").clone();
+    let (mut given, mut duplicates) = (BTreeMap::<&Write, usize>::new(), 0);
+    let mut order: BTreeMap<&str, u64> = BTreeMap::new();
+    for one in &log {
+        if let Some(first) = given.insert(&one.write, one.member) {
+            duplicates += 1;
+            let known = first == 2 || one.again;
+            assert!(known, "{one:?} was given to member {first} before, which lives");
+            continue;
+        }
+        let (key, version) = &one.write;
+        let last = order.entry(key).or_default();
+        assert!(*last <= *version || one.late, "{one:?} after {last}");
+        *last = *version;
+    }
+    assert_eq!(given.into_keys().cloned().collect::<BTreeSet<_>>(), acked);
+    println!("{} events, {duplicates} delivered twice", acked.len());
+    assert!(duplicates < log.len() / 2, "what it had kept does not come again: {duplicates}");
+
+    for task in tasks {
+        task.abort();
+    }
+}
+
+/// Acknowledges everything until it has seen all of `expected`, and leaves.
+async fn work_off(mut member: GroupConsumer, expected: &BTreeSet<Write>, log: &Log) {
+    while !writes(log).is_superset(expected) {
+        let delivery = member.next().await.expect("it goes on").expect("an event");
+        log.lock().expect("whole").push(seen(0, &delivery));
+        delivery.ack();
+    }
+    member.leave().await.expect("in order");
+}
+
+/// Red if a position replaces another instead of being merged with it.
+#[test]
+fn a_position_that_a_zombie_keeps_late_takes_nothing_back() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let groups = client.bucket("feed.groups");
+    let log: Log = Arc::default();
+    let member = cluster.block_on(group(&client).from(Start::Beginning).join()).expect("joined");
+    let first = cluster.block_on(write(&client, 0..20, 0..1));
+    cluster.block_on(work_off(member, &first, &log));
+    // What a member that is no more had read: it hangs, and comes back when all is over.
+    let at = format!("{GROUP}/at/");
+    let old = cluster.block_on(async {
+        let (mut list, mut old) = (groups.list(at), Vec::new());
+        while let Some(page) = list.next_page().await.expect("all are up") {
+            for listed in page.keys {
+                let read = groups.get(listed.key.clone()).await.expect("all are up");
+                old.push((listed.key, read));
+            }
+        }
+        old
+    });
+    assert!(!old.is_empty(), "positions are kept");
+    let member = cluster.block_on(group(&client).join()).expect("joined");
+    let second = cluster.block_on(write(&client, 20..60, 0..1));
+    let log: Log = Arc::default();
+    cluster.block_on(work_off(member, &second, &log));
+    assert_eq!(writes(&log), second, "nothing of before");
+    cluster.block_on(async {
+        for (key, read) in old {
+            let value = read.one().expect("one").expect("there");
+            groups.put(key, value).after(&read).send().await.expect("all are up");
+        }
+    });
+    let member = cluster.block_on(group(&client).join()).expect("joined");
+    let third = cluster.block_on(write(&client, 60..70, 0..1));
+    let log: Log = Arc::default();
+    let task = cluster.runtime().spawn(consume(member, 0, log.clone()));
+    until_seen("what is new", &log, &third);
+    assert_eq!(writes(&log), third, "nothing of before");
+    task.abort();
+}
+
+/// Takes events and refuses those of key `bad` for as long as `fails` says.
+async fn refuse(mut member: GroupConsumer, log: Log, fails: Arc<Mutex<bool>>) {
+    while let Some(delivery) = member.next().await {
+        let delivery = delivery.expect("the group goes on");
+        let seen = seen(0, &delivery);
+        if seen.write.0 == "k0" && *fails.lock().expect("whole") {
+            delivery.nak_because("no such account", Some(Duration::ZERO));
+            continue;
+        }
+        log.lock().expect("whole").push(seen);
+        delivery.ack();
+    }
+}
+
+/// Red if parking a key is only skipping one event.
+#[test]
+fn a_poisoned_event_parks_its_key_until_its_letters_are_retried_or_dropped() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let (log, fails): (Log, _) = (Arc::default(), Arc::new(Mutex::new(true)));
+    let builder = group(&client).max_deliver(3).on_poison(OnPoison::ParkKey);
+    let member = cluster.block_on(builder.join()).expect("joined");
+    let task = cluster.runtime().spawn(refuse(member, log.clone(), fails.clone()));
+    let bad = cluster.block_on(write(&client, 0..1, 0..4));
+    let good = cluster.block_on(write(&client, 1..30, 0..2));
+    until_seen("all other keys", &log, &good);
+    assert!(writes(&log).is_disjoint(&bad));
+    let letters = until("all events of the key to be dead letters", || {
+        let letters = cluster.block_on(client.dead_letters(GROUP)).expect("there");
+        if letters.len() == bad.len() { Ok(letters) } else { Err(letters) }
+    });
+    let attempts: Vec<u32> = letters.iter().map(|letter| letter.attempts).collect();
+    assert_eq!(attempts, [3, 0, 0, 0]);
+    assert_eq!(letters[0].error, "no such account");
+    let status = cluster.block_on(client.group_status(GROUP)).expect("there");
+    assert_eq!((status.dead_letters, status.parked_keys), (4, 1));
+
+    // It still fails: they stay where they are.
+    let default = BucketName::default_bucket();
+    let choice = LetterChoice::Key(default, "k0".into());
+    let retry = |choice: &LetterChoice| {
+        cluster.block_on(client.retry_dead_letters(GROUP, choice)).expect("there")
+    };
+    assert_eq!(retry(&choice), 4);
+    until("the retry to be over", || {
+        let letters = cluster.block_on(client.dead_letters(GROUP)).expect("there");
+        let over = letters.len() == 4 && letters.iter().all(|letter| !letter.retried);
+        if over { Ok(()) } else { Err(letters) }
+    });
+    *fails.lock().expect("whole") = false;
+    let newer = {
+        let client = client.clone();
+        cluster.runtime().spawn(async move { write(&client, 0..1, 4..5).await })
+    };
+    let newer = cluster.block_on(newer).expect("written");
+    assert!(retry(&LetterChoice::Event(letters[2].id.clone())) >= 4);
+    let all: BTreeSet<Write> = bad.union(&newer).cloned().collect();
+    until_seen("the letters, and what came after", &log, &all);
+    let log = log.lock().expect("whole").clone();
+    let of_key = log.iter().filter(|it| bad.contains(&it.write) && !it.again);
+    let order: Vec<u64> = of_key.map(|it| it.write.1).collect();
+    assert_eq!(order, [0, 1, 2, 3], "in the order of their writes, each once");
+    until("no dead letters", || {
+        let letters = cluster.block_on(client.dead_letters(GROUP)).expect("there");
+        if letters.is_empty() { Ok(()) } else { Err(letters) }
+    });
+    task.abort();
+}
