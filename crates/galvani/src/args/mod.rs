@@ -11,6 +11,7 @@ pub(crate) mod data;
 pub(crate) mod dev;
 pub(crate) mod faults;
 pub(crate) mod feed;
+pub(crate) mod group;
 pub(crate) mod lagged;
 pub(crate) mod line;
 pub(crate) mod repair;
@@ -138,6 +139,8 @@ pub(crate) enum Command {
     Ls(data::Ls),
     /// The change feed: every write as it happens, or events of applications.
     Feed(Box<feed::Feed>),
+    /// Groups of consumers: members, positions, dead letters.
+    Group(group::Group),
     /// A replica that follows at a delay: run one, or look at what was there.
     Lagged(lagged::Lagged),
     /// Buckets: groups of keys that share n, default quorums and a conflict policy.
@@ -186,6 +189,7 @@ impl Command {
             Command::Update(_) => "update",
             Command::Ls(_) => "ls",
             Command::Feed(_) => "feed",
+            Command::Group(_) => "group",
             Command::Lagged(_) => "lagged",
             Command::Bucket(_) => "bucket",
             Command::Import(_) => "import",

@@ -177,7 +177,7 @@ impl Feed {
 }
 
 /// A beginning as it can be typed again; `None` for the default.
-fn from(from: Since) -> Option<String> {
+pub(crate) fn from(from: Since) -> Option<String> {
     match from {
         Since::Now => None,
         Since::Start => Some("start".to_owned()),

@@ -7,7 +7,7 @@
 
 mod outlet;
 mod position;
-mod shown;
+pub(crate) mod shown;
 
 use crate::args::Format;
 use crate::args::feed::{self, Gaps, Seen, Since, Until};

@@ -14,6 +14,7 @@ mod export;
 mod feed;
 mod get;
 mod graves;
+mod group;
 mod help;
 mod import;
 mod lagged;
@@ -77,6 +78,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Update(args) => block_on(update::run(&app, args)),
         Command::Ls(args) => block_on(ls::run(&app, args)),
         Command::Feed(args) => block_on(feed::run(&app, *args)),
+        Command::Group(args) => block_on(group::run(&app, args)),
         Command::Lagged(args) => lagged::run(&app, args),
         Command::Bucket(args) => block_on(bucket::run(&app, args)),
         Command::Import(args) => block_on(import::run(&app, args)),

@@ -199,6 +199,19 @@ fn on_repeating(retype: &Retype) -> &'static str {
     }
 }
 
+/// What to type next about a group.
+fn on_group(kind: &ErrorKind, retype: &Retype) -> Vec<Way> {
+    let on = |command| retype.about.command(command).place(&retype.subject);
+    match kind {
+        ErrorKind::GroupFollows { .. } => vec![("see", on("group show").to_string())],
+        ErrorKind::GroupHalted { event, .. } => vec![
+            ("deliver it again", on("group dlq retry").place(event).to_string()),
+            ("or give it up", on("group dlq drop").place(event).to_string()),
+        ],
+        _ => vec![("see", retype.about.command("group list").to_string())],
+    }
+}
+
 /// What to type next.
 fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
     let Retype { line, about, .. } = retype;
@@ -246,6 +259,9 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
         ErrorKind::RateLimited { .. } => report
             .why("each identity has limits.client_requests_per_second of a node's galvani.toml")
             .next_line(retype.ways("try later", line.clone(), Vec::new())),
+        ErrorKind::UnknownGroup { .. }
+        | ErrorKind::GroupFollows { .. }
+        | ErrorKind::GroupHalted { .. } => report.next_line(on_group(failure.kind, retype)),
         ErrorKind::UnknownBucket { bucket } => report.next_line(vec![
             ("see", about.command("bucket list").to_string()),
             ("make", about.command("bucket create").place(bucket).to_string()),
@@ -397,6 +413,8 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::TooManySessions { .. }
         | ErrorKind::FeedGap { .. }
         | ErrorKind::FeedTokenOfAnother { .. }
+        | ErrorKind::GroupFollows { .. }
+        | ErrorKind::GroupHalted { .. }
         | ErrorKind::Overloaded { .. }
         | ErrorKind::RateLimited { .. }
         | ErrorKind::Key(_)
@@ -413,7 +431,8 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::TooManySiblings { .. }
         | ErrorKind::ClockAhead { .. }
         | ErrorKind::TtlImpossible { .. } => Exit::Refused,
-        ErrorKind::Setting { .. } => Exit::Usage,
+        ErrorKind::UnknownGroup { .. } => Exit::NotFound,
+        ErrorKind::Setting { .. } | ErrorKind::GroupName { .. } => Exit::Usage,
         // Protocol, Value, Closed, and what the client may add: nobody expects these.
         _ => Exit::Unexpected,
     }
@@ -440,6 +459,11 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::EmitsTooLarge { .. } => "emits_too_large",
         ErrorKind::FeedGap { .. } => "feed_gap",
         ErrorKind::FeedTokenOfAnother { .. } => "feed_token_of_another",
+        ErrorKind::GroupName { .. } => "group_name",
+        ErrorKind::UnknownGroup { .. } => "unknown_group",
+        ErrorKind::GroupFollows { .. } => "group_follows",
+        ErrorKind::GroupDamaged { .. } => "group_damaged",
+        ErrorKind::GroupHalted { .. } => "group_halted",
         ErrorKind::NoSession => "no_session",
         ErrorKind::TooManySessions { .. } => "too_many_sessions",
         ErrorKind::UnknownBucket { .. } => "unknown_bucket",
