@@ -262,3 +262,165 @@ fn a_poisoned_event_parks_its_key_until_its_letters_are_retried_or_dropped() {
     });
     task.abort();
 }
+
+#[test]
+fn shards_change_hands_without_anything_being_delivered_twice() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let log: Log = Arc::default();
+    let first = cluster.block_on(group(&client).join()).expect("joined");
+    let first = cluster.runtime().spawn(consume(first, 0, log.clone()));
+    let writing = {
+        let client = client.clone();
+        cluster.runtime().spawn(async move { write(&client, 0..300, 0..2).await })
+    };
+    let second = cluster.block_on(group(&client).join()).expect("joined");
+    let (leave, left) = tokio::sync::oneshot::channel::<()>();
+    let taking = {
+        let log = log.clone();
+        cluster.runtime().spawn(async move {
+            let mut second = second;
+            tokio::pin!(left);
+            loop {
+                tokio::select! {
+                    _ = &mut left => return second.leave().await,
+                    delivery = second.next() => {
+                        let delivery = delivery.expect("it goes on").expect("an event");
+                        log.lock().expect("whole").push(seen(1, &delivery));
+                        delivery.ack();
+                    }
+                }
+            }
+        })
+    };
+    until("the second to have its share", || {
+        let given = log.lock().expect("whole").iter().filter(|it| it.member == 1).count();
+        if given > 20 { Ok(()) } else { Err(given) }
+    });
+    leave.send(()).expect("it waits for that");
+    cluster.block_on(taking).expect("no panic").expect("it leaves in order");
+    let acked = cluster.block_on(writing).expect("written");
+    until_seen("everything", &log, &acked);
+    let log = log.lock().expect("whole").clone();
+    let again = log.len() - acked.len();
+    let known = log.iter().filter(|it| it.again).count();
+    assert_eq!(again, known, "only what has two names comes twice");
+    let status = cluster.block_on(client.group_status(GROUP)).expect("there");
+    assert_eq!(status.members.len(), 1, "who left is a member no more");
+    first.abort();
+}
+
+/// Red if a member goes on after its lease has run out: others may have its shards by then.
+#[test]
+fn a_member_that_cannot_say_that_it_lives_delivers_nothing_until_it_can() {
+    const EVENTS: usize = 400;
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let builder = group(&client).lease(Duration::from_secs(2));
+    let mut member = cluster.block_on(builder.join()).expect("joined");
+    let acked = cluster.block_on(write(&client, 0..EVENTS, 0..1));
+    let log: Log = Arc::default();
+    let pace = Duration::from_millis(15);
+    let take = |member: &mut GroupConsumer, most: usize| {
+        cluster.block_on(async {
+            for _ in 0..most {
+                let next = tokio::time::timeout(Duration::from_secs(2), member.next());
+                let Ok(delivery) = next.await else { return false };
+                let delivery = delivery.expect("it goes on").expect("an event");
+                log.lock().expect("whole").push(seen(0, &delivery));
+                delivery.ack();
+                // wait: a consumer takes its time, so that the lease runs out before it is through
+                tokio::time::sleep(pace).await;
+            }
+            true
+        })
+    };
+    assert!(take(&mut member, 20), "events flow");
+    cluster.kill("n2");
+    cluster.kill("n3");
+    assert!(!take(&mut member, 2 * EVENTS), "it stops");
+    let given = writes(&log).len();
+    assert!(given < EVENTS, "{given} of {EVENTS} although no heartbeat could be written");
+    cluster.start_node("n2");
+    cluster.start_node("n3");
+    until("the rest to be delivered", || {
+        take(&mut member, 50);
+        let left = acked.difference(&writes(&log)).count();
+        if left == 0 { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn a_group_is_seen_and_led_from_the_command_line() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    assert!(cluster.run(&["group", "list"]).expect(0).text().starts_with("group"));
+    cluster.run(&["group", "show", GROUP]).expect(3).is_three_part_error().says(&["group list"]);
+    let (log, fails): (Log, _) = (Arc::default(), Arc::new(Mutex::new(true)));
+    let builder = group(&client).max_deliver(2).on_poison(OnPoison::Halt);
+    let member = cluster.block_on(builder.join()).expect("joined");
+    let other = cluster.block_on(client.group(GROUP).prefix("x").join());
+    let error = other.expect_err("it follows something else").to_string();
+    assert!(error.contains("keys \"k\"") && error.contains("keys \"x\""), "{error}");
+    let consumer = {
+        let (log, fails) = (log.clone(), fails.clone());
+        cluster.runtime().spawn(async move {
+            let mut member = member;
+            let mut halted = 0;
+            while let Some(delivery) = member.next().await {
+                let Ok(delivery) = delivery else {
+                    halted += 1;
+                    continue;
+                };
+                let seen = seen(0, &delivery);
+                if seen.write.0 == "k-stop" {
+                    return (member.leave().await, halted);
+                }
+                if seen.write.0 == "k0" && *fails.lock().expect("whole") {
+                    delivery.nak(Some(Duration::ZERO));
+                    continue;
+                }
+                log.lock().expect("whole").push(seen);
+                delivery.ack();
+            }
+            panic!("it goes on");
+        })
+    };
+    let bad = cluster.block_on(write(&client, 0..1, 0..2));
+    let good = cluster.block_on(write(&client, 1..40, 0..1));
+    let shown = until("the shard to stand still", || {
+        let shown = cluster.run(&["group", "show", GROUP, "-o", "json"]).expect(0);
+        let shown = shown.json("galvani.group/1");
+        let shards = shown["shards"].as_array().expect("shards").clone();
+        let halted = shards.iter().filter(|shard| shard["halted"] == true).count();
+        if halted == 1 && shown["dead_letters"] == 1 { Ok(shown) } else { Err(shown) }
+    });
+    assert_eq!(shown["members"].as_array().map(Vec::len), Some(1), "{shown}");
+    cluster.run(&["group", "show", GROUP, "--shards"]).expect(0).text();
+    let listed = cluster.run(&["group", "dlq", "list", GROUP, "-o", "json"]).expect(0);
+    let listed = listed.json("galvani.group.dlq/1");
+    let letter = &listed["letters"][0];
+    assert_eq!((&letter["key"], &letter["attempts"]), (&"k0".into(), &2.into()), "{listed}");
+    assert_eq!(letter["event"]["value"], "0", "the whole event is kept");
+    cluster.run(&["group", "dlq", "drop", GROUP, "0.0"]).expect(3).is_three_part_error();
+
+    *fails.lock().expect("whole") = false;
+    let id = letter["id"].as_str().expect("a name").to_owned();
+    cluster.run(&["group", "dlq", "retry", GROUP, &id]).expect(0);
+    let all: BTreeSet<Write> = bad.union(&good).cloned().collect();
+    until_seen("what stood still", &log, &all);
+    // Back to the beginning: all of it again.
+    log.lock().expect("whole").clear();
+    cluster.run(&["group", "reset", GROUP, "--to", "start"]).expect(0);
+    until_seen("everything again", &log, &all);
+    cluster.run(&["group", "delete", GROUP]).expect(2).is_three_part_error().says(&["--yes"]);
+    let delete = ["group", "delete", GROUP, "--yes"];
+    cluster.run(&delete).expect(2).says(&["live members"]);
+    cluster.run(&["put", "k-stop", "1", "--blind"]).expect(0);
+    let (left, halted) = cluster.block_on(consumer).expect("no panic");
+    left.expect("in order");
+    assert_eq!(halted, 1, "it was told of the shard that stood still");
+    cluster.run(&delete).expect(0);
+    let groups = cluster.run(&["group", "list", "-o", "json"]).expect(0).json("galvani.groups/1");
+    assert_eq!(groups["groups"].as_array().map(Vec::len), Some(0), "{groups}");
+}
