@@ -310,6 +310,47 @@ fn shards_change_hands_without_anything_being_delivered_twice() {
     first.abort();
 }
 
+/// Red if a shard is taken before whoever has it has given it up.
+#[test]
+fn what_one_member_holds_is_not_given_to_another_that_joins() {
+    const EVENTS: usize = 60;
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let mut first = cluster.block_on(group(&client).join()).expect("joined");
+    let acked = cluster.block_on(write(&client, 0..EVENTS, 0..1));
+    let (log, mut held): (Log, Vec<Delivery>) = (Arc::default(), Vec::new());
+    while held.len() < acked.len() {
+        let next = cluster.block_on(first.next()).expect("it goes on").expect("an event");
+        held.push(next);
+    }
+    let second = cluster.block_on(group(&client).join()).expect("joined");
+    let second = cluster.runtime().spawn(consume(second, 1, log.clone()));
+    let shares = || {
+        let status = cluster.block_on(client.group_status(GROUP)).expect("there");
+        let of = |it: &galvani_client::GroupMember| it.shards.len();
+        let mut shares: Vec<usize> = status.members.iter().map(of).collect();
+        shares.sort_unstable();
+        (shares, status.shards.len())
+    };
+    // What nothing is held of changes hands at once.
+    until("the second to have some shards", || match shares() {
+        (shares, _) if shares.len() == 2 && shares[0] > 20 => Ok(()),
+        (shares, _) => Err(shares),
+    });
+    assert_eq!(writes(&log), BTreeSet::new(), "all of it is held");
+    held.into_iter().for_each(Delivery::ack);
+    until("the second to have its share", || match shares() {
+        (shares, all) if shares[0] * 5 > all * 2 => Ok(()),
+        (shares, _) => Err(shares),
+    });
+    let more = cluster.block_on(write(&client, EVENTS..EVENTS + 40, 0..1));
+    until("the second to be given something", || {
+        if writes(&log).is_empty() { Err(()) } else { Ok(()) }
+    });
+    assert!(writes(&log).is_subset(&more), "nothing of what was acknowledged to the first");
+    second.abort();
+}
+
 /// Red if a member goes on after its lease has run out: others may have its shards by then.
 #[test]
 fn a_member_that_cannot_say_that_it_lives_delivers_nothing_until_it_can() {

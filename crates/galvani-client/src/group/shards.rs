@@ -375,7 +375,7 @@ impl Driver {
 /// Bytes of events that one owner sends at once.
 const CREDIT: u32 = 256 << 10;
 /// How long what is held of a shard that goes to another member is waited for, at most.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Room for everything of a dead letter but its values: events of the application, and names.
 const LETTER_HEAD_MAX: usize = 1 << 20;
 /// Longest error text that is kept with a dead letter.
