@@ -2,7 +2,8 @@
 //! with.
 
 use galvani_client::{
-    BucketName, Client, Delivery, Event, GroupBuilder, GroupConsumer, LetterChoice, OnPoison, Start,
+    BucketName, Client, Delivery, ErrorKind, Event, GroupBuilder, GroupConsumer, LetterChoice,
+    OnPoison, Start,
 };
 use galvani_cluster_tests::{Cluster, until};
 use std::collections::{BTreeMap, BTreeSet};
@@ -192,6 +193,16 @@ fn a_position_that_a_zombie_keeps_late_takes_nothing_back() {
     until_seen("what is new", &log, &third);
     assert_eq!(writes(&log), third, "nothing of before");
     task.abort();
+
+    // A position that cannot be read is an error, and not a beginning.
+    let broken = cluster.block_on(async {
+        let put = groups.put(format!("{GROUP}/at/7/3"), "no position");
+        put.blind().send().await.expect("all are up");
+        let mut member = group(&client).join().await.expect("joined");
+        member.next().await.expect("it says why it ends").expect_err("it cannot begin")
+    });
+    let ErrorKind::GroupDamaged { key, .. } = broken.kind() else { panic!("{broken}") };
+    assert_eq!(key, &format!("{GROUP}/at/7/3"));
 }
 
 /// Takes events and refuses those of key `bad` for as long as `fails` says.
@@ -388,6 +399,22 @@ fn a_member_that_cannot_say_that_it_lives_delivers_nothing_until_it_can() {
         take(&mut member, 50);
         let left = acked.difference(&writes(&log)).count();
         if left == 0 { Ok(()) } else { Err(left) }
+    });
+    // With its client it ends, and says so.
+    cluster.block_on(async {
+        client.close().await;
+        let patience = Duration::from_secs(30);
+        let ends = tokio::time::timeout(patience, async {
+            let error = loop {
+                match member.next().await.expect("it says why first") {
+                    Ok(delivery) => delivery.ack(),
+                    Err(error) => break error,
+                }
+            };
+            (error, member.next().await.is_none())
+        });
+        let (closed, over) = ends.await.expect("it ends");
+        assert_eq!((closed.kind(), over), (&ErrorKind::Closed, true), "{closed}");
     });
 }
 

@@ -148,6 +148,11 @@ impl Net {
         Ok(Net { links, closing, task: Mutex::new(Some(task)) })
     }
 
+    /// Whether [`Net::close`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.task.lock().is_none()
+    }
+
     /// Delivers what is in the outboxes, closes all links and waits for that.
     pub(crate) async fn close(&self) {
         self.closing.notify_one();

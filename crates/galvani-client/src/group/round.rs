@@ -9,7 +9,7 @@ use super::names::{LetterName, Pile};
 use super::record::{Beat, Letter, Roster, Spec};
 use super::store::{GroupStore, Listed, all};
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use galvani_model::feed::Cursor;
 use galvani_model::ids::{RequestId, Shard};
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,12 +163,16 @@ async fn look(store: &GroupStore, looking: Looking) -> Result<Seen> {
     let position = |shard| {
         let store = store.clone();
         async move {
-            let (cursor, context) = store.position(shard).await?;
-            Ok((shard, cursor, context))
+            match store.position(shard).await {
+                Ok((cursor, context)) => Ok(Some((shard, cursor, context))),
+                Err(error) if matches!(error.kind(), ErrorKind::GroupDamaged { .. }) => Err(error),
+                // Others are begun with meanwhile; this one is tried again.
+                Err(_) => Ok(None),
+            }
         }
     };
     let loaded = all(load.into_iter().collect(), position).await;
-    let loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?;
+    let loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     Ok(Seen { roster, beats, news, loaded })
 }
 

@@ -31,6 +31,10 @@ impl Driver {
                 self.beat_after = context;
                 self.on_beat(started);
             }
+            Err(_) if self.store.client.shared.net.is_closed() => {
+                let group = self.store.name.as_str();
+                self.fail(Error::new("group", group, ErrorKind::Closed));
+            }
             Err(error) => tracing::debug!(%error, "a heartbeat could not be written"),
         }
         for (shard, number, outcome) in buried {
