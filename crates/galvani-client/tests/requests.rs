@@ -303,6 +303,7 @@ async fn status_is_partial_rather_than_late() {
             tombstones: 0,
             expiring: 0,
             collection_waits: Default::default(),
+            trim_waits: Vec::new(),
             hints: Default::default(),
             peers_up: Vec::new(),
             peers_down: Vec::new(),

@@ -106,6 +106,10 @@ pub struct Limits {
     /// [`CLOCK_AHEAD_MS_MAX`], so that the clocks of all owners have passed the expiry, whichever is
     /// slow. Reads show nothing of it from its expiry on, whatever this says.
     pub expiry_margin_ms: u32,
+    /// How long a record that no value needs any more stays in the log, in milliseconds since it was
+    /// written: how far back the feed reaches. Then it is trimmed, once every owner is known to need
+    /// it no more. 0: never. Default 0.
+    pub feed_keep_ms: u64,
 }
 
 impl Default for Limits {
@@ -122,6 +126,7 @@ impl Default for Limits {
             client_requests_per_second: 0,
             client_requests_burst: 0,
             expiry_margin_ms: 2 * CLOCK_AHEAD_MS_MAX as u32,
+            feed_keep_ms: 0,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::bucket::{BucketName, ConflictPolicy};
 use crate::hlc::Hlc;
 use crate::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use crate::key::Key;
-use crate::version::{Digest, Dot, Object, PartitionClock, Record};
+use crate::version::{Digest, Dot, Object, PartitionClock, Record, RecordHead};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +69,17 @@ pub struct ReplicaState {
     pub expiring: u64,
     /// No write taken in was issued later, by hybrid time. The last there is where that is not known.
     pub latest: Hlc,
+    /// T, a part of S: where there is no record of one of these dots, it was trimmed, not lost. It
+    /// has whole stretches, so records that are kept in between are named, too.
+    #[serde(default)]
+    pub trimmed: PartitionClock,
+}
+
+impl ReplicaState {
+    /// Whether a dot whose record is not here was trimmed. Of one that is here it says nothing.
+    pub fn is_trimmed(&self, dot: Dot) -> bool {
+        self.trimmed.contains(dot)
+    }
 }
 
 impl ReplicaState {
@@ -207,6 +218,15 @@ pub struct IndexPage<At> {
     pub looked: usize,
 }
 
+/// Some records of a shard's log, ascending, without their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogPage {
+    /// Their heads; rows that cannot be read are passed over.
+    pub heads: Vec<RecordHead>,
+    /// The last row looked at, if there may be more after it.
+    pub last: Option<Dot>,
+}
+
 /// A row of one of the indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Indexed {
@@ -291,6 +311,33 @@ pub trait Store {
     ) -> Result<(), StoreError>;
     /// Stages a row that was damaged or lost, or a digest that the data does not bear out.
     fn rewrite(&mut self, shard: Shard, row: Rewrite) -> Result<(), StoreError>;
+
+    /// Up to `limit` dots from `from` on, ascending, of which a record is here or should be: all that
+    /// the log has, and what the clock has and was never trimmed.
+    fn logged(&mut self, shard: Shard, from: Dot, limit: usize) -> Result<Vec<Dot>, StoreError>;
+
+    /// Up to `limit` committed records of the log from `from` on.
+    fn log_page(&mut self, shard: Shard, from: Dot, limit: usize) -> Result<LogPage, StoreError>;
+
+    /// Stages that records which are here go for good: their dots stay in the clock.
+    fn trim(&mut self, shard: Shard, dots: &[Dot]) -> Result<(), StoreError>;
+
+    /// Stages that dots are taken in without their records, which were trimmed where they were asked
+    /// for. Those that are here already change nothing.
+    fn adopt_trimmed(&mut self, shard: Shard, dots: &PartitionClock) -> Result<(), StoreError>;
+
+    /// Looks at up to `limit` arrivals from number `from` on, and stages that those go whose records
+    /// were trimmed and that the state does not need. Returns where to go on, if there are more.
+    fn trim_arrivals(
+        &mut self,
+        shard: Shard,
+        from: u64,
+        limit: usize,
+    ) -> Result<Option<u64>, StoreError>;
+
+    /// Lists the record of a dot that is live, and is not here, as damaged: the store alone takes it
+    /// for trimmed. Returns what to say of it.
+    fn lost(&mut self, shard: Shard, dot: Dot) -> StoreError;
 
     /// Damaged rows met and not yet mended, as far as there is room to list them.
     fn damaged(&self) -> &BTreeSet<Damage>;

@@ -29,6 +29,7 @@ pub(crate) struct LaneFigures {
     /// Values that expire and are not collected yet.
     pub(crate) expiring: u64,
     pub(crate) collection_waits: BTreeMap<NodeId, u64>,
+    pub(crate) trim_waits: Vec<NodeId>,
     pub(crate) hints: BTreeMap<NodeId, HintFigures>,
     pub(crate) peers_up: Vec<NodeId>,
     pub(crate) peers_down: Vec<NodeId>,
@@ -84,6 +85,7 @@ pub(crate) fn status<E: Engine>(
         tombstones: lanes.iter().map(|lane| lane.tombstones).sum(),
         expiring: lanes.iter().map(|lane| lane.expiring).sum(),
         collection_waits,
+        trim_waits: any(|lane| &lane.trim_waits),
         shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
         peers_suspect: any(|lane| &lane.peers_suspect),
         peers_silent: any(|lane| &lane.peers_silent),

@@ -464,6 +464,7 @@ impl<E: Engine> LaneLoop<E> {
             tombstones: self.store.tombstones_waiting(),
             expiring: self.store.expiring_waiting(),
             collection_waits: self.lane.collection_waits(),
+            trim_waits: self.lane.trim_waits().into_iter().collect(),
             hints,
             peers_up,
             peers_down,

@@ -31,6 +31,7 @@ use crate::sync::unequal::UnequalOp;
 use crate::sync::{self, AntiEntropy, Ask};
 use crate::table::{Op, OpTable};
 use crate::topology::Topology;
+use crate::trim::{self, TrimOp, Trimmer};
 use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::store::{OwnOrigin, Store, StoreError};
@@ -74,6 +75,7 @@ pub struct Lane {
     read_repairs: Budget,
     reaper: Reaper,
     feed: Feeds,
+    trimmer: Trimmer,
     counters: Counters,
     effects: Vec<Effect>,
     /// Operations started since the last commit, and who asked.
@@ -100,6 +102,7 @@ impl Lane {
         let read_repairs = Budget::new(config.limits.read_repairs_per_second);
         let admission = Admission::new(config.limits.inflight);
         let reaper = Reaper::new(config.limits.anti_entropy_ms, config.limits.expiry_margin_ms);
+        let trimmer = Trimmer::new(&config.limits);
         Lane {
             swim: lives_with(&config, &topology),
             config,
@@ -116,6 +119,7 @@ impl Lane {
             read_repairs,
             reaper,
             feed: Feeds::default(),
+            trimmer,
             counters: Counters::default(),
             effects: Vec::new(),
             started: Vec::new(),
@@ -199,6 +203,7 @@ impl Lane {
     pub fn next_deadline(&self) -> Option<u64> {
         let background = self.sync.next_deadline().into_iter().chain(self.handoff.next_deadline());
         let background = background.chain(self.reaper.next_deadline());
+        let background = background.chain(self.trimmer.next_deadline());
         let liveness = self.swim.iter().map(Swim::next_deadline).chain(self.scores.next_deadline());
         let background = background.chain(self.feed.next_deadline());
         background.chain(liveness).chain(self.table.next_deadline()).min()
@@ -221,6 +226,11 @@ impl Lane {
     /// be reached (milliseconds since 1970); 0: not heard of since the lane was made.
     pub fn collection_waits(&self) -> BTreeMap<NodeId, u64> {
         self.reaper.waits(&self.topology, &self.up)
+    }
+
+    /// Owners that hold the trimming of this lane's log back because they cannot be reached.
+    pub fn trim_waits(&self) -> BTreeSet<NodeId> {
+        self.trimmer.waits()
     }
 
     /// Shards of which this lane is known to lack something now.
@@ -353,6 +363,7 @@ impl Lane {
             Op::FetchHints(fetch) => fetch.on_heard(ctx, heard, busy),
             Op::Reap(reap) => reap.on_heard(ctx, index, heard, busy),
             Op::Hear(hear) => hear.on_heard(ctx, heard),
+            Op::Trim(trim) => trim.on_heard(ctx, index, heard, busy),
         });
         if step == Step::Wait {
             self.table.insert(op, under_way);
@@ -393,6 +404,11 @@ impl Lane {
             let reap = self.with(now, store, |ctx, _| ReapOp::start(ctx, op, round));
             self.table.insert(op, Op::Reap(reap));
         }
+        if let Some(round) = self.with(now, store, |ctx, _| trim::poll(ctx, busy)) {
+            let op = self.table.next_id();
+            let trim = self.with(now, store, |ctx, _| TrimOp::start(ctx, op, round));
+            self.table.insert(op, Op::Trim(trim));
+        }
     }
 
     /// Once a tick, when all that arrived in it was handled: consumers of the feed see what is new.
@@ -424,6 +440,7 @@ impl Lane {
             Op::FetchHints(fetch) => fetch.give_up(ctx),
             Op::Reap(reap) => reap.give_up(ctx),
             Op::Hear(hear) => hear.give_up(ctx),
+            Op::Trim(trim) => trim.give_up(ctx),
         });
         // A put may wait on, for stand-ins; a request that was sent on, for another owner.
         if step == Step::Wait {
@@ -455,6 +472,7 @@ impl Lane {
             read_repairs: &mut self.read_repairs,
             reaper: &mut self.reaper,
             feed: &mut self.feed,
+            trimmer: &mut self.trimmer,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)

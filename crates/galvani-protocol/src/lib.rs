@@ -34,6 +34,7 @@ mod stand_ins;
 mod sync;
 mod table;
 pub mod topology;
+mod trim;
 mod unsay;
 
 pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};

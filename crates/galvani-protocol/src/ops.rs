@@ -15,6 +15,7 @@ use crate::replica::{self, As, Taken};
 use crate::stand_ins::STAND_INS_MAX;
 use crate::sync::AntiEntropy;
 use crate::topology::Topology;
+use crate::trim::Trimmer;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::key::Key;
@@ -101,6 +102,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) read_repairs: &'a mut Budget,
     pub(crate) reaper: &'a mut Reaper,
     pub(crate) feed: &'a mut Feeds,
+    pub(crate) trimmer: &'a mut Trimmer,
     /// Bytes of values that the lane's other operations hold.
     pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.

@@ -100,12 +100,17 @@ impl PutOp {
         refuse::reachable(ctx, counted, shard, (QuorumKind::Dw, need.dw), stand_ins.left())?;
         let (policy, expires_ms) = (props.policy, refuse::expiry(&put, props)?);
         let timeout_ms = put.timeout_ms;
-        let (record, siblings) = store_here(ctx, put, shard, context, (policy, expires_ms))
-            .map_err(|refusal| match refusal {
-                Refusal::Failure(failure) => failure,
-                Refusal::Store(error) => Failure::Coordinator(replica::as_replica_error(&error)),
+        let (record, siblings, everywhere) =
+            store_here(ctx, put, shard, context, (policy, expires_ms)).map_err(|refusal| {
+                match refusal {
+                    Refusal::Failure(failure) => failure,
+                    Refusal::Store(error) => {
+                        Failure::Coordinator(replica::as_replica_error(&error))
+                    }
+                }
             })?;
-        Ok(Prepared { record, siblings, shard, need, deadline, timeout_ms, stand_ins })
+        let need = (need, deadline);
+        Ok(Prepared { record, siblings, everywhere, shard, need, timeout_ms, stand_ins })
     }
 
     /// Sends the record to the other owners and counts this one.
@@ -116,7 +121,9 @@ impl PutOp {
         prepared: Prepared,
         owners: &Owners,
     ) -> Option<PutOp> {
-        let Prepared { record, siblings, shard, need, deadline, timeout_ms, stand_ins } = prepared;
+        let Prepared { record, siblings, everywhere, shard, need, timeout_ms, stand_ins } =
+            prepared;
+        let (need, deadline) = need;
         let fsync = need.dw > 0;
         *ctx.fsync |= fsync;
         let mut seen = record.head.past.clone();
@@ -140,7 +147,9 @@ impl PutOp {
         };
         let mut away: SmallVec<[NodeId; 4]> = SmallVec::new();
         for (index, &node) in owners.iter().enumerate() {
-            if ctx.is_me(node) {
+            if everywhere {
+                put.count(ctx, index, Ok(true));
+            } else if ctx.is_me(node) {
                 put.count(ctx, index, Ok(fsync || ctx.config.always_fsync));
             } else if let Some(lane) = ctx.reach(node, shard) {
                 let replicate = put.replicate(timeout_ms);
@@ -342,9 +351,11 @@ impl PutOp {
 struct Prepared {
     record: Record,
     siblings: u32,
+    /// Whether every owner is known to have taken it in durably.
+    everywhere: bool,
     shard: Shard,
-    need: WriteQuorum,
-    deadline: u64,
+    /// And when it must be met, in the lane's microseconds.
+    need: (WriteQuorum, u64),
     timeout_ms: u32,
     stand_ins: StandIns,
 }
@@ -382,14 +393,15 @@ impl From<StoreError> for Refusal {
 }
 
 /// Mints a dot and takes the record in, or finds that an earlier try of the same logical write came
-/// here already. Returns the record and how many values the key has now.
+/// here already. Returns the record, how many values the key has now, and whether every owner is known
+/// to have taken it in durably.
 fn store_here(
     ctx: &mut Ctx<'_>,
     put: Put,
     shard: Shard,
     context: Context,
     (policy, expires_ms): (ConflictPolicy, u64),
-) -> Result<(Record, u32), Refusal> {
+) -> Result<(Record, u32, bool), Refusal> {
     if replica::notice_amnesia(ctx.store, shard, &[], &context.seen)? {
         ctx.counters.incarnations += 1;
     }
@@ -411,9 +423,16 @@ fn store_here(
     };
     if let Some(earlier) = ctx.store.request(shard, head.write_id(), Some(head.hlc))? {
         ctx.counters.retries_recognised += 1;
-        let record = replica::record(ctx.store, shard, earlier.dots[0])?;
+        let (record, everywhere) = match ctx.store.record(shard, earlier.dots[0])? {
+            Some(record) => (record, false),
+            // It was trimmed, and so every owner had it; the request says what is needed of it here.
+            None => {
+                head.dot = earlier.dots[0];
+                (Record { head, value: put.value }, true)
+            }
+        };
         let siblings = values_now(ctx, shard, &record)?;
-        return Ok((record, siblings));
+        return Ok((record, siblings, everywhere));
     }
     if head.kind != Kind::Emit {
         see_beside(ctx, shard, &mut head, policy)?;
@@ -429,7 +448,7 @@ fn store_here(
         }
     }
     let siblings = values_now(ctx, shard, &record)?;
-    Ok((record, siblings))
+    Ok((record, siblings, false))
 }
 
 /// Writes down what the key has here, for the feed: what the write replaces, and which values stay

@@ -210,11 +210,26 @@ pub(crate) fn read(store: &mut dyn Store, shard: Shard, key: &Key) -> Result<Loc
     Ok(Local { object, seen })
 }
 
-/// The log record behind a live dot. A live dot without its record is damage, not absence.
+/// The log record behind a live dot. A live dot without its record is damage, not absence: nothing
+/// live is ever trimmed.
 pub(crate) fn record(store: &mut dyn Store, shard: Shard, dot: Dot) -> Result<Record, StoreError> {
-    store.record(shard, dot)?.ok_or_else(|| StoreError::Corrupt {
-        what: format!("{shard}: no log record of live {dot}"),
-    })
+    store.record(shard, dot)?.ok_or_else(|| store.lost(shard, dot))
+}
+
+/// Lets records go that nothing needs any more: `trim/judge.rs` says which. Their dots stay taken in.
+pub(crate) fn trim(store: &mut dyn Store, shard: Shard, dots: &[Dot]) -> Result<(), StoreError> {
+    store.trim(shard, dots)
+}
+
+/// Takes in dots whose records another owner has trimmed: each of them is dead on every owner, and
+/// whatever says so of a version that is live here is still in that owner's log and comes as a
+/// record. Only `sync/pull.rs` asks for it.
+pub(crate) fn adopt_trimmed(
+    store: &mut dyn Store,
+    shard: Shard,
+    dots: &PartitionClock,
+) -> Result<(), StoreError> {
+    store.adopt_trimmed(shard, dots)
 }
 
 /// Whether `dots` or `past` speak of more of our own writes than we have minted: then our counter

@@ -85,7 +85,8 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
     let local = replica::read(ctx.store, shard, &key).map_err(store)?;
     let (mut heads, mut values) = (Vec::new(), Vec::new());
     if records {
-        let mut wanted = local.object.dots();
+        let live = local.object.dots();
+        let mut wanted = live.clone();
         for write in shown {
             let live = local.object.versions().iter().any(|version| version.write == write);
             if !live && let Some(known) = ctx.store.request(shard, write, None).map_err(store)? {
@@ -93,7 +94,12 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
             }
         }
         for dot in wanted.into_iter().filter(|dot| !have.contains(dot)) {
-            let record = replica::record(ctx.store, shard, dot).map_err(store)?;
+            let record = match live.contains(&dot) {
+                true => replica::record(ctx.store, shard, dot).map(Some),
+                // It may have been trimmed.
+                false => ctx.store.record(shard, dot),
+            };
+            let Some(record) = record.map_err(store)? else { continue };
             heads.push(record.head);
             values.push(record.value);
         }

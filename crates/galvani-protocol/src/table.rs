@@ -20,6 +20,7 @@ use crate::sync::damage::RecoverOp;
 use crate::sync::pull::PullOp;
 use crate::sync::unequal::UnequalOp;
 use crate::topology::Topology;
+use crate::trim::TrimOp;
 use galvani_model::ids::Shard;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +41,7 @@ pub(crate) enum Op {
     FetchHints(FetchHintsOp),
     Reap(ReapOp),
     Hear(HearOp),
+    Trim(TrimOp),
 }
 
 impl Op {
@@ -59,6 +61,7 @@ impl Op {
             Op::FetchHints(op) => op.deadline,
             Op::Reap(op) => op.deadline,
             Op::Hear(op) => op.deadline,
+            Op::Trim(op) => op.deadline,
         }
     }
 
@@ -68,7 +71,7 @@ impl Op {
             Op::Put(op, _) => !op.is_answered(),
             Op::Get(op, _) => !op.is_answered(),
             Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
-            Op::Known(_) | Op::Compare(_) | Op::Pull(_) => false,
+            Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::Trim(_) => false,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => false,
             Op::Hear(_) => false,
         }
@@ -81,7 +84,7 @@ impl Op {
             Op::Put(op, _) => op.held(),
             Op::Forward(op) => op.held(),
             Op::List(..) | Op::Explain(..) => 0,
-            Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) => 0,
+            Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::Trim(_) => 0,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => 0,
             Op::Hear(_) => 0,
         }
@@ -112,6 +115,7 @@ impl Op {
             Op::FetchHints(op) => (op.to == peer).then_some(0),
             Op::Reap(op) => op.waits_for(peer),
             Op::Hear(op) => (op.to == peer).then_some(0),
+            Op::Trim(op) => op.waits_for(peer),
         }
     }
 }

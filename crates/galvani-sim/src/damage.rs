@@ -197,6 +197,7 @@ impl World {
                     }
                 }
             }
+            batch.delete(Table::Meta, &keys::trimmed(shard));
         }
         disk.memory().commit(&batch, Durability::Fsync).expect("a healthy disk in memory");
         self.nodes[node].clean = false;

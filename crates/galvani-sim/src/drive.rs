@@ -7,7 +7,7 @@ use crate::history::CallEnd;
 use crate::ledger::Entry;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, buried, dense, expiry, handed};
+use crate::oracles::{ack, buried, dense, expiry, handed, trimmed};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
 use crate::store::{Deaf, Staged, StagedHints};
 use crate::tamper;
@@ -17,7 +17,7 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::NodeId;
 use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
-use galvani_model::version::{Kind, Version};
+use galvani_model::version::{Dot, Kind, Version};
 use galvani_protocol::{ASKS_PER_OP, Effect, Input, PeerLane, ReplyTo};
 use galvani_wire::failure::{Failure, ReplicaError};
 use galvani_wire::{Frame, Message, encode};
@@ -140,6 +140,7 @@ impl World {
         let (staged, vanished) = slot.store.take_tick();
         let hints = slot.store.take_hints();
         let collected = slot.store.take_collected();
+        let trimmed = slot.store.take_trimmed();
         let committed =
             slot.store.commit(fsync.unwrap_or(self.profile.always_fsync), !staged.is_empty());
         if let Some(why) = vanished.into_iter().next() {
@@ -150,6 +151,7 @@ impl World {
                 self.note_committed(to, &staged);
                 self.note_hints(to.node, &hints);
                 self.note_collected(to.node, &collected);
+                self.note_trimmed(to.node, &trimmed);
             }
             Err(error) => {
                 self.coverage.add("disk.commit_failed", 1);
@@ -252,7 +254,17 @@ impl World {
         }
     }
 
-    fn note_first(&mut self, dot: galvani_model::version::Dot, write: Option<usize>) {
+    fn note_trimmed(&mut self, node: usize, trimmed: &[(Shard, Dot)]) {
+        self.coverage.add("records.trimmed", trimmed.len() as u64);
+        for &(shard, dot) in trimmed {
+            if let Err(why) = trimmed::needless(self, node, shard, dot) {
+                self.violate("trimmed_by_proof", why);
+                return;
+            }
+        }
+    }
+
+    fn note_first(&mut self, dot: Dot, write: Option<usize>) {
         self.coverage.add("records", 1);
         let Some(number) = write else {
             self.violate("invention", format!("{dot} has a request id that no client chose"));

@@ -109,6 +109,12 @@ mutants! {
     FeedSkips = "feed-skips",
     /// A consumer does not note what it was shown.
     FeedRepeats = "feed-repeats",
+    /// Records of live versions are trimmed.
+    TrimsLive = "trims-live",
+    /// Records of replaced versions are trimmed whoever lacks them or what replaced them.
+    TrimsWithoutProof = "trims-without-proof",
+    /// Records of collected tombstones are trimmed, and nothing tells a replica of them any more.
+    TrimsTombstones = "trims-tombstones",
 }
 
 impl fmt::Display for Mutant {

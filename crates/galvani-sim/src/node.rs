@@ -217,10 +217,15 @@ impl Node {
         matches!(self.life, Life::Up | Life::Stopping)
     }
 
-    /// The state of a shard as the disk has it; of a damaged clock row what the log says.
+    /// The state of a shard as the disk has it; of a damaged clock row what the log says, and what
+    /// was trimmed from it.
     pub(crate) fn state_on_disk(&self, shard: Shard) -> ReplicaState {
         state_in(self.disk.memory(), shard).unwrap_or_else(|| {
-            let clock = self.log_on_disk(shard);
+            let mut clock = self.log_on_disk(shard);
+            let key = keys::trimmed(shard);
+            if let Ok(Some(row)) = self.disk.memory().get(Table::Meta, &key) {
+                clock.union(&rows::get(&key, &row).expect("nothing damages it"));
+            }
             ReplicaState { clock, ..ReplicaState::default() }
         })
     }
@@ -255,6 +260,13 @@ impl Node {
             Ok(None) => Object::absent(),
             Err(error) => panic!("damaged shards were emptied, yet: {error}"),
         }
+    }
+
+    /// A key as the disk has it; nothing of a damaged row.
+    pub(crate) fn object_if_whole(&self, shard: Shard, key: &Key) -> Option<Object> {
+        let row_key = keys::object(shard, key);
+        let row = self.disk.memory().get(Table::Objects, &row_key).ok().flatten()?;
+        rows::get(&row_key, &row).ok()
     }
 
     /// Whether a reader of the disk sees all these dots of a key, or what replaced them. Of a damaged

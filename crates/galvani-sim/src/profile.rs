@@ -162,6 +162,7 @@ impl Profile {
             profile.limits.read_repairs_per_second = rng.pick(&[2_000, 2_000, 10, 0]);
         }
         draw_expiry(&mut Rng::new(seed, EXPIRY_LABEL), &mut profile);
+        draw_trimming(&mut Rng::new(seed, TRIM_LABEL), &mut profile.limits);
         profile
     }
 
@@ -237,6 +238,13 @@ fn draw_expiry(rng: &mut Rng, profile: &mut Profile) {
     }
 }
 
+/// Likewise. Nothing is trimmed where there is no anti-entropy.
+fn draw_trimming(rng: &mut Rng, limits: &mut Limits) {
+    if rng.chance(600) {
+        limits.feed_keep_ms = rng.pick(&[200, 1_000, 3_000, 8_000]);
+    }
+}
+
 fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
     let mut draw = |name: BucketName, policy, late| {
         let n = if rng.chance(700) { 3 } else { rng.between(1, nodes.min(5) as u64) as u8 };
@@ -264,6 +272,7 @@ fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
 const LABEL: u64 = 1;
 /// Separates these draws from all others of a seed.
 const EXPIRY_LABEL: u64 = 0x7474_6c31;
+const TRIM_LABEL: u64 = 0x7472_696d;
 /// Longest time to live of a run, in milliseconds: most end while it goes on.
 pub(crate) const TTL_MS_LONGEST: u64 = 8_000;
 
@@ -279,6 +288,9 @@ impl fmt::Display for Profile {
             &self.limits;
         write!(f, ", anti-entropy {anti_entropy_ms} ms")?;
         write!(f, ", hints of {hint_bytes_per_owner} B, {read_repairs_per_second} repairs/s")?;
+        if self.limits.feed_keep_ms > 0 {
+            write!(f, ", records kept for {} ms", self.limits.feed_keep_ms)?;
+        }
         if self.expiring > 0 {
             let margin_ms = self.limits.expiry_margin_ms;
             write!(f, ", {} of 1000 expire, margin {margin_ms} ms", self.expiring)?;

@@ -8,13 +8,13 @@ use crate::mutant::Mutant;
 use crate::oracles::vanish;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{NodeId, Partition, Shard, WriteId};
+use galvani_model::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, OwnOrigin, ReplicaState,
-    RequestEntry, Rewrite, Slice, Store, StoreError,
+    Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, LogPage, OwnOrigin,
+    ReplicaState, RequestEntry, Rewrite, Slice, Store, StoreError,
 };
-use galvani_model::version::{Dot, Object, Record, Version};
+use galvani_model::version::{Dot, Kind, Object, PartitionClock, Record, RecordHead, Version};
 use galvani_storage::NodeStore;
 use galvani_storage::engine::FailKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +57,7 @@ pub(crate) struct SimStore {
     staged: Vec<Staged>,
     vanished: Vec<String>,
     collected: Vec<(Shard, Version)>,
+    trimmed: Vec<(Shard, Dot)>,
     hints: StagedHints,
     /// No damage: what a mutant sees.
     none: BTreeSet<Damage>,
@@ -78,6 +79,7 @@ impl SimStore {
             staged,
             vanished,
             collected: Vec::new(),
+            trimmed: Vec::new(),
             hints: StagedHints::default(),
             none: BTreeSet::new(),
             commits: 0,
@@ -124,6 +126,30 @@ impl SimStore {
     /// The tombstones that the tick collected.
     pub(crate) fn take_collected(&mut self) -> Vec<(Shard, Version)> {
         core::mem::take(&mut self.collected)
+    }
+
+    /// The records that the tick trimmed.
+    pub(crate) fn take_trimmed(&mut self) -> Vec<(Shard, Dot)> {
+        core::mem::take(&mut self.trimmed)
+    }
+
+    /// What a mutant trims beside what may go.
+    fn trims_as_well(&mut self, shard: Shard) -> Result<Vec<Dot>, StoreError> {
+        let Some(mutant) = self.mutant else { return Ok(Vec::new()) };
+        let page = self.inner.log_page(shard, Dot::new(Origin(0), 0), PAGE)?;
+        let mut also = Vec::new();
+        for RecordHead { dot, key, kind, .. } in page.heads {
+            let object = self.inner.object(shard, &key)?;
+            let is_live = object.dots().contains(&dot);
+            let goes = match mutant {
+                Mutant::TrimsLive => is_live,
+                Mutant::TrimsWithoutProof => !is_live,
+                Mutant::TrimsTombstones => object.is_absent() && kind == Kind::Delete,
+                _ => false,
+            };
+            also.extend(goes.then_some(dot));
+        }
+        Ok(also)
     }
 
     /// The hints that the tick took in and let go.
@@ -246,6 +272,41 @@ impl Store for SimStore {
         self.inner.rewrite(shard, row)
     }
 
+    fn logged(&mut self, shard: Shard, from: Dot, limit: usize) -> Result<Vec<Dot>, StoreError> {
+        self.inner.logged(shard, from, limit)
+    }
+
+    fn log_page(&mut self, shard: Shard, from: Dot, limit: usize) -> Result<LogPage, StoreError> {
+        self.inner.log_page(shard, from, limit)
+    }
+
+    fn trim(&mut self, shard: Shard, dots: &[Dot]) -> Result<(), StoreError> {
+        let mut dots = dots.to_vec();
+        dots.extend(self.trims_as_well(shard)?);
+        dots.sort_unstable();
+        dots.dedup();
+        self.inner.trim(shard, &dots)?;
+        self.trimmed.extend(dots.into_iter().map(|dot| (shard, dot)));
+        Ok(())
+    }
+
+    fn adopt_trimmed(&mut self, shard: Shard, dots: &PartitionClock) -> Result<(), StoreError> {
+        self.inner.adopt_trimmed(shard, dots)
+    }
+
+    fn trim_arrivals(
+        &mut self,
+        shard: Shard,
+        from: u64,
+        limit: usize,
+    ) -> Result<Option<u64>, StoreError> {
+        self.inner.trim_arrivals(shard, from, limit)
+    }
+
+    fn lost(&mut self, shard: Shard, dot: Dot) -> StoreError {
+        self.inner.lost(shard, dot)
+    }
+
     fn damaged(&self) -> &BTreeSet<Damage> {
         match self.mutant {
             Some(Mutant::NeverMends) => &self.none,
@@ -334,3 +395,6 @@ impl Store for SimStore {
         self.inner.list(shard, bucket, prefix, after, limit)
     }
 }
+
+/// Records that a mutant looks at when something is trimmed.
+const PAGE: usize = 64;

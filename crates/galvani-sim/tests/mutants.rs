@@ -41,7 +41,10 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::SkipsConfirming
         | Mutant::ShowsExpired
         | Mutant::ForgetsExpiry
+        | Mutant::TrimsLive
         | Mutant::AcksForOthers => 1..=10,
+        Mutant::TrimsWithoutProof => 1..=50,
+        Mutant::TrimsTombstones => 670..=685,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
     }
 }
@@ -79,6 +82,11 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ReleasesEarly => &["handed_over_durably"],
         Mutant::SkipsConfirming => &["monotone_reads"],
         Mutant::CollectsEarly => &["collected_by_proof"],
+        Mutant::TrimsLive | Mutant::TrimsWithoutProof => &["trimmed_by_proof"],
+        // Nothing explains a damaged row any more, or what was deleted is back.
+        Mutant::TrimsTombstones => {
+            &["comes_to_rest", "convergence", "equal_clock_equal_digest", "no_resurrection"]
+        }
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => &["liveness_recovers"],
         Mutant::ShowsExpired => &["shown_until_its_end"],
         Mutant::ForgetsExpiry => &["one_dot_one_record"],

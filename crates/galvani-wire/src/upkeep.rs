@@ -107,6 +107,9 @@ pub struct Pulled {
     /// Positions in `heads`, ascending, of values that the sender must not see come to life: what
     /// replaced them was a tombstone, and is collected. They are taken in, and are not live.
     pub hidden: Vec<u16>,
+    /// Dots that were asked for, up to `through`, whose records were trimmed: every owner has taken
+    /// them in, and nothing needs them any more.
+    pub trimmed: PartitionClock,
     /// The values of `heads`, in the body.
     #[serde(skip)]
     pub values: Vec<Bytes>,

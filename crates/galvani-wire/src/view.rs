@@ -90,6 +90,10 @@ pub struct Counters {
     pub tombstones_collected: u64,
     /// Expired values collected here.
     pub expired_collected: u64,
+    /// Records trimmed from the log here.
+    pub records_trimmed: u64,
+    /// Bytes of their values.
+    pub bytes_trimmed: u64,
     /// Digests that the data did not bear out, put right.
     pub digests_corrected: u64,
     /// Values that another owner held with an equal history and this one had lost, held again.
@@ -135,6 +139,8 @@ impl Counters {
         self.feed_events += other.feed_events;
         self.tombstones_collected += other.tombstones_collected;
         self.expired_collected += other.expired_collected;
+        self.records_trimmed += other.records_trimmed;
+        self.bytes_trimmed += other.bytes_trimmed;
         self.digests_corrected += other.digests_corrected;
         self.readopted += other.readopted;
         self.rows_verified += other.rows_verified;
@@ -232,6 +238,8 @@ pub struct NodeStatus {
     /// Owners without which some of them cannot be collected, and since when those cannot be
     /// reached (milliseconds since 1970 on this node); 0: not heard of since this node started.
     pub collection_waits: BTreeMap<NodeId, u64>,
+    /// Owners without which records of its log cannot be trimmed that nothing needs here.
+    pub trim_waits: Vec<NodeId>,
     /// Hints it holds, by the owner they are for.
     pub hints: BTreeMap<NodeId, HintFigures>,
     /// Peers of which every lane can be reached from every lane of this node, and that no node

@@ -147,6 +147,12 @@ fn page(
     Ok(HintsPulled {
         page: handoff.pages,
         shards,
-        records: Pulled { heads, through: None, hidden: Vec::new(), values },
+        records: Pulled {
+            heads,
+            through: None,
+            hidden: Vec::new(),
+            trimmed: Default::default(),
+            values,
+        },
     })
 }

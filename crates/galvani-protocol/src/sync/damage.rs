@@ -6,7 +6,6 @@
 //! reported; if this vnode minted it under the origin it has now, it takes a new one, so that
 //! nobody can ever take one dot for another. Next to read: `../replica.rs`. Source: algorithms 2.5.
 
-use super::verify::dots_from;
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
@@ -49,6 +48,8 @@ struct Tried {
     /// Owners that do not have it.
     lacking: BTreeSet<NodeId>,
     not_before: u64,
+    /// Whether one of them has trimmed it.
+    trimmed: bool,
     /// Whether nobody could mend it.
     given_up: bool,
 }
@@ -172,6 +173,14 @@ fn ask_for(ctx: &mut Ctx<'_>, shard: Shard, dot: Dot) -> Option<(PeerLane, Shard
         ctx.topology.owners(shard).into_iter().filter(|&node| node != me).collect();
     let lacking = ctx.sync.mender.rows.get(&first)?.lacking.clone();
     let left: Vec<NodeId> = others.into_iter().filter(|node| !lacking.contains(node)).collect();
+    let trimmed = ctx.sync.mender.rows.get(&first)?.trimmed;
+    if left.is_empty() && trimmed {
+        // Nothing needs it, and so it need not be whole.
+        if replica::trim(ctx.store, shard, &[dot]).is_err() {
+            ctx.sync.mender.retry(&first, now + RETRY_MICROS);
+        }
+        return None;
+    }
     if left.is_empty() {
         give_up(ctx, &first);
         forget_own(ctx, shard, dot);
@@ -229,11 +238,12 @@ fn step(ctx: &mut Ctx<'_>) {
 
 fn read_on(ctx: &mut Ctx<'_>, rebuild: &mut Rebuild) -> Result<bool, StoreError> {
     let shard = rebuild.row.shard();
-    let dots = dots_from(&ctx.store.replica(shard)?.clock, rebuild.from, STEP_ROWS);
+    let dots = ctx.store.logged(shard, rebuild.from, STEP_ROWS)?;
     let mut bytes = 0;
     for &dot in &dots {
-        let record = replica::record(ctx.store, shard, dot)?;
+        let record = ctx.store.record(shard, dot)?;
         rebuild.from = Dot::new(dot.origin, dot.counter + 1);
+        let Some(record) = record else { continue };
         bytes += record.value.len();
         let head = record.head;
         let write = head.write_id();
@@ -255,8 +265,31 @@ fn read_on(ctx: &mut Ctx<'_>, rebuild: &mut Rebuild) -> Result<bool, StoreError>
     Ok(dots.len() < STEP_ROWS)
 }
 
-fn write(ctx: &mut Ctx<'_>, rebuild: Rebuild) {
+/// Takes out what a record makes whose write has another one that was trimmed: it is dead, and only
+/// its request row says so.
+fn without_trimmed(ctx: &mut Ctx<'_>, rebuild: &mut Rebuild) -> Result<(), StoreError> {
+    let shard = rebuild.row.shard();
+    let mut versions = Vec::new();
+    for version in rebuild.object.versions() {
+        let entry = ctx.store.request(shard, version.write, Some(version.hlc))?;
+        let mut is_dead = false;
+        for dot in entry.map(|entry| entry.dots).unwrap_or_default() {
+            let trimmed = ctx.store.replica(shard)?.is_trimmed(dot);
+            is_dead |= trimmed && ctx.store.record(shard, dot)?.is_none();
+        }
+        if !is_dead {
+            versions.push(version.clone());
+        }
+    }
+    rebuild.object = Object::from_versions(versions, ConflictPolicy::Siblings);
+    Ok(())
+}
+
+fn write(ctx: &mut Ctx<'_>, mut rebuild: Rebuild) {
     let (row, shard) = (rebuild.row.clone(), rebuild.row.shard());
+    if without_trimmed(ctx, &mut rebuild).is_err() {
+        return ctx.sync.mender.retry(&row, ctx.now.micros + RETRY_MICROS);
+    }
     let anew = match &row {
         Damage::Object(_, key) => match serve::owned(ctx, shard, key) {
             // Nothing explains the row: it is not for this replica to say that the key is absent.
@@ -336,7 +369,7 @@ impl RecoverOp {
     }
 
     fn take_in(&self, ctx: &mut Ctx<'_>, pulled: Pulled) {
-        let through = pulled.through;
+        let (through, trimmed) = (pulled.through, pulled.trimmed.clone());
         for record in pulled.into_records() {
             let row = Damage::Record(self.shard, record.head.dot);
             let wanted =
@@ -359,6 +392,7 @@ impl RecoverOp {
             let asked = *of == self.shard && self.wanted.contains(*dot);
             if asked && through.is_none_or(|through| *dot <= through) {
                 tried.lacking.insert(to);
+                tried.trimmed |= trimmed.contains(*dot);
             }
         }
     }

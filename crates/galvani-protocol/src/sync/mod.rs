@@ -357,7 +357,7 @@ fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock)
 }
 
 /// The shards that this lane owns, ascending.
-fn owned(topology: &Topology, mine: LaneIndex) -> Vec<Shard> {
+pub(crate) fn owned(topology: &Topology, mine: LaneIndex) -> Vec<Shard> {
     let copies: BTreeSet<u8> = topology.buckets.values().map(|props| props.n).collect();
     let (layout, me) = (&topology.layout, topology.node);
     let owned = copies

@@ -11,8 +11,8 @@ use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, As, Taken};
 use crate::serve;
 use galvani_model::ids::Shard;
-use galvani_model::store::StoreError;
-use galvani_model::version::{Dot, Kind, PartitionClock, RecordHead};
+use galvani_model::store::{Damage, StoreError};
+use galvani_model::version::{Dot, Kind, PartitionClock, Range, RecordHead};
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::message::{Pull, Pulled};
@@ -86,6 +86,7 @@ impl PullOp {
         let mut last = None;
         let through = pulled.through;
         let hidden = pulled.hidden.clone();
+        let trimmed = pulled.trimmed.clone();
         for (index, record) in pulled.into_records().enumerate() {
             let dot = record.head.dot;
             let wanted = self.wanted.contains(dot) && last.is_none_or(|last| last < dot);
@@ -124,7 +125,26 @@ impl PullOp {
             }
             last = Some(dot);
         }
-        last.max(through).map_or(Page::Empty, Page::Through)
+        let last = last.max(through);
+        if !trimmed.is_empty() && self.adopt(ctx, &trimmed, last).is_none() {
+            return Page::Failed;
+        }
+        last.map_or(Page::Empty, Page::Through)
+    }
+
+    /// Takes in dots whose records the peer has trimmed, as far as they were asked for and the page
+    /// goes. `None` where it says more than that, or they cannot be taken in.
+    fn adopt(&self, ctx: &mut Ctx<'_>, trimmed: &PartitionClock, last: Option<Dot>) -> Option<()> {
+        let asked = through(&self.wanted, last?);
+        if !asked.missing_from(trimmed).is_empty() {
+            return None;
+        }
+        if replica::notice_amnesia_in_clock(ctx.store, self.shard, trimmed) == Ok(true) {
+            ctx.counters.incarnations += 1;
+        }
+        replica::adopt_trimmed(ctx.store, self.shard, trimmed).ok()?;
+        ctx.sync.note_change(self.shard, ctx.now);
+        Some(())
     }
 
     fn finish(&self, ctx: &mut Ctx<'_>, page: Page, busy: bool) {
@@ -176,32 +196,95 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
     serve::mine(ctx, pull.shard)?;
     let failed = |error: StoreError| replica::as_replica_error(&error);
     let ranges = ctx.store.replica(pull.shard).map_err(failed)?.clock.common_with(&pull.wanted);
-    let credit = pull.credit.min(CREDIT_BYTES) as usize;
-    let dots = ranges.into_iter().flat_map(|range| {
-        (range.first..=range.last).map(move |counter| Dot::new(range.origin, counter))
-    });
-    let (mut heads, mut values, mut used, mut through) = (Vec::new(), Vec::new(), 0, None);
-    let mut hidden = Vec::new();
-    for dot in dots.take(LOOKUPS_MAX) {
-        if heads.len() >= RECORDS_MAX || used >= credit {
+    let (mut page, mut room) = (Pulled::default(), LOOKUPS_MAX);
+    let mut left = pull.credit.min(CREDIT_BYTES) as usize;
+    for range in ranges {
+        let whole = answer_range(ctx, pull.shard, range, &mut page, &mut room, &mut left);
+        if !whole.map_err(failed)? {
             break;
         }
-        through = Some(dot);
-        match ctx.store.record(pull.shard, dot) {
-            Ok(Some(record)) => {
-                used += record.value.len() + head_bytes(&record.head);
-                if is_hidden(ctx, pull.shard, &record.head) {
-                    hidden.push(heads.len() as u16);
-                }
-                heads.push(record.head);
-                values.push(record.value);
+    }
+    Ok(page)
+}
+
+/// Adds the records of a range to a page, as far as there is room: dots to look up, and bytes. What
+/// lies between them was trimmed. Returns whether that was all of it.
+fn answer_range(
+    ctx: &mut Ctx<'_>,
+    shard: Shard,
+    range: Range,
+    page: &mut Pulled,
+    room: &mut usize,
+    left: &mut usize,
+) -> Result<bool, StoreError> {
+    let Range { origin, first: mut next, last } = range;
+    loop {
+        if *room == 0 || page.heads.len() >= RECORDS_MAX || *left == 0 {
+            return Ok(false);
+        }
+        let limit = (*room).min(RECORDS_MAX);
+        let dots = ctx.store.logged(shard, Dot::new(origin, next), limit)?;
+        let mut is_all = dots.len() < limit;
+        for dot in dots {
+            if dot.origin != origin || dot.counter > last {
+                is_all = true;
+                break;
             }
-            // Damaged here: another replica has it, and the damage is counted where it was met.
-            Ok(None) | Err(StoreError::Corrupt { .. }) => {}
-            Err(error) => return Err(failed(error)),
+            if *room == 0 || page.heads.len() >= RECORDS_MAX || *left == 0 {
+                return Ok(false);
+            }
+            *room -= 1;
+            note_trimmed(ctx, shard, Range { origin, first: next, last: dot.counter - 1 }, page);
+            page.through = Some(dot);
+            next = dot.counter + 1;
+            match ctx.store.record(shard, dot) {
+                Ok(Some(record)) => {
+                    let bytes = record.value.len() + head_bytes(&record.head);
+                    *left = left.saturating_sub(bytes);
+                    if is_hidden(ctx, shard, &record.head) {
+                        page.hidden.push(page.heads.len() as u16);
+                    }
+                    page.heads.push(record.head);
+                    page.values.push(record.value);
+                }
+                // Named although it was trimmed: what was cannot be told from the rest.
+                Ok(None) => {
+                    let (first, last) = (dot.counter, dot.counter);
+                    note_trimmed(ctx, shard, Range { origin, first, last }, page);
+                }
+                // Damaged here: another replica has it, and the damage is counted where it was met.
+                Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if next > last {
+            return Ok(true);
+        }
+        if is_all {
+            note_trimmed(ctx, shard, Range { origin, first: next, last }, page);
+            page.through = Some(Dot::new(origin, last));
+            return Ok(true);
         }
     }
-    Ok(Pulled { heads, through, hidden, values })
+}
+
+/// Adds dots without a record to what a page says was trimmed; not those that are known to be lost.
+fn note_trimmed(ctx: &mut Ctx<'_>, shard: Shard, range: Range, page: &mut Pulled) {
+    let Range { origin, mut first, last } = range;
+    if first > last {
+        return;
+    }
+    let row = |counter| Damage::Record(shard, Dot::new(origin, counter));
+    for lost in ctx.store.damaged().range(row(first)..=row(last)) {
+        let Damage::Record(_, lost) = lost else { continue };
+        if lost.counter > first {
+            page.trimmed.insert_range(Range { origin, first, last: lost.counter - 1 });
+        }
+        first = lost.counter + 1;
+    }
+    if first <= last {
+        page.trimmed.insert_range(Range { origin, first, last });
+    }
 }
 
 /// See [`replica::is_hidden`]. Where the rows that would say so cannot be read, nothing is hidden:

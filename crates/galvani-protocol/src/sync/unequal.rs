@@ -63,6 +63,11 @@ impl Unequal {
         self.found.remove(&(peer, shard));
     }
 
+    /// Whether a shard differs from a peer's, as far as is known.
+    pub(crate) fn is_found(&self, shard: Shard) -> bool {
+        self.found.keys().any(|(_, of)| *of == shard)
+    }
+
     /// A peer cannot be reached; it is compared with when it is back.
     pub(super) fn peer_down(&mut self, peer: PeerLane) {
         self.found.retain(|(of, _), _| *of != peer);

@@ -13,7 +13,7 @@ use crate::replica;
 use galvani_model::ids::Shard;
 use galvani_model::key::Key;
 use galvani_model::store::{Damage, Rewrite, StoreError};
-use galvani_model::version::{Digest, Dot, PartitionClock, object_digest};
+use galvani_model::version::{Digest, Dot, Object, object_digest};
 use std::collections::BTreeMap;
 
 /// Rows of one step.
@@ -248,7 +248,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) {
 
 /// Reads records from `from` on, and the objects of their keys.
 fn read_records(ctx: &mut Ctx<'_>, at: &mut Progress, from: Dot) -> Result<(), StoreError> {
-    let dots = dots_from(&ctx.store.replica(at.shard)?.clock, from, STEP_ROWS);
+    let dots = ctx.store.logged(at.shard, from, STEP_ROWS)?;
     let (full, mut bytes) = (dots.len() == STEP_ROWS, 0);
     for dot in dots {
         if bytes >= STEP_BYTES {
@@ -282,9 +282,26 @@ fn read_objects(ctx: &mut Ctx<'_>, at: &mut Progress) -> Result<bool, StoreError
     at.spoiled |= slice.damaged > 0;
     for object in slice.objects {
         at.digest.replace(Digest::default(), object_digest(&object.key, &object.object));
+        find_lost(ctx, at.shard, &object.object)?;
     }
     at.through = slice.last;
     Ok(at.through.is_none())
+}
+
+/// Lists records of live versions as damaged that are not here: among those that were trimmed only
+/// the objects tell of them.
+fn find_lost(ctx: &mut Ctx<'_>, shard: Shard, object: &Object) -> Result<(), StoreError> {
+    for dot in object.dots() {
+        if !ctx.store.replica(shard)?.is_trimmed(dot) {
+            continue;
+        }
+        match ctx.store.record_on_disk(shard, dot) {
+            Ok(Some(_)) | Err(StoreError::Corrupt { .. }) => {}
+            Ok(None) => drop(ctx.store.lost(shard, dot)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// All is read: is it what the digest says?
@@ -313,15 +330,4 @@ fn again(ctx: &mut Ctx<'_>, at: Progress) {
     if !ctx.sync.verify.again(at.shard, wanted, ctx.now.micros) {
         ctx.sync.run.is_unread(at.shard);
     }
-}
-
-/// Up to `limit` dots of a clock from `from` on, ascending.
-pub(super) fn dots_from(clock: &PartitionClock, from: Dot, limit: usize) -> Vec<Dot> {
-    let later = clock.ranges().filter(|range| Dot::new(range.origin, range.last) >= from);
-    let dots = later.flat_map(|range| {
-        let first =
-            if range.origin == from.origin { range.first.max(from.counter) } else { range.first };
-        (first..=range.last).map(move |counter| Dot::new(range.origin, counter))
-    });
-    dots.take(limit).collect()
 }

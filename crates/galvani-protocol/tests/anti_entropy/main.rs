@@ -8,6 +8,7 @@ mod collect;
 mod equality;
 mod expire;
 mod mend;
+mod trim;
 
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};

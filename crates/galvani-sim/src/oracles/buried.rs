@@ -11,7 +11,7 @@ use galvani_model::version::{Kind, PartitionClock, Version};
 
 /// An owner whose disk lost something this recently may have said before what it knew then, in
 /// microseconds: longer than a round of clocks may take.
-const WORD_STANDS_MICROS: u64 = 6_000_000;
+pub(crate) const WORD_STANDS_MICROS: u64 = 6_000_000;
 
 /// How long after its time an expired value may stay: until the clock is looked at, and a round.
 pub(crate) const NOTICED_MS: u64 = 13_000;

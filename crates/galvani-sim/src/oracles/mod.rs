@@ -20,4 +20,5 @@ pub(crate) mod monotone;
 pub(crate) mod overlap;
 pub(crate) mod reads;
 pub(crate) mod same;
+pub(crate) mod trimmed;
 pub(crate) mod vanish;

@@ -50,6 +50,13 @@ pub fn split_object(row: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&rest[..end], &rest[end + 1..]))
 }
 
+/// The key of a shard's second row of what was trimmed, in the table of facts about the store.
+pub fn trimmed(of: Shard) -> [u8; SHARD_BYTES + 8] {
+    let mut out = *b"trimmed/\0\0\0";
+    out[8..].copy_from_slice(&shard(of));
+    out
+}
+
 /// The key of a log row.
 pub fn log(of: Shard, dot: Dot) -> [u8; SHARD_BYTES + 24] {
     let mut out = [0; SHARD_BYTES + 24];
@@ -95,6 +102,11 @@ pub fn arrival(of: Shard, number: u64) -> [u8; SHARD_BYTES + 8] {
     out[..SHARD_BYTES].copy_from_slice(&shard(of));
     out[SHARD_BYTES..].copy_from_slice(&number.to_be_bytes());
     out
+}
+
+/// The number of an arrival row's key.
+pub fn number_of_arrival(row: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(row.get(SHARD_BYTES..)?.try_into().ok()?))
 }
 
 /// The key of a request row.

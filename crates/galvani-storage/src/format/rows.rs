@@ -82,6 +82,14 @@ pub fn get_record(key: &[u8], row: &Bytes) -> Result<Record, RowError> {
     if record.is_intact() { Ok(record) } else { Err(RowError::Checksum) }
 }
 
+/// Reads the head of a log row. Its checksum is over the whole row, its value is not looked at.
+pub fn get_head(key: &[u8], row: &[u8]) -> Result<RecordHead, RowError> {
+    let body = open(key, row)?;
+    let head_len = *body.first_chunk::<HEAD_LEN_BYTES>().ok_or(RowError::Short)?;
+    let head_end = HEAD_LEN_BYTES + u32::from_le_bytes(head_len) as usize;
+    decode(body.get(HEAD_LEN_BYTES..head_end).ok_or(RowError::Short)?)
+}
+
 fn seal(key: &[u8], start: usize, out: &mut Vec<u8>) {
     let crc = checksum(key, &out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());

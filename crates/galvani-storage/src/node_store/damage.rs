@@ -42,8 +42,8 @@ impl Damaged {
         self.rows.extend(self.staged.drain(..));
     }
 
-    /// A row is written anew by this tick.
-    fn stage(&mut self, row: Damage) {
+    /// A row is written anew by this tick, or goes for good.
+    pub(super) fn stage(&mut self, row: Damage) {
         if self.rows.remove(&row) {
             self.staged.push(row);
         }
@@ -105,17 +105,23 @@ impl<E: Engine> NodeStore<E> {
         shard: Shard,
         dot: Dot,
     ) -> Result<Option<Record>, StoreError> {
+        if self.trimmed.has(shard, dot) {
+            return Ok(None);
+        }
         let key = keys::log(shard, dot);
         let name = || Damage::Record(shard, dot);
         match self.row(Table::Log, &key, name)? {
             Some(row) => {
                 rows::get_record(&key, &row).map(Some).map_err(|error| self.damage(name(), &error))
             }
-            // Nothing takes records out of the log.
-            None if self.replica(shard)?.clock.contains(dot) => {
-                Err(self.damage(name(), &RowError::Gone))
+            None => {
+                let state = self.replica(shard)?;
+                // Nothing but trimming takes records out of the log.
+                match state.clock.contains(dot) && !state.is_trimmed(dot) {
+                    true => Err(self.damage(name(), &RowError::Gone)),
+                    false => Ok(None),
+                }
             }
-            None => Ok(None),
         }
     }
 
@@ -133,6 +139,7 @@ impl<E: Engine> NodeStore<E> {
                 let key = keys::log(shard, dot);
                 self.batch.put_with(Table::Log, &key, |out| rows::put_record(&key, &record, out));
                 self.records.insert((shard, dot), *record);
+                self.trimmed.records.remove(&(shard, dot));
                 tracing::warn!(event = "row_mended", shard = %shard, record = %dot);
                 self.damaged.stage(Damage::Record(shard, dot));
             }

@@ -90,6 +90,11 @@ impl Memory {
         }
     }
 
+    /// A record is gone.
+    pub(super) fn drop_record(&mut self, shard: Shard, dot: Dot) {
+        self.records.remove(&(shard, dot));
+    }
+
     /// The request row of a write, issued at a time if the asker knows it: `None` where only the
     /// engine knows whether there is one.
     pub(super) fn request(

@@ -18,6 +18,7 @@ mod memory;
 #[cfg(test)]
 mod memory_tests;
 mod parse;
+mod stage;
 mod state;
 #[cfg(test)]
 mod state_tests;
@@ -25,6 +26,9 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod trim;
+#[cfg(test)]
+mod trim_tests;
 
 use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
 use crate::format::{RowError, keys, rows};
@@ -36,17 +40,17 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, OwnOrigin, ReplicaState,
-    RequestEntry, Rewrite, Slice, Store, StoreError,
+    Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, LogPage, OwnOrigin,
+    ReplicaState, RequestEntry, Rewrite, Slice, Store, StoreError,
 };
-use galvani_model::version::{Dot, Object, Record};
+use galvani_model::version::{Dot, Object, PartitionClock, Record};
 use hints::Hints;
 use memory::Memory;
-use state::Arrival;
 pub use state::{StateError, stored_state};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use trim::Trimmed;
 
 /// An opened store.
 pub struct Opened<E> {
@@ -81,6 +85,8 @@ pub struct NodeStore<E> {
     swept: Vec<(Shard, WriteId)>,
     /// This tick's rows of indexes that go because their object knows nothing of them.
     orphans: BTreeSet<(Shard, Indexed)>,
+    /// Records that this tick takes out of the log, and shards of which it changes what is trimmed.
+    trimmed: Trimmed,
     /// Damaged rows that were met.
     damaged: Damaged,
     /// While the disk is full: commits since it was found so.
@@ -120,6 +126,7 @@ impl<E: Engine> NodeStore<E> {
             requests: BTreeMap::new(),
             swept: Vec::new(),
             orphans: BTreeSet::new(),
+            trimmed: Trimmed::default(),
             damaged: Damaged::default(),
             full_for: None,
             owes_sync: false,
@@ -168,6 +175,7 @@ impl<E: Engine> NodeStore<E> {
             let state = &self.states[shard];
             self.batch.put_with(Table::Clocks, &key, |out| rows::put(&key, state, out));
         }
+        self.stage_trimmed_again();
         let durability = if fsync { Durability::Fsync } else { Durability::Os };
         let committed = self.engine.commit(&self.batch, durability);
         match committed {
@@ -322,6 +330,9 @@ impl<E: Engine> NodeStore<E> {
         for (shard, write) in self.swept.drain(..) {
             self.memory.drop_request(shard, write);
         }
+        for &(shard, dot) in &self.trimmed.records {
+            self.memory.drop_record(shard, dot);
+        }
     }
 
     fn forget_tick(&mut self) {
@@ -331,6 +342,7 @@ impl<E: Engine> NodeStore<E> {
         self.requests.clear();
         self.swept.clear();
         self.orphans.clear();
+        self.trimmed.clear();
         self.hints.forget_tick();
     }
 
@@ -359,7 +371,7 @@ impl<E: Engine> Store for NodeStore<E> {
 
     fn record(&mut self, shard: Shard, dot: Dot) -> Result<Option<Record>, StoreError> {
         let known = self.records.get(&(shard, dot)).or_else(|| self.memory.record(shard, dot));
-        if let Some(record) = known {
+        if let Some(record) = known.filter(|_| !self.trimmed.has(shard, dot)) {
             return Ok(Some(record.clone()));
         }
         let record = self.read_record(shard, dot)?;
@@ -417,43 +429,7 @@ impl<E: Engine> Store for NodeStore<E> {
     }
 
     fn stage(&mut self, change: Change) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
-        let Change { shard, record, object, request, own, digest, policy } = change;
-        let every = self.config.checkpoint_every.max(1);
-        self.replica(shard)?;
-        let before = self.indexed(shard, &record.head.key, policy)?;
-        let state = self.states.get_mut(&shard).expect("loaded by the line above");
-        let dot = record.head.dot;
-        assert!(state.clock.insert(dot), "{shard}: {dot} is staged twice; apply asks the clock");
-        let number = state.arrivals;
-        state.arrivals += 1;
-        state.digest = digest;
-        state.latest = state.latest.max(record.head.hlc);
-        if let Some(own) = own {
-            let dense = own.origin == dot.origin && own.counter == dot.counter;
-            assert!(dense, "{shard}: the own counter moves with the dot it mints");
-            state.own = Some(own);
-        }
-        self.touched.insert(shard);
-        if self.checkpoints.get(&shard).is_none_or(|of| number + 1 - of >= every) {
-            self.dirty.insert(shard);
-        }
-        let log = keys::log(shard, dot);
-        self.batch.put_with(Table::Log, &log, |out| rows::put_record(&log, &record, out));
-        self.stage_object(shard, &record.head.key, before, object);
-        // Last: it tells the state after all that the record changed.
-        let arrival = keys::arrival(shard, number);
-        let after = Arrival::of(&self.states[&shard], dot);
-        self.batch.put_with(Table::Arrivals, &arrival, |out| rows::put(&arrival, &after, out));
-        let write = record.head.write_id();
-        let key = keys::request(shard, write);
-        self.batch.put_with(Table::RequestIds, &key, |out| rows::put(&key, &request, out));
-        self.swept.retain(|row| *row != (shard, write));
-        self.requests.insert((shard, write), (request, Some(record.head.hlc)));
-        self.records.insert((shard, dot), record);
-        Ok(())
+        self.stage_change(change)
     }
 
     fn tombstones(
@@ -490,6 +466,35 @@ impl<E: Engine> Store for NodeStore<E> {
 
     fn rewrite(&mut self, shard: Shard, row: Rewrite) -> Result<(), StoreError> {
         self.stage_rewrite(shard, row)
+    }
+
+    fn logged(&mut self, shard: Shard, from: Dot, limit: usize) -> Result<Vec<Dot>, StoreError> {
+        self.dots_of_log(shard, from, limit)
+    }
+
+    fn log_page(&mut self, shard: Shard, from: Dot, limit: usize) -> Result<LogPage, StoreError> {
+        self.page_of_log(shard, from, limit)
+    }
+
+    fn trim(&mut self, shard: Shard, dots: &[Dot]) -> Result<(), StoreError> {
+        self.stage_trim(shard, dots)
+    }
+
+    fn adopt_trimmed(&mut self, shard: Shard, dots: &PartitionClock) -> Result<(), StoreError> {
+        self.stage_adopted(shard, dots)
+    }
+
+    fn trim_arrivals(
+        &mut self,
+        shard: Shard,
+        from: u64,
+        limit: usize,
+    ) -> Result<Option<u64>, StoreError> {
+        self.stage_trim_arrivals(shard, from, limit)
+    }
+
+    fn lost(&mut self, shard: Shard, dot: Dot) -> StoreError {
+        self.damage(Damage::Record(shard, dot), &RowError::Gone)
     }
 
     fn damaged(&self) -> &BTreeSet<Damage> {

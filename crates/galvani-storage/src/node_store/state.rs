@@ -3,8 +3,9 @@
 //! A clock row grows with the shard's history, so it is not written with every record: each record's
 //! arrival row tells what changed, in the same batch, and the clock row is written now and then, or
 //! when anything else changed. If one of them fails its checksum, or is gone while the log is not, log,
-//! arrivals, objects and the index of tombstones say the same again:
-//! S = dots(log) (INV-1). The own counter is then in doubt and is not kept. Next to read: `mod.rs`.
+//! arrivals, objects and the index of tombstones say the same again: S = dots(log) and T (INV-1); what
+//! was trimmed, T, has a row of its own beside the clock row. The own counter is then in doubt and is
+//! not kept. Next to read: `mod.rs`.
 
 use super::{NodeStore, parse, store_error};
 use crate::engine::{Engine, EngineError, Table};
@@ -35,12 +36,17 @@ impl Arrival {
         Arrival { dot, own, digest, tombstones, expiring, latest }
     }
 
+    pub(super) fn dot(&self) -> Dot {
+        self.dot
+    }
+
     fn add_to(self, state: &mut ReplicaState) {
         let Arrival { dot, own, digest, tombstones, expiring, latest } = self;
         state.clock.insert(dot);
         state.arrivals += 1;
         *state = ReplicaState {
             clock: core::mem::take(&mut state.clock),
+            trimmed: core::mem::take(&mut state.trimmed),
             arrivals: state.arrivals,
             own,
             digest,
@@ -200,6 +206,8 @@ impl<E: Engine> NodeStore<E> {
             }
             Err(error) => return Err(store_error(error)),
         }
+        state.trimmed = self.stored_trimmed(shard)?;
+        state.clock.union(&state.trimmed);
         state.digest = self.derive_digest(shard)?;
         state.tombstones = self.count_rows(Table::Tombstones, shard)?;
         state.expiring = self.count_rows(Table::Expiring, shard)?;

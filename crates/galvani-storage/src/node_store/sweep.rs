@@ -2,13 +2,15 @@
 //!
 //! Request rows would otherwise grow with every write for ever. A sweep looks at a bounded number
 //! of rows, goes on where the last one stopped, and stages deletes for the tick's commit. It touches
-//! nothing else: dots are remembered by the clock, for ever. Next to read: `mod.rs`.
+//! nothing else: dots are remembered by the clock, for ever. Of a write with several dots the row
+//! stays as long as the log has any of them: it alone says that they are one. Next to read: `mod.rs`.
 
 use super::{NodeStore, store_error};
 use crate::engine::{Engine, Table};
 use crate::format::{keys, rows};
-use galvani_model::ids::LaneIndex;
+use galvani_model::ids::{LaneIndex, Shard};
 use galvani_model::store::{RequestEntry, StoreError};
+use galvani_model::version::Dot;
 use std::ops::ControlFlow;
 
 impl<E: Engine> NodeStore<E> {
@@ -28,10 +30,10 @@ impl<E: Engine> NodeStore<E> {
             last = Some(key.to_vec());
             let mine = keys::shard_of(key)
                 .is_some_and(|shard| LaneIndex::of(shard.partition, config.lanes) == config.lane);
-            let expired =
-                rows::get::<RequestEntry>(key, row).map_or(true, |entry| entry.at_ms < before_ms);
-            if mine && expired {
-                old.push(key.to_vec());
+            let entry = rows::get::<RequestEntry>(key, row).ok();
+            if mine && entry.as_ref().is_none_or(|entry| entry.at_ms < before_ms) {
+                let dots = entry.map(|entry| entry.dots).unwrap_or_default();
+                old.push((key.to_vec(), dots));
             }
             ControlFlow::Continue(())
         };
@@ -46,13 +48,29 @@ impl<E: Engine> NodeStore<E> {
             // The end of the table: from its start again.
             Some(_) | None => vec![0],
         };
-        for key in &old {
+        let mut gone = 0;
+        for (key, dots) in &old {
+            let Some(shard) = keys::shard_of(key) else { continue };
+            if dots.len() > 1 && self.has_any(shard, dots)? {
+                continue;
+            }
+            gone += 1;
             self.batch.delete(Table::RequestIds, key);
             if let Some(row) = keys::split_request(key) {
                 self.requests.remove(&row);
                 self.swept.push(row);
             }
         }
-        Ok(old.len())
+        Ok(gone)
+    }
+
+    /// Whether the log has a record of any of these dots.
+    fn has_any(&self, shard: Shard, dots: &[Dot]) -> Result<bool, StoreError> {
+        for &dot in dots {
+            if self.get(Table::Log, &keys::log(shard, dot))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -218,6 +218,7 @@ fn tool_messages() -> Vec<Message> {
             tombstones: 3,
             expiring: 2,
             collection_waits: BTreeMap::from([(NodeId(3), 0), (NodeId(4), 9)]),
+            trim_waits: vec![NodeId(4)],
             hints: BTreeMap::from([(NodeId(3), HintFigures { count: 4, bytes: 5, since_ms: 6 })]),
             peers_up: vec![NodeId(2)],
             peers_down: vec![],
@@ -370,6 +371,7 @@ fn peer_messages() -> Vec<Message> {
             heads: vec![head(b"milk\neggs"), head(b"")],
             through: Some(dot(9)),
             hidden: vec![1],
+            trimmed: clock(),
             values: vec![Bytes::from_static(b"milk\neggs"), Bytes::new()],
         })),
         Message::Pulled(Err(ReplicaError::DiskFull)),
@@ -390,18 +392,24 @@ fn peer_messages() -> Vec<Message> {
             refused: vec![0, 500],
             credit: 9,
         }),
-        Message::HintsPulled(Ok(HintsPulled {
-            page: 8,
-            shards: vec![shard],
-            records: Pulled {
-                heads: vec![head(b"v")],
-                through: None,
-                hidden: Vec::new(),
-                values: vec![Bytes::from_static(b"v")],
-            },
-        })),
+        hints_pulled(),
         Message::HintsPulled(Err(ReplicaError::NotOwner)),
     ]
+}
+
+fn hints_pulled() -> Message {
+    let shard = Shard { partition: Partition(5), n: 3 };
+    Message::HintsPulled(Ok(HintsPulled {
+        page: 8,
+        shards: vec![shard],
+        records: Pulled {
+            heads: vec![head(b"v")],
+            through: None,
+            hidden: Vec::new(),
+            trimmed: PartitionClock::new(),
+            values: vec![Bytes::from_static(b"v")],
+        },
+    }))
 }
 
 fn slice_messages() -> Vec<Message> {

@@ -1,13 +1,13 @@
-//! Tombstones and expired values in the status: how many wait, and for whom.
+//! Tombstones, expired values and the log in the status: what is gone, what waits, and for whom.
 //!
 //! A tombstone is collected when every owner of its key has taken in all that it replaced. One that
 //! cannot be reached holds collection back and is named here. Next to read: `status.rs`.
 
 use crate::commands::status::name;
-use crate::report::text::{Age, grouped};
+use crate::report::text::{Age, Size, count, grouped};
 use galvani_client::{ClusterView, NodeId, NodeReport};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What waits on all nodes, and for whom.
@@ -45,6 +45,26 @@ pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
         words.push(format!("values that expire: {expiring} kept, {expired} collected"));
     }
     words.extend(held);
+    words.join("   ")
+}
+
+/// What was trimmed from the logs of all nodes, and for whom that waits.
+pub(super) fn log_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+    let (mut records, mut bytes) = (0, 0);
+    let mut waits: BTreeSet<NodeId> = BTreeSet::new();
+    for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
+        records += status.counters.records_trimmed;
+        bytes += status.counters.bytes_trimmed;
+        waits.extend(&status.trim_waits);
+    }
+    let mut words = vec![match records {
+        0 => "nothing trimmed".to_owned(),
+        _ => format!("{} trimmed, with {} of values", count(records, "record"), Size(bytes)),
+    }];
+    let names: Vec<String> = waits.into_iter().map(|owner| name(view, owner)).collect();
+    if !names.is_empty() {
+        words.push(format!("trimming waits for {}", names.join(" ")));
+    }
     words.join("   ")
 }
 

@@ -67,7 +67,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\n{}{}{}",
+         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
@@ -78,6 +78,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         damage::words(reports),
         hint_words(view, reports),
         graves::words(view, reports),
+        graves::log_words(view, reports),
         sight_words(view, reports),
         fault_words(view, reports),
         crate::output::trimmed(&table),
@@ -303,6 +304,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "tombstones": status.tombstones,
                 "expiring": status.expiring,
                 "collection_waits": graves::document(view, &status.collection_waits),
+                "trim_waits": names(&status.trim_waits),
                 "hints": status.hints.iter().map(|(owner, held)| value!({
                     "for": name(view, *owner),
                     "count": held.count,
@@ -360,6 +362,8 @@ fn counters_json(counters: &Counters) -> Value {
         "feed_events": counters.feed_events,
         "tombstones_collected": counters.tombstones_collected,
         "expired_collected": counters.expired_collected,
+        "records_trimmed": counters.records_trimmed,
+        "bytes_trimmed": counters.bytes_trimmed,
         "digests_corrected": counters.digests_corrected,
         "readopted": counters.readopted,
         "rows_verified": counters.rows_verified,
