@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Turns of a shard in the time for which records are kept.
 const TURNS_PER_KEEP: u64 = 4;
+/// The least time between the turns of two shards, in microseconds.
+const APART_MIN_MICROS: u64 = 1_000;
 /// Rows of one step.
 const STEP_ROWS: usize = 256;
 /// Pause between two steps, in microseconds.
@@ -106,8 +108,8 @@ impl Trimmer {
     /// The shard whose turn it is now.
     fn begin(&mut self, owned: &[Shard], now: u64) -> Option<Walk> {
         let first = self.turn_at.is_none();
-        let period = (self.keep_ms * 1_000 / TURNS_PER_KEEP).max(1);
-        let apart = (period / owned.len().max(1) as u64).max(1);
+        let period = self.keep_ms * 1_000 / TURNS_PER_KEEP;
+        let apart = (period / owned.len().max(1) as u64).max(APART_MIN_MICROS);
         self.turn_at = Some(now + apart);
         if first {
             return None;
