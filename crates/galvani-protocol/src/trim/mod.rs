@@ -27,12 +27,13 @@ const TURNS_PER_KEEP: u64 = 4;
 const APART_MIN_MICROS: u64 = 1_000;
 /// Rows of one step.
 const STEP_ROWS: usize = 256;
-/// Pause between two steps, in microseconds.
+/// Pause between two steps, in microseconds: some 5,000 rows a second are looked at.
 const PAUSE_MICROS: u64 = 50_000;
-/// Pause after a step that cost the other owners a sync, in microseconds.
-const ROUND_PAUSE_MICROS: u64 = 200_000;
+/// Pause after a step that cost the other owners a sync, in microseconds: some 2,500 records a second
+/// go at most, and half of it on a busy lane, which is as many as it takes in while it is that busy.
+const ROUND_PAUSE_MICROS: u64 = 100_000;
 /// How many times as long it pauses while clients wait for this lane.
-const BUSY: u64 = 4;
+const BUSY: u64 = 2;
 /// Pause after a round that proved nothing, in microseconds.
 const RETRY_MICROS: u64 = 1_000_000;
 /// Rounds for the same rows; then they wait for the shard's next turn.

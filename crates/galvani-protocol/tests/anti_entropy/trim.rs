@@ -316,3 +316,29 @@ fn a_damaged_record_that_nothing_needs_goes_when_the_others_have_let_it_go() {
     assert!(pair.sides[0].store.damaged().is_empty());
     assert_eq!(logged(&mut pair, 0).len(), 1);
 }
+
+#[test]
+fn a_late_copy_of_a_trimmed_write_stays_dead_when_its_object_is_worked_out_again() {
+    let mut pair = pair();
+    overwrite(&mut pair, "a", 2);
+    let Record { mut head, value } = logged(&mut pair, 0)[0].clone();
+    grow_old(&mut pair);
+    assert_eq!(trimmed(&pair), [1, 1]);
+    // Another coordinator took the same write in, and nothing names its dot.
+    head.dot = Dot::new(Origin(77), 1);
+    let late = Replicate { shard: SHARD, head, fsync: false, timeout_ms: 1_000, value };
+    for side in 0..2 {
+        pair.ask(side, Message::Replicate(late.clone()));
+    }
+    pair.pass(3_000);
+    let whole = object(&mut pair, 0, "a");
+    let row = keys::object(SHARD, &key("a"));
+    assert!(pair.sides[0].engine.corrupt(Table::Objects, &row, Corruption::FlipBit(77)));
+    pair.handle(0, Input::Verify(None));
+    pair.pass(5_000);
+    assert!(pair.sides[0].store.damaged().is_empty());
+    assert_eq!(object(&mut pair, 0, "a"), whole);
+    assert_eq!(read(&mut pair, 0, "a").0, ["a 1"]);
+    grow_old(&mut pair);
+    assert_eq!(trimmed(&pair), [1, 1], "it stays as long as its write is known");
+}

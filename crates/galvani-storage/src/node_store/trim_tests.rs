@@ -4,7 +4,7 @@ use super::tests::{ORIGIN, SHARD, key, open, record, stage};
 use crate::engine::{Corruption, Engine, FailKind, MemoryEngine, Table};
 use crate::format::keys;
 use crate::node_store::NodeStore;
-use galvani_model::store::{Damage, Rewrite, Store, StoreError};
+use galvani_model::store::{Damage, RequestEntry, Rewrite, Store, StoreError};
 use galvani_model::version::{Dot, PartitionClock, Range};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -137,4 +137,21 @@ fn arrivals_of_trimmed_records_go_where_the_state_does_not_need_them() {
     let mut again = open(&engine, true);
     assert_eq!(again.replica(SHARD).expect("readable").arrivals, state.arrivals + 1);
     assert!(!again.object(SHARD, &key("k7")).expect("readable").is_absent());
+}
+
+#[test]
+fn a_request_row_of_several_dots_stays_as_long_as_the_log_has_one_of_them() {
+    let (_, mut store) = trimmed();
+    let write = record(2, "k2").head.write_id();
+    let entry = RequestEntry { dots: [dot(2), dot(5)].into_iter().collect(), at_ms: 1 };
+    store.rewrite(SHARD, Rewrite::Request(write, Some(entry.clone()))).expect("staged");
+    store.commit(false).expect("room");
+    assert_eq!(store.sweep_requests(10, 100), Ok(5), "all others");
+    store.trim(SHARD, &[dot(2)]).expect("staged");
+    store.commit(false).expect("room");
+    assert_eq!(store.sweep_requests(10, 100), Ok(0));
+    assert_eq!(store.request(SHARD, write, None), Ok(Some(entry)));
+    store.trim(SHARD, &[dot(5)]).expect("staged");
+    store.commit(false).expect("room");
+    assert_eq!(store.sweep_requests(10, 100), Ok(1));
 }
