@@ -17,9 +17,9 @@ fn cluster() -> Cluster {
     for node in NODES {
         let path = cluster.home(node).join("galvani.toml");
         let text = std::fs::read_to_string(&path).expect("there");
-        let forever = "feed_keep_ms = 0";
-        assert!(text.contains(forever), "{text}");
-        std::fs::write(&path, text.replace(forever, "feed_keep_ms = 2000")).expect("written");
+        let day = "feed_keep_ms = 86400000";
+        assert!(text.contains(day), "{text}");
+        std::fs::write(&path, text.replace(day, "feed_keep_ms = 2000")).expect("written");
     }
     cluster.start_all();
     cluster.run(&["wait", "--for", "settled"]).expect(0);

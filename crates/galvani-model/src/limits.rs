@@ -61,6 +61,9 @@ pub const SHOWN_DOTS_MAX: usize = 4 * SIBLINGS_MAX;
 pub const FEED_NAMES_MAX: usize = 256;
 /// Longest position in a whole feed, in bytes: 4,096 shards of 1 KiB each.
 pub const FEED_TOKEN_BYTES_MAX: usize = 4 << 20;
+/// How long a record that no value needs stays in the log unless said otherwise, in milliseconds
+/// (24 h): as long as a retry is known, so that no request row outlives its record by much.
+pub const FEED_KEEP_MS_DEFAULT: u64 = REQUEST_ID_RETENTION_MS;
 /// Keys in one page of a listing.
 pub const LIST_PAGE_MAX: usize = 1000;
 
@@ -108,7 +111,7 @@ pub struct Limits {
     pub expiry_margin_ms: u32,
     /// How long a record that no value needs any more stays in the log, in milliseconds since it was
     /// written: how far back the feed reaches. Then it is trimmed, once every owner is known to need
-    /// it no more. 0: never. Default 0.
+    /// it no more. 0: never. Default [`FEED_KEEP_MS_DEFAULT`].
     pub feed_keep_ms: u64,
 }
 
@@ -126,7 +129,7 @@ impl Default for Limits {
             client_requests_per_second: 0,
             client_requests_burst: 0,
             expiry_margin_ms: 2 * CLOCK_AHEAD_MS_MAX as u32,
-            feed_keep_ms: 0,
+            feed_keep_ms: FEED_KEEP_MS_DEFAULT,
         }
     }
 }
