@@ -82,13 +82,6 @@ impl ReplicaState {
     }
 }
 
-impl ReplicaState {
-    /// Whether a record that has no row was taken away on purpose, and is not lost. None is yet.
-    pub fn is_trimmed(&self, _dot: Dot) -> bool {
-        false
-    }
-}
-
 /// What a replica remembers of a logical write, so that it knows a retry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestEntry {

@@ -223,15 +223,13 @@ impl World {
         self.coverage.add("feed.pages", 1);
         match self.mutant {
             Some(Mutant::FeedReorders) => page.events.reverse(),
+            Some(Mutant::FeedRepeats) => page.events.extend(page.events.first().cloned()),
             Some(Mutant::FeedSkips) if page.events.len() > 1 => drop(page.events.remove(0)),
             _ => {}
         }
-        let repeats = self.mutant == Some(Mutant::FeedRepeats);
         let this = &mut self.consumers.all[consumer];
         for advance in &page.advances {
-            if !repeats {
-                this.cursor.pass(&advance.done);
-            }
+            this.cursor.pass(&advance.done);
             this.cursor.owe_all(&advance.owed);
             this.cursor.settle();
         }

@@ -107,7 +107,7 @@ mutants! {
     FeedReorders = "feed-reorders",
     /// A page of the feed loses an event, and says that it is done with.
     FeedSkips = "feed-skips",
-    /// A consumer does not note what it was shown.
+    /// A page of the feed shows an event twice.
     FeedRepeats = "feed-repeats",
     /// Records of live versions are trimmed.
     TrimsLive = "trims-live",

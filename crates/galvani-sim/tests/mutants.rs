@@ -25,6 +25,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::DamageIsAbsence => 1..=40,
         Mutant::NeverMends => 1..=60,
         Mutant::RevivesOrigins => 1..=20,
+        Mutant::FeedReorders | Mutant::FeedSkips | Mutant::FeedRepeats => 1..=10,
         Mutant::LosesCommits
         | Mutant::EffectsFirst
         | Mutant::NeverFsyncs
@@ -52,6 +53,9 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
 /// The oracles that may catch a mutant: being caught by accident proves nothing.
 fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
     match mutant {
+        Mutant::FeedReorders => &["feed_order"],
+        Mutant::FeedSkips => &["feed_loses_nothing"],
+        Mutant::FeedRepeats => &["feed_shows_once"],
         Mutant::ForgetsRequests => {
             &["equal_clock_equal_digest", "convergence", "no_acked_write_lost", "no_resurrection"]
         }

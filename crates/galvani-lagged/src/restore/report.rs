@@ -23,6 +23,10 @@ pub const SCHEMA: &str = "galvani.restore/1";
 pub type Before = LiveVersion;
 
 /// One line.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each line, and written or read at once"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
 pub enum Line {

@@ -6,7 +6,7 @@
 //! before they are collected: owners answer after a sync, an owner that cannot be reached holds it
 //! back, and clocks are not kept for the next round. Which records could go, `judge.rs` says. Where an
 //! origin's records begin to be young the walk goes on to the next origin. Then the shard's arrivals
-//! are walked through, too. Source: algorithms 4.5; `docs/decisions/0010-trimming-the-log.md`.
+//! are walked through, too. Source: algorithms 4.5; `docs/decisions/0012-trimming-the-log.md`.
 
 mod judge;
 mod round;
