@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::world::{World, at};
 use galvani_model::feed::{Cursor, Filter, Visibility};
 use galvani_model::ids::Shard;
-use galvani_model::version::Dot;
+use galvani_model::version::{Dot, PartitionClock};
 use galvani_wire::Message;
 use galvani_wire::feed::{Begin, FeedNext, FeedOpen, FeedPage};
 
@@ -33,6 +33,8 @@ pub(crate) struct Consumer {
     pub(crate) cursor: Cursor,
     /// What it was shown, in order, since it began.
     pub(crate) shown: Vec<Shown>,
+    /// What it was told is gone: trimmed before it was shown.
+    pub(crate) gone: PartitionClock,
     /// What it has kept: the position, and how much it had been shown then.
     kept: (Cursor, usize),
     session: Option<Session>,
@@ -93,6 +95,7 @@ impl World {
                 visibility,
                 cursor: Cursor::default(),
                 shown: Vec::new(),
+                gone: PartitionClock::new(),
                 kept: (Cursor::default(), 0),
                 session: None,
                 asked: 0,
@@ -231,6 +234,8 @@ impl World {
         for advance in &page.advances {
             this.cursor.pass(&advance.done);
             this.cursor.owe_all(&advance.owed);
+            this.gone.union(&advance.gone);
+            self.coverage.add("feed.gone", advance.gone.len());
             this.cursor.settle();
         }
         this.level = page.events.is_empty() && page.state.behind == 0;

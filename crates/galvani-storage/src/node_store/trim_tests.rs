@@ -76,7 +76,7 @@ fn a_record_that_is_gone_beyond_what_was_trimmed_is_damage() {
     assert!(matches!(again.lost(SHARD, dot(2)), StoreError::Corrupt { .. }));
     let damaged: Vec<Damage> = again.damaged().iter().cloned().collect();
     assert_eq!(damaged, [Damage::Record(SHARD, dot(2)), Damage::Record(SHARD, dot(5))]);
-    again.rewrite(SHARD, Rewrite::Record(record(2, "k2"))).expect("staged");
+    again.rewrite(SHARD, Rewrite::Record(Box::new(record(2, "k2")))).expect("staged");
     again.trim(SHARD, &[dot(5)]).expect("staged");
     again.commit(false).expect("room");
     assert!(again.damaged().is_empty());

@@ -1,6 +1,7 @@
 //! Every message comes back from its bytes; hostile bytes give errors, never panics.
 
 mod feed;
+mod supply;
 
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
@@ -22,7 +23,7 @@ use galvani_wire::message::{
     Explained, FAULT_LINKS_MAX, Failed, Fetch, FetchPage, FindHints, Get, GetDone, Held, HeldPage,
     Hint, HintsFound, HintsPulled, HintsWait, HolderView, Known, List, Message, Page, Pull,
     PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated, SetFaults, Sibling,
-    SliceIs, Supply,
+    SliceIs,
 };
 use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::twin::{Greeting, Twin};
@@ -268,19 +269,12 @@ fn all_messages() -> Vec<Message> {
     let mut all = client_messages();
     all.extend(tool_messages());
     all.extend(peer_messages());
-    all.push(supply());
+    all.push(supply::message());
     all.extend(feed::messages());
     all.extend(small_messages());
     all.extend(slice_messages());
     all.extend(explaining_messages());
     all
-}
-
-fn supply() -> Message {
-    let value = Bytes::from_static(b"milk\neggs");
-    let shard = Shard { partition: Partition(5), n: 3 };
-    let (heads, values) = (vec![head(&value), head(&value)], vec![value.clone(), value]);
-    Message::Supply(Supply { shard, heads, timeout_ms: 10, values })
 }
 
 fn small_messages() -> Vec<Message> {

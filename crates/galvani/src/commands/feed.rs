@@ -67,10 +67,8 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
                 // The position stays at what was delivered before.
                 () = &mut stop => break Ok(false),
             };
-            if let Err(report) = delivered {
-                // What came before in the batch is known to the target, or comes again by its id.
-                return Err(report);
-            }
+            // What came before in the batch is known to the target, or comes again by its id.
+            delivered?;
             batch.events.iter().for_each(|event| tally.note(event));
         }
         match batch.end {
