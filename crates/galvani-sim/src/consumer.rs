@@ -109,8 +109,11 @@ impl World {
 
     /// A consumer asks its next question, unless faults have ended: then it is asked to finish later.
     pub(crate) fn consumer_next(&mut self, consumer: usize) {
-        if self.calm && !self.consumers.catching_up || self.is_over() {
+        if self.is_over() {
             return;
+        }
+        if self.calm && !self.consumers.catching_up {
+            return self.consumer_leaves(consumer);
         }
         match self.consumers.dice.below(100) {
             0..4 if !self.calm => self.crash_consumer(consumer),
@@ -121,6 +124,18 @@ impl World {
             _ => {}
         }
         self.consumer_asks(consumer);
+    }
+
+    /// A consumer gives its session up, and hears no answer to that.
+    fn consumer_leaves(&mut self, consumer: usize) {
+        let this = &mut self.consumers.all[consumer];
+        let Some(Session { at, boot, number, pages }) = this.session.take() else { return };
+        this.asked += 1;
+        let (ask, wait) = (this.asked, self.consumers.dice.between(20, self.profile.delay_max));
+        let next = FeedNext { session: number, page: pages, credit: 1, wait_ms: 0, close: true };
+        let message = Message::FeedNext(next);
+        let packet = Packet::Question { to: at, boot, consumer, ask, message };
+        self.queue.push(self.now + wait, Event::Arrive(Box::new(packet)));
     }
 
     fn crash_consumer(&mut self, consumer: usize) {

@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the clocks of a followed shard are asked for, in microseconds.
 const PACE_MICROS: u64 = 1_000_000;
-/// How often at most where writes wait for them, in microseconds.
+/// How often where writes wait for them, in microseconds: at first, and when that was in vain for long.
 const HOT_MICROS: u64 = 5_000;
+const COOL_MICROS: u64 = 500_000;
 /// How long a peer may take to answer, in microseconds.
 const PATIENCE_MICROS: u64 = 2_000_000;
 
@@ -26,8 +27,9 @@ const PATIENCE_MICROS: u64 = 2_000_000;
 pub(crate) struct OwnersHeard {
     shards: BTreeMap<Shard, BTreeMap<NodeId, Word>>,
     asking: BTreeMap<PeerLane, Asking>,
-    /// Shards of which writes wait for other owners.
-    hurried: BTreeSet<Shard>,
+    /// Shards of which writes wait for other owners: since how many questions in vain, and when the
+    /// next one is due.
+    hurried: BTreeMap<Shard, Hurry>,
     /// When all shards are asked about again, in the lane's microseconds.
     all_at: u64,
 }
@@ -39,6 +41,13 @@ pub(crate) struct Word {
     /// or later.
     pub(crate) asked_ms: u64,
     pub(crate) clock: PartitionClock,
+}
+
+/// How urgently a shard's other owners are asked.
+#[derive(Clone, Copy, Debug)]
+struct Hurry {
+    in_vain: u32,
+    due: u64,
 }
 
 /// What is to be asked of one peer.
@@ -62,6 +71,7 @@ impl OwnersHeard {
     /// Nobody follows a shard of which `followed` is false.
     pub(crate) fn forget(&mut self, followed: impl Fn(Shard) -> bool) {
         self.shards.retain(|shard, _| followed(*shard));
+        self.hurried.retain(|shard, _| followed(*shard));
         if self.shards.is_empty() {
             *self = OwnersHeard::default();
         }
@@ -77,9 +87,12 @@ impl OwnersHeard {
         self.shards.get(&shard).into_iter().flatten().map(|(node, word)| (*node, word))
     }
 
-    /// Writes of a shard wait for its other owners.
-    pub(crate) fn hurry(&mut self, shard: Shard) {
-        self.hurried.insert(shard);
+    /// Writes of a shard wait for its other owners. `news`: not only those that did before.
+    pub(crate) fn hurry(&mut self, shard: Shard, news: bool, now: u64) {
+        let hurry = self.hurried.entry(shard).or_insert(Hurry { in_vain: 0, due: now });
+        if news {
+            *hurry = Hurry { in_vain: 0, due: hurry.due.min(now + HOT_MICROS) };
+        }
     }
 
     /// When [`poll`] has something to do, in the lane's microseconds.
@@ -89,7 +102,7 @@ impl OwnersHeard {
         }
         let due = self.asking.values().filter(|it| !it.under_way && !it.due.is_empty());
         let due = due.map(|it| it.not_before).min();
-        let hurried = (!self.hurried.is_empty()).then_some(0);
+        let hurried = self.hurried.values().map(|hurry| hurry.due).min();
         [Some(self.all_at), due, hurried].into_iter().flatten().min()
     }
 
@@ -114,7 +127,14 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<(PeerLane, Vec<Shard>)> {
     if heard.next_deadline().is_none_or(|due| due > now) {
         return Vec::new();
     }
-    let mut shards = core::mem::take(&mut heard.hurried);
+    let sessions = &ctx.feed.sessions;
+    heard.hurried.retain(|&shard, _| sessions.values().any(|it| it.waits(shard, now)));
+    let mut shards = BTreeSet::new();
+    for (&shard, hurry) in heard.hurried.iter_mut().filter(|(_, hurry)| hurry.due <= now) {
+        shards.insert(shard);
+        hurry.due = now + (HOT_MICROS << hurry.in_vain.min(10)).min(COOL_MICROS);
+        hurry.in_vain += 1;
+    }
     if heard.all_at <= now {
         heard.all_at = now + PACE_MICROS;
         shards.extend(heard.shards.keys());

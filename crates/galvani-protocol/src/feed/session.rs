@@ -93,6 +93,13 @@ impl Session {
         }
     }
 
+    /// Whether writes of a shard wait for what other owners say.
+    pub(crate) fn waits(&self, shard: Shard, now: u64) -> bool {
+        let long = now.saturating_sub(HOLD_MICROS / 2);
+        let waits = |track: &Track| track.waits_for_owners() || track.waits_for_past_since(long);
+        self.tracks.get(&shard).is_some_and(waits)
+    }
+
     /// Pages given out so far.
     pub(crate) fn pages(&self) -> u64 {
         self.pages
@@ -179,14 +186,13 @@ impl Session {
         let clocks = ctx.feed.heard.of(shard).map(|(_, word)| &word.clock).collect();
         let others = Others { clocks, needed };
         let lens = Lens { filter: &self.filter, buckets: &ctx.topology.buckets };
+        let held = track.held();
         let mut walk = Walk::new(ctx.store, shard, track, &others, ctx.now.micros)?;
         self.draft.fill(ctx.store, &mut walk, shard, &lens, credit)?;
         let (left, oldest_ms, again) = (walk.left(), walk.oldest_ms(), walk.may_free_others());
-        let track = &self.tracks[&shard];
-        let waits = track.waits_for_owners()
-            || track.waits_for_past_since(ctx.now.micros.saturating_sub(HOLD_MICROS / 2));
-        if waits {
-            ctx.feed.heard.hurry(shard);
+        let news = held != self.tracks[&shard].held();
+        if self.waits(shard, ctx.now.micros) {
+            ctx.feed.heard.hurry(shard, news, ctx.now.micros);
         }
         if !self.draft.is_full(credit) && !self.draft.is_tired() && !again {
             self.stirred.remove(&shard);

@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(crate) const HOLD_MICROS: u64 = 2_000_000;
 /// How long it waits when another owner is known to have that one.
 const HOLD_FETCHED_MICROS: u64 = 30_000_000;
+/// How often a write that has waited for long is looked at again, in microseconds.
+const RELOOK_MICROS: u64 = 250_000;
 /// Writes of one shard that wait, for one consumer; when there are more, it is not gone on with.
 const HELD_MAX: usize = 4_096;
 /// When a record that could not be read is tried again, in microseconds.
@@ -42,6 +44,8 @@ pub(crate) struct Track {
 struct Held {
     key: Key,
     since: u64,
+    /// When it is looked at again although nothing has happened.
+    again: u64,
     why: Why,
 }
 
@@ -135,7 +139,7 @@ impl Track {
     /// When something that waits is to be looked at again although nothing has happened.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         let held = self.held.values().filter(|held| matches!(held.why, Why::Past(_)));
-        let held = held.map(|held| held.since + HOLD_MICROS).min();
+        let held = held.map(|held| held.again).min();
         held.into_iter().chain(self.unreadable.values().copied()).min()
     }
 }
@@ -271,6 +275,7 @@ impl<'a> Walk<'a> {
                 let Some(counter) = self.queues[at].next() else { break };
                 let dot = Dot::new(self.queues[at].origin, counter);
                 if self.is_unreadable(dot) || self.still_waits(dot) {
+                    self.put_off(dot);
                     self.queues[at].pop();
                     continue;
                 }
@@ -291,6 +296,14 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// A write that waits was looked at.
+    fn put_off(&mut self, dot: Dot) {
+        let again = self.now + RELOOK_MICROS;
+        if let Some(held) = self.track.held.get_mut(&dot).filter(|held| held.again <= self.now) {
+            held.again = again;
+        }
     }
 
     fn is_unreadable(&self, dot: Dot) -> bool {
@@ -348,7 +361,8 @@ impl<'a> Walk<'a> {
             self.earlier(&record).map(Why::Earlier)
         };
         if let Some(why) = why {
-            self.track.hold(head.dot, Held { key: head.key.clone(), since, why });
+            let again = (since + HOLD_MICROS).max(self.now + RELOOK_MICROS);
+            self.track.hold(head.dot, Held { key: head.key.clone(), since, again, why });
             return None;
         }
         let late = self.track.cursor.is_late(head.dot);
