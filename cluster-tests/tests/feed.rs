@@ -283,3 +283,18 @@ fn the_command_shows_it_and_keeps_its_position() {
     let shown = cluster.run(&["feed", "--topic", "orders", "--from", "start", "--limit", "1"]);
     assert!(shown.expect(0).text().contains("orders paid"));
 }
+
+#[test]
+fn buckets_that_are_made_while_it_is_followed_are_shown_from_their_beginning() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    cluster.block_on(async {
+        let mut feed = client.feed().subscribe().await.expect("opened");
+        client.create_bucket("single", BucketProps::with_copies(1)).await.expect("made");
+        client.bucket("single").put("k", "v").blind().send().await.expect("stored");
+        let seen = changes_until(&mut feed, |seen| {
+            seen.iter().any(|change| change.source.bucket.as_str() == "single")
+        });
+        assert_eq!(seen.await.last().map(key_of).as_deref(), Some("k"));
+    });
+}

@@ -11,10 +11,11 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::retry::jittered;
 use galvani_model::feed::{Cursor, Filter};
-use galvani_model::ids::{NodeId, Shard};
+use galvani_model::ids::{NodeId, Partition, Shard};
 use galvani_model::version::PartitionClock;
 use galvani_wire::feed::{Begin, FeedEvent, FeedState};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -26,6 +27,8 @@ use tokio::time::Instant;
 pub(crate) enum Word {
     /// A shard that was to begin now begins here.
     Began(Shard, Cursor),
+    /// So many more shards are followed: of buckets that were made since.
+    Following(usize),
     /// A page of some shards.
     Page(Page),
     /// A session is over: what it said of how it stands is old.
@@ -41,6 +44,8 @@ pub(crate) enum Word {
 pub(crate) struct Page {
     /// Which session it is of, of this follower.
     pub(crate) session: u64,
+    /// How many shards the session is of.
+    pub(crate) shards: usize,
     /// What it brought of each shard.
     pub(crate) parts: Vec<Part>,
     /// How the session stands.
@@ -85,16 +90,21 @@ impl Drop for Follower {
 
 impl Follower {
     /// Follows `shards`, each from where it says. `credit`: bytes of events that a page may bring.
+    /// `also_new`: and from their beginning those of buckets that are made later with another number
+    /// of copies.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         filter: Filter,
         shards: BTreeMap<Shard, Begin>,
         credit: u32,
+        also_new: bool,
     ) -> Follower {
         let (words_in, words) = mpsc::channel(WORDS_MAX);
         let (control, control_out) = mpsc::unbounded_channel();
         let (ended_in, ended) = mpsc::unbounded_channel();
+        let copies = also_new.then(|| shards.keys().map(|shard| shard.n).collect());
         let manager = Manager {
+            copies,
             shared: Arc::downgrade(shared),
             filter: Arc::new(filter),
             credit,
@@ -153,6 +163,9 @@ struct Manager {
     dropped: BTreeSet<Shard>,
     /// Shards of running sessions that are to go on from somewhere else.
     moved: BTreeMap<Shard, Begin>,
+    /// Where buckets may be made whose shards are to be followed as well: the numbers of copies that
+    /// are followed already.
+    copies: Option<BTreeSet<u8>>,
 }
 
 /// A session under way.
@@ -160,6 +173,8 @@ struct Running {
     gateway: Gateway,
     shards: BTreeSet<Shard>,
     stop: Arc<Notify>,
+    /// Whether a page has come.
+    served: Arc<AtomicBool>,
     stopping: bool,
     task: JoinHandle<()>,
 }
@@ -176,6 +191,7 @@ impl Manager {
         mut control: mpsc::UnboundedReceiver<Control>,
         mut ended: mpsc::UnboundedReceiver<Ended>,
     ) {
+        let mut look_at = Instant::now() + LOOK_EVERY;
         loop {
             let Some(again) = self.assign() else { return };
             if self.tell_unserved().await.is_err() {
@@ -192,9 +208,37 @@ impl Manager {
                         return;
                     }
                 }
-                () = tokio::time::sleep(again), if !self.idle.is_empty() => {}
+                () = tokio::time::sleep(again), if !self.wanted_since.is_empty() => {}
+                () = tokio::time::sleep_until(look_at), if self.copies.is_some() => {
+                    look_at = Instant::now() + LOOK_EVERY;
+                    let more = self.look_for_new();
+                    if more > 0 && self.words.send(Word::Following(more)).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
+    }
+
+    /// Follows shards of buckets that were made since, and has the view of the cluster looked at.
+    /// Returns how many more there are.
+    fn look_for_new(&mut self) -> usize {
+        let (Some(shared), Some(copies)) = (self.shared.upgrade(), &mut self.copies) else {
+            return 0;
+        };
+        let before = self.idle.len();
+        shared.stale.notify_one();
+        let view = shared.directory().view().clone();
+        let wanted = &self.filter.buckets;
+        for (name, props) in &view.buckets {
+            let asked = wanted.is_empty() || wanted.contains(name);
+            if asked && copies.insert(props.n) {
+                let shards = (0..view.layout.partitions())
+                    .map(|at| Shard { partition: Partition(at), n: props.n });
+                self.idle.extend(shards.map(|shard| (shard, Begin::At(Cursor::default()))));
+            }
+        }
+        self.idle.len() - before
     }
 
     fn on_control(&mut self, control: Control) {
@@ -288,9 +332,7 @@ impl Manager {
                 .iter()
                 .filter_map(|shard| Some((*shard, self.idle.remove(shard)?)))
                 .collect();
-            for shard in &shards {
-                self.wanted_since.remove(shard);
-            }
+            let served = Arc::new(AtomicBool::new(false));
             let stop = Arc::new(Notify::new());
             let job = session::Job {
                 number: self.last,
@@ -301,9 +343,11 @@ impl Manager {
                 words: self.words.clone(),
                 ended: self.ended_in.clone(),
                 stop: stop.clone(),
+                served: served.clone(),
+                opened: None,
             };
             let task = tokio::spawn(session::run(self.shared.clone(), job));
-            let running = Running { gateway, shards, stop, stopping: false, task };
+            let running = Running { gateway, shards, stop, served, stopping: false, task };
             self.running.insert(self.last, running);
         }
         Some(again)
@@ -332,6 +376,11 @@ impl Manager {
 
     async fn tell_unserved(&mut self) -> Result<(), ()> {
         let now = Instant::now();
+        for running in self.running.values().filter(|it| it.served.load(Ordering::Relaxed)) {
+            for shard in &running.shards {
+                self.wanted_since.remove(shard);
+            }
+        }
         let late = self.wanted_since.iter().filter(|(_, since)| now - **since >= UNSERVED_AFTER);
         let unserved: Vec<Shard> = late.map(|(shard, _)| *shard).collect();
         if unserved == self.unserved {
@@ -353,6 +402,8 @@ impl Running {
 
 /// Words that wait for the consumer: with a session's page each, what a slow one costs in memory.
 const WORDS_MAX: usize = 4;
+/// How often it is looked for new buckets.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How soon what could not be given to an owner is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// For how long others are tried before a node that failed, at first and at most.

@@ -15,6 +15,7 @@ use galvani_wire::message::Failed;
 use galvani_wire::{Failure, Message};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -36,6 +37,10 @@ pub(crate) struct Job {
     pub(crate) words: mpsc::Sender<Word>,
     pub(crate) ended: mpsc::UnboundedSender<Ended>,
     pub(crate) stop: Arc<Notify>,
+    /// Set when a page has come.
+    pub(crate) served: Arc<AtomicBool>,
+    /// The owner's number of the session, and how many pages of it have come.
+    pub(crate) opened: Option<(u64, u64)>,
 }
 
 /// How a session ended.
@@ -58,23 +63,31 @@ pub(crate) enum Why {
 
 /// Runs a session to its end.
 pub(crate) async fn run(shared: Weak<Shared>, mut job: Job) {
-    let mut served = false;
     let stop = job.stop.clone();
     let why = tokio::select! {
         () = stop.notified() => Why::Stopped,
-        why = follow(&shared, &mut job, &mut served) => why,
+        why = follow(&shared, &mut job) => why,
     };
     let why = match why {
-        Why::Lost { .. } => Why::Lost { served },
+        Why::Lost { .. } => Why::Lost { served: job.served.load(Ordering::Relaxed) },
         other => other,
     };
+    if let (Why::Stopped, Some((session, page)), Some(shared)) =
+        (&why, job.opened, shared.upgrade())
+    {
+        let next = FeedNext { session, page, credit: 0, wait_ms: 0, close: true };
+        let Gateway { node, addr } = job.gateway;
+        let make = move || Message::FeedNext(next.clone());
+        // Nobody waits for the answer; without it the session ends by itself, later.
+        drop(Request::start(&shared.net.links, addr, Some(node), &make));
+    }
     // Nobody is there to hear it if the follower was dropped.
     let _ = job.ended.send(Ended { session: job.number, positions: job.positions, why });
 }
 
 /// Goes on until something goes wrong. Dropped at any await, the positions are those of the pages that
 /// were handed on.
-async fn follow(shared: &Weak<Shared>, job: &mut Job, served: &mut bool) -> Why {
+async fn follow(shared: &Weak<Shared>, job: &mut Job) -> Why {
     let shards: Vec<(Shard, Begin)> =
         job.positions.iter().map(|(shard, begin)| (*shard, begin.clone())).collect();
     let filter = job.filter.clone();
@@ -105,11 +118,12 @@ async fn follow(shared: &Weak<Shared>, job: &mut Job, served: &mut bool) -> Why 
             job.positions.insert(shard, Begin::At(cursor));
         }
     }
-    let session = opened.session;
+    let (session, credit) = (opened.session, job.credit);
     for page in 0.. {
+        job.opened = Some((session, page));
         let next = || {
             let wait_ms = WAIT.as_millis() as u32;
-            Message::FeedNext(FeedNext { session, page, credit: job.credit, wait_ms, close: false })
+            Message::FeedNext(FeedNext { session, page, credit, wait_ms, close: false })
         };
         let page = match ask(shared, job.gateway, &next, WAIT + PATIENCE).await {
             Ok(Message::FeedPage(page)) => page,
@@ -119,7 +133,7 @@ async fn follow(shared: &Weak<Shared>, job: &mut Job, served: &mut bool) -> Why 
         if let Err(why) = hand_on(job, page).await {
             return why;
         }
-        *served = true;
+        job.served.store(true, Ordering::Relaxed);
     }
     Why::Lost { served: true }
 }
@@ -152,7 +166,7 @@ async fn hand_on(job: &mut Job, page: FeedPage) -> Result<(), Why> {
         let Some(part) = parts.get_mut(usize::from(event.shard)) else { return Err(lying()) };
         part.events.push(event);
     }
-    let page = Page { session: job.number, parts, state };
+    let page = Page { session: job.number, shards: job.positions.len(), parts, state };
     if job.words.send(Word::Page(page)).await.is_err() {
         return Err(Why::Stopped);
     }

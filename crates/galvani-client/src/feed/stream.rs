@@ -134,6 +134,14 @@ impl FeedBuilder {
         self
     }
 
+    /// Only writes of this moment and later, by the writers' clocks; wherever it begins. A feed that is
+    /// resumed says again what it said at first.
+    pub fn since(mut self, moment: SystemTime) -> FeedBuilder {
+        let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.filter.since = Some(Hlc::from_unix_ms(since.as_millis() as u64));
+        self
+    }
+
     /// What becomes of it when writes it has not shown are gone. Default: it fails, unless it begins at
     /// the beginning or at a time, where that is only to be told.
     pub fn on_gap(mut self, on_gap: OnGap) -> FeedBuilder {
@@ -165,8 +173,8 @@ impl FeedBuilder {
             Start::Beginning | Start::At(_) => OnGap::Tell,
             Start::Now | Start::Token(_) => OnGap::Fail,
         });
-        let shows = filter.shows.clone();
-        let follower = Follower::start(&self.client.shared, filter, begin, self.credit);
+        let (shows, followed) = (filter.shows.clone(), begin.len());
+        let follower = Follower::start(&self.client.shared, filter, begin, self.credit, true);
         let mut feed = Feed {
             follower,
             client: self.client,
@@ -175,6 +183,8 @@ impl FeedBuilder {
             on_gap,
             queue: VecDeque::new(),
             states: BTreeMap::new(),
+            followed,
+            anew: BTreeMap::new(),
             unserved: Vec::new(),
             checkpoint_every: self.checkpoint_every,
             checkpoint_at: Instant::now() + self.checkpoint_every,
@@ -279,8 +289,12 @@ pub struct Feed {
     token: FeedToken,
     on_gap: OnGap,
     queue: VecDeque<Queued>,
-    /// How the sessions stand.
-    states: BTreeMap<u64, FeedState>,
+    /// How the sessions stand, and how many shards each is of.
+    states: BTreeMap<u64, (usize, FeedState)>,
+    /// Shards that are followed, in all.
+    followed: usize,
+    /// Shards that are shown anew, and whether something of that has come.
+    anew: BTreeMap<Shard, bool>,
     unserved: Vec<Shard>,
     checkpoint_every: Duration,
     checkpoint_at: Instant,
@@ -315,6 +329,7 @@ impl Feed {
             Word::Began(shard, cursor) => {
                 self.token.cursors.insert(shard, cursor);
             }
+            Word::Following(more) => self.followed += more,
             Word::Page(page) => self.take_page(page),
             Word::Ended(session) => {
                 self.states.remove(&session);
@@ -329,13 +344,16 @@ impl Feed {
     }
 
     fn take_page(&mut self, page: Page) {
-        self.states.insert(page.session, page.state);
+        self.states.insert(page.session, (page.shards, page.state));
         let directory = self.client.shared.directory();
         for part in page.parts {
             let Part { shard, resets, events, done, owed, gone } = part;
             if self.resets_of(shard) != resets {
                 // On its way while the shard was put somewhere else.
                 continue;
+            }
+            if let Some(came) = self.anew.get_mut(&shard) {
+                *came = true;
             }
             for event in events {
                 let dot = event.head.dot;
@@ -383,6 +401,8 @@ impl Feed {
     fn on_gone(&mut self, shard: Shard, gone: PartitionClock) -> Result<Event> {
         match self.on_gap {
             OnGap::Tell => {}
+            // From there the gap is only what is not kept.
+            OnGap::Restart if self.anew.contains_key(&shard) => {}
             OnGap::Fail => {
                 self.over = true;
                 let kind = ErrorKind::FeedGap { shard, writes: gone.len() };
@@ -397,8 +417,7 @@ impl Feed {
                     Queued::Done { shard, .. } | Queued::Gone(shard, _) => Some(*shard),
                 };
                 self.queue.retain(|queued| of(queued) != Some(shard));
-                // From there the gap is only what is not kept.
-                self.on_gap = OnGap::Tell;
+                self.anew.insert(shard, false);
                 let put = BTreeMap::from([(shard, Begin::At(cursor))]);
                 self.follower.control(Control::Put(put));
             }
@@ -406,15 +425,22 @@ impl Feed {
         Ok(Event::Gap(Gap { shard, gone }))
     }
 
-    fn checkpoint(&self) -> Checkpoint {
-        let states = || self.states.values();
+    /// Whether every shard is of a session that has said how it stands.
+    fn all_stand(&self) -> bool {
+        let served: usize = self.states.values().map(|(shards, _)| shards).sum();
+        served >= self.followed && self.anew.values().all(|came| *came)
+    }
+
+    fn checkpoint(&mut self) -> Checkpoint {
+        let all_stand = self.all_stand() && self.unserved.is_empty();
+        let states = || self.states.values().map(|(_, state)| state);
         let sum = |of: fn(&FeedState) -> u64| states().map(of).sum::<u64>();
         let oldest = |state: &FeedState| Some(state.now_ms.saturating_sub(state.oldest_ms?));
         let complete = states().map(|state| state.complete_through_ms).min();
-        let complete = complete.filter(|&ms| ms > 0 && self.unserved.is_empty());
+        let complete = complete.filter(|&ms| ms > 0 && all_stand);
         let directory = self.client.shared.directory();
         let unheard: BTreeSet<_> = states().flat_map(|state| state.unheard.iter()).collect();
-        Checkpoint {
+        let checkpoint = Checkpoint {
             behind: sum(|state| state.behind) + self.queued(),
             lag: Duration::from_millis(states().filter_map(oldest).max().unwrap_or(0)),
             held: sum(|state| state.held),
@@ -422,7 +448,12 @@ impl Feed {
             complete_through: complete.map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
             unheard: unheard.into_iter().map(|node| directory.name_of(*node)).collect(),
             unserved: self.unserved.clone(),
+        };
+        if checkpoint.complete_through.is_some() {
+            // A gap that is met from now on is another one.
+            self.anew.clear();
         }
+        checkpoint
     }
 
     fn queued(&self) -> u64 {

@@ -255,7 +255,7 @@ pub(crate) async fn now_of(
     let begin: BTreeMap<Shard, Begin> =
         shards.into_iter().map(|shard| (shard, Begin::Now)).collect();
     let (all, mut now) = (begin.len(), BTreeMap::new());
-    let mut follower = Follower::start(&client.shared, filter.clone(), begin, 1);
+    let mut follower = Follower::start(&client.shared, filter.clone(), begin, 1, false);
     while now.len() < all {
         let word = tokio::time::timeout_at(deadline.at(), follower.next()).await;
         let fail = |kind| Err(Error::new("group", store.name.as_str(), kind));

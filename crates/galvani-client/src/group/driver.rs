@@ -300,7 +300,7 @@ impl Driver {
         match word {
             Some(Word::Page(page)) => self.on_page(page),
             Some(Word::Ended(session)) => drop(self.states.remove(&session)),
-            Some(Word::Began(..) | Word::Unserved(_)) => {}
+            Some(Word::Began(..) | Word::Unserved(_) | Word::Following(_)) => {}
             Some(Word::Failed(error)) => self.fail(*error),
             // The client is closed: what it does next fails.
             None => self.follower = None,

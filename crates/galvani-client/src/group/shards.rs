@@ -216,7 +216,7 @@ impl Driver {
             Some(follower) => follower.control(Control::Put(put)),
             None => {
                 let (shared, filter) = (&self.store.client.shared, self.spec.filter.clone());
-                self.follower = Some(Follower::start(shared, filter, put, CREDIT));
+                self.follower = Some(Follower::start(shared, filter, put, CREDIT, false));
             }
         }
     }

@@ -184,10 +184,17 @@ enum Standing {
 }
 
 fn standing(job: &Job, view: &View, seen: &Seen, wanted: &[&Then]) -> Standing {
-    let LiveVersion { dot, value, written_ms, .. } = &seen.version;
+    let LiveVersion { dot, value, written_ms, expires_ms } = &seen.version;
     let was_there = view.then.iter().any(|then| then.version.dots.contains(dot));
     // A try of this job that was cut short has written some of them already.
-    let is_wanted = value.as_ref().is_some_and(|value| wanted.iter().any(|it| it.value == *value));
+    let is_wanted = value.as_ref().is_some_and(|value| {
+        wanted.iter().zip(0..).any(|(it, index)| {
+            let same = it.value == *value && it.version.expires_ms == *expires_ms;
+            // Another's write of the same bytes is a newer one all the same.
+            let ours = |head: &RecordHead| head.rid == request_id(job.id, &head.key, index);
+            same && seen.head.as_ref().is_none_or(ours)
+        })
+    });
     if was_there || is_wanted || is_bad_live(job, seen) {
         return Standing::Replaceable;
     }

@@ -42,6 +42,11 @@ impl Cursor {
         &self.owed
     }
 
+    /// How many ranges it holds: what it costs in memory, in units of some 50 bytes.
+    pub fn range_count(&self) -> usize {
+        self.delivered.range_count() + self.owed.range_count()
+    }
+
     /// Whether `dot`, should it be delivered now, comes after something that replaces it.
     pub fn is_late(&self, dot: Dot) -> bool {
         self.owed.contains(dot)

@@ -32,6 +32,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 const SESSIONS_MAX: usize = 256;
 /// Ranges that the positions of a lane's sessions hold when they are opened: some 50 MB.
 const RANGES_MAX: usize = 1 << 20;
+/// Records that all sessions of a lane read in a tick, those that are kept out included: a few
+/// milliseconds of its work.
+const LOOKS_MAX: usize = 2_048;
 /// Longest wait for something new, in milliseconds.
 const WAIT_MS_MAX: u32 = 10_000;
 /// Separates numbers of sessions from every other use of the hash.
@@ -42,6 +45,8 @@ const SESSION_SEED: u64 = 0x6761_6c76_7365_7331; // "galvses1"
 pub(crate) struct Feeds {
     sessions: BTreeMap<u64, Session>,
     last: u64,
+    /// The session that was looked at last.
+    turn: u64,
     pub(crate) heard: OwnersHeard,
 }
 
@@ -149,7 +154,7 @@ fn opened(ctx: &mut Ctx<'_>, open: FeedOpen) -> Result<FeedOpened, Failure> {
         tracks.insert(shard, Track::at(cursor));
     }
     let held = ctx.feed.sessions.values().map(Session::ranges).sum::<usize>();
-    let wanted: usize = tracks.values().map(|track| track.cursor.delivered().range_count()).sum();
+    let wanted: usize = tracks.values().map(|track| track.cursor.range_count()).sum();
     if held + wanted > RANGES_MAX {
         return Err(Failure::TooManySessions { limit: ctx.feed.sessions.len() as u32 });
     }
@@ -188,10 +193,17 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool) {
     let now = ctx.now.micros;
     let sessions = ctx.feed.sessions.iter();
     let due = sessions.filter(|(_, it)| stopping || it.next_deadline() <= now);
-    let due: Vec<u64> = due.map(|(number, _)| *number).collect();
+    let mut due: Vec<u64> = due.map(|(number, _)| *number).collect();
+    // All sessions together read so much in a tick; whoever came short is first in the next.
+    let at = due.partition_point(|&number| number <= ctx.feed.turn);
+    due.rotate_left(at);
+    let mut looks = LOOKS_MAX;
     for number in due {
         let Some(mut session) = ctx.feed.sessions.remove(&number) else { continue };
-        let failure = match session.look(ctx, number) {
+        if looks > 0 {
+            ctx.feed.turn = number;
+        }
+        let failure = match session.look(ctx, number, &mut looks) {
             _ if stopping => Failure::Stopping,
             Ok(true) => {
                 ctx.feed.sessions.insert(number, session);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps, FeedMode};
 use galvani_model::feed::{Cursor, Filter, Shows};
 use galvani_model::ids::Shard;
+use galvani_model::limits::VALUE_BYTES_MAX;
 use galvani_model::store::{Store, StoreError};
 use galvani_model::version::{Dot, Emit, PartitionClock, Record, RecordHead};
 use galvani_wire::feed::{Advance, FeedEvent, OldValue};
@@ -15,10 +16,11 @@ use std::collections::BTreeMap;
 
 /// Events of one page, however small.
 const EVENTS_MAX: usize = 512;
-/// Records read for one page, those that are kept out included: a few milliseconds of a lane's work.
-const LOOKS_MAX: usize = 2_048;
-/// Bytes of events that a page holds at most, whatever the credit.
-const BYTES_MAX: usize = 1 << 20;
+/// Bytes of events that a page holds at most before one more is added, whatever the credit: with an
+/// event of the largest size it still fits a frame.
+const BYTES_MAX: usize = 256 << 10;
+/// Bytes of values that one event carries at most; old ones beyond it are told without their value.
+const EVENT_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
 /// A page that is being filled.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +30,8 @@ pub(crate) struct Draft {
     /// Where in `advances` each shard is.
     places: BTreeMap<Shard, usize>,
     bytes: usize,
-    looked: usize,
+    /// Records that may still be read in this tick.
+    looks: usize,
 }
 
 /// What decides what is shown.
@@ -50,12 +53,17 @@ impl Draft {
 
     /// Whether enough was read for one tick.
     pub(crate) fn is_tired(&self) -> bool {
-        self.looked >= LOOKS_MAX
+        self.looks == 0
     }
 
-    /// Another tick begins: it may read as much again.
-    pub(crate) fn rest(&mut self) {
-        self.looked = 0;
+    /// Another tick begins, in which so many records may be read.
+    pub(crate) fn may_look(&mut self, looks: usize) {
+        self.looks = looks;
+    }
+
+    /// How many of them are left.
+    pub(crate) fn looks_left(&self) -> usize {
+        self.looks
     }
 
     /// Takes in what is ready of one shard, as far as there is room.
@@ -67,10 +75,10 @@ impl Draft {
         lens: &Lens<'_>,
         credit: usize,
     ) -> Result<(), StoreError> {
-        let looked = self.looked;
+        let looks = self.looks;
         while !self.is_full(credit) && !self.is_tired() {
             let step = walk.next(store)?;
-            self.looked = looked + walk.looked();
+            self.looks = looks.saturating_sub(walk.looked());
             match step {
                 Some(Step::Ready(ready)) => self.take(store, walk.cursor(), shard, lens, ready)?,
                 Some(Step::Gone(dot)) => {
@@ -113,15 +121,17 @@ impl Draft {
         let mut old = Vec::new();
         if mode == FeedMode::NewAndOld && lens.filter.values && lens.filter.shows == Shows::Changes
         {
+            let mut room = EVENT_BYTES_MAX.saturating_sub(head.value_len as usize);
             for &dot in &head.supersedes {
-                let (one, value) = replaced(store, shard, dot)?;
+                let (one, value) = replaced(store, shard, dot, &mut room)?;
+                self.looks = self.looks.saturating_sub(1);
                 old.push(one);
                 values.push(value);
             }
         }
         let emitted: usize = head.emits.iter().map(Emit::bytes).sum();
         let carried: usize = values.iter().map(Bytes::len).sum();
-        self.bytes += HEAD_BYTES + head.key.bytes().len() + emitted + carried;
+        self.bytes += head_bytes(&head) + emitted + carried;
         let shard = place as u16;
         self.events.push(FeedEvent { shard, head, late, dup_of, carries, old, values });
         Ok(())
@@ -173,16 +183,27 @@ fn earlier_name(
     Ok(dots.iter().find(earlier).copied())
 }
 
-/// A value that a write replaced, if the log still has it.
+/// A value that a write replaced, if the log still has it and there is room for it.
 fn replaced(
     store: &mut dyn Store,
     shard: Shard,
     dot: Dot,
+    room: &mut usize,
 ) -> Result<(OldValue, Bytes), StoreError> {
-    match store.record(shard, dot) {
-        Ok(Some(record)) => {
+    let record = match *room {
+        0 => Ok(None),
+        _ => store.record(shard, dot),
+    };
+    match record {
+        Ok(Some(record)) if record.value.len() <= *room => {
+            *room -= record.value.len();
             let len = record.value.len() as u32;
             Ok((OldValue { dot, kind: Some(record.head.kind), len }, record.value))
+        }
+        Ok(Some(_)) => {
+            // No smaller one behind it is shown either: what is shown is the beginning.
+            *room = 0;
+            Ok((OldValue { dot, kind: None, len: 0 }, Bytes::new()))
         }
         Ok(None) | Err(StoreError::Corrupt { .. }) => {
             Ok((OldValue { dot, kind: None, len: 0 }, Bytes::new()))
@@ -191,5 +212,9 @@ fn replaced(
     }
 }
 
-/// About what an event takes beside its key, its value and its application's events.
-const HEAD_BYTES: usize = 160;
+/// About what an event's head takes.
+fn head_bytes(head: &RecordHead) -> usize {
+    let past: usize = head.past.iter().map(|(_, _, cloud)| 24 + 9 * cloud.len()).sum();
+    let named = 2 * head.supersedes.len() + head.concurrent.len();
+    160 + head.key.bytes().len() + past + 32 * named
+}

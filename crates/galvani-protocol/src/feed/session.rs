@@ -107,7 +107,7 @@ impl Session {
 
     /// Ranges that its positions hold.
     pub(crate) fn ranges(&self) -> usize {
-        self.tracks.values().map(|track| track.cursor.delivered().range_count()).sum()
+        self.tracks.values().map(|track| track.cursor.range_count()).sum()
     }
 
     /// The page that is waited for.
@@ -134,7 +134,13 @@ impl Session {
     }
 
     /// Lets the consumer see what is ready, if it waits for that. False: the session is over.
-    pub(crate) fn look(&mut self, ctx: &mut Ctx<'_>, number: u64) -> Result<bool, StoreError> {
+    /// It reads at most `looks` records, and takes off what it has read.
+    pub(crate) fn look(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        number: u64,
+        looks: &mut usize,
+    ) -> Result<bool, StoreError> {
         let now = ctx.now.micros;
         let Some(asked) = self.asked else {
             return Ok(self.idle_since + IDLE_MICROS > now);
@@ -142,13 +148,14 @@ impl Session {
         let due = |track: &Track| track.next_deadline().is_some_and(|due| due <= now);
         let due = self.tracks.iter().filter(|(_, track)| due(track)).map(|(shard, _)| *shard);
         self.stirred.extend(due);
-        self.draft.rest();
+        self.draft.may_look(*looks);
         let mut oldest_ms = None;
         while !self.draft.is_full(asked.credit) && !self.draft.is_tired() {
             let Some(shard) = self.next_shard() else { break };
             let looked = self.look_at(ctx, shard, asked.credit)?;
             oldest_ms = [oldest_ms, looked].into_iter().flatten().min();
         }
+        *looks = self.draft.looks_left();
         let full = self.draft.is_full(asked.credit);
         let ripe = self.draft.has_news() && now >= self.page_at + LINGER_MICROS;
         if full || ripe || now >= asked.until {

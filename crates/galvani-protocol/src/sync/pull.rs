@@ -144,6 +144,7 @@ impl PullOp {
         }
         replica::adopt_trimmed(ctx.store, self.shard, trimmed).ok()?;
         ctx.sync.note_change(self.shard, ctx.now);
+        ctx.feed.note_change(self.shard);
         Some(())
     }
 

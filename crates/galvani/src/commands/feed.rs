@@ -45,13 +45,21 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
     let position = args.token.as_deref().map(|path| Position::open(path, to.as_deref()));
     let mut position = position.transpose()?;
     let kept = position.as_mut().and_then(Position::take);
-    let start = match kept {
-        Some(token) => Start::Token(token),
+    let (start, since) = match kept {
+        Some((token, since)) => (Start::Token(token), since),
         None => start(args.from),
     };
-    let builder = asked(session.client.feed(), &args).from(start);
+    let mut builder = asked(session.client.feed(), &args).from(start);
+    if let Some(since) = since {
+        builder = builder.since(since);
+    }
     let failed = |error| client::report(&error, &retype);
     let mut feed = builder.subscribe().await.map_err(failed)?;
+    if let Some(position) = &mut position {
+        // Whatever happens to the first event, the next run begins no later than this one.
+        position.begin(since);
+        position.keep(feed.token())?;
+    }
     let stop = stopped()?;
     tokio::pin!(stop);
     let mut tally = Tally::default();
@@ -165,13 +173,15 @@ fn asked(mut builder: FeedBuilder, args: &feed::Feed) -> FeedBuilder {
     builder
 }
 
-fn start(from: Since) -> Start {
+/// Where it begins, and of which moment writes are shown.
+fn start(from: Since) -> (Start, Option<SystemTime>) {
     match from {
-        Since::Now => Start::Now,
-        Since::Start => Start::Beginning,
-        Since::At(moment) => Start::At(moment),
+        Since::Now => (Start::Now, None),
+        Since::Start => (Start::Beginning, None),
+        Since::At(moment) => (Start::At(moment), Some(moment)),
         Since::Ago(ago) => {
-            Start::At(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH))
+            let moment = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+            (Start::At(moment), Some(moment))
         }
     }
 }

@@ -7,6 +7,7 @@ use super::shown;
 use crate::args::feed::Feed;
 use crate::connect::App;
 use crate::exit::Exit;
+use crate::report::text::count;
 use crate::report::{Report, mistakes};
 use galvani_client::Event;
 use galvani_relay::{Outgoing, Reason, Relay, RelayError, Retry, Secret, Settings, Target};
@@ -60,6 +61,12 @@ impl Outlet {
         match self {
             Outlet::Screen => events.iter().try_for_each(|event| shown::write(app, event)),
             Outlet::Relay(relay, _) => {
+                for event in events {
+                    if let Event::Gap(gap) = event {
+                        let gone = count(gap.gone.len(), "write");
+                        app.out.note(&format!("{gone} of {} are not kept any more", gap.shard));
+                    }
+                }
                 let outgoing = events.iter().filter_map(outgoing).collect();
                 relay.deliver(outgoing).await.map(drop).map_err(|error| undelivered(&error))
             }
@@ -72,7 +79,7 @@ fn tries(args: &Feed) -> Option<u32> {
     (!args.command.is_empty()).then_some(1)
 }
 
-/// An event on its way out; `None` for what is no event: gaps are told on the screen only.
+/// An event on its way out; `None` for what is no event: gaps are told on stderr.
 fn outgoing(event: &Event) -> Option<Outgoing> {
     let map = shown::document(event)?;
     let body = serde_json::Value::Object(map).to_string();

@@ -1,29 +1,36 @@
 //! The file in which a feed's position is kept.
 //!
-//! Base64 on one line, and the target it belongs to on the next; replaced as a whole, so a crash leaves
-//! the old position or the new one. Two runs on one file are refused, for each would undo the other's.
+//! Base64 on one line; then `to TARGET` and `since MILLISECONDS`, where the feed has them. Replaced as
+//! a whole, so a crash leaves the old position or the new one. Two runs on one file are refused, for
+//! each would undo the other's.
 
 use crate::exit::Exit;
 use crate::report::{Report, mistakes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use galvani_client::FeedToken;
+use galvani_model::limits::FEED_TOKEN_BYTES_MAX;
 use rustix::fs::{FlockOperation, flock};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A position on disk.
 pub(crate) struct Position {
     path: PathBuf,
     /// Held while the run lasts.
     _lock: File,
-    kept: Option<FeedToken>,
+    kept: Option<Kept>,
     last: Vec<u8>,
     /// The target; none: the screen.
     to: Option<String>,
+    since: Option<SystemTime>,
 }
+
+/// What was kept: the position, and of which moment writes are shown.
+type Kept = (FeedToken, Option<SystemTime>);
 
 impl Position {
     /// Opens the file at `path`, which need not exist; one of another target is refused, for what that
@@ -47,12 +54,18 @@ impl Position {
             kept,
             last: Vec::new(),
             to: to.map(str::to_owned),
+            since: None,
         })
     }
 
     /// The position that was kept, once.
-    pub(crate) fn take(&mut self) -> Option<FeedToken> {
+    pub(crate) fn take(&mut self) -> Option<Kept> {
         self.kept.take()
+    }
+
+    /// Says of which moment the feed shows writes.
+    pub(crate) fn begin(&mut self, since: Option<SystemTime>) {
+        self.since = since;
     }
 
     /// Keeps `token` in the place of what was kept.
@@ -61,12 +74,20 @@ impl Position {
         if bytes == self.last {
             return Ok(());
         }
+        if bytes.len() > FEED_TOKEN_BYTES_MAX {
+            let what = format!("feed: the position has {} bytes, too many to keep", bytes.len());
+            return Err(Report::new(Exit::Refused, what).why("the one before it is kept"));
+        }
         let failed = |error: io::Error| mistakes::file(&self.path, &error);
         let part = beside(&self.path, ".part");
         let mut file = File::create(&part).map_err(failed)?;
         let text = URL_SAFE_NO_PAD.encode(&bytes);
-        let to = self.to.as_ref().map_or(String::new(), |to| format!("{to}\n"));
-        file.write_all(format!("{text}\n{to}").as_bytes()).map_err(failed)?;
+        let to = self.to.as_ref().map_or(String::new(), |to| format!("to {to}\n"));
+        let since = self.since.map_or(String::new(), |since| {
+            let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+            format!("since {}\n", since.as_millis())
+        });
+        file.write_all(format!("{text}\n{to}{since}").as_bytes()).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         fs::rename(&part, &self.path).map_err(failed)?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -83,7 +104,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-fn parse(path: &Path, text: &[u8], to: Option<&str>) -> Result<FeedToken, Report> {
+fn parse(path: &Path, text: &[u8], to: Option<&str>) -> Result<Kept, Report> {
     let bad = |why: String| {
         let what = format!("feed: {} holds no position: {why}", path.display());
         let report = Report::new(Exit::Usage, what);
@@ -91,7 +112,18 @@ fn parse(path: &Path, text: &[u8], to: Option<&str>) -> Result<FeedToken, Report
     };
     let mut lines = text.split(|&byte| byte == b'\n');
     let first = lines.next().unwrap_or_default();
-    let of = lines.next().map(String::from_utf8_lossy).filter(|of| !of.is_empty());
+    let (mut of, mut since) = (None, None);
+    for line in lines.filter(|line| !line.is_empty()) {
+        let line = String::from_utf8_lossy(line).into_owned();
+        match line.split_once(' ') {
+            Some(("to", target)) => of = Some(target.to_owned()),
+            Some(("since", ms)) => {
+                let ms: u64 = ms.parse().map_err(|_| bad(format!("{line:?} is no time")))?;
+                since = UNIX_EPOCH.checked_add(Duration::from_millis(ms));
+            }
+            _ => return Err(bad(format!("{line:?} is not known"))),
+        }
+    }
     if of.as_deref() != to {
         let place = |to: Option<&str>| to.unwrap_or("the screen").to_owned();
         let (of, to) = (place(of.as_deref()), place(to));
@@ -100,7 +132,8 @@ fn parse(path: &Path, text: &[u8], to: Option<&str>) -> Result<FeedToken, Report
         return Err(report.why("what one was given the other was not: take a file of its own"));
     }
     let bytes = URL_SAFE_NO_PAD.decode(first).map_err(|error| bad(error.to_string()))?;
-    FeedToken::from_bytes(&bytes).map_err(|error| bad(error.to_string()))
+    let token = FeedToken::from_bytes(&bytes).map_err(|error| bad(error.to_string()))?;
+    Ok((token, since))
 }
 
 #[cfg(test)]
@@ -109,6 +142,7 @@ mod tests {
     use galvani_client::FeedToken;
     use galvani_model::ids::ClusterId;
     use std::collections::BTreeMap;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn a_position_is_kept_and_found_and_belongs_to_one_run() {
@@ -117,10 +151,12 @@ mod tests {
         let token = FeedToken { cluster: ClusterId(7), filter: 3, cursors: BTreeMap::new() };
         let mut first = Position::open(&path, None).expect("new");
         assert_eq!(first.take(), None);
+        let moment = UNIX_EPOCH + Duration::from_millis(5);
+        first.begin(Some(moment));
         first.keep(&token).expect("kept");
         assert_eq!(Position::open(&path, None).map(drop).expect_err("locked").exit.code(), 5);
         drop(first);
-        assert_eq!(Position::open(&path, None).expect("there").take(), Some(token));
+        assert_eq!(Position::open(&path, None).expect("there").take(), Some((token, Some(moment))));
         let other = Position::open(&path, Some("redis://h/s")).map(drop).expect_err("another's");
         assert_eq!(other.exit.code(), 5);
         std::fs::write(&path, "AAAA").expect("written");
