@@ -355,6 +355,10 @@ impl Feed {
             if let Some(came) = self.anew.get_mut(&shard) {
                 *came = true;
             }
+            // First: a consumer that does not bear it must not be shown what came after.
+            if !gone.is_empty() {
+                self.queue.push_back(Queued::Gone(shard, gone));
+            }
             for event in events {
                 let dot = event.head.dot;
                 let mut shown = Vec::new();
@@ -364,9 +368,6 @@ impl Feed {
                 self.queue.extend(shown.map(|(at, event)| {
                     Queued::Event(Box::new(event), (at == last).then_some((shard, dot)))
                 }));
-            }
-            if !gone.is_empty() {
-                self.queue.push_back(Queued::Gone(shard, gone));
             }
             self.queue.push_back(Queued::Done { shard, done, owed });
         }

@@ -45,11 +45,16 @@ pub(crate) struct Feed {
     #[arg(long, value_name = "WHEN")]
     pub(crate) until: Option<Until>,
     /// End after so many events.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
     /// Keep the position in this file, and go on from it if there is one.
     #[arg(long, value_name = "FILE")]
     pub(crate) token: Option<PathBuf>,
+    /// Share the events with the other members of this group, which keeps the position. The first to join
+    /// makes it, with these options.
+    #[arg(long, value_name = "GROUP",
+          conflicts_with_all = ["token", "until", "on_gap", "checkpoints"])]
+    pub(crate) group: Option<String>,
     /// No values.
     #[arg(long)]
     pub(crate) keys_only: bool,
@@ -69,7 +74,7 @@ pub(crate) struct Feed {
     /// File with the secret of the target: signs webhooks, is the password of Redis, the token of NATS.
     #[arg(long, value_name = "FILE", requires = "to")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// How often one event is tried before the command ends. [default: for ever]
+    /// How often one event is tried before this ends. [default: for ever; with CMD once]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tries: Option<u32>,
     /// A command to run for each event: JSON on stdin, GALVANI_KEY, GALVANI_EVENT_ID, GALVANI_TOPIC.

@@ -165,6 +165,7 @@ impl Feed {
             .given("--until", self.until.map(word))
             .given("--limit", self.limit)
             .path("--token", self.token.as_ref())
+            .given("--group", self.group.as_ref())
             .flag("--keys-only", self.keys_only)
             .given("--visibility", self.visibility.map(word))
             .given("--on-gap", self.on_gap.map(word))

@@ -5,6 +5,7 @@
 //! most what came since the last second goes out again, by the same ids.
 //! Next to read: `feed/outlet.rs`, `feed/shown.rs`.
 
+mod group;
 mod outlet;
 mod position;
 pub(crate) mod shown;
@@ -21,7 +22,7 @@ use futures_util::FutureExt;
 use galvani_client::{Checkpoint, Event, Feed, FeedBuilder, OnGap, Start, Visibility};
 use outlet::Outlet;
 use position::Position;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What a run has shown.
@@ -41,6 +42,11 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
     let retype =
         Retype { command: "feed", subject: String::new(), line: app.again(args.line()), about };
     let mut outlet = Outlet::open(&args).await?;
+    let stop = stopped()?;
+    tokio::pin!(stop);
+    if let Some(name) = &args.group {
+        return group::run(app, &session, &args, name, outlet, stop, &retype).await;
+    }
     let to = outlet.to();
     let position = args.token.as_deref().map(|path| Position::open(path, to.as_deref()));
     let mut position = position.transpose()?;
@@ -60,9 +66,7 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
         position.begin(since);
         position.keep(feed.token())?;
     }
-    let stop = stopped()?;
-    tokio::pin!(stop);
-    let mut tally = Tally::default();
+    let (mut tally, mut kept_at) = (Tally::default(), Instant::now());
     let ended = loop {
         let first = tokio::select! {
             event = feed.next() => event,
@@ -78,6 +82,12 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
             // What came before in the batch is known to the target, or comes again by its id.
             delivered?;
             batch.events.iter().for_each(|event| tally.note(event));
+            if let Some(position) = &mut position
+                && kept_at.elapsed() >= KEEP_EVERY
+            {
+                position.keep(feed.token())?;
+                kept_at = Instant::now();
+            }
         }
         match batch.end {
             None => {}
@@ -140,6 +150,8 @@ fn batch(feed: &mut Feed, first: Next, most: Option<u64>) -> Batch {
 /// What a feed gives out.
 type Next = Option<Result<Event, galvani_client::Error>>;
 
+/// How often the position is kept while events go out.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Events of one batch: what a target takes at once.
 const BATCH_MAX: u64 = 256;
 

@@ -1,0 +1,93 @@
+//! `feed --group`: one member of a consumer group, for as long as it runs.
+//!
+//! Each event goes to the outlet and is acknowledged when that has taken it; what the outlet refuses is
+//! given back with the reason, and comes again, here or to another member, or becomes a dead letter. The
+//! group keeps the position. Next to read: `galvani-client/src/group/`.
+
+use super::outlet::Outlet;
+use super::{Tally, start};
+use crate::args::feed::{Feed, Seen};
+use crate::commands::Done;
+use crate::connect::{App, Session};
+use crate::exit::Exit;
+use crate::report::client::{self, Retype};
+use galvani_client::{ErrorKind, GroupBuilder, Visibility};
+use std::pin::Pin;
+
+/// Works as a member until it is told to end, or has had enough.
+pub(super) async fn run(
+    app: &App,
+    session: &Session,
+    args: &Feed,
+    name: &str,
+    mut outlet: Outlet,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+    retype: &Retype,
+) -> Done {
+    let failed = |error: galvani_client::Error| client::report(&error, retype);
+    let builder = asked(session.client.group(name), args).from(start(args.from).0);
+    let mut member = builder.join().await.map_err(failed)?;
+    let mut tally = Tally::default();
+    let ended = loop {
+        let delivery = tokio::select! {
+            delivery = member.next() => delivery,
+            () = &mut stop => break Ok(()),
+        };
+        match delivery {
+            Some(Ok(delivery)) => {
+                let events = std::slice::from_ref(&delivery.event);
+                let taken = tokio::select! {
+                    taken = outlet.take(app, events) => taken,
+                    // It comes again, to whoever is there.
+                    () = &mut stop => break Ok(()),
+                };
+                match taken {
+                    Ok(()) => {
+                        tally.note(&delivery.event);
+                        delivery.ack();
+                    }
+                    Err(report) if args.to.is_none() && args.command.is_empty() => {
+                        break Err(report);
+                    }
+                    Err(report) => delivery.nak_because(report.what(), None),
+                }
+            }
+            // One shard stands still until somebody decides; the others go on.
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::GroupHalted { .. }) => {
+                app.out.note(&error.to_string());
+            }
+            Some(Err(error)) => break Err(failed(error)),
+            None => break Ok(()),
+        }
+        if args.limit.is_some_and(|limit| tally.events >= limit) {
+            break Ok(());
+        }
+    };
+    let left = member.leave().await.map_err(failed);
+    ended?;
+    left?;
+    tally.tell(app);
+    Ok(Exit::Done)
+}
+
+fn asked(mut builder: GroupBuilder, args: &Feed) -> GroupBuilder {
+    for bucket in &args.bucket {
+        builder = builder.bucket(bucket.as_str());
+    }
+    for topic in &args.topic {
+        builder = builder.topic(topic.clone());
+    }
+    if let Some(prefix) = &args.prefix {
+        builder = builder.prefix(prefix.clone());
+    }
+    if args.keys_only {
+        builder = builder.keys_only();
+    }
+    if let Some(seen) = args.visibility {
+        builder = builder.visibility(match seen {
+            Seen::Any => Visibility::Any,
+            Seen::Quorum => Visibility::Quorum,
+        });
+    }
+    builder
+}
