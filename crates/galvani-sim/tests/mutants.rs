@@ -15,13 +15,13 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::TornBatches => 1..=20,
         Mutant::CollectsEarly => 1..=60,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
-        Mutant::AsksNobody => 240..=256,
-        Mutant::IgnoresDigests => 740..=755,
+        Mutant::AsksNobody => 155..=170,
+        Mutant::IgnoresDigests => 350..=365,
         Mutant::IgnoresRecords => 775..=790,
         Mutant::IgnoresContexts => 1..=180,
         Mutant::TrustsCopies => 1_390..=1_440,
         Mutant::StaleClocks => 180..=260,
-        Mutant::IgnoresChecksums => 1..=60,
+        Mutant::IgnoresChecksums => 1..=120,
         Mutant::DamageIsAbsence => 1..=40,
         Mutant::NeverMends => 1..=60,
         Mutant::RevivesOrigins => 1..=20,
@@ -44,7 +44,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::ForgetsExpiry
         | Mutant::TrimsLive
         | Mutant::AcksForOthers => 1..=10,
-        Mutant::TrimsWithoutProof => 1..=50,
+        Mutant::TrimsWithoutProof => 1..=150,
         Mutant::TrimsTombstones => 670..=685,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
     }
