@@ -105,8 +105,14 @@ impl Draft {
         self.advances[place].done.insert(record.head.dot);
         self.advances[place].owed.union(&owed);
         let Some(mode) = lens.mode_of(&record.head) else { return Ok(()) };
-        let dup_of = earlier_name(store, shard, &record.head, delivered)?;
         let topics = matches!(lens.filter.shows, Shows::Topics(_));
+        // Whoever gets whole records knows retries by what they say.
+        let dup_of = match lens.filter.shows {
+            Shows::Records => None,
+            Shows::Changes | Shows::Topics(_) => {
+                earlier_name(store, shard, &record.head, delivered)?
+            }
+        };
         if topics && dup_of.is_some() {
             // The same events, by the same names, were delivered with the other dot.
             return Ok(());

@@ -288,6 +288,11 @@ impl<'a> Walk<'a> {
                     }
                     // Damaged here: it is mended from another owner's copy, and then it is told.
                     Ok(None) | Err(StoreError::Corrupt { .. }) => {
+                        if self.track.unreadable.len() >= HELD_MAX {
+                            // Another owner is a better one to follow.
+                            let what = format!("{}: too many records for the feed", self.shard);
+                            return Err(StoreError::Corrupt { what });
+                        }
                         self.track.unreadable.insert(dot, self.now + UNREADABLE_MICROS);
                         self.queues[at].pop();
                     }
@@ -361,6 +366,11 @@ impl<'a> Walk<'a> {
             self.earlier(&record).map(Why::Earlier)
         };
         if let Some(why) = why {
+            let known = self.track.held.contains_key(&head.dot);
+            if !known && self.track.held.len() >= HELD_MAX {
+                // It is not gone on with, and this one is met again.
+                return None;
+            }
             let again = (since + HOLD_MICROS).max(self.now + RELOOK_MICROS);
             self.track.hold(head.dot, Held { key: head.key.clone(), since, again, why });
             return None;
