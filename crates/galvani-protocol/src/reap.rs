@@ -342,6 +342,17 @@ pub(crate) fn turn(at: u64, pace: u64) -> u64 {
     at.next_multiple_of(pace.max(1))
 }
 
+/// Asks peers for their clocks of some shards as they are once they survive power loss. Returns when
+/// their answers are given up: at once where nobody is asked.
+pub(crate) fn ask_durably(ctx: &mut Ctx<'_>, op: u64, peers: &[PeerLane], shards: &[Shard]) -> u64 {
+    let (node, lane) = (ctx.topology.node, ctx.config.lane);
+    for (index, &peer) in peers.iter().enumerate() {
+        let ask = AskClocks { node, lane, shards: shards.to_vec(), durable: true };
+        ctx.ask(peer, op, index, Message::AskClocks(ask));
+    }
+    ctx.now.micros + if peers.is_empty() { 0 } else { PATIENCE_MICROS }
+}
+
 /// A round under way: clocks asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct ReapOp {
@@ -355,19 +366,9 @@ pub(crate) struct ReapOp {
 impl ReapOp {
     /// Asks the owners; where there are no others it is over at its deadline, at once.
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, round: Round) -> ReapOp {
-        let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        for (index, &peer) in round.peers.iter().enumerate() {
-            let shards = round.shards.clone();
-            ctx.ask(
-                peer,
-                op,
-                index,
-                Message::AskClocks(AskClocks { node, lane, shards, durable: true }),
-            );
-        }
-        let patience = if round.peers.is_empty() { 0 } else { PATIENCE_MICROS };
+        let deadline = ask_durably(ctx, op, &round.peers, &round.shards);
         let heard = vec![None; round.peers.len()];
-        ReapOp { round, heard, deadline: ctx.now.micros + patience }
+        ReapOp { round, heard, deadline }
     }
 
     /// The index of the ask that waits for `peer`.

@@ -39,6 +39,13 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
+    /// Follows what this feed asks for, in place of what was said so far. Where that begins is not
+    /// taken over: see [`GroupBuilder::from`].
+    pub fn following(mut self, feed: FeedBuilder) -> GroupBuilder {
+        self.feed = feed;
+        self
+    }
+
     pub(crate) fn new(client: Client, name: String) -> GroupBuilder {
         GroupBuilder {
             feed: client.feed(),

@@ -8,15 +8,13 @@
 use super::judge::Judge;
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
+use crate::reap::ask_durably;
 use crate::replica;
 use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
 use galvani_model::version::{Dot, PartitionClock, RecordHead};
 use galvani_wire::Message;
-use galvani_wire::message::{AskClocks, Clocks};
-
-/// How long a peer may take to answer, in microseconds.
-const PATIENCE_MICROS: u64 = 5_000_000;
+use galvani_wire::message::Clocks;
 
 /// Records that could go, and whom to ask.
 #[derive(Clone, Debug)]
@@ -41,15 +39,9 @@ pub(crate) struct TrimOp {
 impl TrimOp {
     /// Asks the other owners; where there are none it is over at its deadline, at once.
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, round: TrimRound) -> TrimOp {
-        let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        for (index, &peer) in round.peers.iter().enumerate() {
-            let shards = vec![round.shard];
-            let ask = AskClocks { node, lane, shards, durable: true };
-            ctx.ask(peer, op, index, Message::AskClocks(ask));
-        }
-        let patience = if round.peers.is_empty() { 0 } else { PATIENCE_MICROS };
+        let deadline = ask_durably(ctx, op, &round.peers, &[round.shard]);
         let heard = vec![None; round.peers.len()];
-        TrimOp { round, heard, deadline: ctx.now.micros + patience }
+        TrimOp { round, heard, deadline }
     }
 
     /// The index of the ask that waits for `peer`.

@@ -2,11 +2,12 @@
 
 use crate::bench::{Bench, answers, failure, put};
 use bytes::Bytes;
+use galvani_model::bucket::FeedMode;
 use galvani_model::feed::{Cursor, Filter, Visibility};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Origin, RequestId, Shard};
 use galvani_model::key::Key;
-use galvani_model::limits::Limits;
+use galvani_model::limits::{Limits, VALUE_BYTES_MAX};
 use galvani_model::version::{Dot, Kind, PartitionClock, RecordHead, value_hash};
 use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::FailKind;
@@ -14,6 +15,7 @@ use galvani_wire::Message;
 use galvani_wire::failure::Failure;
 use galvani_wire::feed::{Begin, FeedNext, FeedOpen, FeedOpened, FeedPage};
 use galvani_wire::message::{Clocks, Failed, Replicate};
+use std::sync::Arc;
 
 /// A consumer of one shard.
 struct Consumer {
@@ -301,4 +303,44 @@ fn a_shard_that_is_served_elsewhere_is_named() {
         (opened.elsewhere.as_slice(), opened.began.as_slice()),
         (&[elsewhere][..], &[None][..])
     );
+}
+
+#[test]
+fn old_values_never_make_an_event_larger_than_a_frame() {
+    let mut bench = Bench::new(Limits::default());
+    let mut topology = (*bench.topology).clone();
+    for props in topology.buckets.values_mut() {
+        props.feed = FeedMode::NewAndOld;
+    }
+    bench.topology = Arc::new(topology);
+    bench.handle(Input::Topology(bench.topology.clone()));
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let write = |bench: &mut Bench, counter: u64, past: &[u64], bytes: usize| {
+        let (mut head, _) = record(&key, counter, past);
+        let value = Bytes::from(vec![counter as u8; bytes]);
+        (head.value_len, head.value_hash) = (bytes as u32, value_hash(Kind::Put, &value));
+        head.supersedes = head
+            .past
+            .iter()
+            .flat_map(|(origin, base, _)| (1..=base).map(move |counter| Dot::new(origin, counter)))
+            .collect();
+        let record = Replicate { shard, head, fsync: false, timeout_ms: 100, value };
+        bench.request(false, Message::Replicate(record));
+        bench.tick();
+    };
+    write(&mut bench, 1, &[], 9 << 20);
+    write(&mut bench, 2, &[1], 9 << 20);
+    write(&mut bench, 3, &[1, 2], 1 << 20);
+    let mut consumer = Consumer::open(&mut bench, shard, Filter::default());
+    let mut shown = Vec::new();
+    for _ in 0..3 {
+        let page = consumer.page(&mut bench, 1 << 20);
+        let bytes: usize = page.events.iter().flat_map(|it| &it.values).map(Bytes::len).sum();
+        assert!(bytes <= VALUE_BYTES_MAX, "a page of {bytes} bytes");
+        shown.extend(page.events);
+    }
+    let old = |at: usize| shown[at].old.iter().map(|old| old.len).collect::<Vec<u32>>();
+    assert_eq!(old(1), [0], "there is no room for it");
+    assert_eq!(old(2), [9 << 20, 0], "for the first of them there is");
 }

@@ -5,13 +5,13 @@
 //! group keeps the position. Next to read: `galvani-client/src/group/`.
 
 use super::outlet::Outlet;
-use super::{Tally, start};
-use crate::args::feed::{Feed, Seen};
+use super::{Tally, asked, start};
+use crate::args::feed::Feed;
 use crate::commands::Done;
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::client::{self, Retype};
-use galvani_client::{ErrorKind, GroupBuilder, Visibility};
+use galvani_client::ErrorKind;
 use std::pin::Pin;
 
 /// Works as a member until it is told to end, or has had enough.
@@ -25,7 +25,8 @@ pub(super) async fn run(
     retype: &Retype,
 ) -> Done {
     let failed = |error: galvani_client::Error| client::report(&error, retype);
-    let builder = asked(session.client.group(name), args).from(start(args.from).0);
+    let asked = asked(session.client.feed(), args);
+    let builder = session.client.group(name).following(asked).from(start(args.from).0);
     let mut member = builder.join().await.map_err(failed)?;
     let mut tally = Tally::default();
     let ended = loop {
@@ -68,26 +69,4 @@ pub(super) async fn run(
     left?;
     tally.tell(app);
     Ok(Exit::Done)
-}
-
-fn asked(mut builder: GroupBuilder, args: &Feed) -> GroupBuilder {
-    for bucket in &args.bucket {
-        builder = builder.bucket(bucket.as_str());
-    }
-    for topic in &args.topic {
-        builder = builder.topic(topic.clone());
-    }
-    if let Some(prefix) = &args.prefix {
-        builder = builder.prefix(prefix.clone());
-    }
-    if args.keys_only {
-        builder = builder.keys_only();
-    }
-    if let Some(seen) = args.visibility {
-        builder = builder.visibility(match seen {
-            Seen::Any => Visibility::Any,
-            Seen::Quorum => Visibility::Quorum,
-        });
-    }
-    builder
 }
