@@ -4,7 +4,7 @@
 use galvani_client::{
     BucketProps, Change, Client, Event, Feed, FeedMode, FeedToken, Op, Start, Topic, Visibility,
 };
-use galvani_cluster_tests::Cluster;
+use galvani_cluster_tests::{Cluster, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -297,4 +297,61 @@ fn buckets_that_are_made_while_it_is_followed_are_shown_from_their_beginning() {
         });
         assert_eq!(seen.await.last().map(key_of).as_deref(), Some("k"));
     });
+}
+
+#[test]
+fn nothing_is_called_complete_while_a_part_of_it_is_not_served() {
+    let cluster = Cluster::start();
+    let client = cluster.client_at("n1");
+    cluster.block_on(async {
+        for number in 0..200 {
+            client.put(format!("k{number}"), "v").blind().w(3).send().await.expect("stored");
+        }
+    });
+    let written = std::time::SystemTime::now();
+    // The shards that it would serve are served by others once it has been silent for long.
+    cluster.pause("n3");
+    cluster.block_on(async {
+        let feed = client.feed().prefix("k").from(Start::Beginning);
+        let mut feed =
+            feed.checkpoint_every(Duration::from_millis(50)).subscribe().await.expect("opened");
+        let mut keys = BTreeSet::new();
+        let complete = async {
+            loop {
+                match feed.next().await.expect("a feed goes on").expect("a feed goes on") {
+                    Event::Changed(change) => drop(keys.insert(key_of(&change))),
+                    Event::Checkpoint(it)
+                        if it.complete_through.is_some_and(|at| at >= written) =>
+                    {
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), complete).await.expect("others serve it");
+        assert_eq!(keys.len(), 200, "all are shown when it says so");
+    });
+    cluster.resume("n3");
+}
+
+#[test]
+fn an_event_that_its_command_failed_on_is_the_first_of_the_next_run() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let position = cluster.scratch().join("position");
+    let position = position.to_str().expect("a temporary path is text");
+    let words = ["feed", "t/", "--token", position, "--", "false"];
+    let mut first = cluster.begin(&words);
+    // It begins now, whenever that is: so there is always another event.
+    let mut number = 0;
+    until("the command to fail on an event", || {
+        number += 1;
+        let put = client.put(format!("t/{number}"), "v").blind().send();
+        cluster.block_on(put).expect("stored");
+        if first.has_ended() { Ok(()) } else { Err(number) }
+    });
+    first.finish().expect(1).says(&["was not delivered", "the position stays before it"]);
+    // Nothing is written any more.
+    cluster.run(&words).expect(1).says(&["was not delivered"]);
 }
