@@ -302,7 +302,7 @@ fn buckets_that_are_made_while_it_is_followed_are_shown_from_their_beginning() {
 #[test]
 fn nothing_is_called_complete_while_a_part_of_it_is_not_served() {
     let cluster = Cluster::start();
-    let client = cluster.client_at("n1");
+    let client = cluster.client();
     cluster.block_on(async {
         for number in 0..200 {
             client.put(format!("k{number}"), "v").blind().w(3).send().await.expect("stored");
