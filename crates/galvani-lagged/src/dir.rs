@@ -7,10 +7,11 @@
 use crate::config::LaggedConfig;
 use crate::error::LaggedError;
 use galvani_model::ids::ClusterId;
+use galvani_storage::dir::lock::{DirLock, LOCK_FILE, LockError};
 use galvani_storage::engine::{EngineConfig, EngineError, FjallEngine, PowerHistory};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The directory's format. Any other one is refused.
@@ -96,7 +97,7 @@ pub enum OpenError {
 /// A directory that this process has, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenDir {
-    lock: File,
+    _lock: DirLock,
 }
 
 impl OpenDir {
@@ -111,7 +112,7 @@ impl OpenDir {
         if !is_marked && holds_anything_else(dir).map_err(io)? {
             return Err(OpenError::Foreign { path: dir.to_path_buf() });
         }
-        let held = OpenDir { lock: take_lock(dir)? };
+        let held = OpenDir { _lock: take_lock(dir)? };
         match is_marked {
             true => check_marker(dir, config)?,
             false => write_marker(dir, config).map_err(io)?,
@@ -125,15 +126,6 @@ impl OpenDir {
                 .map_err(|error| OpenError::Engine { path, error })
         };
         Ok((held, engine(JOURNAL_DIR)?, engine(BASE_DIR)?))
-    }
-}
-
-impl Drop for OpenDir {
-    /// Unlocks by name: a child process that is just being started may hold the same open file.
-    fn drop(&mut self) {
-        if let Err(error) = self.lock.unlock() {
-            tracing::warn!(%error, "the directory of the lagged replica could not be unlocked");
-        }
     }
 }
 
@@ -197,36 +189,19 @@ fn write_marker(dir: &Path, config: &LaggedConfig) -> io::Result<()> {
 fn holds_anything_else(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        if name != LOCK && name != MARKER_TEMPORARY {
+        if name != LOCK_FILE && name != MARKER_TEMPORARY {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn take_lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join(LOCK);
-    let failed = |error| OpenError::Io { path: path.clone(), error };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let read = file.take(LOCK_BYTES_MAX).read_to_string(&mut text);
-            let pid = read.ok().and_then(|_| text.trim().parse().ok());
-            return Err(OpenError::Locked { path: dir.to_path_buf(), pid });
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    let note = |file: &mut File| {
-        file.set_len(0)?;
-        file.seek(SeekFrom::Start(0))?;
-        writeln!(file, "{}", std::process::id())
-    };
-    note(&mut file).map_err(failed)?;
-    Ok(file)
+fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
+    let path = || dir.to_path_buf();
+    DirLock::take(dir).map_err(|error| match error {
+        LockError::Held { pid } => OpenError::Locked { path: path(), pid },
+        LockError::Io(error) => OpenError::Io { path: path().join(LOCK_FILE), error },
+    })
 }
 
 /// XXH3-64 of the line, in hexadecimal.
@@ -236,11 +211,8 @@ fn checksum(line: &str) -> String {
 
 const MARKER: &str = "lagged.json";
 const MARKER_TEMPORARY: &str = "lagged.json.new";
-const LOCK: &str = "lock";
 const JOURNAL_DIR: &str = "journal";
 const BASE_DIR: &str = "base";
 
 /// Many times what a marker takes.
 const MARKER_BYTES_MAX: u64 = 16 * 1024;
-/// More than any process number takes.
-const LOCK_BYTES_MAX: u64 = 32;

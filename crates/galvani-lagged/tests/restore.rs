@@ -345,6 +345,39 @@ fn siblings_come_back_as_siblings_also_after_a_try_that_was_cut_short() {
 }
 
 #[test]
+fn anothers_write_of_the_same_bytes_is_newer_all_the_same() {
+    let (mut cluster, mut replica, moment) = deleted();
+    let same = String::from_utf8(cluster[0].value.to_vec()).expect("plain");
+    let users = record("k", (3, 1), &[&cluster[1].clone()], 5_500, Some(same));
+    replica.arrive(page(std::slice::from_ref(&users)), at(6_500)).expect("room");
+    cluster.push(users.clone());
+    let mut job = job(moment, None);
+    assert_eq!(step_of(&mut replica, &cluster, &job), Step::Skip(Skipped::Same));
+    // With an end of its own it is another value.
+    let mut ends = users;
+    ends.head.dot.counter = 2;
+    ends.head.expires_ms = NOW_MS + 60_000;
+    job.id.0 += 1;
+    replica.arrive(page(std::slice::from_ref(&ends)), at(6_600)).expect("room");
+    cluster[2] = ends.clone();
+    let conflict = Step::Conflict(Reason::Newer(vec![ends.head.dot]));
+    assert_eq!(step_of(&mut replica, &cluster, &job), conflict);
+}
+
+#[test]
+fn what_a_user_resolved_since_to_one_of_the_values_stays_resolved() {
+    let (a, b) = (write("k", (1, 1), &[], 1_000), write("k", (3, 1), &[], 1_100));
+    let same = String::from_utf8(a.value.to_vec()).expect("plain");
+    let resolved = record("k", (4, 1), &[&a, &b], 5_000, Some(same));
+    let cluster = vec![a, b, resolved.clone()];
+    let mut replica = fresh();
+    replica.arrive(page(&cluster), at(6_000)).expect("room");
+    let moment = replica.moment(AsOf::Time(START_MS + 4_000), NOW_MS).expect("in it");
+    let conflict = Step::Conflict(Reason::Newer(vec![resolved.head.dot]));
+    assert_eq!(step_of(&mut replica, &cluster, &job(moment, None)), conflict);
+}
+
+#[test]
 fn a_users_write_after_the_restore_is_not_undone() {
     let (mut cluster, mut replica, moment) = deleted();
     let job = job(moment, None);

@@ -4,38 +4,49 @@
 //! that ends. The file holds the holder's process number, for people.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::{DirError, DirStep};
-
+/// The lock of a directory, held until it is dropped.
 #[derive(Debug)]
-pub(super) struct DirLock {
+pub struct DirLock {
     file: File,
+}
+
+/// Why a directory's lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("another process has it")]
+    Held {
+        /// Its number, if the file says so.
+        pid: Option<u32>,
+    },
+    /// The file could not be opened, locked or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 impl DirLock {
     /// Takes the lock of the directory `dir`, or says who holds it.
-    pub(super) fn take(dir: &Path) -> Result<DirLock, DirError> {
-        let failed = |error: &std::io::Error| DirError::io(DirStep::Lock, error);
+    pub fn take(dir: &Path) -> Result<DirLock, LockError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(dir.join(LOCK_FILE))
-            .map_err(|error| failed(&error))?;
+            .open(dir.join(LOCK_FILE))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let read = file.take(LOCK_BYTES_MAX).read_to_string(&mut text);
                 let pid = read.ok().and_then(|_| text.trim().parse().ok());
-                return Err(DirError::Locked { pid });
+                return Err(LockError::Held { pid });
             }
-            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        note_holder(&mut file).map_err(|error| failed(&error))?;
+        note_holder(&mut file)?;
         Ok(DirLock { file })
     }
 }
@@ -50,13 +61,14 @@ impl Drop for DirLock {
     }
 }
 
-fn note_holder(file: &mut File) -> std::io::Result<()> {
+fn note_holder(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
     writeln!(file, "{}", std::process::id())
 }
 
-const LOCK_FILE: &str = "lock";
+/// The file's name.
+pub const LOCK_FILE: &str = "lock";
 
 /// More than any process number takes.
 const LOCK_BYTES_MAX: u64 = 32;

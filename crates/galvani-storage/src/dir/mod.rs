@@ -9,7 +9,7 @@
 mod error;
 mod fingerprint;
 mod identity;
-mod lock;
+pub mod lock;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ use galvani_model::ids::{ClusterId, NodeId};
 pub use error::{DirError, DirStep};
 use fingerprint::Fingerprint;
 use identity::IdentityFile;
-use lock::DirLock;
+use lock::{DirLock, LockError};
 
 use crate::engine::PowerHistory;
 
@@ -85,6 +85,13 @@ pub enum UncleanWhy {
     Copied,
 }
 
+fn take_lock(path: &Path) -> Result<DirLock, DirError> {
+    DirLock::take(path).map_err(|error| match error {
+        LockError::Held { pid } => DirError::Locked { pid },
+        LockError::Io(error) => DirError::io(DirStep::Lock, &error),
+    })
+}
+
 impl DataDir {
     /// Makes a data directory at `path`, which must be absent or hold nothing of this kind. It is
     /// complete and durable when this returns; after a crash it is absent or complete.
@@ -92,7 +99,7 @@ impl DataDir {
     /// Fails with [`DirError::Exists`] if there is one already.
     pub fn create(path: &Path, identity: DirIdentity) -> Result<OpenedDir, DirError> {
         fs::create_dir_all(path).map_err(|error| DirError::io(DirStep::Create, &error))?;
-        let lock = DirLock::take(path)?;
+        let lock = take_lock(path)?;
         if path.join(IDENTITY_FILE).exists() {
             return Err(DirError::Exists);
         }
@@ -132,7 +139,7 @@ impl DataDir {
         if !identity_path.exists() {
             return Err(DirError::Empty);
         }
-        let lock = DirLock::take(path)?;
+        let lock = take_lock(path)?;
         let file = IdentityFile::read(&identity_path)?;
         if let Some(expected) = expected
             && expected != file.identity

@@ -3,15 +3,14 @@
 //! A beginning is a word, a time or a span of time. Next to read: `commands/feed.rs`.
 
 use crate::args::value;
+use crate::args::when::When;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use galvani_model::bucket::BucketName;
 use galvani_model::topic::Topic;
 use galvani_relay::Target;
-use jiff::Timestamp;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
 
 /// Arguments of `feed`.
 #[derive(Debug, Args)]
@@ -93,10 +92,8 @@ pub(crate) enum Since {
     Now,
     /// With all that is kept.
     Start,
-    /// At a time.
-    At(SystemTime),
-    /// So long ago.
-    Ago(Duration),
+    /// At a moment.
+    From(When),
 }
 
 impl FromStr for Since {
@@ -104,17 +101,12 @@ impl FromStr for Since {
 
     fn from_str(text: &str) -> Result<Since, String> {
         match text {
-            "now" => return Ok(Since::Now),
-            "start" => return Ok(Since::Start),
-            _ => {}
+            "now" => Ok(Since::Now),
+            "start" => Ok(Since::Start),
+            _ => {
+                text.parse().map(Since::From).map_err(|why: String| format!("{why}; or now, start"))
+            }
         }
-        if let Ok(ago) = humantime::parse_duration(text) {
-            return Ok(Since::Ago(ago));
-        }
-        let at: Timestamp = text.parse().map_err(|_| {
-            format!("{text:?} is not now, start, a time such as 2026-11-21T05:31:07Z, or 2h")
-        })?;
-        Ok(Since::At(at.into()))
     }
 }
 
@@ -153,15 +145,16 @@ pub(crate) fn topic(text: &str) -> Result<Topic, String> {
 #[cfg(test)]
 mod tests {
     use super::Since;
+    use crate::args::when::When;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     #[test]
     fn a_beginning_is_a_word_a_time_or_a_span() {
         assert_eq!("now".parse(), Ok(Since::Now));
         assert_eq!("start".parse(), Ok(Since::Start));
-        assert_eq!("2h".parse(), Ok(Since::Ago(Duration::from_secs(7_200))));
+        assert_eq!("2h".parse(), Ok(Since::From(When::Ago(Duration::from_secs(7_200)))));
         let at: SystemTime = UNIX_EPOCH + Duration::from_secs(86_400);
-        assert_eq!("1970-01-02T00:00:00Z".parse(), Ok(Since::At(at)));
+        assert_eq!("1970-01-02T00:00:00Z".parse(), Ok(Since::From(When::At(at))));
         assert!("yesterday".parse::<Since>().is_err());
     }
 }

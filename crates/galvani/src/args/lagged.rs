@@ -5,15 +5,15 @@
 
 use crate::args::data::InBucket;
 use crate::args::value;
+use crate::args::when::When;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use galvani_client::{Dot, NodeId, RequestId};
 use galvani_model::ids::Origin;
-use jiff::Timestamp;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Arguments of `lagged`.
 #[derive(Debug, Args)]
@@ -223,42 +223,6 @@ pub(crate) struct MomentArgs {
     /// As if deletions had not been.
     #[arg(long, help_heading = "Leaving out (what is said must all hold)")]
     pub(crate) without_deletes: bool,
-}
-
-/// A time, or how long ago.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum When {
-    /// A time.
-    At(SystemTime),
-    /// So long ago.
-    Ago(Duration),
-}
-
-impl When {
-    /// In milliseconds since 1970, asked at `now`.
-    pub(crate) fn unix_ms(self, now: SystemTime) -> u64 {
-        let at = match self {
-            When::At(at) => at,
-            When::Ago(ago) => now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
-        };
-        at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-    }
-}
-
-impl FromStr for When {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<When, String> {
-        if let Ok(ago) = humantime::parse_duration(text) {
-            return Ok(When::Ago(ago));
-        }
-        let at: Timestamp = text.parse().map_err(|_| {
-            format!(
-                "{text:?} is not a time such as 2026-11-21T05:31:07Z, or how long ago, such as 20m"
-            )
-        })?;
-        Ok(When::At(at.into()))
-    }
 }
 
 /// The name of a write, whole or shortened as people are shown it: `9f3c01:12`.

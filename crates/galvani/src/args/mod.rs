@@ -20,6 +20,7 @@ pub(crate) mod see;
 pub(crate) mod tour;
 pub(crate) mod value;
 pub(crate) mod wait;
+pub(crate) mod when;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

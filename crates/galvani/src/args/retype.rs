@@ -14,7 +14,6 @@ use crate::args::line::Line;
 use crate::args::{Format, Global};
 use clap::ValueEnum;
 use galvani_client::{BucketName, Quorum};
-use jiff::Timestamp;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -182,8 +181,7 @@ pub(crate) fn from(from: Since) -> Option<String> {
     match from {
         Since::Now => None,
         Since::Start => Some("start".to_owned()),
-        Since::At(moment) => Timestamp::try_from(moment).ok().map(|at| at.to_string()),
-        Since::Ago(ago) => Some(humantime::format_duration(ago).to_string().replace(' ', "")),
+        Since::From(when) => Some(when.to_string()),
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod group;
 mod outlet;
-mod position;
+pub(crate) mod position;
 pub(crate) mod shown;
 
 use crate::args::Format;
@@ -190,9 +190,8 @@ fn start(from: Since) -> (Start, Option<SystemTime>) {
     match from {
         Since::Now => (Start::Now, None),
         Since::Start => (Start::Beginning, None),
-        Since::At(moment) => (Start::At(moment), Some(moment)),
-        Since::Ago(ago) => {
-            let moment = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+        Since::From(when) => {
+            let moment = when.moment(SystemTime::now());
             (Start::At(moment), Some(moment))
         }
     }

@@ -6,6 +6,7 @@
 use crate::args::feed::Since;
 use crate::args::group::{Dlq, Group, GroupCommand, Letters, Reset};
 use crate::commands::Done;
+use crate::commands::feed::position;
 use crate::commands::feed::shown;
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
@@ -13,8 +14,6 @@ use crate::output;
 use crate::report::client::{self, Retype};
 use crate::report::text::{Age, Span, count, grouped, printable};
 use crate::report::{Report, json, mistakes};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use galvani_client::{
     BucketName, DeadLetter, FeedToken, GroupMember, GroupShard, GroupStatus, LetterChoice,
     OnPoison, Start,
@@ -169,10 +168,7 @@ async fn put(app: &App, session: &Session, retype: &Retype, reset: Reset) -> Don
     let start = match (&reset.token, reset.to) {
         (Some(path), _) => Start::Token(token(path)?),
         (None, Some(Since::Start)) => Start::Beginning,
-        (None, Some(Since::At(moment))) => Start::At(moment),
-        (None, Some(Since::Ago(ago))) => {
-            Start::At(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH))
-        }
+        (None, Some(Since::From(when))) => Start::At(when.moment(SystemTime::now())),
         (None, Some(Since::Now) | None) => Start::Now,
     };
     let put = session.client.reset_group(&reset.group, start).await;
@@ -187,9 +183,7 @@ fn token(path: &Path) -> Result<FeedToken, Report> {
         let what = format!("group reset: {} holds no position: {why}", path.display());
         Report::new(Exit::Usage, what)
     };
-    let bytes =
-        URL_SAFE_NO_PAD.decode(text.trim_ascii()).map_err(|error| bad(error.to_string()))?;
-    FeedToken::from_bytes(&bytes).map_err(|error| bad(error.to_string()))
+    position::token(&text).map_err(bad)
 }
 
 async fn letters(app: &App, session: &Session, retype: &Retype, group: &str) -> Done {

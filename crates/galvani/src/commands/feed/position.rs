@@ -104,6 +104,13 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
+/// The position on the first line of such a file, or why there is none.
+pub(crate) fn token(text: &[u8]) -> Result<FeedToken, String> {
+    let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let bytes = URL_SAFE_NO_PAD.decode(first.trim_ascii()).map_err(|error| error.to_string())?;
+    FeedToken::from_bytes(&bytes).map_err(|error| error.to_string())
+}
+
 fn parse(path: &Path, text: &[u8], to: Option<&str>) -> Result<Kept, Report> {
     let bad = |why: String| {
         let what = format!("feed: {} holds no position: {why}", path.display());
@@ -131,9 +138,7 @@ fn parse(path: &Path, text: &[u8], to: Option<&str>) -> Result<Kept, Report> {
         let report = Report::new(Exit::Refused, what);
         return Err(report.why("what one was given the other was not: take a file of its own"));
     }
-    let bytes = URL_SAFE_NO_PAD.decode(first).map_err(|error| bad(error.to_string()))?;
-    let token = FeedToken::from_bytes(&bytes).map_err(|error| bad(error.to_string()))?;
-    Ok((token, since))
+    Ok((token(first).map_err(bad)?, since))
 }
 
 #[cfg(test)]
@@ -154,6 +159,8 @@ mod tests {
         let moment = UNIX_EPOCH + Duration::from_millis(5);
         first.begin(Some(moment));
         first.keep(&token).expect("kept");
+        let text = std::fs::read(&path).expect("there");
+        assert_eq!(super::token(&text), Ok(token.clone()), "whatever stands below it");
         assert_eq!(Position::open(&path, None).map(drop).expect_err("locked").exit.code(), 5);
         drop(first);
         assert_eq!(Position::open(&path, None).expect("there").take(), Some((token, Some(moment))));
