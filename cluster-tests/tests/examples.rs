@@ -1,0 +1,207 @@
+//! The client's examples as programs: killed in the middle, started again, and right in the end.
+//!
+//! `crates/galvani-client/examples` runs here as it would run anywhere: a process for each service, SIGKILL,
+//! a new process. What docs/recipes shows of them is what they are.
+
+use galvani_client::{BucketProps, Client, Context};
+use galvani_cluster_tests::command::Running;
+use galvani_cluster_tests::{Cluster, Ran, binary, until};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// An example that is to be run against this cluster.
+fn example(cluster: &Cluster, name: &str, words: &[&str]) -> Command {
+    let seeds: Vec<String> = cluster.nodes().iter().map(|node| node.addr.to_string()).collect();
+    let url = format!("galvani://{}?identity={}", seeds.join(","), cluster.identity().display());
+    let mut command = Command::new(binary::example(name));
+    command.arg(url).args(words).current_dir(cluster.scratch());
+    command
+}
+
+fn begin(cluster: &Cluster, name: &str, words: &[&str]) -> Running {
+    Running::start(&mut example(cluster, name, words), b"")
+}
+
+/// What it prints: the words of each line.
+fn shown(cluster: &Cluster, name: &str) -> Vec<Vec<String>> {
+    let ran = Ran::of(&mut example(cluster, name, &["show"]), b"").expect(0);
+    ran.text().lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+/// Orders of customers, each order placed, changed twice, and one of five then deleted.
+async fn order(client: &Client, customers: &[&str], orders: std::ops::Range<u64>) {
+    let bucket = client.bucket("orders");
+    for n in orders {
+        for customer in customers {
+            let key = format!("{customer}/{n}");
+            let mut seen = Context::default();
+            for amount in [n, n + 100, n + 1000] {
+                let put = bucket.put(key.clone(), amount.to_string()).after(&seen);
+                seen = put.send().await.expect("a quorum is up").context;
+            }
+            if n % 5 == 0 {
+                bucket.delete(key).after(&seen).send().await.expect("a quorum is up");
+            }
+        }
+    }
+}
+
+async fn order_task(client: Client, customers: &[&str], orders: std::ops::Range<u64>) {
+    order(&client, customers, orders).await;
+}
+
+/// What the data say: how many orders each customer has, and for how much.
+fn totals(cluster: &Cluster, client: &Client) -> BTreeMap<String, (u64, u64)> {
+    cluster.block_on(async {
+        let bucket = client.bucket("orders");
+        let mut totals: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut list = bucket.list("");
+        while let Some(page) = list.next_page().await.expect("all are up") {
+            for listed in page.keys {
+                let read = bucket.get(listed.key.clone()).strict().await.expect("all are up");
+                let Some(value) = read.one().expect("one writer has no siblings") else { continue };
+                let amount: u64 = String::from_utf8_lossy(&value).parse().expect("a number");
+                let key = String::from_utf8_lossy(&listed.key).into_owned();
+                let customer = key.split('/').next().expect("a customer").to_owned();
+                let (orders, total) = totals.entry(customer).or_default();
+                (*orders, *total) = (*orders + 1, *total + amount);
+            }
+        }
+        totals
+    })
+}
+
+fn model(cluster: &Cluster) -> BTreeMap<String, (u64, u64)> {
+    let number = |word: &String| word.parse().expect("a number");
+    let row = |line: Vec<String>| (line[0].clone(), (number(&line[1]), number(&line[2])));
+    shown(cluster, "read_model").into_iter().map(row).collect()
+}
+
+/// Red if the position is kept before the rows, and (where it repeats) if events are not told apart.
+#[test]
+fn a_read_model_that_is_killed_at_any_moment_is_what_the_data_are() {
+    const CUSTOMERS: [&str; 4] = ["ada", "bob", "eve", "joe"];
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let made = client.create_bucket("orders", BucketProps::with_copies(3));
+    cluster.block_on(made).expect("all are up");
+    cluster.block_on(order(&client, &CUSTOMERS, 0..20));
+    // Wherever it is: reading, between two rows, between the rows and the position.
+    let (mut before, mut writing) = (BTreeMap::new(), Vec::new());
+    for round in 1..5 {
+        let client = client.clone();
+        let orders = order_task(client, &CUSTOMERS, round * 20..(round + 1) * 20);
+        writing.push(cluster.runtime().spawn(orders));
+        let running = begin(&cluster, "read_model", &["run"]);
+        before = until("the model to go on", || {
+            let now = model(&cluster);
+            if now != before { Ok(now) } else { Err(now) }
+        });
+        drop(running);
+    }
+    let running = begin(&cluster, "read_model", &["run"]);
+    for writing in writing {
+        cluster.block_on(writing).expect("written");
+    }
+    let data = totals(&cluster, &client);
+    assert_eq!(data["ada"].0, 80, "one of five is deleted");
+    until("the model to be what the data are", || {
+        let model = model(&cluster);
+        if model == data { Ok(()) } else { Err((model, data.clone())) }
+    });
+    // A second one takes over, and the first sees that.
+    let second = begin(&cluster, "read_model", &["run"]);
+    cluster.block_on(order(&client, &CUSTOMERS, 100..102));
+    running.finish().expect(1).says(&["a later run has taken over"]);
+    let data = totals(&cluster, &client);
+    until("the model to be what the data are", || {
+        let model = model(&cluster);
+        if model == data { Ok(()) } else { Err((model, data.clone())) }
+    });
+    drop(second);
+}
+
+/// How each order must end: state, stock, payment.
+fn end_of(n: u32) -> [&'static str; 3] {
+    match (n % 5, n % 3) {
+        (0, _) => ["cancelled", "sold-out", "-"],
+        (_, 0) => ["cancelled", "released", "refused"],
+        _ => ["completed", "held", "charged"],
+    }
+}
+
+#[test]
+fn orders_are_completed_or_compensated_whatever_service_is_killed() {
+    const ORDERS: u32 = 60;
+    const SERVICES: [&str; 3] = ["orders", "stock", "payment"];
+    let cluster = Cluster::start();
+    let start = |service: &str| begin(&cluster, "order_saga", &["run", service]);
+    let place = |from: u32, to: u32| {
+        let words = ["place", &from.to_string(), &to.to_string()];
+        Ran::of(&mut example(&cluster, "order_saga", &words), b"").expect(0);
+    };
+    place(0, 1);
+    let mut running: BTreeMap<&str, Running> = BTreeMap::new();
+    for service in SERVICES {
+        running.insert(service, start(service));
+    }
+    let ended = || {
+        let orders = shown(&cluster, "order_saga");
+        let is_over = |line: &&Vec<String>| ["completed", "cancelled"].contains(&&*line[1]);
+        orders.iter().filter(is_over).count()
+    };
+    let mut placed = 1;
+    for (service, to) in SERVICES.iter().zip([ORDERS / 3, ORDERS * 2 / 3, ORDERS]) {
+        let before = ended();
+        place(placed, to);
+        placed = to;
+        until("orders to end", || if ended() > before { Ok(()) } else { Err(before) });
+        // Amid those that it has not dealt with; its shards are free when its lease has run out.
+        drop(running.remove(service));
+        running.insert(service, start(service));
+    }
+    let expected: BTreeMap<String, [&str; 3]> =
+        (0..ORDERS).map(|n| (format!("o{n}"), end_of(n))).collect();
+    until("every order to be completed or compensated", || {
+        let of = |line: Vec<String>| (line[0].clone(), line[1..].to_vec());
+        let now: BTreeMap<_, _> = shown(&cluster, "order_saga").into_iter().map(of).collect();
+        let is = |(id, end): (&String, &[&str; 3])| now.get(id).is_some_and(|now| now == end);
+        let left: Vec<_> =
+            expected.iter().filter(|it| !is(*it)).map(|(id, _)| now.get(id)).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    for (service, mut running) in running {
+        assert!(!running.has_ended(), "{service} goes on");
+    }
+
+    // What was told of each, once or more: one end, never both.
+    let feed = ["feed", "--topic", "saga.done", "--from", "start", "--until", "now", "-o", "jsonl"];
+    let told = cluster.run(&feed).expect(0);
+    let mut ends: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in told.text().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        let word = |name: &str| event[name].as_str().expect("text").to_owned();
+        ends.entry(word("emit_key")).or_default().insert(word("payload"));
+    }
+    let one = |(id, [state, ..]): (&String, &[&str; 3])| (id.clone(), [(*state).to_owned()].into());
+    assert_eq!(ends, expected.iter().map(one).collect());
+}
+
+#[test]
+fn what_the_recipes_show_is_what_the_programs_are() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = |path: &str| std::fs::read_to_string(root.join(path)).expect("the file is there");
+    for (page, program) in [("read-model", "read_model"), ("order-saga", "order_saga")] {
+        let page = text(&format!("docs/recipes/{page}.md"));
+        let code = text(&format!("crates/galvani-client/examples/{program}.rs"));
+        let blocks: Vec<&str> = page
+            .split("```rust\n")
+            .skip(1)
+            .map(|rest| rest.split_once("```").expect("a block ends").0)
+            .collect();
+        assert!(blocks.len() >= 3, "{page}");
+        for block in blocks {
+            assert!(code.contains(block), "{program}.rs has no\n{block}");
+        }
+    }
+}
