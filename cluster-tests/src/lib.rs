@@ -6,6 +6,7 @@
 //! Read `cluster.rs` first, then `history.rs`; the cases are in `tests/`.
 
 pub mod binary;
+pub mod broker;
 pub mod chaos;
 pub mod cluster;
 pub mod command;
