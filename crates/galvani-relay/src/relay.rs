@@ -39,7 +39,9 @@ impl Relay {
         let sink = match target.kind {
             Kind::Stdout => AnySink::Stdout(Lines::new(StdoutJournal::default())),
             Kind::File(path) => {
-                let opened = tokio::task::spawn_blocking(move || FileJournal::open(&path)).await;
+                let adopt = settings.adopt;
+                let opened = move || FileJournal::open(&path, adopt);
+                let opened = tokio::task::spawn_blocking(opened).await;
                 let journal = opened.map_err(|e| fail(e.to_string()))?;
                 AnySink::File(Lines::new(journal.map_err(&fail)?))
             }

@@ -19,6 +19,8 @@ pub struct Settings {
     pub retry: Retry,
     /// The secret: signs webhooks, is the password of Redis and the token of NATS.
     pub secret: Option<Secret>,
+    /// Whether lines are added to a file whose last line is no event. Default: no.
+    pub adopt: bool,
 }
 
 impl Default for Settings {
@@ -28,6 +30,7 @@ impl Default for Settings {
             attempt_timeout: Duration::from_secs(10),
             retry: Retry::default(),
             secret: None,
+            adopt: false,
         }
     }
 }

@@ -125,8 +125,9 @@ pub(crate) struct FileJournal {
 }
 
 impl FileJournal {
-    /// Opens or makes the file, and cuts off a last line that a crash tore.
-    pub(crate) fn open(path: &Path) -> Result<FileJournal, String> {
+    /// Opens or makes the file, and cuts off a last line that a crash tore. One whose last whole line is no
+    /// event is somebody else's, unless it is to be adopted.
+    pub(crate) fn open(path: &Path, adopt: bool) -> Result<FileJournal, String> {
         let told = |what: &'static str| move |e: io::Error| format!("cannot {what}: {e}");
         let exists = path.exists();
         let mut options = OpenOptions::new();
@@ -140,6 +141,13 @@ impl FileJournal {
             Err(TryLockError::Error(e)) => return Err(told("lock it")(e)),
         }
         let length = whole_lines(&mut file)?;
+        if !adopt && !ends_in_event(&mut file, length)? {
+            return Err(
+                "its last line is no event: it is no file of a relay, and is left as it is; name \
+                        another file, or say --force to add to it"
+                    .into(),
+            );
+        }
         if length < file.metadata().map_err(told("look at it"))?.len() {
             tracing::warn!(file = %path.display(), length, "a torn last line is cut off");
             file.set_len(length).map_err(told("cut off its torn last line"))?;
@@ -217,6 +225,36 @@ fn whole_lines(file: &mut File) -> Result<u64, String> {
             .into()),
     }
 }
+
+/// Whether the last whole line is an event, a JSON object with an id; also where there is no line.
+fn ends_in_event(file: &mut File, length: u64) -> Result<bool, String> {
+    let told = |e: io::Error| format!("cannot read it: {e}");
+    let mut size = LINE_GUESS;
+    loop {
+        let start = length.saturating_sub(size);
+        let mut tail = vec![0; (length - start) as usize];
+        file.seek(SeekFrom::Start(start)).map_err(told)?;
+        file.read_exact(&mut tail).map_err(told)?;
+        // Without the end of the last line.
+        let Some((_, lines)) = tail.split_last() else { return Ok(true) };
+        let line = match lines.iter().rposition(|byte| *byte == b'\n') {
+            Some(at) => &lines[at + 1..],
+            None if start == 0 => lines,
+            None if size >= LINE_BYTES_MAX => return Ok(false),
+            None => {
+                size *= 8;
+                continue;
+            }
+        };
+        let event: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+        return Ok(event.is_some_and(|event| event["id"].is_string()));
+    }
+}
+
+/// What is read of a file's end at first, for its last line.
+const LINE_GUESS: u64 = 64 * 1024;
+/// Longer than any event: a write and what it replaced, in base64.
+const LINE_BYTES_MAX: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests;

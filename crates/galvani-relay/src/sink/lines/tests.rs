@@ -21,7 +21,7 @@ async fn lines_are_in_their_order_and_stay_when_the_file_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.jsonl");
     for ids in [["1", "2"], ["3", "4"]] {
-        let lines = Lines::new(FileJournal::open(&path).unwrap());
+        let lines = Lines::new(FileJournal::open(&path, false).unwrap());
         assert_eq!(lines.send(&events(&ids)).await, Sent { taken: 2, known: 0, failure: None });
     }
     let text = fs::read_to_string(&path).unwrap();
@@ -32,24 +32,36 @@ async fn lines_are_in_their_order_and_stay_when_the_file_is_opened_again() {
 fn a_torn_last_line_is_cut_off_and_a_foreign_file_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.jsonl");
-    let long = format!("{{\"a\":1}}\n{{\"{}", "x".repeat(200_000));
+    let long = format!("{{\"id\":\"1\"}}\n{{\"{}", "x".repeat(200_000));
     for (text, kept) in [
         ("", 0),
-        ("{\"a\":1}\n", 8),
-        ("{\"a\":1}\n{\"b\"", 8),
-        ("{\"a\":1}\n\0\0\0", 8),
+        ("{\"id\":\"1\"}\n", 11),
+        ("{\"id\":\"1\"}\n{\"b\"", 11),
+        ("{\"id\":\"1\"}\n\0\0\0", 11),
         ("{\"b\"", 0),
-        (long.as_str(), 8),
+        (long.as_str(), 11),
     ] {
         fs::write(&path, text).unwrap();
-        drop(FileJournal::open(&path).unwrap());
+        drop(FileJournal::open(&path, false).unwrap());
         assert_eq!(fs::read(&path).unwrap(), &text.as_bytes()[..kept]);
     }
     for text in ["name: x", "a\nb", &format!("x{}", "{".repeat(100_000))] {
         fs::write(&path, text).unwrap();
-        assert!(FileJournal::open(&path).err().unwrap().contains("another file"));
+        assert!(FileJournal::open(&path, false).err().unwrap().contains("another file"));
         assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
     }
+    // Lines, and none of them ours: added to only if that is said.
+    let long = format!("{{\"id\":\"1\"}}\n{{\"no id\":\"{}\"}}\n", "x".repeat(700_000));
+    for text in ["mine\n", "{\"id\":\"1\"}\n7\n", "{\"id\":\"1\"}\n\n", &long] {
+        fs::write(&path, text).unwrap();
+        assert!(FileJournal::open(&path, false).err().unwrap().contains("--force"), "{text:.20}");
+        let mut journal = FileJournal::open(&path, true).unwrap();
+        journal.append(b"{\"id\":\"2\"}\n").unwrap();
+        drop(journal);
+        assert_eq!(fs::read(&path).unwrap(), format!("{text}{{\"id\":\"2\"}}\n").as_bytes());
+        FileJournal::open(&path, false).unwrap();
+    }
+    fs::write(&path, format!("x{}", "{".repeat(100_000))).unwrap();
     let mut file = fs::File::open(&path).unwrap();
     assert!(whole_lines(&mut file).is_err());
 }
@@ -58,10 +70,10 @@ fn a_torn_last_line_is_cut_off_and_a_foreign_file_is_left_alone() {
 fn two_relays_cannot_write_to_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.jsonl");
-    let first = FileJournal::open(&path).unwrap();
-    assert!(FileJournal::open(&path).err().unwrap().contains("another relay"));
+    let first = FileJournal::open(&path, false).unwrap();
+    assert!(FileJournal::open(&path, false).err().unwrap().contains("another relay"));
     drop(first);
-    FileJournal::open(&path).unwrap();
+    FileJournal::open(&path, false).unwrap();
 }
 
 /// Takes what it is given only after it is told to.
@@ -113,8 +125,8 @@ fn a_write_that_fails_half_way_leaves_no_half_line() {
     // A descriptor that can only be read stands for a disk that is full.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.jsonl");
-    fs::write(&path, "{\"a\":1}\n").unwrap();
-    let mut journal = FileJournal::open(&path).unwrap();
+    fs::write(&path, "{\"id\":\"1\"}\n").unwrap();
+    let mut journal = FileJournal::open(&path, false).unwrap();
     journal.file = fs::File::open(&path).unwrap();
     assert!(matches!(journal.append(b"{}\n"), Err(Failure::Down { .. })));
     // It could not be cut back either, so nothing is written any more.
