@@ -179,7 +179,8 @@ fn the_context_before_is_back_when_a_cluster_goes() {
         let made = cluster.run(&[&made, options].concat());
         let yes = if ends == "destroy" { &["--yes"][..] } else { &[] };
         let gone = cluster.run(&[&["dev", ends, "--name", "aside"], yes].concat());
-        made.expect(0);
+        let made = made.expect(0);
+        assert!(made.text().contains("galvani dev kill n1 --name aside"), "{made}");
         gone.expect(0).says(&["context dev is selected again"]);
         cluster.run(&["put", "k", ends]).expect(0);
     }

@@ -340,13 +340,14 @@ fn rebuild(app: &App, report: Report, name: &str, state: &RepairState) -> Report
              and only when nobody lacks anything"
         ))
         .next("first", app.again(Line::new("wait").with("--for", "settled")).to_string());
-    let report = match app.about().local {
-        true => report.next("then", format!("galvani dev stop {name}")),
+    let about = app.about();
+    let report = match about.local {
+        true => report.next("then", about.command("dev stop").place(name).to_string()),
         false => report.next("then", format!("stop the server of {name}, on its host")),
     };
     let report = report.next("then", format!("mv {data} {aside}"));
-    match app.about().local {
-        true => report.next("then", format!("galvani dev start {name}")),
+    match about.local {
+        true => report.next("then", about.command("dev start").place(name).to_string()),
         false => report.next("then", format!("start the server of {name}")),
     }
 }

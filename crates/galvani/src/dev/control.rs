@@ -156,7 +156,7 @@ fn begin(app: &App, which: &OneOrAll) -> Result<(), Report> {
     match (&which.node, children.is_empty()) {
         (Some(node), true) => app.out.say(&format!("{node} runs already")),
         (Some(node), false) => app.out.say(&format!("{node} is up, ready in {}", Span(took))),
-        (None, _) => show::ready(app, &local, took)?,
+        (None, _) => show::ready(app, &local, &which.which, took)?,
     }
     Ok(())
 }

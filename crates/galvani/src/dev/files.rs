@@ -93,7 +93,7 @@ impl Local {
                 let what = "another galvani dev command is at work on this cluster";
                 Err(Report::new(Exit::Refused, what)
                     .why(format!("it holds {}", path.display()))
-                    .next("see", "galvani dev status"))
+                    .next("see", Line::new("dev status").with_path("--dir", dir).to_string()))
             }
             Err(fs::TryLockError::Error(error)) => Err(io_report(&path, &error)),
         }

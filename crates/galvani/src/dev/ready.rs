@@ -10,7 +10,7 @@ use crate::dev::files::{DevNode, Local};
 use crate::dev::process::{ProcessState, log_tail};
 use crate::exit::Exit;
 use crate::report::Report;
-use galvani_client::{Client, NodeId, NodeReport, Quorum};
+use galvani_client::{BucketName, Client, NodeId, NodeReport, Quorum, Topic};
 use std::collections::BTreeSet;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -133,16 +133,19 @@ fn are_cut(one: NodeId, other: NodeId, reports: &[NodeReport]) -> bool {
     cuts(one, other) || cuts(other, one)
 }
 
-/// A write and a read with majorities. The write is a tombstone: no listing shows it.
+/// A write and a read with majorities. The write is an event of a topic of its own, without a value: no
+/// listing shows it, and no feed of keys.
 async fn quorum_answers(client: &Client) -> Result<(), String> {
     let tell = |what: &'static str| move |error| format!("a {what}: {error}");
-    let read = client.get(READY_KEY).r(Quorum::Majority).await.map_err(tell("quorum read"))?;
-    let write = client.delete(READY_KEY).after(&read).w(Quorum::Majority).send();
+    let topic: Topic = READY_TOPIC.parse().map_err(|error| format!("a topic: {error}"))?;
+    let bucket = client.bucket(BucketName::default_bucket().as_str());
+    let write = bucket.emit(READY_KEY).emit(topic, "", "").w(Quorum::Majority).send();
     write.await.map_err(tell("quorum write"))?;
     client.get(READY_KEY).r(Quorum::Majority).await.map_err(tell("quorum read"))?;
     Ok(())
 }
 
+const READY_TOPIC: &str = "galvani.ready";
 const READY_KEY: &str = "galvani/ready";
 const DEADLINE: Duration = Duration::from_secs(30);
 const TELL_AFTER: Duration = Duration::from_secs(2);

@@ -2,6 +2,7 @@
 //!
 //! Only words: what is shown was found out elsewhere. Next to read: `mod.rs`.
 
+use crate::args::dev::Which;
 use crate::args::line::Line;
 use crate::connect::App;
 use crate::dev::files::{DevNode, Local};
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// What `dev` says when the cluster is ready.
-pub(crate) fn ready(app: &App, local: &Local, took: Duration) -> Result<(), Report> {
+pub(crate) fn ready(app: &App, local: &Local, which: &Which, took: Duration) -> Result<(), Report> {
     if app.out.is_json() {
         let mut map = document(local);
         map.insert("ready_ms".to_owned(), json::millis(took));
@@ -24,13 +25,16 @@ pub(crate) fn ready(app: &App, local: &Local, took: Duration) -> Result<(), Repo
     }
     let name = &local.memory.name;
     let last = local.memory.nodes.last().map_or("n1", |node| node.name.as_str());
+    let (kill, stop) = (which.line("dev kill").place(last), which.line("dev stop"));
     app.out.line(&page(local))?;
     app.out.line(&format!(
         "ready in {}, context {name} selected\n  \
          try    galvani put greeting hello -w 2  &&  galvani get greeting -r 2\n  \
-         break  galvani dev kill {last}              (a real SIGKILL)\n  \
-         stop   galvani dev stop                 ({})",
+         break  {:<32} (a real SIGKILL)\n  \
+         stop   {:<32} ({})",
         Span(took),
+        kill.to_string(),
+        stop.to_string(),
         if local.memory.ephemeral { "the data goes" } else { "data stays" }
     ))
 }

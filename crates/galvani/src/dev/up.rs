@@ -53,7 +53,7 @@ pub(crate) fn run(app: &App, args: Up) -> Done {
         }
     };
     local.select(app)?;
-    show::ready(app, &local, took)?;
+    show::ready(app, &local, &args.which, took)?;
     drop(lock);
     match args.detach {
         true => Ok(Exit::Done),
