@@ -5,6 +5,8 @@ use galvani_cluster_tests::command::Running;
 use galvani_cluster_tests::{Cluster, Ran, until};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
 
 const KEYS: usize = 40;
 
@@ -132,13 +134,81 @@ fn a_prefix_that_was_deleted_is_there_as_of_before_also_after_a_kill() {
         if ran.code == Some(0) { Ok(()) } else { Err(ran.to_string()) }
     });
 
-    let advance = replica.ask(&["advance", "--to", &good]).expect(0);
+    // It cannot be taken back, so it asks, and there is nobody here to be asked.
+    for change in [&["advance", "--to", &good][..], &["set-lag", "0s"]] {
+        let asked = replica.ask(change).expect(2);
+        let asked = asked.says(&["--yes", "NOTHING WAS CHANGED", "cannot be shown any more"]);
+        assert!(asked.stderr.contains("writes go to the base"), "{asked}");
+    }
+    assert_eq!(replica.status()["applied"], 0);
+    replica.ask(&["set-lag", "2h"]).expect(0);
+    let advance = replica.ask(&["advance", "--to", &good, "--yes"]).expect(0);
     let records = advance.json("galvani.lagged.advance/1")["records"].clone();
     assert!(records.as_u64() >= Some(KEYS as u64), "{records}");
     replica.until_it("they are applied", |status| status["applied"] == records);
     assert_eq!(replica.keys(&["--at", &good]), names, "from the base");
     let early = replica.ask(&["ls", "--at", "1h"]).expect(5);
-    assert!(early.stderr.contains("shows moments from"), "{early}");
+    assert!(early.stderr.contains("shows moments from 2"), "a time, not a number: {early}");
+    replica
+        .ask(&["ls", "--at", "2999-01-01T00:00:00Z"])
+        .expect(5)
+        .says(&["in the future", "now is 2"]);
+    for about_nothing in
+        [&["ls"][..], &["get", "k"], &["diff"], &["restore", "--all", "--at", &good]]
+    {
+        let words: Vec<&str> = about_nothing.iter().copied().chain(["-b", "nowhere"]).collect();
+        replica.ask(&words).expect(5).says(&["no bucket \"nowhere\"", "single"]);
+    }
+}
+
+#[test]
+fn all_is_compared_by_itself_and_when_asked_and_what_one_side_lacks_is_named() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    cluster.block_on(async {
+        for number in 0..KEYS {
+            let put = client.put(format!("cart/{number:03}"), "v").blind().w(3);
+            put.send().await.expect("stored");
+        }
+    });
+    let replica = Replica::start(&cluster);
+    replica.until_has(KEYS);
+    replica.until_it("it was compared by itself", |status| !status["verified_at_ms"].is_null());
+    let status = replica.status();
+    assert_eq!(status["verified"]["lost"], 0, "{status}");
+    // Nothing more than a day may pass until the nodes drop something: they were asked for no other.
+    let left = status["seconds_to_truncation"].as_u64().expect("it has caught up");
+    assert!((1..=24 * 3600).contains(&left), "{status}");
+    let found = replica.ask(&["verify"]).expect(0).json("galvani.lagged.verify/1");
+    assert!(found["well"] == true && found["keys"].as_u64() >= Some(KEYS as u64), "{found}");
+    let at = replica.status()["verified_at_ms"].clone();
+    assert!(at.as_u64() > status["verified_at_ms"].as_u64() && at == found["ended_ms"]);
+
+    // All nodes are put back to before a write that the replica has.
+    cluster.stop_all();
+    let data = |name: &str| cluster.home(name).join("data");
+    let kept = |name: &str| cluster.scratch().join(name);
+    ["n1", "n2", "n3"].iter().for_each(|name| copy(&data(name), &kept(name)));
+    cluster.start_all();
+    cluster.run(&["put", "cart/late", "v", "-w", "3"]).expect(0);
+    replica.until_it("it came", |_| replica.ask(&["get", "cart/late"]).code == Some(0));
+    cluster.stop_all();
+    for name in ["n1", "n2", "n3"] {
+        std::fs::remove_dir_all(data(name)).expect("removed");
+        copy(&kept(name), &data(name));
+    }
+    cluster.start_all();
+    let found = replica.ask(&["verify"]).expect(7).json("galvani.lagged.verify/1");
+    assert_eq!((&found["lost"], &found["missing"]), (&1.into(), &0.into()), "{found}");
+    assert_eq!(found["named"][0], "LOST in the cluster  default/cart/late", "{found}");
+    let words = ["lagged", "status", "--dir", &replica.dir];
+    let status = cluster.run(&words).expect(0);
+    assert!(status.text().contains("the cluster does not show: 1"), "{status}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.expect("cp runs").success());
 }
 
 #[test]
@@ -228,7 +298,9 @@ fn take_back(cluster: &Cluster, replica: &Replica<'_>, report: &str) {
     cluster.run(&["get", "cart/007"]).expect(0);
     let did = replica.ask(&["undo", report, "--yes"]).expect(0).json("galvani.lagged.restore/1");
     assert_eq!((&did["deleted"], &did["failed"]), (&(KEYS - 1).into(), &0.into()));
-    let again = replica.ask(&["undo", report, "--yes"]).expect(4);
+    let again = replica.ask(&["undo", report, "--yes"]).expect(0);
     let again = again.json("galvani.lagged.restore/1");
-    assert_eq!(again["conflicts"], KEYS - 1, "what is there now is not the job's");
+    assert_eq!((&again["back_already"], &again["deleted"]), (&(KEYS - 1).into(), &0.into()));
+    let words = ["lagged", "undo", report, "--yes", "--dir", &replica.dir];
+    cluster.run(&words).expect(0).says(&["taken back already"]);
 }

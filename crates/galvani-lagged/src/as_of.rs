@@ -109,13 +109,16 @@ type Objects = Vec<(Key, Object)>;
 
 impl<E: Engine> Lagged<E> {
     /// Finds out a moment. `now_ms` (milliseconds since 1970) decides what has expired as of
-    /// [`AsOf::Latest`].
+    /// [`AsOf::Latest`], and what is in the future.
     pub fn moment(&self, as_of: AsOf, now_ms: u64) -> Result<Moment, LaggedError> {
         let before = |hlc: Hlc| Moment { below: Some(hlc), at_ms: hlc.unix_ms() };
         let moment = match as_of {
             AsOf::Latest => return Ok(Moment { below: None, at_ms: now_ms }),
             AsOf::Time(at_ms) => {
                 let earliest_ms = self.earliest_ms().ok_or(LaggedError::NotSeeded)?;
+                if at_ms > now_ms {
+                    return Err(LaggedError::Future { asked_ms: at_ms, now_ms });
+                }
                 if at_ms < earliest_ms {
                     return Err(LaggedError::BeforeHorizon { asked_ms: at_ms, earliest_ms });
                 }

@@ -1,7 +1,8 @@
 //! How a lagged replica is set up, and the bounds of it.
 //!
-//! The lag is the only knob, and it may be changed while the replica runs. What belongs to the cluster
-//! is written into the directory when it is made, and compared at every start. Next to read: `dir.rs`.
+//! The lag is the only knob, and it may be changed while the replica runs; how long nodes keep what they
+//! have is only for its alarms. What belongs to the cluster is written into the directory when it is
+//! made, and compared at every start. Next to read: `dir.rs`.
 
 use galvani_model::ids::ClusterId;
 
@@ -15,6 +16,9 @@ pub struct LaggedConfig {
     /// How long a write waits before it reaches the base, in milliseconds, `0..=`[`LAG_MS_MAX`]. Of a
     /// directory that is there already the lag it was last set to counts, not this one.
     pub lag_ms: u64,
+    /// How long the cluster's nodes keep what nothing needs any more, in milliseconds
+    /// (`limits.feed_keep_ms`): how long the replica may be away. 0: for ever. The nodes do not tell.
+    pub feed_keep_ms: u64,
 }
 
 /// The longest lag, in milliseconds (90 days): a slip of units is refused. The journal holds all that

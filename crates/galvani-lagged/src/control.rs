@@ -10,8 +10,9 @@ use crate::error::LaggedError;
 use crate::replica::Lagged;
 use crate::select::Selector;
 use crate::status::Status;
-use crate::steer::Until;
+use crate::steer::{Change, Foreseen, Until};
 use crate::text::Blob;
+use crate::verify::Verified;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::NodeId;
 use galvani_model::key::{Key, KeyError};
@@ -45,6 +46,20 @@ pub enum Ask {
     Advance {
         /// The point.
         until: Until,
+    },
+    /// Compare all that came with the cluster, and read all files.
+    Verify,
+    /// Which of these keys have no value by all that came.
+    Lacking {
+        /// Their bucket.
+        bucket: BucketName,
+        /// Their bytes.
+        keys: Vec<Blob>,
+    },
+    /// What a change would do, without making it.
+    Foresee {
+        /// The change.
+        change: Change,
     },
     /// Find writes by the beginning of their origin.
     Find {
@@ -110,6 +125,10 @@ pub enum Answer {
         /// How many.
         records: u64,
     },
+    /// What a comparison found.
+    Verified(Verified),
+    /// What a change would do.
+    Foreseen(Foreseen),
     /// Writes.
     Dots {
         /// All that came here and are called so.
@@ -172,6 +191,8 @@ enum AnswerError {
     Replica(#[from] LaggedError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error("whoever runs the replica compares it with the cluster: this is the replica alone")]
+    NotHere,
 }
 
 fn try_answer<E: Engine>(
@@ -187,6 +208,20 @@ fn try_answer<E: Engine>(
         Ask::Advance { until } => {
             return Ok(Answer::Advancing { records: replica.advance(until, now)? });
         }
+        Ask::Verify => return Err(AnswerError::NotHere),
+        Ask::Lacking { bucket, keys } => {
+            let moment = Moment { below: None, at_ms: now.unix_ms };
+            let mut lacking = Vec::new();
+            for bytes in keys {
+                let key = Key::new(bucket.clone(), bytes.0.clone())?;
+                let found = replica.read_at(&key, &moment, None)?;
+                if found.is_none_or(|found| found.values(moment.at_ms).next().is_none()) {
+                    lacking.push(bytes);
+                }
+            }
+            return Ok(Answer::Keys { keys: lacking, blurred: Vec::new(), next: None });
+        }
+        Ask::Foresee { change } => return Ok(Answer::Foreseen(replica.foresee(change, now)?)),
         Ask::Find { origin, counter } => {
             return Ok(Answer::Dots { dots: replica.named_like(&origin, counter) });
         }
@@ -194,6 +229,7 @@ fn try_answer<E: Engine>(
             return Ok(Answer::Moment { moment: replica.moment(as_of, now.unix_ms)? });
         }
         Ask::Get { bucket, key, moment, without } => {
+            replica.check_bucket(&bucket)?;
             let key = Key::new(bucket, key.0)?;
             let Some(found) = replica.read_at(&key, &moment, without.as_ref())? else {
                 return Ok(Answer::Key { values: Vec::new() });
@@ -212,6 +248,7 @@ fn try_answer<E: Engine>(
             return Ok(Answer::Key { values });
         }
         Ask::Scan { bucket, prefix, from, limit, moment, without } => {
+            replica.check_bucket(&bucket)?;
             let (from, without) = (from.as_ref(), without.as_ref());
             let page = replica.scan_at(&bucket, &prefix.0, from, limit, &moment, without)?;
             let has_value =
@@ -222,6 +259,7 @@ fn try_answer<E: Engine>(
             return Ok(Answer::Keys { keys, blurred, next: page.next });
         }
         Ask::View { bucket, key, live, moment, without } => {
+            replica.check_bucket(&bucket)?;
             let key = Key::new(bucket, key.0)?;
             let view = replica.view(&key, live, &moment, without.as_ref(), now.unix_ms)?;
             return Ok(Answer::View(Box::new(view)));

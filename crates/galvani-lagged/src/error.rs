@@ -3,6 +3,7 @@
 //! Each variant says what happened to the replica and what to do now. Errors of opening a directory
 //! are in `dir.rs`. Next to read: `replica.rs`.
 
+use crate::text::Utc;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{RequestId, Shard};
 use galvani_model::key::Key;
@@ -55,8 +56,8 @@ pub enum LaggedError {
     },
     /// The moment is before the earliest that can be shown exactly: the base does not go back.
     #[error(
-        "this replica shows moments from {earliest_ms} on (milliseconds since 1970), \
-         {asked_ms} is before that: ask for a later one, or look in a backup"
+        "this replica shows moments from {} on, {} is before that: ask for a later one, or look in a backup",
+        Utc(*earliest_ms), Utc(*asked_ms)
     )]
     BeforeHorizon {
         /// What was asked for, in milliseconds since 1970.
@@ -64,9 +65,29 @@ pub enum LaggedError {
         /// The earliest moment, in milliseconds since 1970.
         earliest_ms: u64,
     },
+    /// The moment has not come yet: nothing is known of it.
+    #[error(
+        "{} is in the future: the moment shown now is {}, ask for that or an earlier one",
+        Utc(*asked_ms), Utc(*now_ms)
+    )]
+    Future {
+        /// What was asked for, in milliseconds since 1970.
+        asked_ms: u64,
+        /// Now, in milliseconds since 1970.
+        now_ms: u64,
+    },
+    /// The cluster has no bucket of this name, as far as the replica has been told.
+    #[error("no bucket {:?} is known here; these are: {known}", bucket.as_str())]
+    NoBucket {
+        /// What was asked for.
+        bucket: BucketName,
+        /// Those there are, for people.
+        known: String,
+    },
     /// The key was written after the moment, and that is in the base already, which does not go back.
     #[error(
-        "{key} was written after that moment, last at {since_ms} (milliseconds since 1970), and that is applied already: ask for a later moment"
+        "{key} was written after that moment, last at {}, and that is applied already: ask for a later moment",
+        Utc(*since_ms)
     )]
     Blurred {
         /// The key.
@@ -81,7 +102,7 @@ pub enum LaggedError {
     NotSeeded,
     /// The write is in the base already, so what was before it cannot be shown.
     #[error(
-        "{dot} is applied already: this replica shows moments from {earliest_ms} on (milliseconds since 1970)"
+        "{dot} is applied already: this replica shows moments from {} on", Utc(*earliest_ms)
     )]
     Applied {
         /// The write.
@@ -105,7 +126,10 @@ pub enum LaggedError {
     #[error("the base is past that point already, and does not go back")]
     Behind,
     /// The lag is out of range.
-    #[error("a lag of {lag_ms} ms is more than {max_ms} ms (90 days)")]
+    #[error(
+        "a lag is at most {} days, {lag_ms} ms are more: the journal holds all that is written in that time",
+        max_ms / 86_400_000
+    )]
     LagRange {
         /// What was asked for, in milliseconds.
         lag_ms: u64,

@@ -7,6 +7,7 @@
 use crate::error::LaggedError;
 use crate::keys::{self, At};
 use crate::state::{ShardState, State};
+use crate::verify::Verified;
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::hlc::Hlc;
@@ -33,6 +34,7 @@ const SHARDS: Table = Table::Clocks;
 const FACTS: Table = Table::Meta;
 
 const STATE_KEY: &[u8] = b"state";
+const VERIFIED_KEY: &[u8] = b"verified";
 const BUCKET_PREFIX: &[u8] = b"bucket/";
 
 /// The journal, and what its rows say of the replica.
@@ -42,6 +44,7 @@ pub(crate) struct Journal<E> {
     state: State,
     shards: BTreeMap<Shard, ShardState>,
     policies: BTreeMap<BucketName, ConflictPolicy>,
+    verified: Option<Verified>,
     /// Whether a write failed in doubt: what is in memory may not be what is on disk.
     in_doubt: bool,
 }
@@ -74,7 +77,11 @@ impl<E: Engine> Journal<E> {
             policies.insert(name, policy);
             Ok(())
         })?;
-        Ok(Journal { engine, batch: Batch::new(), state, shards, policies, in_doubt: false })
+        let verified = engine.get(FACTS, VERIFIED_KEY).map_err(LaggedError::journal)?;
+        // It is only for people: one that cannot be read is made anew within a day.
+        let verified = verified.and_then(|row| rows::get(VERIFIED_KEY, &row).ok());
+        let (batch, in_doubt) = (Batch::new(), false);
+        Ok(Journal { engine, batch, state, shards, policies, verified, in_doubt })
     }
 
     /// Takes records in, with the rows that speak of them, all or nothing. They are durable when
@@ -146,6 +153,26 @@ impl<E: Engine> Journal<E> {
         Ok(())
     }
 
+    /// Keeps what a comparison with the cluster found.
+    pub(crate) fn note_verified(
+        &mut self,
+        verified: Verified,
+        state: State,
+        durability: Durability,
+    ) -> Result<(), LaggedError> {
+        self.batch.clear();
+        let put = |out: &mut Vec<u8>| rows::put(VERIFIED_KEY, &verified, out);
+        self.batch.put_with(FACTS, VERIFIED_KEY, put);
+        self.commit(state, durability)?;
+        self.verified = Some(verified);
+        Ok(())
+    }
+
+    /// What the last comparison with the cluster found.
+    pub(crate) fn verified(&self) -> Option<&Verified> {
+        self.verified.as_ref()
+    }
+
     /// What the replica knows of itself.
     pub(crate) fn state(&self) -> &State {
         &self.state
@@ -164,6 +191,11 @@ impl<E: Engine> Journal<E> {
     /// What becomes of concurrent writes in a bucket, as far as that was said.
     pub(crate) fn policy(&self, bucket: &BucketName) -> ConflictPolicy {
         self.policies.get(bucket).copied().unwrap_or_default()
+    }
+
+    /// The buckets of which something was said, in order of their names.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = &BucketName> {
+        self.policies.keys()
     }
 
     /// The engine below.

@@ -12,6 +12,7 @@ use crate::config::{
 };
 use crate::dir::{OpenDir, OpenError};
 use crate::error::LaggedError;
+use crate::growth::Growth;
 use crate::journal::Journal;
 use crate::keys::At;
 use crate::state::ShardState;
@@ -37,6 +38,8 @@ pub struct Lagged<E> {
     pub(crate) base: NodeStore<E>,
     pub(crate) partitions: u16,
     pub(crate) clock: OwnClock,
+    pub(crate) feed_keep_ms: u64,
+    pub(crate) growth: Growth,
     /// Held until the replica is dropped; `None` over engines in memory.
     _dir: Option<OpenDir>,
 }
@@ -93,8 +96,9 @@ impl<E: Engine> Lagged<E> {
         let store = StoreConfig::of_lane(LaneIndex(0), 1, false);
         let base = NodeStore::open(base, store).map_err(LaggedError::base)?.store;
         let clock = OwnClock::from(journal.state().tick_ms);
-        let partitions = config.partitions;
-        Ok(Lagged { journal, base, partitions, clock, _dir: None })
+        let LaggedConfig { partitions, feed_keep_ms, .. } = config;
+        let growth = Growth::default();
+        Ok(Lagged { journal, base, partitions, clock, feed_keep_ms, growth, _dir: None })
     }
 
     /// Takes in one page of the feed, all of it or nothing; it is durable when this returns. Records
@@ -172,9 +176,22 @@ impl<E: Engine> Lagged<E> {
         self.journal.note_policy(bucket, policy)
     }
 
+    /// Refuses a bucket of which nothing was said: to one that there is not every key is absent.
+    pub fn check_bucket(&self, bucket: &BucketName) -> Result<(), LaggedError> {
+        if self.journal.buckets().any(|known| known == bucket) {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.journal.buckets().map(BucketName::as_str).collect();
+        let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+        Err(LaggedError::NoBucket { bucket: bucket.clone(), known })
+    }
+
     /// Applies some of what is due, oldest arrival first. Call it again when it says.
     pub fn step(&mut self, now: Now) -> Result<Stepped, LaggedError> {
         let tick_ms = self.clock.read(now);
+        if self.growth.is_due(tick_ms) {
+            self.growth.note(tick_ms, self.disk_bytes());
+        }
         let state = self.journal.state().clone();
         let is_due = |at: &At| {
             let aged = at.tick_ms.saturating_add(state.lag_ms) <= tick_ms;
@@ -206,6 +223,11 @@ impl<E: Engine> Lagged<E> {
     pub fn positions(&self) -> BTreeMap<Shard, Cursor> {
         let shards = self.journal.shards().iter();
         shards.map(|(shard, of)| (*shard, of.position())).collect()
+    }
+
+    /// Bytes on disk, journal and base.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.journal.engine().stats().disk_bytes + self.base.engine().stats().disk_bytes
     }
 
     /// When the record that waits longest is due, from a reading of the own clock.

@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{LAG_MS, START_MS, at, fresh, key, open, page, settle, shard_of, write};
-use galvani_lagged::{AsOf, LaggedError, Now, Stored, Until};
+use common::{KEEP_MS, LAG_MS, START_MS, at, fresh, key, open, page, settle, shard_of, write};
+use galvani_lagged::{AsOf, Change, Foreseen, LaggedError, Now, Stored, Until};
 use galvani_model::feed::Cursor;
-use galvani_model::version::{PartitionClock, Range};
+use galvani_model::ids::Origin;
+use galvani_model::version::{Dot, PartitionClock, Range};
 use galvani_storage::engine::MemoryEngine;
 
 #[test]
@@ -182,6 +183,8 @@ fn going_on_stops_before_the_write_that_was_named_also_during_a_pause() {
         settle(&mut replica, at(60));
         assert_eq!(replica.status(at(60)).expect("readable").applied, applied, "{until:?}");
     }
+    let ahead = replica.advance(Until::Time(START_MS + 61), at(60));
+    assert!(matches!(ahead, Err(LaggedError::Future { .. })), "it has not come yet");
     let back = replica.advance(Until::Before(records[0].head.dot), at(60));
     assert!(matches!(back, Err(LaggedError::Behind)), "the base does not go back");
     let moment = replica.moment(AsOf::Before(records[4].head.dot), START_MS + 60);
@@ -199,6 +202,40 @@ fn a_shorter_lag_makes_records_due_and_a_senseless_one_is_refused() {
 }
 
 #[test]
+fn what_a_change_would_take_from_the_window_is_told_and_not_done() {
+    let mut replica = fresh();
+    for n in 1..=4 {
+        let record = write("k", (1, n), &[], n * 1_000);
+        replica.arrive(page(&[record]), at(n * 1_000)).expect("room");
+    }
+    let foreseen = |records, then_ms: u64| Foreseen {
+        lag_ms: LAG_MS,
+        records,
+        earliest_ms: Some(1),
+        earliest_then_ms: Some(if records == 0 { 1 } else { START_MS + then_ms }),
+    };
+    for (change, expected) in [
+        (Change::Lag(LAG_MS), foreseen(0, 0)),
+        (Change::Lag(2_000), foreseen(3, 3_000)),
+        (Change::Lag(0), foreseen(4, 4_000)),
+        (Change::Advance(Until::Time(START_MS + 2_500)), foreseen(2, 2_000)),
+        (Change::Advance(Until::Before(Dot::new(Origin(1), 1))), foreseen(0, 0)),
+    ] {
+        assert_eq!(replica.foresee(change, at(5_000)).expect("known"), expected, "{change:?}");
+        let status = replica.status(at(5_000)).expect("readable");
+        assert_eq!((status.journal_records, status.lag_target_ms), (4, LAG_MS));
+    }
+    // And it is what happens then.
+    replica.set_lag(2_000, at(5_000)).expect("in range");
+    assert_eq!(settle(&mut replica, at(5_000)), 3);
+    assert_eq!(replica.earliest_ms(), Some(START_MS + 3_000));
+    assert!(matches!(
+        replica.foresee(Change::Lag(u64::MAX), at(5_000)),
+        Err(LaggedError::LagRange { .. })
+    ));
+}
+
+#[test]
 fn the_status_tells_the_window() {
     let mut replica = fresh();
     replica.arrive(page(&[write("a", (1, 1), &[], 0)]), at(0)).expect("room");
@@ -213,6 +250,7 @@ fn the_status_tells_the_window() {
     assert_eq!(status.complete_through_ms, Some(START_MS + 60_000));
     assert_eq!((status.applied, status.journal_records), (1, 1));
     assert!(status.journal_bytes > 0);
+    assert_eq!(status.seconds_to_truncation, Some((60_000 + KEEP_MS - LAG_MS - 1_000) / 1000));
     settle(&mut replica, at(LAG_MS + 5_000));
     let status = replica.status(at(LAG_MS + 5_000)).expect("readable");
     assert_eq!((status.journal_records, status.journal_bytes), (0, 0));

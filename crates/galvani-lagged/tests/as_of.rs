@@ -101,7 +101,8 @@ proptest! {
         let last = history.records.iter().map(|it| it.head.hlc.unix_ms()).max().expect("one");
         let mut moments = vec![Moment { below: None, at_ms: last }];
         for at_ms in [earliest, earliest + (last - earliest.min(last)) / 2, earliest.max(last)] {
-            moments.push(replica.moment(AsOf::Time(at_ms), last).expect("within the window"));
+            let now_ms = at_ms.max(last);
+            moments.push(replica.moment(AsOf::Time(at_ms), now_ms).expect("within the window"));
         }
         for record in &history.records {
             match replica.moment(AsOf::Before(record.head.dot), last) {
@@ -143,7 +144,7 @@ proptest! {
         }
         // Whatever is earlier than that is refused, and not guessed.
         if earliest > 1 {
-            match replica.moment(AsOf::Time(earliest - 1), last) {
+            match replica.moment(AsOf::Time(earliest - 1), earliest) {
                 Err(LaggedError::BeforeHorizon { earliest_ms, .. }) => {
                     prop_assert_eq!(earliest_ms, earliest);
                 }
@@ -161,7 +162,8 @@ fn a_clock_that_runs_ahead_blurs_its_own_keys_and_takes_nothing_from_the_window(
     replica.arrive(page(&[ahead, other.clone()]), at(1_000)).expect("room");
     settle(&mut replica, at(1_000 + LAG_MS));
     assert_eq!(replica.earliest_ms(), Some(START_MS + 1_000));
-    let moment = replica.moment(AsOf::Time(START_MS + 2_000), 0).expect("within the window");
+    let moment =
+        replica.moment(AsOf::Time(START_MS + 2_000), START_MS + 90_000).expect("within the window");
     assert_eq!(shown(&mut replica, &key("k"), &moment, None), None);
     let values = shown(&mut replica, &key("other"), &moment, None).expect("exact").0;
     assert_eq!(values, naive([&other].into_iter(), &key("other")));
@@ -198,6 +200,10 @@ fn what_cannot_be_known_is_refused() {
     let refused = replica.moment(AsOf::Time(START_MS + 700), START_MS + 1_000);
     assert!(matches!(refused, Err(LaggedError::BeforeHorizon { .. })), "before it caught up");
     assert!(replica.moment(AsOf::Time(START_MS + 900), START_MS + 1_000).is_ok());
+    let refused = replica.moment(AsOf::Time(START_MS + 1_001), START_MS + 1_000).map(drop);
+    let Err(error) = refused else { panic!("it has not come yet") };
+    assert!(matches!(error, LaggedError::Future { .. }));
+    assert!(error.to_string().contains("shown now is 2023-11-14T22:13:21.000Z"), "{error}");
     let unknown = Dot::new(galvani_model::ids::Origin(9), 9);
     let refused = replica.moment(AsOf::Before(unknown), START_MS + 1_000);
     assert!(matches!(refused, Err(LaggedError::UnknownDot { .. })));
@@ -260,7 +266,8 @@ fn a_page_ends_also_where_it_finds_nothing() {
     let records: Vec<Record> =
         (1..=keys).map(|n| write(&format!("k{n}"), (1, n), &[], 5_000)).collect();
     replica.arrive(page(&records), at(6_000)).expect("room");
-    let moment = replica.moment(AsOf::Time(START_MS + 1_000), 0).expect("within the window");
+    let moment =
+        replica.moment(AsOf::Time(START_MS + 1_000), START_MS + 6_000).expect("within the window");
     let (bucket, mut from, mut pages) = (BucketName::default_bucket(), None, 0);
     loop {
         let page = replica.scan_at(&bucket, b"", from.as_ref(), 1, &moment, None).expect("exact");

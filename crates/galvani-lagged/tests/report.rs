@@ -9,7 +9,7 @@ use galvani_lagged::control::{Answer, Ask, answer};
 use galvani_lagged::restore::{
     Job, Outcome, Report, ReportError, ReportWriter, Skipped, Step, WriteBack, request_id,
 };
-use galvani_lagged::{AsOf, Blob, Moment, Selection, Selector, Until};
+use galvani_lagged::{AsOf, Blob, Change, Moment, Selection, Selector, Until};
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{ClusterId, Origin, RequestId};
@@ -138,6 +138,7 @@ fn whatever_is_asked_over_the_socket_is_answered_in_one_line() {
     let record = write("k", (1, 1), &[], 500);
     replica.arrive(page(std::slice::from_ref(&record)), at(1_000)).expect("room");
     let bucket = BucketName::default_bucket;
+    replica.learn_bucket(&bucket(), Default::default()).expect("room");
     let status = |answer: Answer| match answer {
         Answer::Status(status) => status,
         other => panic!("{other:?}"),
@@ -179,6 +180,23 @@ fn whatever_is_asked_over_the_socket_is_answered_in_one_line() {
         let find = Ask::Find { origin: origin.to_owned(), counter };
         let dots = vec![record.head.dot; found];
         assert_eq!(ask(&mut replica, find), Answer::Dots { dots });
+    }
+    let foresee = Ask::Foresee { change: Change::Advance(Until::Before(record.head.dot)) };
+    match ask(&mut replica, foresee) {
+        Answer::Foreseen(foreseen) => assert_eq!((foreseen.lag_ms, foreseen.records), (5, 0)),
+        other => panic!("{other:?}"),
+    }
+    let nowhere: BucketName = "nowhere".parse().expect("a name");
+    let (prefix, key) = (Blob::default(), Blob(Bytes::from_static(b"k")));
+    let scan =
+        Ask::Scan { bucket: nowhere.clone(), prefix, from: None, limit: 9, moment, without: None };
+    let get = Ask::Get { bucket: nowhere.clone(), key: key.clone(), moment, without: None };
+    let view = Ask::View { bucket: nowhere, key, live: vec![], moment, without: None };
+    for about_it in [scan, get, view] {
+        match ask(&mut replica, about_it) {
+            Answer::Refused { why } => assert!(why.contains("no bucket \"nowhere\""), "{why}"),
+            other => panic!("{other:?}"),
+        }
     }
     let early = Ask::Moment { as_of: AsOf::Time(0) };
     match ask(&mut replica, early) {

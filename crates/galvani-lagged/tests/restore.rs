@@ -15,7 +15,7 @@ use galvani_lagged::restore::{
 };
 use galvani_lagged::{AsOf, Blob, Lagged, Moment, Selection, Selector};
 use galvani_model::bucket::BucketName;
-use galvani_model::ids::{ClusterId, NodeId, RequestId};
+use galvani_model::ids::{ClusterId, NodeId, Origin, RequestId};
 use galvani_model::key::Key;
 use galvani_model::version::{Dot, Kind, Record};
 use galvani_storage::engine::MemoryEngine;
@@ -393,7 +393,31 @@ fn a_users_write_after_the_restore_is_not_undone() {
     let step = undo(&job, &key("k"), &before, &doubtful, &live, NOW_MS);
     assert_eq!(step, Step::Conflict(Reason::Unexplained), "what became of it is not known");
     let step = undo(&job, &key("k"), &before, &doubtful, &before, NOW_MS);
-    assert_eq!(step, Step::Skip(Skipped::Same), "nothing did");
+    assert_eq!(step, Step::Skip(Skipped::Back), "nothing did");
+}
+
+#[test]
+fn what_is_taken_back_already_is_not_a_conflict() {
+    let (mut cluster, mut replica, moment) = deleted();
+    let job = job(moment, None);
+    // There is a value in the place of the tombstone, which the job is told is bad.
+    let old = write("k", (3, 1), &[&cluster[0], &cluster[1]], 5_500);
+    cluster.push(old.clone());
+    replica.arrive(page(&[old]), at(6_000)).expect("room");
+    let bad = Selector { dots: vec![Dot::new(Origin(3), 1)], ..Selector::default() };
+    let job = Job { bad: Some(bad), ..job };
+    let before = read(&cluster, &key("k"));
+    let step = step_of(&mut replica, &cluster, &job);
+    let outcome = carry_out(&mut cluster, &key("k"), &step, 7_000);
+    assert!(matches!(outcome, Outcome::Written { .. }), "{step:?}");
+    let back = undo(&job, &key("k"), &before, &outcome, &read(&cluster, &key("k")), NOW_MS);
+    assert!(matches!(back, Step::Write(_)), "{back:?}");
+    carry_out(&mut cluster, &key("k"), &back, 8_000);
+    for outcome in [outcome, Outcome::Failed { why: "timed out".to_owned() }] {
+        let live = read(&cluster, &key("k"));
+        let again = undo(&job, &key("k"), &before, &outcome, &live, NOW_MS);
+        assert_eq!(again, Step::Skip(Skipped::Back));
+    }
 }
 
 #[test]
@@ -405,7 +429,7 @@ fn what_somebody_deleted_after_the_restore_is_not_undone() {
     let outcome = carry_out(&mut cluster, &key("k"), &step, 7_000);
     // Deleted, and the tombstone is collected.
     let step = undo(&job, &key("k"), &before, &outcome, &[], NOW_MS);
-    assert_eq!(step, Step::Conflict(Reason::Unexplained));
+    assert_eq!(step, Step::Skip(Skipped::Back), "it had none before either");
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub enum Skipped {
     Same,
     /// It had no value then, and the job deletes nothing.
     NothingThen,
+    /// Of taking a job back: it has the values it had before the job.
+    Back,
 }
 
 /// Why a key is left alone.

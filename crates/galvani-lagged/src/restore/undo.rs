@@ -1,7 +1,8 @@
 //! Taking a restore back, key by key, from its report.
 //!
 //! Only a key that still shows exactly what the job wrote is changed: to the values it had before, or
-//! to none. Next to read: `report.rs`.
+//! to none. One that has those already, because it was taken back before, is left as it is.
+//! Next to read: `report.rs`.
 
 use super::plan::{Job, Reason, Skipped, Step, WriteBack, request_id};
 use super::report::{Before, Outcome};
@@ -20,9 +21,18 @@ pub fn undo(
     live: &[LiveVersion],
     now_ms: u64,
 ) -> Step {
+    let is_value =
+        |it: &&Before| it.value.is_some() && (it.expires_ms == 0 || it.expires_ms > now_ms);
+    let values = before.iter().filter(is_value);
+    let mut had: Vec<_> = values.clone().map(|it| (&it.value, it.expires_ms)).collect();
+    let mut has: Vec<_> =
+        live.iter().filter(is_value).map(|it| (&it.value, it.expires_ms)).collect();
+    had.sort_unstable();
+    has.sort_unstable();
     let wrote: &[Dot] = match outcome {
-        Outcome::Written { dots } => dots,
         Outcome::Left => return Step::Skip(Skipped::Same),
+        _ if had == has => return Step::Skip(Skipped::Back),
+        Outcome::Written { dots } => dots,
         // What became of it is not known, so nothing that is new there is known to be the job's.
         Outcome::Failed { .. } => return untouched(before, live),
     };
@@ -34,10 +44,8 @@ pub fn undo(
     if live.len() < wrote.len() {
         return Step::Conflict(Reason::Unexplained);
     }
-    let is_value =
-        |it: &&Before| it.value.is_some() && (it.expires_ms == 0 || it.expires_ms > now_ms);
-    let values = before.iter().filter(is_value).enumerate();
     let writes: Vec<WriteBack> = values
+        .enumerate()
         .filter_map(|(index, it)| {
             Some(WriteBack {
                 value: it.value.clone()?,
@@ -49,7 +57,6 @@ pub fn undo(
         })
         .collect();
     match writes.is_empty() {
-        true if live.iter().all(|version| version.value.is_none()) => Step::Skip(Skipped::Same),
         true => Step::Delete { request: request_id(job.id, key, UNDO_INDEX) },
         false => Step::Write(writes),
     }

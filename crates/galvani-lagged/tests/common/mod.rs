@@ -21,11 +21,17 @@ use std::sync::Arc;
 
 pub(crate) const PARTITIONS: u16 = 4;
 pub(crate) const LAG_MS: u64 = 60_000;
+pub(crate) const KEEP_MS: u64 = 1_000_000;
 /// When histories begin, in milliseconds since 1970.
 pub(crate) const START_MS: u64 = 1_700_000_000_000;
 
 pub(crate) fn config() -> LaggedConfig {
-    LaggedConfig { cluster: ClusterId(1), partitions: PARTITIONS, lag_ms: LAG_MS }
+    LaggedConfig {
+        cluster: ClusterId(1),
+        partitions: PARTITIONS,
+        lag_ms: LAG_MS,
+        feed_keep_ms: KEEP_MS,
+    }
 }
 
 /// `ms` after the start, by the wall clock and by the steady one.

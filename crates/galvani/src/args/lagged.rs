@@ -35,6 +35,13 @@ pub(crate) struct Lagged {
     /// 1h for a new directory]
     #[arg(long, value_name = "TIME", value_parser = lag)]
     pub(crate) lag: Option<Duration>,
+    /// What the nodes have as limits.feed_keep_ms: how long they keep what nothing needs any more.
+    /// They do not tell; it is for seconds_to_truncation of the status. 0s: for ever. [default: 1day]
+    #[arg(long, value_name = "TIME", value_parser = keep)]
+    pub(crate) feed_keep: Option<Duration>,
+    /// Leave the session of the terminal; used by `galvani dev`.
+    #[arg(long, hide = true)]
+    pub(crate) own_session: bool,
     /// What to ask of the one that runs. Without: run it, until it is stopped.
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
@@ -49,9 +56,9 @@ pub(crate) enum Verb {
     Pause,
     /// End a pause; what is due is applied at once.
     Resume,
-    /// Change the lag.
+    /// Change the lag. A shorter one takes moments from the window: it asks, or says --yes.
     SetLag(SetLag),
-    /// Apply up to a point, whatever the lag says. There is no way back.
+    /// Apply up to a point, whatever the lag says. There is no way back: it asks, or says --yes.
     Advance(Advance),
     /// Read a key as it was.
     Get(Get),
@@ -59,6 +66,9 @@ pub(crate) enum Verb {
     Ls(Ls),
     /// Compare keys as they were with the cluster as it is.
     Diff(Diff),
+    /// Compare all that came with the cluster now, and read all files: done once a day anyway. Exit 7:
+    /// something is wrong. 6: keys could not be read in the cluster.
+    Verify,
     /// Bring keys back as they were. Shows what it would do; does it with --yes.
     Restore(Box<Restore>),
     /// Take a restore back, from its report. Shows what it would do; does it with --yes.
@@ -71,21 +81,28 @@ pub(crate) struct SetLag {
     /// How long a write waits, 0s to 90 days. A shorter one makes writes due at once.
     #[arg(value_name = "TIME", value_parser = lag)]
     pub(crate) lag: Duration,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Arguments of `lagged advance`.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[command(group(clap::ArgGroup::new("point").required(true)))]
+#[group(skip)]
 pub(crate) struct Advance {
     /// All that came by this time (2026-11-21T05:31:07Z, or 20m: so long ago).
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", group = "point")]
     pub(crate) to: Option<When>,
     /// All that came before this write: its name, or as much of it as is unambiguous.
-    #[arg(long, value_name = "DOT")]
+    #[arg(long, value_name = "DOT", group = "point")]
     pub(crate) before: Option<DotName>,
     /// All that came before the first write of this request.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "point")]
     pub(crate) before_request: Option<RequestId>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Arguments of `lagged get`.
@@ -262,7 +279,21 @@ fn lag(text: &str) -> Result<Duration, String> {
     let most = Duration::from_millis(galvani_lagged::config::LAG_MS_MAX);
     match lag <= most {
         true => Ok(lag),
-        false => Err(format!("at most {}", humantime::format_duration(most))),
+        false => {
+            let days = most.as_secs() / (24 * 3600);
+            Err(format!(
+                "a lag is at most {days} days ({days}d): the journal holds all that is written in it"
+            ))
+        }
+    }
+}
+
+/// How long nodes keep what they have: 0 to 365 days, as in their configuration.
+fn keep(text: &str) -> Result<Duration, String> {
+    let keep = humantime::parse_duration(text).map_err(|error| format!("{error}, such as 1day"))?;
+    match keep <= Duration::from_secs(365 * 24 * 3600) {
+        true => Ok(keep),
+        false => Err("limits.feed_keep_ms is at most 365 days (365d)".to_owned()),
     }
 }
 
@@ -299,12 +330,20 @@ mod tests {
         assert!(lagged.verb.is_none() && lagged.lag == Some(Duration::from_secs(600)));
         assert!(parses("galvani lagged --dir d status"));
         assert!(parses("galvani lagged status --dir d"));
+        assert!(parses("galvani lagged verify --dir d"));
         assert!(parses("galvani lagged get k --before ab:1 --without-deletes --dir d"));
         assert!(parses("galvani lagged restore --prefix p --at 1m --yes --dir d"));
         assert!(parses("galvani lagged restore --resume f --yes --rate 10"));
+        assert!(parses("galvani lagged advance --to 1m --yes"));
+        assert!(parses("galvani lagged set-lag 90d --yes"));
+        let long = Cli::try_parse_from("galvani lagged --lag 91d".split(' ')).map(drop);
+        let said = long.expect_err("too long").to_string();
+        assert!(said.contains("at most 90 days (90d)"), "{said}");
         for bad in [
             "galvani lagged --lag 91days",
             "galvani lagged advance",
+            "galvani lagged advance --yes",
+            "galvani lagged --feed-keep 366d",
             "galvani lagged advance --to 1m --before ab:1",
             "galvani lagged get k --at 1m --before ab:1",
             "galvani lagged get",

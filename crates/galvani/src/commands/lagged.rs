@@ -10,16 +10,18 @@ mod restore;
 mod run;
 mod shown;
 mod socket;
+mod sure;
 mod tally;
+mod verify;
 
-use crate::args::lagged::{Advance, DotName, Get, Lagged, Ls, MomentArgs, Verb};
+use crate::args::lagged::{Advance, DotName, Get, Lagged, Ls, MomentArgs, SetLag, Verb};
 use crate::commands::Done;
 use crate::connect::App;
 use crate::exit::Exit;
 use crate::report::Report;
 use galvani_client::Dot;
 use galvani_lagged::control::{Answer, Ask};
-use galvani_lagged::{AsOf, Blob, Moment, Selector, Until};
+use galvani_lagged::{AsOf, Blob, Change, Moment, Selector, Until};
 use socket::Link;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -31,17 +33,18 @@ pub(crate) fn run(app: &App, args: Lagged) -> Done {
             .next("try", "galvani lagged --dir DIR    or set GALVANI_LAGGED_DIR")
     })?;
     let Some(verb) = args.verb else {
-        return super::block_on(run::run(app, dir, args.lag));
+        return super::block_on(run::run(app, dir, run::Set::of(args.lag, args.feed_keep)));
     };
     let mut asker = Asker { app, link: Link::open(&dir)? };
     match verb {
         Verb::Status => asker.stands(&Ask::Status),
         Verb::Pause => asker.stands(&Ask::Pause),
         Verb::Resume => asker.stands(&Ask::Resume),
-        Verb::SetLag(set) => asker.stands(&Ask::SetLag { lag_ms: set.lag.as_millis() as u64 }),
+        Verb::SetLag(set) => asker.set_lag(&set),
         Verb::Advance(advance) => asker.advance(&advance),
         Verb::Get(get) => asker.get(get),
         Verb::Ls(ls) => asker.ls(&ls),
+        Verb::Verify => asker.verify(),
         Verb::Diff(diff) => super::block_on(diff::run(&mut asker, diff)),
         Verb::Restore(restore) => super::block_on(restore::restore(&mut asker, *restore)),
         Verb::Undo(undo) => super::block_on(restore::undo(&mut asker, undo)),
@@ -67,6 +70,21 @@ impl Asker<'_> {
         }
     }
 
+    fn verify(&mut self) -> Done {
+        match self.ask(&Ask::Verify)? {
+            Answer::Verified(found) => shown::verified(&self.app.out, &found),
+            other => Err(unfit(&other)),
+        }
+    }
+
+    fn set_lag(&mut self, args: &SetLag) -> Done {
+        let lag_ms = args.lag.as_millis() as u64;
+        match args.yes || sure::sure(self, Change::Lag(lag_ms))? {
+            true => self.stands(&Ask::SetLag { lag_ms }),
+            false => Ok(Exit::Refused),
+        }
+    }
+
     fn advance(&mut self, args: &Advance) -> Done {
         let until = match args {
             Advance { to: Some(to), .. } => Until::Time(to.unix_ms(SystemTime::now())),
@@ -74,6 +92,9 @@ impl Asker<'_> {
             Advance { before_request: Some(request), .. } => Until::BeforeRequest(*request),
             Advance { .. } => unreachable!("clap asks for one of them"),
         };
+        if !args.yes && !sure::sure(self, Change::Advance(until))? {
+            return Ok(Exit::Refused);
+        }
         match self.ask(&Ask::Advance { until })? {
             Answer::Advancing { records } => shown::advancing(&self.app.out, records),
             other => Err(unfit(&other)),

@@ -7,7 +7,7 @@
 use super::Asker;
 use super::keys::{Keys, live, read_all, unix_ms, view};
 use super::tally::Tally;
-use crate::args::lagged::{Manner, Restore, Undo};
+use crate::args::lagged::{Restore, Undo};
 use crate::commands::Done;
 use crate::connect::{RETRIES, Session};
 use crate::exit::Exit;
@@ -48,7 +48,7 @@ pub(super) async fn restore(asker: &mut Asker<'_>, args: Restore) -> Done {
     };
     let bucket = session.client.bucket(name.as_str());
     let mut keys = Keys::of(&job.selection, job.moment, job.bad.clone(), job.delete_newer);
-    let (mut tally, mut pace) = (Tally::default(), Pace::of(&args.manner));
+    let (mut tally, mut pace) = (Tally::default(), Pace::of(args.manner.rate.get()));
     loop {
         let mut chunk = keys.chunk(asker)?;
         if chunk.is_empty() {
@@ -141,7 +141,7 @@ pub(super) async fn undo(asker: &mut Asker<'_>, args: Undo) -> Done {
     let session = app.connect_with(app.timeout(), RETRIES).await?;
     let kept = Kept::read(&args.report).map_err(report_failed)?;
     same_cluster(&kept.job, &session)?;
-    let (mut tally, mut pace) = (Tally::default(), Pace::of(&args.manner));
+    let (mut tally, mut pace) = (Tally::default(), Pace::of(args.manner.rate.get()));
     // What was cut short may be stored, as what failed may.
     let cut = Outcome::Failed { why: "it was cut short".to_owned() };
     for (key, entry) in kept.entries.iter().rev() {
@@ -235,18 +235,18 @@ fn random_id() -> Result<RequestId, Report> {
 }
 
 /// So many keys a second at most.
-struct Pace {
+pub(super) struct Pace {
     began: Instant,
     per_second: f64,
     done: usize,
 }
 
 impl Pace {
-    fn of(manner: &Manner) -> Pace {
-        Pace { began: Instant::now(), per_second: manner.rate.get() as f64, done: 0 }
+    pub(super) fn of(per_second: u64) -> Pace {
+        Pace { began: Instant::now(), per_second: per_second as f64, done: 0 }
     }
 
-    async fn after(&mut self, keys: usize) {
+    pub(super) async fn after(&mut self, keys: usize) {
         self.done += keys;
         let due = self.began + Duration::from_secs_f64(self.done as f64 / self.per_second);
         tokio::time::sleep_until(due).await;

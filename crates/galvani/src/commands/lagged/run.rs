@@ -2,10 +2,13 @@
 //!
 //! One loop owns the replica. A page of the feed is durable before the next event is taken, so the feed
 //! is never ahead of what is held; while the disk is full it is simply not read. The position is the
-//! replica's own, and a new process goes on from it. Next to read: `galvani-lagged/src/replica.rs`.
+//! replica's own, and a new process goes on from it. Once a day everything is compared with the cluster.
+//! Next to read: `galvani-lagged/src/replica.rs`, then `verify.rs`.
 
+use super::restore::Pace;
 use super::shown;
 use super::socket::{self, Asked};
+use super::verify::Verifying;
 use crate::args::line::Line;
 use crate::commands::Done;
 use crate::connect::{App, RETRIES, Session};
@@ -16,11 +19,12 @@ use futures_util::FutureExt;
 use galvani_client::{
     Checkpoint, ClusterView, Event, Feed, FeedToken, Filter, OnGap, Shows, Start,
 };
-use galvani_lagged::control::answer;
-use galvani_lagged::{Arrivals, Lagged, LaggedConfig, LaggedError, Now, OpenError};
+use galvani_lagged::control::{Ask, answer};
+use galvani_lagged::{Arrivals, Lagged, LaggedConfig, LaggedError, Now, OpenError, Verified};
+use galvani_model::limits::FEED_KEEP_MS_DEFAULT;
 use galvani_storage::engine::FjallEngine;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,17 +43,37 @@ const PAGE_RECORDS: usize = 1_000;
 /// How long to wait before a full disk is tried again, and at most before looking what is due.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Keys that the daily comparison reads in a second: a small part of what a cluster does.
+const VERIFY_KEYS_PER_SECOND: u64 = 1_000;
+
 /// How often to look for new buckets.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// What is said when it is started.
+pub(super) struct Set {
+    /// The lag; `None`: as it was, or the default.
+    lag_ms: Option<u64>,
+    /// How long nodes keep what nothing needs any more; 0: for ever.
+    feed_keep_ms: u64,
+}
+
+impl Set {
+    /// As it was typed.
+    pub(super) fn of(lag: Option<Duration>, feed_keep: Option<Duration>) -> Set {
+        let feed_keep_ms = feed_keep.map_or(FEED_KEEP_MS_DEFAULT, |keep| keep.as_millis() as u64);
+        Set { lag_ms: lag.map(|lag| lag.as_millis() as u64), feed_keep_ms }
+    }
+}
+
 /// Runs a replica in `dir` until it is stopped.
-pub(super) async fn run(app: &App, dir: PathBuf, lag: Option<Duration>) -> Done {
+pub(super) async fn run(app: &App, dir: PathBuf, set: Set) -> Done {
     let session = app.connect_with(app.timeout(), RETRIES).await?;
     let view = session.client.cluster();
     let config = LaggedConfig {
         cluster: view.cluster,
         partitions: view.layout.partitions(),
-        lag_ms: lag.unwrap_or(LAG).as_millis() as u64,
+        lag_ms: set.lag_ms.unwrap_or(LAG.as_millis() as u64),
+        feed_keep_ms: set.feed_keep_ms,
     };
     let mut keeper = Keeper {
         replica: Lagged::open(&dir, config).map_err(|error| not_opened(&error))?,
@@ -61,12 +85,10 @@ pub(super) async fn run(app: &App, dir: PathBuf, lag: Option<Duration>) -> Done 
         bytes: 0,
         checkpoint: None,
     };
-    if let Some(lag) = lag {
-        let now = keeper.now();
-        keeper.replica.set_lag(lag.as_millis() as u64, now).map_err(failed)?;
-    }
+    keeper.set_lag(set.lag_ms, &dir, app)?;
     let listening = |error| Report::unexpected(format!("lagged: its control socket: {error}"));
-    let asked = socket::listen(&dir).map_err(listening)?;
+    let (inside, asked) = socket::questions();
+    socket::listen(&dir, inside.clone()).map_err(listening)?;
     let feed = keeper.subscribe(app).await?;
     let status = keeper.replica.status(keeper.now()).map_err(failed)?;
     let lag = shown::lag(status.lag_target_ms);
@@ -80,7 +102,7 @@ pub(super) async fn run(app: &App, dir: PathBuf, lag: Option<Duration>) -> Done 
             drop(client.buckets().await);
         }
     });
-    keeper.follow(feed, asked, app).await
+    keeper.follow(feed, (inside, asked), app).await
 }
 
 /// The replica, and what came and is not in it yet.
@@ -116,13 +138,38 @@ impl Keeper {
         Ok(feed)
     }
 
-    async fn follow(mut self, mut feed: Feed, mut asked: mpsc::Receiver<Asked>, app: &App) -> Done {
+    /// Takes a longer lag. A shorter one would throw moments away by a restart, so it is only told of.
+    fn set_lag(&mut self, lag_ms: Option<u64>, dir: &Path, app: &App) -> Result<(), Report> {
+        let now = self.now();
+        let is = self.replica.status(now).map_err(failed)?.lag_target_ms;
+        match lag_ms {
+            Some(lag_ms) if lag_ms > is => self.replica.set_lag(lag_ms, now).map_err(failed),
+            Some(lag_ms) if lag_ms < is => {
+                let (is, lag) = (shown::lag(is), shown::lag(lag_ms).replace(' ', ""));
+                let change = shown::again(dir, &format!("set-lag {lag}"));
+                app.out.note(&format!("it stays {is} behind; a shorter lag: {change}"));
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn follow(
+        mut self,
+        mut feed: Feed,
+        (inside, mut asked): (mpsc::Sender<Asked>, mpsc::Receiver<Asked>),
+        app: &App,
+    ) -> Done {
         let signals = |error| Report::unexpected(format!("signals: {error}"));
         let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
         let mut full = false;
+        let mut verifying = Verifying::new(self.session.client.clone(), inside);
         loop {
             let was_full = full;
+            if verifying.is_due(&self.replica, unix_ms(SystemTime::now())) {
+                verifying.start(&self.replica, Pace::of(VERIFY_KEYS_PER_SECOND));
+            }
             self.learn()?;
             // A bucket was made whose shards the feed does not have. What is held is the position;
             // where it cannot be opened the old one goes on, and the next round tries again.
@@ -137,10 +184,19 @@ impl Keeper {
             tokio::select! {
                 _ = interrupt.recv() => return Ok(Exit::Done),
                 _ = terminate.recv() => return Ok(Exit::Done),
+                found = verifying.done() => {
+                    self.note_verified(&found, app)?;
+                    verifying.tell(&found);
+                }
                 Some(Asked { ask, to }) = asked.recv() => {
-                    let now = self.now();
-                    // Whoever asked may have gone.
-                    let _ = to.send(answer(&mut self.replica, ask, now));
+                    match ask {
+                        Ask::Verify => verifying.join(to, &self.replica),
+                        ask => {
+                            let now = self.now();
+                            // Whoever asked may have gone.
+                            let _ = to.send(answer(&mut self.replica, ask, now));
+                        }
+                    }
                 }
                 event = feed.next(), if !full => {
                     self.take(event, app)?;
@@ -160,6 +216,25 @@ impl Keeper {
             if full && !was_full {
                 app.out.note("the disk is full: nothing is taken in until there is room");
             }
+        }
+    }
+
+    /// Keeps what a comparison found, and says what is wrong where this runs.
+    fn note_verified(&mut self, found: &Result<Verified, String>, app: &App) -> Result<(), Report> {
+        let found = match found {
+            Ok(found) => found,
+            Err(why) => {
+                app.out.note(&format!("the comparison with the cluster came to no end: {why}"));
+                return Ok(());
+            }
+        };
+        if !found.is_well() {
+            app.out.note("the comparison with the cluster found something wrong: see its status");
+        }
+        match self.replica.note_verified(found.clone(), self.now()) {
+            // The next one tells it again.
+            Ok(()) | Err(LaggedError::Full) => Ok(()),
+            Err(error) => Err(failed(error)),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::report::json;
 use crate::report::text::{Size, Span, count, key as shown_key, shell};
 use galvani_lagged::control::Value as Was;
-use galvani_lagged::{Blob, Status};
+use galvani_lagged::{Blob, Status, Verified};
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,9 +21,16 @@ pub(super) fn again(dir: &Path, verb: &str) -> String {
     format!("galvani lagged {verb} --dir {dir}")
 }
 
+const DAY_MS: u64 = 24 * 3_600_000;
+
 /// A lag, as it is typed: `1h 30m`.
 pub(super) fn lag(ms: u64) -> String {
-    humantime::format_duration(Duration::from_millis(ms)).to_string()
+    let (days, rest) = (ms / DAY_MS, Duration::from_millis(ms % DAY_MS));
+    match (days, rest.is_zero()) {
+        (0, _) => humantime::format_duration(rest).to_string(),
+        (days, true) => format!("{days}d"),
+        (days, false) => format!("{days}d {}", humantime::format_duration(rest)),
+    }
 }
 
 /// How it stands.
@@ -35,15 +42,63 @@ pub(super) fn status(out: &Output, status: &Status) -> Done {
     for line in words(status) {
         out.line(&line)?;
     }
+    for line in status.warnings(super::keys::unix_ms(SystemTime::now())) {
+        out.line(&format!("WARN  {line}"))?;
+    }
     Ok(Exit::Done)
+}
+
+/// What a comparison found.
+pub(super) fn verified(out: &Output, found: &Verified) -> Done {
+    let exit = match (found.is_well(), found.unread) {
+        (false, _) => Exit::TimedOut,
+        (true, 0) => Exit::Done,
+        (true, _) => Exit::Unknown,
+    };
+    if out.is_json() {
+        let mut map = json::object("galvani.lagged.verify/1");
+        map.insert("well".to_owned(), found.is_well().into());
+        // All its fields are numbers and texts, and none of them is called `schema` or `well`.
+        if let Ok(Value::Object(fields)) = serde_json::to_value(found) {
+            map.extend(fields);
+        }
+        out.json(map)?;
+        return Ok(exit);
+    }
+    for line in found.damaged_files.iter().map(|file| format!("DAMAGED  {file}")) {
+        out.line(&line)?;
+    }
+    for line in &found.named {
+        out.line(line)?;
+    }
+    out.line(&counted(found))?;
+    Ok(exit)
+}
+
+fn counted(found: &Verified) -> String {
+    let counts = [
+        (found.lost, "LOST in the cluster"),
+        (found.missing, "MISSING here"),
+        (found.damaged, "not readable here"),
+        (found.damaged_files.len() as u64, "damaged files here"),
+        (found.unclear, "unclear"),
+        (found.unread, "not read in the cluster"),
+    ];
+    let counts = counts.iter().filter(|(number, _)| *number > 0);
+    let wrong: Vec<String> = counts.map(|(number, what)| format!("{number} {what}")).collect();
+    let keys = count(found.keys, "key");
+    match wrong.is_empty() {
+        true => format!("{keys} compared, all as in the cluster; all files are whole"),
+        false => format!("{keys} compared: {}", wrong.join("   ")),
+    }
 }
 
 fn words(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
-    let lag = lag(status.lag_target_ms);
+    let behind = lag(status.lag_target_ms);
     lines.push(match status.paused_since_ms {
         Some(since) => format!("PAUSED since {}: nothing is applied, writes wait", time(since)),
-        None => format!("{lag} behind on purpose"),
+        None => format!("{behind} behind on purpose"),
     });
     lines.push(match status.protected_since_ms {
         Some(since) => format!(
@@ -66,11 +121,24 @@ fn words(status: &Status) -> Vec<String> {
         Size(status.journal_bytes),
         count(status.applied, "write"),
     ));
+    let full = status.disk_seconds_left.map_or(String::new(), |left| {
+        format!(", full in {} at the rate of the last hour", lag(left.saturating_mul(1000)))
+    });
     lines.push(format!(
-        "disk {} used, {} free",
+        "disk {} used, {} free{full}",
         Size(status.disk_bytes),
         Size(status.disk_free_bytes)
     ));
+    if let Some(left) = status.seconds_to_truncation {
+        lines.push(format!(
+            "if it stopped now, the nodes would keep what it lacks for {}",
+            lag(left.saturating_mul(1000))
+        ));
+    }
+    lines.push(match (&status.verified, status.verified_at_ms) {
+        (Some(found), Some(at)) => format!("verified {}: {}", time(at), counted(found)),
+        _ => "not compared with the cluster yet".to_owned(),
+    });
     if status.gone > 0 {
         let gone = count(status.gone, "write");
         lines.push(format!("GONE: {gone} that no node had any more when it asked"));
@@ -257,6 +325,9 @@ mod tests {
         let json = document(&Status { lag_target_ms: 7, ..Status::default() });
         assert_eq!(json["schema"], "galvani.lagged/1");
         assert_eq!(json["lag_target_ms"], 7);
-        assert_eq!(json.as_object().map(|it| it.len()), Some(15));
+        assert_eq!(json.as_object().map(|it| it.len()), Some(20));
+        for alarm in ["disk_seconds_left", "seconds_to_truncation", "verified_at_ms"] {
+            assert!(json[alarm].is_null(), "not known");
+        }
     }
 }

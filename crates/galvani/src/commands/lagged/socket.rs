@@ -26,9 +26,14 @@ pub(super) struct Asked {
     pub(super) to: oneshot::Sender<Answer>,
 }
 
+/// A way for questions to whoever has the second half; dropped, the socket answers nobody.
+pub(super) fn questions() -> (mpsc::Sender<Asked>, mpsc::Receiver<Asked>) {
+    mpsc::channel(WAITING)
+}
+
 /// Opens the socket in `dir`, which this process holds: one that is left from an earlier process goes.
-/// Questions come out of what is returned; dropped, the socket answers nobody.
-pub(super) fn listen(dir: &Path) -> io::Result<mpsc::Receiver<Asked>> {
+/// What is asked there goes to `sender`.
+pub(super) fn listen(dir: &Path, sender: mpsc::Sender<Asked>) -> io::Result<()> {
     let path = socket_of(dir);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -36,7 +41,6 @@ pub(super) fn listen(dir: &Path) -> io::Result<mpsc::Receiver<Asked>> {
     }
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-    let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         loop {
             let stream = tokio::select! {
@@ -56,7 +60,7 @@ pub(super) fn listen(dir: &Path) -> io::Result<mpsc::Receiver<Asked>> {
             }
         }
     });
-    Ok(receiver)
+    Ok(())
 }
 
 fn is_allowed(uid: u32) -> bool {
@@ -111,6 +115,11 @@ impl Link {
         Ok(Link { dir: dir.to_path_buf(), stream: BufReader::new(stream) })
     }
 
+    /// The directory it runs in.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Asks, and waits for the answer. A refusal is a block.
     pub(super) fn ask(&mut self, ask: &Ask) -> Result<Answer, Report> {
         let mut line = serde_json::to_vec(ask)
@@ -157,7 +166,7 @@ fn unreachable(dir: &Path, error: &io::Error) -> Report {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, Link, listen, socket_of};
+    use super::{Asked, Link, listen, questions, socket_of};
     use crate::exit::Exit;
     use galvani_lagged::Status;
     use galvani_lagged::control::{Answer, Ask};
@@ -173,7 +182,8 @@ mod tests {
         on_runtime(async {
             let dir = tempfile::tempdir().expect("a directory");
             std::fs::write(socket_of(dir.path()), "left over").expect("written");
-            let mut asked = listen(dir.path()).expect("free");
+            let (sender, mut asked) = questions();
+            listen(dir.path(), sender).expect("free");
             let mode = std::fs::metadata(socket_of(dir.path())).expect("there").permissions();
             assert_eq!(mode.mode() & 0o777, 0o600);
             let path = dir.path().to_owned();
@@ -197,7 +207,8 @@ mod tests {
         use std::io::{BufRead, BufReader, Write};
         on_runtime(async {
             let dir = tempfile::tempdir().expect("a directory");
-            let _asked = listen(dir.path()).expect("free");
+            let (sender, _asked) = questions();
+            listen(dir.path(), sender).expect("free");
             let path = socket_of(dir.path());
             let line = tokio::task::spawn_blocking(move || {
                 let mut stream = std::os::unix::net::UnixStream::connect(path).expect("open");

@@ -20,6 +20,8 @@ pub(super) struct Tally {
     deleted: u64,
     same: u64,
     nothing_then: u64,
+    /// Keys that have what they had before the job that is taken back.
+    back: u64,
     conflicts: u64,
     failed: u64,
     /// Keys that an earlier try was done with.
@@ -45,6 +47,7 @@ impl Tally {
             Step::Skip(Skipped::Outside) => {}
             Step::Skip(Skipped::Same) => self.same += 1,
             Step::Skip(Skipped::NothingThen) => self.nothing_then += 1,
+            Step::Skip(Skipped::Back) => self.back += 1,
             Step::Write(_) => self.written += 1,
             Step::Delete { .. } => self.deleted += 1,
             Step::Conflict(reason) => {
@@ -79,6 +82,7 @@ impl Tally {
                 ("deleted", self.deleted),
                 ("same", self.same),
                 ("nothing_then", self.nothing_then),
+                ("back_already", self.back),
                 ("conflicts", self.conflicts),
                 ("failed", self.failed),
                 ("done_before", self.before),
@@ -96,8 +100,12 @@ impl Tally {
             out.line(line)?;
         }
         let would = if report.is_some() { "" } else { "would be " };
+        let back = match self.back {
+            0 => String::new(),
+            back => format!("{back} as before the job already   "),
+        };
         out.line(&format!(
-            "{} {would}written back   {} {would}deleted   {} the same   {} without a value then   \
+            "{} {would}written back   {} {would}deleted   {} the same   {back}{} without a value then   \
              {} in conflict, left alone   {} failed",
             count(self.written, "key"),
             self.deleted,
@@ -106,6 +114,11 @@ impl Tally {
             self.conflicts,
             self.failed,
         ))?;
+        let touched = self.written + self.deleted + self.conflicts + self.failed;
+        if self.back > 0 && touched == 0 {
+            out.say("it is taken back already: nothing is left to do");
+            return Ok(exit);
+        }
         match report {
             None => out.say("nothing was written: say --yes to do it"),
             Some(report) => out.say(&format!("report    {}", report.display())),
