@@ -189,7 +189,7 @@ pub struct Gap {
 }
 
 /// How far a feed is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Checkpoint {
     /// Writes that the nodes have taken in and that are not delivered yet.

@@ -474,7 +474,8 @@ impl Stream for Feed {
                 return Poll::Ready(Some(event));
             }
             // All that was queued is given out: the token is where the states say.
-            if Instant::now() >= self.checkpoint_at && !self.states.is_empty() {
+            let known = !self.states.is_empty() || !self.unserved.is_empty();
+            if Instant::now() >= self.checkpoint_at && known {
                 self.checkpoint_at = Instant::now() + self.checkpoint_every;
                 return Poll::Ready(Some(Ok(Event::Checkpoint(self.checkpoint()))));
             }

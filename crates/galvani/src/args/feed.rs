@@ -25,6 +25,8 @@ use std::str::FromStr;
 #[command(
     after_help = "Each write is shown once, whatever nodes it is read from. Writes of one key come in \
                   causal order; one that does not says late.\n\
+                  -o jsonl: an event a line. -o raw: values and payloads as they are, with nothing \
+                  between them.\n\
                   see also: galvani put --emit, galvani bucket create --feed"
 )]
 pub(crate) struct Feed {
@@ -38,8 +40,9 @@ pub(crate) struct Feed {
     #[arg(long, value_name = "TOPIC", value_parser = topic)]
     pub(crate) topic: Vec<Topic>,
     /// Where to begin: now, start, a time (2026-11-21T05:31:07Z), or how long ago (2h).
-    #[arg(long, value_name = "WHEN", default_value = "now")]
-    pub(crate) from: Since,
+    /// [default: now]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) from: Option<Since>,
     /// End when all that was written before this command is shown: now. [default: never]
     #[arg(long, value_name = "WHEN")]
     pub(crate) until: Option<Until>,
@@ -73,6 +76,9 @@ pub(crate) struct Feed {
     /// File with the secret of the target: signs webhooks, is the password of Redis, the token of NATS.
     #[arg(long, value_name = "FILE", requires = "to")]
     pub(crate) secret_file: Option<PathBuf>,
+    /// Add to a file: target also if what is in it is not this command's.
+    #[arg(long, requires = "to")]
+    pub(crate) force: bool,
     /// How often one event is tried before this ends. [default: for ever; with CMD once]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tries: Option<u32>,
@@ -86,9 +92,10 @@ fn target(text: &str) -> Result<Target, String> {
 }
 
 /// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Since {
     /// With what is written from now on.
+    #[default]
     Now,
     /// With all that is kept.
     Start,

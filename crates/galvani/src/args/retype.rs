@@ -160,7 +160,7 @@ impl Feed {
         for topic in &self.topic {
             line = line.another("--topic", topic.as_str());
         }
-        line.given("--from", from(self.from))
+        line.given("--from", self.from.and_then(from))
             .given("--until", self.until.map(word))
             .given("--limit", self.limit)
             .path("--token", self.token.as_ref())
@@ -171,6 +171,7 @@ impl Feed {
             .flag("--checkpoints", self.checkpoints)
             .given("--to", self.to.as_ref())
             .path("--secret-file", self.secret_file.as_ref())
+            .flag("--force", self.force)
             .given("--tries", self.tries)
             .tail(&self.command)
     }

@@ -7,6 +7,7 @@
 
 mod group;
 mod outlet;
+mod patience;
 pub(crate) mod position;
 pub(crate) mod shown;
 
@@ -21,6 +22,7 @@ use crate::report::text::count;
 use futures_util::FutureExt;
 use galvani_client::{Checkpoint, Event, Feed, FeedBuilder, OnGap, Start, Visibility};
 use outlet::Outlet;
+use patience::{Hindrance, SILENCE, patiently};
 use position::Position;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,12 +33,13 @@ struct Tally {
     events: u64,
     late: u64,
     gone: u64,
-    unserved: usize,
+    hindrance: Hindrance,
 }
 
 /// Shows the feed.
 pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
     let began = SystemTime::now();
+    check_format(app, &args)?;
     let session = app.connect_with(app.timeout(), RETRIES).await?;
     let about = About { bucket: args.bucket.first().cloned(), ..app.about() };
     let retype =
@@ -52,15 +55,22 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
     let mut position = position.transpose()?;
     let kept = position.as_mut().and_then(Position::take);
     let (start, since) = match kept {
-        Some((token, since)) => (Start::Token(token), since),
-        None => start(args.from),
+        Some((token, since)) => {
+            if let (Some(_), Some(path)) = (args.from, &args.token) {
+                let path = path.display();
+                app.out.note(&format!("it goes on from {path}; --from is for a new position"));
+            }
+            (Start::Token(token), since)
+        }
+        None => start(args.from.unwrap_or_default()),
     };
     let mut builder = asked(session.client.feed(), &args).from(start);
     if let Some(since) = since {
         builder = builder.since(since);
     }
     let failed = |error| client::report(&error, &retype);
-    let mut feed = builder.subscribe().await.map_err(failed)?;
+    let why = || Some("no owner answers yet of some shards".to_owned());
+    let mut feed = patiently(app, why, builder.subscribe()).await.map_err(failed)?;
     if let Some(position) = &mut position {
         // Whatever happens to the first event, the next run begins no later than this one.
         position.begin(since);
@@ -71,6 +81,8 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
         let first = tokio::select! {
             event = feed.next() => event,
             () = &mut stop => break Ok(true),
+            // Asked again it says how far it is, also when no owner says anything.
+            () = tokio::time::sleep(SILENCE) => continue,
         };
         let batch = batch(&mut feed, first, args.limit.map(|limit| limit - tally.events));
         if !batch.events.is_empty() {
@@ -95,7 +107,9 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
                 if let Some(position) = &mut position {
                     position.keep(feed.token())?;
                 }
-                tell(app, &mut tally, &checkpoint);
+                if let Some(words) = tally.hindrance.of(&checkpoint, Instant::now()) {
+                    app.out.note(&words);
+                }
                 if args.checkpoints {
                     shown::write(app, &Event::Checkpoint(checkpoint.clone()))?;
                 }
@@ -185,6 +199,17 @@ fn asked(mut builder: FeedBuilder, args: &feed::Feed) -> FeedBuilder {
     builder
 }
 
+/// One document is what `-o json` gives, and a feed has no end.
+fn check_format(app: &App, args: &feed::Feed) -> Result<(), Report> {
+    let to_screen = args.to.is_none() && args.command.is_empty();
+    if app.out.format != Format::Json || !to_screen {
+        return Ok(());
+    }
+    let report = Report::new(Exit::Usage, "feed: -o json is one document, and a feed is many");
+    let line = app.again(args.line()).with("-o", "jsonl");
+    Err(report.why("-o jsonl is one for each event, each on a line").next("try", line.to_string()))
+}
+
 /// Where it begins, and of which moment writes are shown.
 fn start(from: Since) -> (Start, Option<SystemTime>) {
     match from {
@@ -200,18 +225,6 @@ fn start(from: Since) -> (Start, Option<SystemTime>) {
 /// Whether all that was written before `began` is shown. The nodes' clocks may differ from this one.
 fn is_caught_up(checkpoint: &Checkpoint, began: SystemTime) -> bool {
     checkpoint.behind == 0 && checkpoint.complete_through.is_some_and(|through| through >= began)
-}
-
-/// Says what keeps the feed from going on, when that changes.
-fn tell(app: &App, tally: &mut Tally, checkpoint: &Checkpoint) {
-    let unserved = checkpoint.unserved.len();
-    if unserved != tally.unserved {
-        tally.unserved = unserved;
-        app.out.note(&match unserved {
-            0 => "every shard is served again".to_owned(),
-            _ => format!("no owner can be reached of {}", count(unserved as u64, "shard")),
-        });
-    }
 }
 
 /// Resolves when the process is told to end.

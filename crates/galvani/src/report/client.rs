@@ -266,6 +266,7 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
             ("see", about.command("bucket list").to_string()),
             ("make", about.command("bucket create").place(bucket).to_string()),
         ]),
+        ErrorKind::FeedGap { .. } if retype.command == "feed" => past_gap(report, retype),
         ErrorKind::BucketExists => {
             let name = about.bucket.as_ref().map_or("default", BucketName::as_str);
             report.next("see", about.command("bucket show").place(name).to_string())
@@ -311,6 +312,15 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
         // The kinds of the client may grow; these say all there is to say in their own words.
         _ => report.next("see", "galvani help errors"),
     }
+}
+
+/// Both ways to go on behind writes that are gone.
+fn past_gap(report: Report, retype: &Retype) -> Report {
+    let on_gap = |what: &str| retype.line.clone().with("--on-gap", what);
+    report
+        .why("they were replaced, and are kept for limits.feed_keep_ms after that")
+        .next_line(retype.ways("go on without them", on_gap("tell"), Vec::new()))
+        .next_line(retype.ways("or see all that is there", on_gap("restart"), Vec::new()))
 }
 
 /// The same with as many answers as there can be.

@@ -5,6 +5,7 @@
 //! group keeps the position. Next to read: `galvani-client/src/group/`.
 
 use super::outlet::Outlet;
+use super::patience::patiently;
 use super::{Tally, asked, start};
 use crate::args::feed::Feed;
 use crate::commands::Done;
@@ -26,8 +27,10 @@ pub(super) async fn run(
 ) -> Done {
     let failed = |error: galvani_client::Error| client::report(&error, retype);
     let asked = asked(session.client.feed(), args);
-    let builder = session.client.group(name).following(asked).from(start(args.from).0);
-    let mut member = builder.join().await.map_err(failed)?;
+    let builder =
+        session.client.group(name).following(asked).from(start(args.from.unwrap_or_default()).0);
+    let why = || Some("the group cannot be joined yet: too few owners answer".to_owned());
+    let mut member = patiently(app, why, builder.join()).await.map_err(failed)?;
     let mut tally = Tally::default();
     let ended = loop {
         let delivery = tokio::select! {

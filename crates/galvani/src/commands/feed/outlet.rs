@@ -3,6 +3,7 @@
 //! A target gets one JSON document for each event, as `-o jsonl` prints it, under the event's own id:
 //! by that it knows one that is delivered again. Next to read: `galvani-relay`, `shown.rs`.
 
+use super::patience::patiently;
 use super::shown;
 use crate::args::feed::Feed;
 use crate::connect::App;
@@ -41,7 +42,8 @@ impl Outlet {
         };
         let retry = Retry { tries_max: args.tries.or(tries(args)), ..Retry::default() };
         let named = target.to_string();
-        let settings = Settings { secret, retry, ..Settings::default() };
+        let adopt = args.force;
+        let settings = Settings { secret, retry, adopt, ..Settings::default() };
         let relay = Relay::open(target, settings)
             .await
             .map_err(|error| Report::new(Exit::Refused, format!("feed: {error}")).never_sent())?;
@@ -60,7 +62,7 @@ impl Outlet {
     pub(crate) async fn take(&mut self, app: &App, events: &[Event]) -> Result<(), Report> {
         match self {
             Outlet::Screen => events.iter().try_for_each(|event| shown::write(app, event)),
-            Outlet::Relay(relay, _) => {
+            Outlet::Relay(relay, named) => {
                 for event in events {
                     if let Event::Gap(gap) = event {
                         let gone = count(gap.gone.len(), "write");
@@ -68,7 +70,14 @@ impl Outlet {
                     }
                 }
                 let outgoing = events.iter().filter_map(outgoing).collect();
-                relay.deliver(outgoing).await.map(drop).map_err(|error| undelivered(&error))
+                let figures = relay.figures();
+                let why = || {
+                    let figures = figures.read();
+                    let why = figures.failing_since.and(figures.last_failure)?;
+                    Some(format!("{named} does not take events ({why}): it is tried again"))
+                };
+                let delivered = patiently(app, why, relay.deliver(outgoing)).await;
+                delivered.map(drop).map_err(|error| undelivered(&error))
             }
         }
     }
