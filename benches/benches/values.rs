@@ -1,12 +1,14 @@
-//! Version algebra and codec, beside the copy of a value they cannot do without.
+//! Version algebra and codec, beside the copy of a value they cannot do without; layouts.
 //!
-//! The floor of the codec is one copy of the value into the send buffer. Next: `storage.rs`.
+//! The floor of the codec is one copy of the value into the send buffer. A layout is planned once
+//! in a change of the cluster: it shall take well under a second. Next: `storage.rs`.
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
 use galvani_benches::{key, record};
 use galvani_model::bucket::ConflictPolicy;
-use galvani_model::ids::{Partition, Shard};
+use galvani_model::ids::{ClusterId, NodeId, Partition, Shard};
+use galvani_model::placement::{Layout, Member};
 use galvani_model::version::{
     Context, ContextKey, Object, PartitionClock, ReadJoin, object_digest,
 };
@@ -97,9 +99,37 @@ fn codec(c: &mut Criterion) {
     group.finish();
 }
 
+/// 1024 partitions with three copies over a hundred nodes in five zones, and what follows it.
+fn placement(c: &mut Criterion) {
+    let node = |index: u16| {
+        let id = NodeId((u128::from(index) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced));
+        let lanes = vec![([10, 0, (index >> 8) as u8, index as u8], 7401).into()];
+        let zone = format!("z{}", index % 5);
+        Member::new(id, format!("n{index}"), zone, 100, lanes).expect("a valid member")
+    };
+    let nodes = |from: u16, to: u16| (from..to).map(node).collect::<Vec<Member>>();
+    let first = |members| Layout::compute(ClusterId(7), 1, 1024, 3, members).expect("feasible");
+    let mut group = c.benchmark_group("placement_1024_partitions_100_nodes");
+    group.sample_size(10);
+    group.bench_function("first_layout", |b| b.iter(|| first(nodes(0, 100))));
+    let layout = first(nodes(0, 100));
+    for (name, from, to) in [
+        ("one_joins", 0, 101),
+        ("one_leaves", 1, 100),
+        ("half_leave", 50, 100),
+        ("as_many_again_join", 0, 200),
+    ] {
+        group.bench_function(name, |b| b.iter(|| layout.next(nodes(from, to)).expect("feasible")));
+    }
+    let next = layout.next(nodes(0, 101)).expect("feasible");
+    group.bench_function("moves_of_one_join", |b| b.iter(|| layout.moves(black_box(&next))));
+    group.finish();
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     algebra(&mut criterion);
     codec(&mut criterion);
+    placement(&mut criterion);
     criterion.final_summary();
 }

@@ -4,8 +4,8 @@
 //! The graph is implicit in the owner sets. `deal` fills it by weighted draws, `complete` finishes
 //! it by augmenting paths; with integer targets that respect the caps a full flow exists, so it
 //! always ends. Visiting orders are drawn: in a fixed order nodes would share partitions with a few
-//! peers only. A warm start is an [`Assignment`] that already holds owners before `deal`.
-//! Next to read: `order.rs`.
+//! peers only. This makes a cluster's first layout; those after it start from the owners there are
+//! (`keep.rs`, `fewest.rs`). Next to read: `order.rs`.
 
 use super::spread::Spread;
 use super::targets::Problem;
@@ -25,17 +25,17 @@ pub(super) fn assign(problem: &Problem, targets: &[usize], spread: &mut Spread) 
 }
 
 /// A flow that may be partial: no cap is ever exceeded.
-struct Assignment<'a> {
-    problem: &'a Problem,
-    targets: &'a [usize],
-    per_zone: usize,
-    owners: Vec<OwnerSet>,
+pub(super) struct Assignment<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) targets: &'a [usize],
+    pub(super) per_zone: usize,
+    pub(super) owners: Vec<OwnerSet>,
     /// Partitions each node owns: the other direction of `owners`.
-    owned: Vec<Vec<u16>>,
+    pub(super) owned: Vec<Vec<u16>>,
 }
 
 impl<'a> Assignment<'a> {
-    fn empty(problem: &'a Problem, targets: &'a [usize]) -> Assignment<'a> {
+    pub(super) fn empty(problem: &'a Problem, targets: &'a [usize]) -> Assignment<'a> {
         Assignment {
             problem,
             targets,
@@ -105,7 +105,7 @@ impl<'a> Assignment<'a> {
     }
 
     /// Takes the path that ends at `node`: each partition on it swaps one owner, the first gains.
-    fn shift(&mut self, mut node: u16, reached: &[Option<Step>]) {
+    pub(super) fn shift(&mut self, mut node: u16, reached: &[Option<Step>]) {
         loop {
             let step = reached[usize::from(node)].expect("every node of a path was reached");
             let partition = usize::from(step.partition);
@@ -113,23 +113,27 @@ impl<'a> Assignment<'a> {
                 self.give(partition, node);
                 return;
             };
-            self.owners[partition].retain(|owner| *owner != replaced);
-            self.owned[usize::from(replaced)].retain(|&owned| owned != step.partition);
+            self.take(partition, replaced);
             self.give(partition, node);
             node = replaced;
         }
     }
 
-    fn give(&mut self, partition: usize, node: u16) {
+    pub(super) fn give(&mut self, partition: usize, node: u16) {
         self.owners[partition].push(node);
         self.owned[usize::from(node)].push(partition as u16);
     }
 
-    fn room(&self, node: usize) -> usize {
+    pub(super) fn take(&mut self, partition: usize, node: u16) {
+        self.owners[partition].retain(|owner| *owner != node);
+        self.owned[usize::from(node)].retain(|&owned| usize::from(owned) != partition);
+    }
+
+    pub(super) fn room(&self, node: usize) -> usize {
         self.targets[node] - self.owned[node].len()
     }
 
-    fn zone_used(&self, partition: usize, zone: usize) -> usize {
+    pub(super) fn zone_used(&self, partition: usize, zone: usize) -> usize {
         let in_zone = |node: &&u16| self.problem.zone_of[usize::from(**node)] == zone;
         self.owners[partition].iter().filter(in_zone).count()
     }
@@ -137,9 +141,9 @@ impl<'a> Assignment<'a> {
 
 /// How a node was reached: it would join `partition`, in the place of `replaced` if any.
 #[derive(Clone, Copy)]
-struct Step {
-    partition: u16,
-    replaced: Option<u16>,
+pub(super) struct Step {
+    pub(super) partition: u16,
+    pub(super) replaced: Option<u16>,
 }
 
 /// One breadth-first search through the residual graph. Nodes not yet reached wait in a pool per

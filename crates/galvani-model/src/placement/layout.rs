@@ -48,12 +48,7 @@ impl Layout {
         members.sort_by_key(Member::id);
         check_frame(partitions, n, &members)?;
         let problem = problem_of(partitions, n, &members);
-        let targets = targets(&problem).map_err(|infeasible| LayoutError::ZonesTooSmall {
-            zones: problem.zones,
-            per_zone: problem.per_zone(),
-            room: infeasible.room,
-            n,
-        })?;
+        let targets = shares(&problem, &vec![0; members.len()])?;
         let mut spread = Spread::of(cluster);
         let sets = assign(&problem, &targets, &mut spread);
         let owners = order(&problem, sets, &mut spread);
@@ -63,7 +58,7 @@ impl Layout {
         ))
     }
 
-    fn of_checked(record: LayoutRecord, problem: &Problem) -> Layout {
+    pub(super) fn of_checked(record: LayoutRecord, problem: &Problem) -> Layout {
         let ids: Vec<NodeId> = record.members.iter().map(Member::id).collect();
         let preference = lists(problem, &ids, &record.owners, seed_of(record.cluster));
         Layout { id: record.content_id(), record, preference }
@@ -222,8 +217,18 @@ impl fmt::Debug for Layout {
     }
 }
 
+/// The slots of each node, of which it has `held` now, or why there are none.
+pub(super) fn shares(problem: &Problem, held: &[usize]) -> Result<Vec<usize>, LayoutError> {
+    targets(problem, held).map_err(|infeasible| LayoutError::ZonesTooSmall {
+        zones: problem.zones,
+        per_zone: problem.per_zone(),
+        room: infeasible.room,
+        n: problem.n as u8,
+    })
+}
+
 /// Members as indexes; zones are numbered in the order of their names.
-fn problem_of(partitions: u16, n: u8, members: &[Member]) -> Problem {
+pub(super) fn problem_of(partitions: u16, n: u8, members: &[Member]) -> Problem {
     let mut zones: BTreeMap<&str, usize> = members.iter().map(|m| (m.zone(), 0)).collect();
     for (number, zone) in zones.values_mut().enumerate() {
         *zone = number;

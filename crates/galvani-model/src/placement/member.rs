@@ -92,6 +92,16 @@ impl Member {
         Ok(Member { id, name, zone, weight, lanes })
     }
 
+    /// The same node with another weight, 1..=[`WEIGHT_MAX`].
+    pub fn with_weight(self, weight: u32) -> Result<Member, MemberError> {
+        Member::new(self.id, self.name, self.zone, weight, self.lanes)
+    }
+
+    /// The same node in another zone.
+    pub fn with_zone(self, zone: impl Into<String>) -> Result<Member, MemberError> {
+        Member::new(self.id, self.name, zone, self.weight, self.lanes)
+    }
+
     /// The node.
     pub fn id(&self) -> NodeId {
         self.id

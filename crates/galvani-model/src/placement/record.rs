@@ -77,6 +77,12 @@ pub enum LayoutError {
         /// Copies asked for.
         n: u8,
     },
+    /// The version is the last there can be: nothing can follow.
+    #[error("no layout can follow version {version}")]
+    LastVersion {
+        /// The version there is.
+        version: u64,
+    },
     /// Two members have one id.
     #[error("node {id} is listed twice")]
     DuplicateId {

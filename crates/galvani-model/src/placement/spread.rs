@@ -1,8 +1,9 @@
 //! The seeded sequence behind every shuffled visiting order of placement.
 //!
-//! SplitMix64 (Steele, Lea, Flood 2014), seeded from the cluster's id alone: two nodes that
-//! compute the layout of the same members draw the same numbers. Changing a constant here changes
-//! which owners a new layout gives, never a stored one. Never used for anything secret.
+//! SplitMix64 (Steele, Lea, Flood 2014), seeded from the cluster's id, and for later layouts their
+//! version: two nodes that compute the layout of the same members draw the same numbers. Changing a
+//! constant here changes which owners a new layout gives, never a stored one. Never used for
+//! anything secret.
 
 use crate::ids::ClusterId;
 
@@ -13,6 +14,12 @@ impl Spread {
     /// The sequence of a cluster.
     pub(super) fn of(cluster: ClusterId) -> Spread {
         Spread(seed_of(cluster))
+    }
+
+    /// The sequence of one step in a cluster's history, unlike those of the steps before.
+    pub(super) fn of_step(cluster: ClusterId, version: u64) -> Spread {
+        let mut spread = Spread(seed_of(cluster) ^ version);
+        Spread(spread.draw())
     }
 
     /// The next number.

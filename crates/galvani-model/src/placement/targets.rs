@@ -3,7 +3,8 @@
 //! Q·n slots are poured over the nodes in proportion to weight; a node is full at Q (it owns a
 //! partition once), a zone at Q·c where c is how many copies of one partition a zone may hold.
 //! All arithmetic is on integers, so every machine gets the same answer. Every node ends within
-//! one slot of its exact share. Next to read: `assign.rs`. Source: weighted max-min fairness.
+//! one slot of its exact share; which way it is rounded depends on what it owns already. Next to
+//! read: `assign.rs`. Source: weighted max-min fairness.
 
 use core::cmp::Ordering;
 
@@ -46,8 +47,10 @@ impl Problem {
     }
 }
 
-/// Slots per node: they sum to Q·n, no node is above Q, no zone above Q·c.
-pub(super) fn targets(problem: &Problem) -> Result<Vec<usize>, Infeasible> {
+/// Slots per node: they sum to Q·n, no node is above Q, no zone above Q·c. Slots that are left over
+/// by rounding down stay with the nodes that have one more already, by `held`, what each node owns
+/// now: so nothing moves for a rounding's sake. Then they go to the largest fractions.
+pub(super) fn targets(problem: &Problem, held: &[usize]) -> Result<Vec<usize>, Infeasible> {
     let zone_nodes = problem.zone_nodes();
     let room = zone_nodes.iter().map(|nodes| nodes.len().min(problem.per_zone())).sum();
     if room < problem.n {
@@ -63,7 +66,7 @@ pub(super) fn targets(problem: &Problem) -> Result<Vec<usize>, Infeasible> {
     let mut rest_total = q * problem.n as u64;
     for (zone, nodes) in zone_nodes.iter().enumerate() {
         if full_zones[zone] {
-            round_up(nodes, zone_cap, &shares, &mut slots, |_| true);
+            round_up(nodes, zone_cap, &shares, held, &mut slots, |_| true);
             rest_total -= zone_cap;
         } else {
             rest.extend_from_slice(nodes);
@@ -71,7 +74,7 @@ pub(super) fn targets(problem: &Problem) -> Result<Vec<usize>, Infeasible> {
     }
     let mut zone_slots: Vec<u64> =
         zone_nodes.iter().map(|nodes| nodes.iter().map(|&node| slots[node]).sum()).collect();
-    round_up(&rest, rest_total, &shares, &mut slots, |node| {
+    round_up(&rest, rest_total, &shares, held, &mut slots, |node| {
         let used = &mut zone_slots[problem.zone_of[node]];
         let fits = *used < zone_cap;
         *used += u64::from(fits);
@@ -190,11 +193,13 @@ fn share_of(weight: u64, rest: u64, weights: u64) -> Share {
     Share { num: weight * rest, den: weights.max(1) }
 }
 
-/// Hands what `group` lacks of `total` to the largest fractions, one slot each, where `fits`.
+/// Hands what `group` lacks of `total` to nodes with a fraction, one slot each, where `fits`: to
+/// those that hold more than their whole part, then to the largest fractions.
 fn round_up(
     group: &[usize],
     total: u64,
     shares: &[Share],
+    held: &[usize],
     slots: &mut [u64],
     mut fits: impl FnMut(usize) -> bool,
 ) {
@@ -204,7 +209,11 @@ fn round_up(
         .copied()
         .filter(|&node| !shares[node].num.is_multiple_of(shares[node].den))
         .collect();
-    order.sort_by(|&a, &b| shares[b].by_fraction(shares[a]).then(a.cmp(&b)));
+    let holds_more = |node: usize| held[node] as u64 > shares[node].whole();
+    order.sort_by(|&a, &b| {
+        let kept = holds_more(b).cmp(&holds_more(a));
+        kept.then(shares[b].by_fraction(shares[a])).then(a.cmp(&b))
+    });
     for node in order {
         if left > 0 && fits(node) {
             slots[node] += 1;

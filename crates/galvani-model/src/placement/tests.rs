@@ -1,5 +1,9 @@
 //! Laws of layouts over drawn clusters, and the cases that earlier designs got wrong.
 
+mod changes;
+mod next;
+mod oracle;
+
 use super::targets::{Problem, targets};
 use super::{Layout, LayoutError, LayoutRecord, Member};
 use crate::ids::{ClusterId, NodeId, Partition, Shard};
@@ -129,7 +133,7 @@ proptest! {
             zones: used.len(),
             ..problem
         };
-        let Ok(slots) = targets(&problem) else { return Ok(()) };
+        let Ok(slots) = targets(&problem, &vec![0; nodes.len()]) else { return Ok(()) };
         prop_assert_eq!(slots.iter().sum::<usize>(), usize::from(q) * usize::from(n));
         for (node, exact) in shares_by_bisection(&problem).into_iter().enumerate() {
             prop_assert!((slots[node] as f64 - exact).abs() < 1.0 + 1e-6, "{:?} {}", slots, exact);
