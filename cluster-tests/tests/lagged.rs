@@ -212,6 +212,58 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
+fn the_one_beside_a_local_cluster_is_found_and_stops_and_starts_with_it() {
+    let cluster = Cluster::start();
+    let lagged = |words: &[&str]| {
+        let words: Vec<&str> = ["lagged"].iter().chain(words).copied().collect();
+        cluster.run(&words)
+    };
+    lagged(&["status"]).expect(2).says(&["galvani dev -d --lagged 10m"]).is_three_part_error();
+    let made = cluster.run(&["dev", "-d", "--lagged", "10m", "-o", "json"]).expect(0);
+    let dir = cluster.dir().join("lagged").display().to_string();
+    assert_eq!(made.json("galvani.dev/1")["lagged"]["dir"], dir);
+    let status = || lagged(&["status", "-o", "json"]).expect(0).json("galvani.lagged/1");
+    assert_eq!(status()["lag_target_ms"], 600_000);
+    cluster.run(&["put", "k", "v", "-w", "3"]).expect(0);
+    let follows = || {
+        until("it has come", || {
+            let ran = lagged(&["get", "k"]);
+            if ran.code == Some(0) { Ok(()) } else { Err(ran.to_string()) }
+        });
+    };
+    follows();
+    let log = cluster.run(&["dev", "logs", "lagged"]).expect(0);
+    assert!(log.text().contains("10m behind"), "{log}");
+    let state = || {
+        let shown = cluster.run(&["dev", "status", "-o", "json"]).expect(0).json("galvani.dev/1");
+        shown["lagged"]["state"].as_str().expect("a word").to_owned()
+    };
+    assert_eq!(state(), "up");
+
+    cluster.run(&["dev", "stop", "lagged"]).expect(0);
+    assert_eq!(state(), "down");
+    let away = lagged(&["status"]).expect(8).says(&["galvani dev start", "lagged"]);
+    assert!(away.stderr.contains("it does not run"), "{away}");
+    cluster.run(&["get", "k"]).expect(0);
+    cluster.run(&["dev", "start", "lagged"]).expect(0).says(&["lagged is up"]);
+    cluster.run(&["dev", "kill", "lagged"]).expect(0).says(&["SIGKILL"]);
+    assert_eq!(state(), "down");
+    cluster.run(&["dev", "start"]).expect(0);
+    assert_eq!(state(), "up");
+
+    // Its lag is its own, whatever it was made with.
+    lagged(&["set-lag", "20m"]).expect(0);
+    cluster.stop_all();
+    assert_eq!(state(), "down");
+    let again = cluster.run(&["dev", "-d", "--lagged", "1m"]).expect(0);
+    again.says(&["galvani lagged set-lag"]);
+    assert_eq!((status()["lag_target_ms"].as_u64(), state().as_str()), (Some(1_200_000), "up"));
+    follows();
+    cluster.run(&["dev", "destroy", "--yes"]).expect(0);
+    assert!(!cluster.dir().exists(), "nothing is left, nobody holds it");
+}
+
+#[test]
 fn a_second_process_and_a_second_cluster_are_refused_their_directory() {
     let cluster = Cluster::start();
     let replica = Replica::start(&cluster);

@@ -4,11 +4,13 @@
 
 use crate::args::cluster::Durability;
 use crate::args::faults::{Cut, Lossy, Slow};
+use crate::args::lagged::lag;
 use crate::args::line::Line;
 use clap::{Args, Subcommand, ValueEnum};
 use galvani_model::limits::LANES_MAX;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
@@ -16,7 +18,8 @@ use std::str::FromStr;
     before_help = "  galvani dev -d                three nodes in the background; data is kept\n  \
                    galvani dev kill n3           a real SIGKILL\n  \
                    galvani dev start n3          back, with its data and its port\n  \
-                   galvani dev cut 'n1|n2,n3'    a partition; galvani dev heal mends it",
+                   galvani dev cut 'n1|n2,n3'    a partition; galvani dev heal mends it\n  \
+                   galvani dev --lagged 10m      with a lagged replica beside it",
     args_conflicts_with_subcommands = true
 )]
 pub(crate) struct Dev {
@@ -65,6 +68,10 @@ impl Up {
             .given("--ports", ports)
             .given("--lanes", self.lanes)
             .given("--durability", durability.map(|value| value.get_name().to_owned()))
+            .given(
+                "--lagged",
+                self.lagged.map(|lag| humantime::format_duration(lag).to_string().replace(' ', "")),
+            )
     }
 }
 
@@ -92,6 +99,9 @@ pub(crate) struct Up {
     /// When a write counts as stored by a node of a new cluster. [default: os]
     #[arg(long, value_name = "MODE")]
     pub(crate) durability: Option<Durability>,
+    /// Run a lagged replica beside it, so far behind: galvani lagged finds it by itself.
+    #[arg(long, value_name = "LAG", value_parser = lag)]
+    pub(crate) lagged: Option<Duration>,
     #[command(flatten)]
     pub(crate) which: Which,
 }
@@ -166,7 +176,7 @@ pub(crate) enum DevCommand {
 /// A node of a local cluster.
 #[derive(Debug, Args)]
 pub(crate) struct One {
-    /// The node's name.
+    /// The node's name, or lagged.
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) which: Which,
@@ -175,7 +185,7 @@ pub(crate) struct One {
 /// A node of a local cluster, or all.
 #[derive(Debug, Args)]
 pub(crate) struct OneOrAll {
-    /// The node's name. [default: all]
+    /// The node's name, or lagged. [default: all]
     pub(crate) node: Option<String>,
     #[command(flatten)]
     pub(crate) which: Which,

@@ -28,7 +28,7 @@ use std::time::Duration;
                   see also: docs/recipes/lagged.md, galvani explain KEY -o json (names of writes)"
 )]
 pub(crate) struct Lagged {
-    /// Its directory; made if there is none.
+    /// Its directory; made if there is none. To ask the one of a local cluster it may be left out.
     #[arg(long, global = true, value_name = "DIR", env = "GALVANI_LAGGED_DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// How long a write waits before it is applied, 0s to 90 days. [default: what it was last set to;
@@ -274,7 +274,7 @@ impl FromStr for DotName {
 }
 
 /// A lag: 0 to 90 days.
-fn lag(text: &str) -> Result<Duration, String> {
+pub(crate) fn lag(text: &str) -> Result<Duration, String> {
     let lag = humantime::parse_duration(text).map_err(|error| format!("{error}, such as 1h"))?;
     let most = Duration::from_millis(galvani_lagged::config::LAG_MS_MAX);
     match lag <= most {

@@ -17,6 +17,7 @@ mod verify;
 use crate::args::lagged::{Advance, DotName, Get, Lagged, Ls, MomentArgs, SetLag, Verb};
 use crate::commands::Done;
 use crate::connect::App;
+use crate::dev;
 use crate::exit::Exit;
 use crate::report::Report;
 use galvani_client::Dot;
@@ -28,14 +29,32 @@ use std::time::SystemTime;
 
 /// Runs a replica, or asks the one that runs.
 pub(crate) fn run(app: &App, args: Lagged) -> Done {
-    let dir = args.dir.ok_or_else(|| {
-        Report::new(Exit::Usage, "lagged: no directory was named")
-            .next("try", "galvani lagged --dir DIR    or set GALVANI_LAGGED_DIR")
-    })?;
+    let beside = match (&args.dir, &args.verb) {
+        (None, Some(_)) => dev::lagged_replica(app)?,
+        (Some(_), _) | (None, None) => None,
+    };
+    let (dir, start) = match (args.dir, beside) {
+        (Some(dir), _) => (dir.clone(), format!("galvani lagged --dir {}", shown::word(&dir))),
+        (None, Some(beside)) => beside,
+        (None, None) => {
+            let report = Report::new(Exit::Usage, "lagged: no directory was named");
+            let report = match args.verb {
+                None => report,
+                Some(_) => report
+                    .why("and the local cluster, if there is one, has no lagged replica")
+                    .next("make one", "galvani dev -d --lagged 10m"),
+            };
+            return Err(report.next("try", "galvani lagged --dir DIR    or set GALVANI_LAGGED_DIR"));
+        }
+    };
     let Some(verb) = args.verb else {
+        if args.own_session {
+            // Fails only for the leader of a group, which is in no session that could end it.
+            let _ = rustix::process::setsid();
+        }
         return super::block_on(run::run(app, dir, run::Set::of(args.lag, args.feed_keep)));
     };
-    let mut asker = Asker { app, link: Link::open(&dir)? };
+    let mut asker = Asker { app, link: Link::open(&dir, start)? };
     match verb {
         Verb::Status => asker.stands(&Ask::Status),
         Verb::Pause => asker.stands(&Ask::Pause),

@@ -7,10 +7,10 @@ use crate::args::dev::{DevCommand, One, OneOrAll, Which};
 use crate::commands::{Done, block_on};
 use crate::connect::App;
 use crate::context::io_report;
-use crate::dev::files::{DevNode, Local};
+use crate::dev::files::{DevNode, LAGGED, Local};
 use crate::dev::process::{self, ProcessState, log_tail};
 use crate::dev::up::{DEFAULT_NAME, absolute, again, start};
-use crate::dev::{faults, ready, show};
+use crate::dev::{faults, lagged, ready, show};
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::text::Span;
@@ -32,12 +32,11 @@ pub(crate) fn run(app: &App, command: DevCommand) -> Done {
         DevCommand::Start(which) => begin(app, &which)?,
         DevCommand::Logs { follow, tail, one } => {
             let local = find(app, &one.which)?;
-            let index = local.index_of(&one.node)?;
-            logs(app, &local, &local.memory.nodes[index], follow, tail)?;
+            logs(app, &local, &local.process(&one.node)?, follow, tail)?;
         }
         DevCommand::Kill(one) => {
             let local = find(app, &one.which)?;
-            let node = &local.memory.nodes[local.index_of(&one.node)?];
+            let node = &local.process(&one.node)?;
             match local.state(node) {
                 ProcessState::Down => app.out.say(&format!("{} is down already", node.name)),
                 ProcessState::Up | ProcessState::Paused => {
@@ -74,7 +73,7 @@ fn find(app: &App, which: &Which) -> Result<Local, Report> {
     })
 }
 
-fn directory(app: &App, which: &Which) -> Result<PathBuf, Report> {
+pub(crate) fn directory(app: &App, which: &Which) -> Result<PathBuf, Report> {
     if let Some(dir) = &which.dir {
         return Ok(absolute(dir.clone()));
     }
@@ -93,18 +92,18 @@ fn directory(app: &App, which: &Which) -> Result<PathBuf, Report> {
     })
 }
 
-fn chosen(local: &Local, which: &OneOrAll) -> Result<Vec<usize>, Report> {
+/// The processes that are meant.
+fn chosen(local: &Local, which: &OneOrAll) -> Result<Vec<DevNode>, Report> {
     match &which.node {
-        Some(name) => Ok(vec![local.index_of(name)?]),
-        None => Ok((0..local.memory.nodes.len()).collect()),
+        Some(name) => Ok(vec![local.process(name)?]),
+        None => Ok(local.processes()),
     }
 }
 
 fn stop(app: &App, which: &OneOrAll) -> Result<(), Report> {
     let local = find(app, &which.which)?;
     let _lock = Local::lock(&local.dir)?;
-    let nodes = chosen(&local, which)?.into_iter().map(|index| local.memory.nodes[index].clone());
-    let nodes: Vec<DevNode> = nodes.collect();
+    let nodes = chosen(&local, which)?;
     let were_down = nodes.iter().all(|node| local.state(node) == ProcessState::Down);
     let (stopped, was) = match were_down {
         true => ("was down already", " was down already:"),
@@ -137,9 +136,8 @@ fn stop(app: &App, which: &OneOrAll) -> Result<(), Report> {
 fn begin(app: &App, which: &OneOrAll) -> Result<(), Report> {
     let mut local = find(app, &which.which)?;
     let _lock = Local::lock(&local.dir)?;
-    let indexes = chosen(&local, which)?;
-    for &index in &indexes {
-        let node = &local.memory.nodes[index];
+    let chosen = chosen(&local, which)?;
+    for node in &chosen {
         if local.state(node) != ProcessState::Paused {
             continue;
         }
@@ -150,8 +148,15 @@ fn begin(app: &App, which: &OneOrAll) -> Result<(), Report> {
         }
         app.out.note(&format!("{name} is paused  go on: {on}"));
     }
+    let names: Vec<&str> = chosen.iter().map(|node| node.name.as_str()).collect();
+    let nodes = local.memory.nodes.iter().enumerate();
+    let nodes = nodes.filter(|(_, node)| names.contains(&node.name.as_str()));
+    let indexes: Vec<usize> = nodes.map(|(index, _)| index).collect();
     let mut children = start(&mut local, &indexes)?;
     let took = block_on(ready::wait(app, &local, &mut children))?;
+    if names.contains(&LAGGED) {
+        children.extend(lagged::start(&mut local)?);
+    }
     local.select(app)?;
     match (&which.node, children.is_empty()) {
         (Some(node), true) => app.out.say(&format!("{node} runs already")),
@@ -169,7 +174,7 @@ fn signal(
     then: ProcessState,
 ) -> Result<(), Report> {
     let name = &one.node;
-    let node = &local.memory.nodes[local.index_of(name)?];
+    let node = &local.process(name)?;
     match process::signal(local, node, what)? {
         true => app.out.say(&match then {
             ProcessState::Paused => {
@@ -198,7 +203,7 @@ fn destroy(app: &App, which: &Which, yes: bool) -> Done {
         return Ok(Exit::Refused);
     }
     let lock = Local::lock(&local.dir)?;
-    process::kill(&local, &local.memory.nodes)?;
+    process::kill(&local, &local.processes())?;
     local.remove()?;
     drop(lock);
     let (name, again) = (&local.memory.name, again(local.forget(app)?));

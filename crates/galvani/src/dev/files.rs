@@ -35,6 +35,29 @@ pub(crate) struct Memory {
     /// Whether the data goes when the cluster stops.
     pub(crate) ephemeral: bool,
     pub(crate) nodes: Vec<DevNode>,
+    /// The lagged replica beside them, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lagged: Option<DevLagged>,
+}
+
+/// What the lagged replica is called beside the nodes, which are `n1` and so on, and its directory.
+pub(crate) const LAGGED: &str = "lagged";
+
+/// The lagged replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DevLagged {
+    /// The lag its directory is made with, in milliseconds.
+    pub(crate) lag_ms: u64,
+    /// As of a node.
+    pub(crate) pid: Option<u32>,
+}
+
+impl DevLagged {
+    /// It as a process beside the nodes; it listens nowhere.
+    pub(crate) fn process(&self) -> DevNode {
+        let (name, zone) = (LAGGED.to_owned(), String::new());
+        DevNode { name, zone, lanes: Vec::new(), pid: self.pid }
+    }
 }
 
 /// One node.
@@ -55,7 +78,7 @@ impl Local {
         ephemeral: bool,
         nodes: Vec<DevNode>,
     ) -> Local {
-        let memory = Memory { schema: SCHEMA.to_owned(), name, n, ephemeral, nodes };
+        let memory = Memory { schema: SCHEMA.to_owned(), name, n, ephemeral, nodes, lagged: None };
         Local { dir, memory }
     }
 
@@ -134,18 +157,29 @@ impl Local {
         self.dir.join(&node.name).join("data")
     }
 
-    /// The log of a node.
-    pub(crate) fn log(&self, node: &DevNode) -> PathBuf {
-        self.dir.join(&node.name).join("node.log")
+    /// The directory of the lagged replica. Nothing else may be in it.
+    pub(crate) fn lagged_dir(&self) -> PathBuf {
+        self.dir.join(LAGGED)
     }
 
-    /// What a node's process does now.
+    /// The log of a node, or of the lagged replica.
+    pub(crate) fn log(&self, node: &DevNode) -> PathBuf {
+        match node.name.as_str() {
+            LAGGED => self.dir.join(LAGGED_LOG),
+            name => self.dir.join(name).join("node.log"),
+        }
+    }
+
+    /// What a process does now.
     pub(crate) fn state(&self, node: &DevNode) -> ProcessState {
-        process::state(node.pid, &self.config(node))
+        match node.name.as_str() {
+            LAGGED => process::state(node.pid, LAGGED, &self.lagged_dir()),
+            _ => process::state(node.pid, "server", &self.config(node)),
+        }
     }
 
     pub(crate) fn any_runs(&self) -> bool {
-        self.memory.nodes.iter().any(|node| self.state(node) != ProcessState::Down)
+        self.processes().iter().any(|node| self.state(node) != ProcessState::Down)
     }
 
     /// The node called `name`, or the names there are.
@@ -165,6 +199,10 @@ impl Local {
         for name in folders.chain(["ca", "client"]) {
             gone(fs::remove_dir_all(self.dir.join(name)), &self.dir.join(name))?;
         }
+        if self.memory.lagged.is_some() {
+            gone(fs::remove_dir_all(self.lagged_dir()), &self.lagged_dir())?;
+            gone(fs::remove_file(self.dir.join(LAGGED_LOG)), &self.dir.join(LAGGED_LOG))?;
+        }
         for name in ["cluster.json", "dev.json", "dev.lock"] {
             gone(fs::remove_file(self.dir.join(name)), &self.dir.join(name))?;
         }
@@ -173,6 +211,8 @@ impl Local {
         Ok(())
     }
 }
+
+const LAGGED_LOG: &str = "lagged.log";
 
 fn gone(result: io::Result<()>, path: &Path) -> Result<(), Report> {
     match result {
@@ -184,7 +224,7 @@ fn gone(result: io::Result<()>, path: &Path) -> Result<(), Report> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DevNode, Local};
+    use super::{DevLagged, DevNode, Local};
 
     fn local(dir: &std::path::Path) -> Local {
         let lanes = vec!["127.0.0.1:7070".parse().expect("an address")];
@@ -213,6 +253,25 @@ mod tests {
         local.remove().expect("removed");
         let left: Vec<_> = std::fs::read_dir(dir.path()).expect("there").collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn the_lagged_replica_is_a_process_beside_the_nodes_and_goes_with_them() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut local = local(dir.path());
+        std::fs::create_dir_all(local.lagged_dir()).expect("made");
+        local.remove().expect("removed");
+        assert!(local.lagged_dir().is_dir(), "it was not the cluster's");
+        assert!(local.process("lagged").is_err() && local.processes().len() == 1);
+        local.memory.lagged = Some(DevLagged { lag_ms: 5, pid: Some(1) });
+        local.save().expect("saved");
+        assert_eq!(Local::load(dir.path()).expect("there"), Some(local.clone()));
+        let lagged = local.process("lagged").expect("there");
+        assert_eq!(local.processes().last(), Some(&lagged));
+        assert!(!local.any_runs(), "process 1 is not it");
+        assert!(!local.log(&lagged).starts_with(local.lagged_dir()));
+        local.remove().expect("removed");
+        assert!(!dir.path().exists());
     }
 
     #[test]

@@ -3,23 +3,25 @@
 //! Each node is this same binary run as `galvani server`; there is no supervisor and no shortcut: a
 //! node is killed with SIGKILL and comes back with its data. A file in the cluster's directory
 //! remembers ports and process ids; an id is never trusted before /proc says it is that node. Read
-//! `up.rs` (making and starting), then `control.rs` (the other verbs) and `faults.rs`.
+//! `up.rs` (making and starting), then `control.rs` (the other verbs), `faults.rs` and `lagged.rs`.
 
 mod control;
 mod faults;
 mod files;
+mod lagged;
 mod ports;
 mod process;
 mod ready;
 mod show;
 mod up;
 
-use crate::args::dev::Dev;
+use crate::args::dev::{Dev, Which};
 use crate::commands::Done;
 use crate::connect::App;
+use crate::report::Report;
 use crate::report::mistakes::LocalCluster;
-use files::Local;
-use std::path::Path;
+use files::{LAGGED, Local};
+use std::path::{Path, PathBuf};
 
 pub(crate) use process::kill_strays;
 pub(crate) use up::again;
@@ -30,6 +32,15 @@ pub(crate) fn run(app: &App, args: Dev) -> Done {
         None => up::run(app, args.up),
         Some(command) => control::run(app, command),
     }
+}
+
+/// The lagged replica beside the local cluster that is meant, if it has one: its directory, and what
+/// starts it.
+pub(crate) fn lagged_replica(app: &App) -> Result<Option<(PathBuf, String)>, Report> {
+    let dir = control::directory(app, &Which::default())?;
+    let local = Local::load(&dir)?.filter(|local| local.lagged().is_some());
+    let start = |local: &Local| local.line("dev start").place(LAGGED).to_string();
+    Ok(local.map(|local| (local.lagged_dir(), start(&local))))
 }
 
 /// Whether any process of the cluster in `dir` runs.

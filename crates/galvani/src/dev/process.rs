@@ -1,12 +1,13 @@
-//! Node processes: starting them, knowing them again, signalling them.
+//! Node processes, and that of a lagged replica: starting them, knowing them again, signalling them.
 //!
 //! A process id may have become another program's. So every signal opens the process first, then
 //! looks at its command line, and only then signals what it opened.
 
 use crate::context::io_report;
-use crate::dev::files::{DevNode, Local};
+use crate::dev::files::{DevNode, LAGGED, Local};
 use crate::report::Report;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -34,9 +35,9 @@ impl ProcessState {
     }
 }
 
-/// The state of process `pid` if it is the node with this configuration file.
-pub(crate) fn state(pid: Option<u32>, config: &Path) -> ProcessState {
-    let Some(pid) = pid.filter(|pid| is_node(*pid, config)) else { return ProcessState::Down };
+/// The state of process `pid` if it is this program, run with this command on this file or directory.
+pub(crate) fn state(pid: Option<u32>, command: &str, path: &Path) -> ProcessState {
+    let Some(pid) = pid.filter(|pid| is(*pid, command, path)) else { return ProcessState::Down };
     // The state is the first field behind the name, which ends with the last parenthesis.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let word = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes().first().copied());
@@ -47,11 +48,28 @@ pub(crate) fn state(pid: Option<u32>, config: &Path) -> ProcessState {
     }
 }
 
-/// Whether the process is `galvani server` with this configuration file.
-fn is_node(pid: u32, config: &Path) -> bool {
+/// Whether the process is `galvani COMMAND` with this file or directory.
+fn is(pid: u32, command: &str, path: &Path) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
     let mut words = line.split(|byte| *byte == 0);
-    words.any(|word| word == b"server") && words.any(|word| word == config.as_os_str().as_bytes())
+    words.any(|word| word == command.as_bytes())
+        && words.any(|word| word == path.as_os_str().as_bytes())
+}
+
+/// The words that run a node, or the lagged replica.
+fn words(local: &Local, node: &DevNode) -> Vec<OsString> {
+    if node.name != LAGGED {
+        let config = local.config(node).into();
+        return vec!["server".into(), "--config".into(), config, "--own-session".into()];
+    }
+    let dir = local.lagged_dir();
+    let mut words: Vec<OsString> = vec!["lagged".into(), "--dir".into(), dir.clone().into()];
+    if let (Some(lagged), false) = (&local.memory.lagged, dir.exists()) {
+        words.extend(["--lag".into(), format!("{}ms", lagged.lag_ms).into()]);
+    }
+    words.extend(["--server".into(), local.seeds().join(",").into()]);
+    words.extend(["--identity".into(), local.dir.join("client").into(), "--own-session".into()]);
+    words
 }
 
 /// Starts a node's process in a session of its own, its output appended to its log.
@@ -63,10 +81,7 @@ pub(crate) fn spawn(local: &Local, node: &DevNode) -> Result<Child, Report> {
     let exe = std::env::current_exe()
         .map_err(|error| Report::unexpected(format!("this program's own file: {error}")))?;
     Command::new(&exe)
-        .arg("server")
-        .arg("--config")
-        .arg(local.config(node))
-        .arg("--own-session")
+        .args(words(local, node))
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(again)
@@ -127,30 +142,36 @@ pub(crate) fn kill(local: &Local, nodes: &[DevNode]) -> Result<(), Report> {
     }
 }
 
-/// Kills every node whose configuration file is below `dir`, also one that nothing remembers.
+/// Kills every node whose configuration file is below `dir`, and every lagged replica whose directory
+/// is, also one that nothing remembers.
 pub(crate) fn kill_strays(dir: &Path) {
     let Ok(entries) = fs::read_dir("/proc") else { return };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for pid in pids {
         let Some(handle) = Pid::from_raw(pid)
-            .filter(|_| is_node_below(pid, dir))
+            .filter(|_| is_below(pid, dir))
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
         else {
             continue;
         };
-        if is_node_below(pid, dir) {
+        if is_below(pid, dir) {
             // Fails only for a process that is gone already.
             let _ = pidfd_send_signal(&handle, Signal::KILL);
         }
     }
 }
 
-/// Whether the process is `galvani server` with a configuration file below `dir`.
-fn is_node_below(pid: i32, dir: &Path) -> bool {
+/// Whether the process is `galvani server` with a configuration file below `dir`, or `galvani lagged`
+/// with a directory there.
+fn is_below(pid: i32, dir: &Path) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let mut words = line.split(|byte| *byte == 0);
     let below = |word: &[u8]| Path::new(std::ffi::OsStr::from_bytes(word)).starts_with(dir);
-    words.any(|word| word == b"server") && words.any(|word| word == b"--config") && words.any(below)
+    [("server", "--config"), (LAGGED, "--dir")].iter().any(|(command, option)| {
+        let mut words = line.split(|byte| *byte == 0);
+        words.any(|word| word == command.as_bytes())
+            && words.any(|word| word == option.as_bytes())
+            && words.next().is_some_and(below)
+    })
 }
 
 /// The last lines of a node's log.
@@ -177,8 +198,8 @@ mod tests {
     #[test]
     fn a_process_that_is_not_the_node_is_down() {
         let config = Path::new("/nowhere/galvani.toml");
-        assert_eq!(state(None, config), ProcessState::Down);
-        assert_eq!(state(Some(std::process::id()), config), ProcessState::Down);
-        assert_eq!(state(Some(u32::MAX), config), ProcessState::Down);
+        for pid in [None, Some(std::process::id()), Some(u32::MAX)] {
+            assert_eq!(state(pid, "server", config), ProcessState::Down);
+        }
     }
 }

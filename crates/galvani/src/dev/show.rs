@@ -73,7 +73,20 @@ fn page(local: &Local) -> String {
         page.push_str("\n  ");
         page.push_str(&line(local, node));
     }
+    if let Some(lagged) = local.lagged() {
+        let (state, pid) = (local.state(&lagged), pid(local, &lagged));
+        let name = &lagged.name;
+        page.push_str(&format!("\n  {name}  {pid}{}   galvani lagged status", state.word()));
+    }
     page
+}
+
+/// `pid 12  `, if it runs.
+fn pid(local: &Local, node: &DevNode) -> String {
+    match (local.state(node), node.pid) {
+        (ProcessState::Up | ProcessState::Paused, Some(pid)) => format!("pid {pid}  "),
+        (ProcessState::Down, _) | (_, None) => String::new(),
+    }
 }
 
 fn line(local: &Local, node: &DevNode) -> String {
@@ -83,10 +96,7 @@ fn line(local: &Local, node: &DevNode) -> String {
         [one] => one.to_string(),
         [first, rest @ ..] => format!("{first} ({} lanes)", rest.len() + 1),
     };
-    let pid = match (state, node.pid) {
-        (ProcessState::Up | ProcessState::Paused, Some(pid)) => format!("pid {pid}  "),
-        (ProcessState::Down, _) | (_, None) => String::new(),
-    };
+    let pid = pid(local, node);
     format!("{}  quic {at}  zone {}  {pid}{}", node.name, node.zone, state.word())
 }
 
@@ -111,6 +121,16 @@ fn document(local: &Local) -> serde_json::Map<String, Value> {
         })
     };
     map.insert("nodes".to_owned(), memory.nodes.iter().map(node).collect());
+    if let Some(lagged) = local.lagged() {
+        let state = local.state(&lagged);
+        let lagged = value!({
+            "dir": local.lagged_dir().display().to_string(),
+            "pid": lagged.pid.filter(|_| state != ProcessState::Down),
+            "state": state.word(),
+            "log": local.log(&lagged).display().to_string(),
+        });
+        map.insert("lagged".to_owned(), lagged);
+    }
     map
 }
 

@@ -8,9 +8,9 @@ use crate::args::line::Line;
 use crate::commands::{Done, block_on};
 use crate::connect::App;
 use crate::context::check_name;
-use crate::dev::files::{DevNode, Local};
+use crate::dev::files::{DevLagged, DevNode, Local};
 use crate::dev::process::{self, ProcessState};
-use crate::dev::{ports, ready, show};
+use crate::dev::{lagged, ports, ready, show};
 use crate::exit::Exit;
 use crate::report::Report;
 use galvani_model::placement::WEIGHT_NORMAL;
@@ -32,12 +32,13 @@ pub(crate) fn run(app: &App, args: Up) -> Done {
     };
     let lock = Local::lock(&dir)?;
     let mut local = match Local::load(&dir)? {
-        Some(local) => {
+        Some(mut local) => {
             fits(&local, &args)?;
             if !args.detach && local.any_runs() {
                 return Err(runs_already(&local, &args));
             }
-            note_ignored(app, &args);
+            note_ignored(app, &args, &local);
+            add_lagged(&mut local, &args);
             local
         }
         None => make(&args, dir, name)?,
@@ -52,6 +53,13 @@ pub(crate) fn run(app: &App, args: Up) -> Done {
             return Err(report);
         }
     };
+    match lagged::start(&mut local) {
+        Ok(started) => children.extend(started),
+        Err(report) => {
+            give_up(&local, &mut children);
+            return Err(report);
+        }
+    }
     local.select(app)?;
     show::ready(app, &local, &args.which, took)?;
     drop(lock);
@@ -84,8 +92,8 @@ pub(crate) fn start(local: &mut Local, indexes: &[usize]) -> Result<Vec<(String,
 
 /// Nodes that never got ready are not left behind.
 fn give_up(local: &Local, children: &mut [(String, Child)]) {
-    let started = |node: &&DevNode| children.iter().any(|(name, _)| *name == node.name);
-    let nodes: Vec<DevNode> = local.memory.nodes.iter().filter(started).cloned().collect();
+    let started = |node: &DevNode| children.iter().any(|(name, _)| *name == node.name);
+    let nodes: Vec<DevNode> = local.processes().into_iter().filter(started).collect();
     // The first failure is what is told of; this one would only hide it.
     let _ = process::stop(local, &nodes);
     for (_, child) in children {
@@ -113,7 +121,8 @@ fn make(args: &Up, dir: PathBuf, name: String) -> Result<Local, Report> {
         })
         .collect();
     let n = count.min(COPIES);
-    let local = Local::new(dir, name, n, args.ephemeral, nodes);
+    let mut local = Local::new(dir, name, n, args.ephemeral, nodes);
+    add_lagged(&mut local, args);
     create(&spec(&local, args), &local.dir).map_err(|error| {
         let what = format!("the cluster could not be made: {error}");
         let elsewhere = args.line().with_path("--dir", format!("{}-2", local.dir.display()));
@@ -121,6 +130,12 @@ fn make(args: &Up, dir: PathBuf, name: String) -> Result<Local, Report> {
     })?;
     local.save()?;
     Ok(local)
+}
+
+/// Remembers the lagged replica that is asked for, if there is none yet.
+fn add_lagged(local: &mut Local, args: &Up) {
+    let asked = args.lagged.map(|lag| DevLagged { lag_ms: lag.as_millis() as u64, pid: None });
+    local.memory.lagged = local.memory.lagged.take().or(asked);
 }
 
 fn spec(local: &Local, args: &Up) -> ClusterSpec {
@@ -168,7 +183,10 @@ fn beside(args: &Up, name: &str) -> Line {
     args.line().without("--dir").with("--name", name).with("--ports", "auto")
 }
 
-fn note_ignored(app: &App, args: &Up) {
+fn note_ignored(app: &App, args: &Up, local: &Local) {
+    if args.lagged.is_some() && local.memory.lagged.is_some() {
+        app.out.note("there is a lagged replica: galvani lagged set-lag changes its lag");
+    }
     let given = [
         ("--zones", !args.zones.is_empty()),
         ("--ports", args.ports.is_some()),
@@ -214,7 +232,7 @@ async fn stay(app: &App, mut local: Local, mut children: Vec<(String, Child)>) -
             None => return Ok(Exit::Done),
         }
         let now = states_of(&local);
-        for ((node, old), new) in local.memory.nodes.iter().zip(&states).zip(&now) {
+        for ((node, old), new) in local.processes().iter().zip(&states).zip(&now) {
             if old != new {
                 app.out.say(&format!("{} is {}", node.name, new.word()));
             }
@@ -226,7 +244,7 @@ async fn stay(app: &App, mut local: Local, mut children: Vec<(String, Child)>) -
         }
     }
     app.out.say("stopping");
-    let nodes = local.memory.nodes.clone();
+    let nodes = local.processes();
     let stopping = {
         let local = local.clone();
         tokio::task::spawn_blocking(move || process::stop(&local, &nodes))
@@ -235,7 +253,7 @@ async fn stay(app: &App, mut local: Local, mut children: Vec<(String, Child)>) -
         stopped = stopping => {
             stopped.map_err(|_| Report::unexpected("the stopping thread failed"))??;
         }
-        _ = interrupt.recv() => process::kill(&local, &local.memory.nodes)?,
+        _ = interrupt.recv() => process::kill(&local, &local.processes())?,
     }
     if local.memory.ephemeral {
         local.remove()?;
@@ -253,7 +271,7 @@ pub(crate) fn again(context: Option<String>) -> String {
 }
 
 fn states_of(local: &Local) -> Vec<ProcessState> {
-    local.memory.nodes.iter().map(|node| local.state(node)).collect()
+    local.processes().iter().map(|node| local.state(node)).collect()
 }
 
 /// The path from the root; as it is where the working directory is gone.

@@ -17,8 +17,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A command on the same replica.
 pub(super) fn again(dir: &Path, verb: &str) -> String {
-    let dir = shell(dir.as_os_str().as_encoded_bytes()).into_owned();
-    format!("galvani lagged {verb} --dir {dir}")
+    format!("galvani lagged {verb} --dir {}", word(dir))
+}
+
+/// A path as one word of a shell.
+pub(super) fn word(path: &Path) -> String {
+    shell(path.as_os_str().as_encoded_bytes()).into_owned()
 }
 
 const DAY_MS: u64 = 24 * 3_600_000;

@@ -104,15 +104,24 @@ async fn serve(
 /// A connection to the replica that runs in a directory.
 pub(super) struct Link {
     dir: PathBuf,
+    /// The command that starts it.
+    start: String,
     stream: BufReader<UnixStream>,
 }
 
 impl Link {
-    /// Connects to the replica that runs in `dir`.
-    pub(super) fn open(dir: &Path) -> Result<Link, Report> {
-        let stream =
-            UnixStream::connect(socket_of(dir)).map_err(|error| unreachable(dir, &error))?;
-        Ok(Link { dir: dir.to_path_buf(), stream: BufReader::new(stream) })
+    /// Connects to the replica that runs in `dir`, and is started with the command `start`.
+    pub(super) fn open(dir: &Path, start: String) -> Result<Link, Report> {
+        match UnixStream::connect(socket_of(dir)) {
+            Ok(stream) => {
+                Ok(Link { dir: dir.to_path_buf(), start, stream: BufReader::new(stream) })
+            }
+            Err(error) => Err(unreachable(dir, start, &error)),
+        }
+    }
+
+    fn lost(&self, error: &io::Error) -> Report {
+        unreachable(&self.dir, self.start.clone(), error)
     }
 
     /// The directory it runs in.
@@ -130,9 +139,9 @@ impl Link {
             (&mut self.stream).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line)
         });
         match read {
-            Err(error) => return Err(unreachable(&self.dir, &error)),
+            Err(error) => return Err(self.lost(&error)),
             Ok(_) if line.last() != Some(&b'\n') => {
-                return Err(unreachable(&self.dir, &io::Error::from(ErrorKind::UnexpectedEof)));
+                return Err(self.lost(&io::Error::from(ErrorKind::UnexpectedEof)));
             }
             Ok(_) => {}
         }
@@ -149,7 +158,7 @@ impl Link {
     }
 }
 
-fn unreachable(dir: &Path, error: &io::Error) -> Report {
+fn unreachable(dir: &Path, start: String, error: &io::Error) -> Report {
     let what = format!("lagged: no lagged replica answers in {}", dir.display());
     let report = match error.kind() {
         ErrorKind::PermissionDenied => {
@@ -160,8 +169,7 @@ fn unreachable(dir: &Path, error: &io::Error) -> Report {
         }
         _ => Report::new(Exit::NoServer, what).why(error.to_string()),
     };
-    let dir = crate::report::text::shell(dir.as_os_str().as_encoded_bytes()).into_owned();
-    report.next("start it", format!("galvani lagged --dir {dir}"))
+    report.next("start it", start)
 }
 
 #[cfg(test)]
@@ -188,8 +196,9 @@ mod tests {
             assert_eq!(mode.mode() & 0o777, 0o600);
             let path = dir.path().to_owned();
             let asker = tokio::task::spawn_blocking(move || {
-                let mut link =
-                    Link::open(&path).map_err(|report| report.to_string()).expect("open");
+                let mut link = Link::open(&path, String::new())
+                    .map_err(|report| report.to_string())
+                    .expect("open");
                 [Ask::Status, Ask::Pause].map(|it| link.ask(&it).expect("answered"))
             });
             for expected in [Ask::Status, Ask::Pause] {
@@ -225,7 +234,8 @@ mod tests {
     #[test]
     fn one_that_does_not_run_is_said_to_and_how_to_start_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let Err(report) = Link::open(dir.path()) else { panic!("nobody is there") };
+        let start = "galvani lagged --dir d".to_owned();
+        let Err(report) = Link::open(dir.path(), start) else { panic!("nobody is there") };
         assert_eq!(report.exit, Exit::NoServer);
         assert!(report.to_string().contains("galvani lagged --dir"), "{report}");
     }
