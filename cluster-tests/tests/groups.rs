@@ -465,6 +465,23 @@ fn a_group_is_seen_and_led_from_the_command_line() {
     });
     assert_eq!(shown["members"].as_array().map(Vec::len), Some(1), "{shown}");
     cluster.run(&["group", "show", GROUP, "--shards"]).expect(0).text();
+    until("the status to say so", || {
+        let status = cluster.run(&["status"]).expect(0);
+        let line = status.text().lines().find(|line| line.starts_with("group        billing: "));
+        let line = line.map(str::to_owned).ok_or_else(|| status.to_string())?;
+        let says = ["1 shard HALTED", "1 dead letter", "1 member"];
+        if says.iter().all(|part| line.contains(part)) { Ok(()) } else { Err(line) }
+    });
+    let status = until("the status to have read the groups", || {
+        let status = cluster.run(&["status", "-o", "json"]).expect(0).json("galvani.status/1");
+        if status["groups"].is_array() { Ok(status) } else { Err(status["groups"].clone()) }
+    });
+    let group = &status["groups"][0];
+    assert_eq!((&group["name"], &group["parked_keys"]), (&GROUP.into(), &0.into()), "{group}");
+    let stands = |shard: &&serde_json::Value| shard["halted"] == true;
+    assert_eq!(group["shards"].as_array().expect("shards").iter().filter(stands).count(), 1);
+    assert!(group.get("seconds_to_truncation").is_some(), "{group}");
+    assert_eq!(status["nodes"][0]["feed_keep_ms"], 86_400_000);
     let listed = cluster.run(&["group", "dlq", "list", GROUP, "-o", "json"]).expect(0);
     let listed = listed.json("galvani.group.dlq/1");
     let letter = &listed["letters"][0];

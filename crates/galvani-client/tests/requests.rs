@@ -312,6 +312,7 @@ async fn status_is_partial_rather_than_late() {
             faults: Vec::new(),
             counters: galvani_client::Counters::default(),
             damaged: Vec::new(),
+            feed_keep_ms: 0,
             unreadable: 0,
             damaged_files: Vec::new(),
             runs_twice: BTreeMap::new(),

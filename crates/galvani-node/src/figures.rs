@@ -29,6 +29,7 @@ pub(crate) struct LaneFigures {
     /// Values that expire and are not collected yet.
     pub(crate) expiring: u64,
     pub(crate) collection_waits: BTreeMap<NodeId, u64>,
+    pub(crate) feed_keep_ms: u64,
     pub(crate) trim_waits: Vec<NodeId>,
     pub(crate) hints: BTreeMap<NodeId, HintFigures>,
     pub(crate) peers_up: Vec<NodeId>,
@@ -94,6 +95,7 @@ pub(crate) fn status<E: Engine>(
         faults: shared.faults.as_ref().map(NodeFaults::current).unwrap_or_default(),
         counters,
         damaged: damaged(&lanes),
+        feed_keep_ms: lanes.first().map_or(0, |lane| lane.feed_keep_ms),
         unreadable: shared.engine.unreadable(),
         damaged_files: shared.files.damaged(),
         runs_twice: lanes.first().map(|lane| lane.runs_twice.clone()).unwrap_or_default(),

@@ -464,6 +464,7 @@ impl<E: Engine> LaneLoop<E> {
             tombstones: self.store.tombstones_waiting(),
             expiring: self.store.expiring_waiting(),
             collection_waits: self.lane.collection_waits(),
+            feed_keep_ms: self.lane.feed_keep_ms(),
             trim_waits: self.lane.trim_waits().into_iter().collect(),
             hints,
             peers_up,

@@ -228,6 +228,14 @@ impl Lane {
         self.reaper.waits(&self.topology, &self.up)
     }
 
+    /// How long a record stays in the log after it was written once it was replaced; 0: for ever.
+    pub fn feed_keep_ms(&self) -> u64 {
+        match self.config.limits.anti_entropy_ms {
+            0 => 0,
+            _ => self.config.limits.feed_keep_ms,
+        }
+    }
+
     /// Owners that hold the trimming of this lane's log back because they cannot be reached.
     pub fn trim_waits(&self) -> BTreeSet<NodeId> {
         self.trimmer.waits()

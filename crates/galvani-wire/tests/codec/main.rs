@@ -228,6 +228,7 @@ fn tool_messages() -> Vec<Message> {
             faults: link_faults(),
             counters: Counters { puts: 3, ..Counters::default() },
             damaged: damaged_rows(),
+            feed_keep_ms: 86_400_000,
             unreadable: 7,
             damaged_files: vec!["/data/engine/0".into()],
             runs_twice: BTreeMap::from([(

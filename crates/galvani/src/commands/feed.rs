@@ -13,7 +13,7 @@ pub(crate) mod shown;
 
 use crate::args::Format;
 use crate::args::feed::{self, Gaps, Seen, Since, Until};
-use crate::commands::Done;
+use crate::commands::{Done, consumers};
 use crate::connect::{App, RETRIES};
 use crate::exit::Exit;
 use crate::report::Report;
@@ -76,6 +76,10 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
         position.begin(since);
         position.keep(feed.token())?;
     }
+    let keep = match args.checkpoints {
+        true => consumers::keep(&session.client.status().await),
+        false => None,
+    };
     let (mut tally, mut kept_at) = (Tally::default(), Instant::now());
     let ended = loop {
         let first = tokio::select! {
@@ -111,7 +115,7 @@ pub(crate) async fn run(app: &App, args: feed::Feed) -> Done {
                     app.out.note(&words);
                 }
                 if args.checkpoints {
-                    shown::write(app, &Event::Checkpoint(checkpoint.clone()))?;
+                    shown::checkpoint(app, &checkpoint, keep)?;
                 }
                 if args.until == Some(Until::Now) && is_caught_up(&checkpoint, began) {
                     break Ok(true);

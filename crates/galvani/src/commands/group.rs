@@ -5,9 +5,9 @@
 
 use crate::args::feed::Since;
 use crate::args::group::{Dlq, Group, GroupCommand, Letters, Reset};
-use crate::commands::Done;
 use crate::commands::feed::position;
 use crate::commands::feed::shown;
+use crate::commands::{Done, consumers};
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
 use crate::output;
@@ -20,7 +20,7 @@ use galvani_client::{
 };
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Does what is asked with groups.
 pub(crate) async fn run(app: &App, args: Group) -> Done {
@@ -45,7 +45,8 @@ pub(crate) async fn run(app: &App, args: Group) -> Done {
         GroupCommand::Show(show) => {
             let status = session.client.group_status(&show.group).await;
             let status = status.map_err(|error| client::report(&error, &retype))?;
-            print(app, &status, show.shards)
+            let keep = consumers::keep(&session.client.status().await);
+            print(app, &status, keep, show.shards)
         }
         GroupCommand::Reset(reset) => put(app, &session, &retype, reset).await,
         GroupCommand::Delete(delete) => {
@@ -99,11 +100,12 @@ async fn list(app: &App, session: &Session, retype: &Retype) -> Done {
     Ok(Exit::Done)
 }
 
-fn print(app: &App, status: &GroupStatus, shards: bool) -> Done {
+fn print(app: &App, status: &GroupStatus, keep: Option<Duration>, shards: bool) -> Done {
     if app.out.is_json() {
         let mut map = json::object("galvani.group/1");
-        map.extend(fields(status));
-        map.insert("shards".to_owned(), status.shards.iter().map(shard).collect());
+        if let Value::Object(all) = document(status, keep) {
+            map.extend(all);
+        }
         app.out.json(map)?;
         return Ok(Exit::Done);
     }
@@ -122,6 +124,10 @@ fn print(app: &App, status: &GroupStatus, shards: bool) -> Done {
         behind(status.behind),
         count(status.dead_letters, "dead letter")
     ))?;
+    if let Some(left) = until_gone(status, keep) {
+        let left = Age(left.as_secs());
+        app.out.line(&format!("the oldest write not read yet is kept for {left} at least"))?;
+    }
     let halted = status.shards.iter().filter(|shard| shard.halted).count() as u64;
     if halted > 0 {
         app.out.line(&format!(
@@ -269,6 +275,23 @@ fn state(on_poison: OnPoison) -> &'static str {
         OnPoison::Skip => "skipped",
         OnPoison::Halt => "shard halted",
     }
+}
+
+/// How long the oldest write that members have not been sent is kept, at least; `None` if there is none, or
+/// writes are kept for ever. Later than that it may be gone, if it was replaced.
+pub(super) fn until_gone(status: &GroupStatus, keep: Option<Duration>) -> Option<Duration> {
+    let unread = status.members.iter().filter(|member| member.unread > 0);
+    let lag = unread.map(|member| member.lag).max()?;
+    Some(keep?.saturating_sub(lag))
+}
+
+/// All of a group.
+pub(super) fn document(status: &GroupStatus, keep: Option<Duration>) -> Value {
+    let mut map = fields(status);
+    let left = until_gone(status, keep).map(|left| left.as_secs());
+    map.insert("seconds_to_truncation".to_owned(), left.into());
+    map.insert("shards".to_owned(), status.shards.iter().map(shard).collect());
+    Value::Object(map)
 }
 
 /// All of a group but its shards.

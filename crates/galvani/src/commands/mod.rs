@@ -6,6 +6,7 @@
 mod bench;
 mod bucket;
 mod cluster;
+mod consumers;
 mod ctx;
 mod damage;
 mod del;

@@ -4,6 +4,7 @@
 //! counted in `safety.rs`.
 
 use crate::args::see::Status;
+use crate::commands::consumers::{self, Groups};
 use crate::commands::safety::{self, Safety};
 use crate::commands::{Done, damage, graves};
 use crate::connect::{App, Session};
@@ -33,16 +34,19 @@ async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
     let reports = session.client.status().await;
     let view = session.client.cluster();
     let safety = Safety::of(&view, &reports);
+    let groups = consumers::all(session, &view).await;
     if app.out.is_json() {
-        return app.out.json(document(&view, &reports, &safety));
+        let mut map = document(&view, &reports, &safety);
+        map.insert("groups".to_owned(), consumers::document(&groups, consumers::keep(&reports)));
+        return app.out.json(map);
     }
     if again && io::stdout().is_terminal() {
         app.out.bytes(b"\x1b[H\x1b[2J")?;
     }
-    app.out.line(&page(&view, &reports, &safety))
+    app.out.line(&page(&view, &reports, &safety, &groups))
 }
 
-fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
+fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety, groups: &Groups) -> String {
     let zones: BTreeSet<&str> = reports.iter().map(|report| report.zone.as_str()).collect();
     let Safety { n, whole, degraded, lost, .. } = *safety;
     let partitions = view.layout.partitions();
@@ -67,7 +71,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}",
+         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
@@ -79,6 +83,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> String {
         hint_words(view, reports),
         graves::words(view, reports),
         graves::log_words(view, reports),
+        consumers::words(groups, consumers::keep(reports)),
         sight_words(view, reports),
         fault_words(view, reports),
         crate::output::trimmed(&table),
@@ -319,6 +324,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "damaged": damage::document(&status.damaged),
                 "unreadable": status.unreadable,
                 "damaged_files": status.damaged_files,
+                "feed_keep_ms": status.feed_keep_ms,
                 "runs_twice": status.runs_twice.iter().map(|(node, places)| value!({
                     "node": name(view, *node),
                     "at": places,

@@ -11,7 +11,7 @@ use galvani_client::{Change, Checkpoint, Dot, Emitted, Event, Gap, Old, Source};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Writes one event.
 pub(crate) fn write(app: &App, event: &Event) -> Result<(), Report> {
@@ -30,6 +30,24 @@ pub(crate) fn write(app: &App, event: &Event) -> Result<(), Report> {
             None => Ok(()),
         },
     }
+}
+
+/// Writes how far the feed is. `keep`: how long nodes keep what was replaced.
+pub(crate) fn checkpoint(
+    app: &App,
+    checkpoint: &Checkpoint,
+    keep: Option<Duration>,
+) -> Result<(), Report> {
+    let event = Event::Checkpoint(checkpoint.clone());
+    if !app.out.is_json() {
+        return write(app, &event);
+    }
+    let mut map = checkpoint_json(checkpoint);
+    // What is behind is kept so long at least, and later than that it may be gone if it was replaced.
+    let left = keep.filter(|_| checkpoint.behind > 0);
+    let left = left.map(|keep| keep.saturating_sub(checkpoint.lag).as_secs());
+    map.insert("seconds_to_truncation".to_owned(), left.into());
+    app.out.json(map)
 }
 
 /// An event as one JSON document; `None` for what no command asks for.
