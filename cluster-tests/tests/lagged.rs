@@ -264,6 +264,65 @@ fn the_one_beside_a_local_cluster_is_found_and_stops_and_starts_with_it() {
 }
 
 #[test]
+fn one_that_was_away_too_long_keeps_its_old_window_and_says_what_it_does_not_know() {
+    let cluster = Cluster::start();
+    cluster.stop_all();
+    for node in ["n1", "n2", "n3"] {
+        let path = cluster.home(node).join("galvani.toml");
+        let text = std::fs::read_to_string(&path).expect("there");
+        let short = text.replace("feed_keep_ms = 86400000", "feed_keep_ms = 2000");
+        assert_ne!(short, text, "the default is there to be replaced");
+        std::fs::write(&path, short).expect("written");
+    }
+    cluster.start_all();
+    let put = |value: &str| {
+        for number in 0..5 {
+            cluster.run(&["put", &format!("cart/{number}"), value, "-w", "3"]).expect(0);
+        }
+    };
+    put("old");
+    let mut replica = Replica::start(&cluster);
+    replica.until_has(5);
+    let good = Timestamp::now();
+    replica.until_it("all until then is here", |status| {
+        status["complete_through_ms"].as_u64() > u64::try_from(good.as_millisecond()).ok()
+    });
+    // What is noted in memory is written down with it; then it is killed.
+    replica.ask(&["pause"]).expect(0);
+    replica.ask(&["resume"]).expect(0);
+    replica.running = None;
+    (1..=6).for_each(|time| put(&format!("{time}")));
+    let client = cluster.client();
+    for node in ["n1", "n2", "n3"] {
+        until(&format!("{node} to trim"), || {
+            let trimmed = cluster.status_of(&client, node).counters.records_trimmed;
+            if trimmed >= 10 { Ok(()) } else { Err(trimmed) }
+        });
+    }
+    replica.again();
+    replica.until_it("the gap is known, and what came after it is here", |status| {
+        let until = status["holes"][0]["until_ms"].as_u64();
+        until.is_some() && status["complete_through_ms"].as_u64() > until
+    });
+    let at = |at: &str, key: &str| replica.ask(&["get", key, "--at", at]);
+    let value =
+        |ran: Ran| ran.expect(0).json("galvani.lagged.get/1")["siblings"][0]["value"].clone();
+    assert_eq!(replica.keys(&["--at", &good.to_string()]).len(), 5);
+    for number in 0..5 {
+        let key = format!("cart/{number}");
+        assert_eq!(value(at(&good.to_string(), &key)), "old");
+        assert_eq!(value(at("0s", &key)), "6");
+    }
+    let hole = replica.status()["holes"][0].clone();
+    let ms = |name: &str| hole[name].as_i64().expect("a moment");
+    let inside = Timestamp::from_millisecond((ms("from_ms") + ms("until_ms")) / 2).expect("a time");
+    at(&inside.to_string(), "cart/1").expect(5).says(&["not known", "before or after"]);
+    // What is gone was replaced everywhere: nothing is missing.
+    let found = replica.ask(&["verify"]).expect(0).json("galvani.lagged.verify/1");
+    assert_eq!(found["well"], true, "{found}");
+}
+
+#[test]
 fn a_second_process_and_a_second_cluster_are_refused_their_directory() {
     let cluster = Cluster::start();
     let replica = Replica::start(&cluster);

@@ -337,15 +337,19 @@ impl<E: Engine> Lagged<E> {
         Ok(named)
     }
 
-    /// Refuses a moment before the replica had caught up.
+    /// Refuses a moment before the replica had caught up, and one in a hole.
     fn check_seeded(&self, moment: &Moment) -> Result<(), LaggedError> {
         if moment.below.is_none() {
             return Ok(());
         }
-        let earliest_ms = self.journal.state().seeded_ms.ok_or(LaggedError::NotSeeded)?;
-        match moment.at_ms >= earliest_ms {
-            true => Ok(()),
-            false => Err(LaggedError::BeforeHorizon { asked_ms: moment.at_ms, earliest_ms }),
+        let (state, asked_ms) = (self.journal.state(), moment.at_ms);
+        let earliest_ms = state.seeded_ms.ok_or(LaggedError::NotSeeded)?;
+        if asked_ms < earliest_ms {
+            return Err(LaggedError::BeforeHorizon { asked_ms, earliest_ms });
+        }
+        match state.holes.iter().find(|hole| hole.contains(asked_ms)) {
+            None => Ok(()),
+            Some(&hole) => Err(LaggedError::Unknown { asked_ms, hole }),
         }
     }
 }

@@ -14,8 +14,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The directory's format. Any other one is refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// The directory's format. One of format 1 becomes one of this; any other is refused.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The format before holes: nothing in it need be changed to be read.
+const FORMAT_BEFORE: u32 = 1;
 
 /// Why the directory of a lagged replica cannot be used. Nothing of what it held was changed.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +117,9 @@ impl OpenDir {
         }
         let held = OpenDir { _lock: take_lock(dir)? };
         match is_marked {
-            true => check_marker(dir, config)?,
+            true if check_marker(dir, config)? == FORMAT_VERSION => {}
+            // From here on an older release refuses it: it would show moments that are not known.
+            true => write_marker(dir, config).map_err(io)?,
             false => write_marker(dir, config).map_err(io)?,
         }
         let engine = |name: &str| {
@@ -141,7 +146,8 @@ struct FormatOnly {
     format: u32,
 }
 
-fn check_marker(dir: &Path, config: &LaggedConfig) -> Result<(), OpenError> {
+/// Checks whose directory it is; returns its format.
+fn check_marker(dir: &Path, config: &LaggedConfig) -> Result<u32, OpenError> {
     let path = || dir.to_path_buf();
     let damaged = |what: &str| OpenError::Damaged { path: path(), what: what.to_owned() };
     let mut text = String::new();
@@ -157,7 +163,7 @@ fn check_marker(dir: &Path, config: &LaggedConfig) -> Result<(), OpenError> {
     }
     let format: FormatOnly =
         serde_json::from_str(line).map_err(|error| damaged(&error.to_string()))?;
-    if format.format != FORMAT_VERSION {
+    if !(FORMAT_BEFORE..=FORMAT_VERSION).contains(&format.format) {
         return Err(OpenError::Format { path: path(), found: format.format });
     }
     let marker: Marker = serde_json::from_str(line).map_err(|error| damaged(&error.to_string()))?;
@@ -169,7 +175,7 @@ fn check_marker(dir: &Path, config: &LaggedConfig) -> Result<(), OpenError> {
         let (found, expected) = (marker.partitions, config.partitions);
         return Err(OpenError::Partitions { path: path(), found, expected });
     }
-    Ok(())
+    Ok(marker.format)
 }
 
 /// Writes the marker whole and durably: it is there or not.

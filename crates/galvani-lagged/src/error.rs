@@ -3,6 +3,7 @@
 //! Each variant says what happened to the replica and what to do now. Errors of opening a directory
 //! are in `dir.rs`. Next to read: `replica.rs`.
 
+use crate::state::Hole;
 use crate::text::Utc;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{RequestId, Shard};
@@ -75,6 +76,17 @@ pub enum LaggedError {
         asked_ms: u64,
         /// Now, in milliseconds since 1970.
         now_ms: u64,
+    },
+    /// Writes of that time were gone at all nodes before they came here: what was there is not known.
+    #[error(
+        "what was there at {} is not known: the nodes dropped writes of {} to {} before they came here; \
+         ask for a moment before or after that", Utc(*asked_ms), Utc(hole.from_ms), Utc(hole.until_ms)
+    )]
+    Unknown {
+        /// What was asked for, in milliseconds since 1970.
+        asked_ms: u64,
+        /// The time of which it is not known.
+        hole: Hole,
     },
     /// The cluster has no bucket of this name, as far as the replica has been told.
     #[error("no bucket {:?} is known here; these are: {known}", bucket.as_str())]

@@ -31,6 +31,7 @@ pub use error::LaggedError;
 pub use galvani_protocol::Now;
 pub use replica::{Arrivals, Lagged, Stepped, Stored};
 pub use select::{Selection, Selector};
+pub use state::Hole;
 pub use status::Status;
 pub use steer::{Change, Foreseen, Until};
 pub use text::{Blob, Utc};

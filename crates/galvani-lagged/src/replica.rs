@@ -15,7 +15,7 @@ use crate::error::LaggedError;
 use crate::growth::Growth;
 use crate::journal::Journal;
 use crate::keys::At;
-use crate::state::ShardState;
+use crate::state::{Hole, ShardState};
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::feed::Cursor;
 use galvani_model::ids::{LaneIndex, Shard};
@@ -131,9 +131,10 @@ impl<E: Engine> Lagged<E> {
                 of.done().missing_from(gone).iter().map(|it| it.last - it.first + 1).sum();
             of.gone.union(gone);
             state.gone += unknown;
-            if unknown > 0 {
-                // What they were, and until when, cannot be shown.
-                state.seeded_ms = state.seeded_ms.map(|since| since.max(wall_ms));
+            if let (1.., Some(seeded_ms)) = (unknown, state.seeded_ms) {
+                // What they were, and when they were there, cannot be shown. Moments before stay.
+                let hole = Hole { from_ms: seeded_ms.max(state.complete_ms), until_ms: wall_ms };
+                state.note_hole(hole, seeded_ms.max(state.applied_wall_ms));
             }
         }
         for (shard, position) in &page.positions {
@@ -164,6 +165,14 @@ impl<E: Engine> Lagged<E> {
             self.journal.write(state, Durability::Fsync)?;
         }
         Ok(())
+    }
+
+    /// Writes down what was only noted in memory, before the replica is closed: nothing is lost without,
+    /// but the next one knows less of what is whole, and waits a little longer.
+    pub fn rest(&mut self, now: Now) -> Result<(), LaggedError> {
+        let mut state = self.journal.state().clone();
+        state.tick_ms = self.clock.read(now);
+        self.journal.write(state, Durability::Fsync)
     }
 
     /// Says what becomes of concurrent writes in a bucket: to be called before its first record is

@@ -33,12 +33,50 @@ pub(crate) struct State {
     pub(crate) complete_ms: u64,
     /// Writes that no node had any more when this replica asked for them.
     pub(crate) gone: u64,
+    /// When those were written, as far as can be told: in order, none touches the next. Rows of format
+    /// 1 have none.
+    #[serde(default)]
+    pub(crate) holes: Vec<Hole>,
+}
+
+/// A time of which it is not known what was: writes of it were gone before they came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// Every write that was acknowledged before this is here, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// When it was learned that some are gone: what is gone was written before.
+    pub until_ms: u64,
+}
+
+impl Hole {
+    /// Whether a moment is in it.
+    pub fn contains(&self, at_ms: u64) -> bool {
+        (self.from_ms..self.until_ms).contains(&at_ms)
+    }
 }
 
 impl State {
     /// Of a replica that was just made.
     pub(crate) fn new(lag_ms: u64) -> State {
         State { first: 1, next: 1, lag_ms, ..State::default() }
+    }
+
+    /// Notes a hole that is not before the others. Those that end before `earliest_ms` are of no use
+    /// any more.
+    pub(crate) fn note_hole(&mut self, hole: Hole, earliest_ms: u64) {
+        self.holes.retain(|old| old.until_ms > earliest_ms);
+        match self.holes.last_mut() {
+            Some(last) if last.until_ms >= hole.from_ms => {
+                last.from_ms = last.from_ms.min(hole.from_ms);
+                last.until_ms = last.until_ms.max(hole.until_ms);
+            }
+            Some(_) | None => self.holes.push(hole),
+        }
+        if self.holes.len() > HOLES_MAX {
+            // What is between the first two counts as unknown, too.
+            let first = self.holes.remove(0);
+            self.holes[0].from_ms = first.from_ms;
+        }
     }
 
     /// How many records wait.
@@ -75,5 +113,48 @@ impl ShardState {
         position.owe_all(&self.owed);
         position.settle();
         position
+    }
+}
+
+/// Holes that are told apart: a replica that is away so often has few whole moments.
+const HOLES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::{HOLES_MAX, Hole, State};
+    use galvani_storage::format::rows;
+
+    fn hole(from_ms: u64, until_ms: u64) -> Hole {
+        Hole { from_ms, until_ms }
+    }
+
+    #[test]
+    fn holes_that_touch_are_one_and_those_that_are_past_go() {
+        let mut state = State::new(1);
+        state.note_hole(hole(10, 20), 1);
+        state.note_hole(hole(10, 25), 1);
+        state.note_hole(hole(25, 30), 1);
+        assert_eq!(state.holes, [hole(10, 30)]);
+        state.note_hole(hole(40, 50), 29);
+        assert_eq!(state.holes, [hole(10, 30), hole(40, 50)]);
+        state.note_hole(hole(60, 70), 30);
+        assert_eq!(state.holes, [hole(40, 50), hole(60, 70)]);
+        assert!(hole(40, 50).contains(40) && !hole(40, 50).contains(50));
+        let mut many = State::new(1);
+        (0..2 * HOLES_MAX as u64).for_each(|n| many.note_hole(hole(10 * n, 10 * n + 5), 0));
+        assert_eq!((many.holes.len(), many.holes[0].from_ms), (HOLES_MAX, 0));
+        assert!((0..10 * HOLES_MAX as u64).all(|at| many.holes[0].contains(at)));
+    }
+
+    #[test]
+    fn a_row_of_format_1_has_no_holes() {
+        let old =
+            (3u64, 5u64, 7u64, 8u64, 9u64, 10u64, 11u64, None::<u64>, 0u64, Some(4u64), 6u64, 2u64);
+        let mut row = Vec::new();
+        rows::put(b"state", &old, &mut row);
+        let state: State = rows::get(b"state", &row).expect("it is read");
+        let expected = State { first: 3, next: 5, seeded_ms: Some(4), gone: 2, ..state.clone() };
+        assert_eq!((&state, state.lag_ms), (&expected, 11));
+        assert!(state.holes.is_empty());
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::error::LaggedError;
 use crate::replica::Lagged;
+use crate::state::Hole;
 use crate::verify::Verified;
 use galvani_protocol::Now;
 use galvani_storage::engine::Engine;
@@ -37,6 +38,8 @@ pub struct Status {
     pub paused_since_ms: Option<u64>,
     /// Writes that no node had any more when they were asked for: should be 0.
     pub gone: u64,
+    /// When those were written, as far as the window reaches: moments of that time are refused.
+    pub holes: Vec<Hole>,
     /// Rows that were found damaged in the base since it was opened: should be 0.
     pub damaged: u64,
     /// Bytes on disk, journal and base.
@@ -157,6 +160,12 @@ impl<E: Engine> Lagged<E> {
             last_arrival_ms: known(state.last_wall_ms),
             paused_since_ms: state.paused_ms,
             gone: state.gone,
+            holes: state
+                .holes
+                .iter()
+                .filter(|hole| since.is_some_and(|since| hole.until_ms > since))
+                .copied()
+                .collect(),
             damaged: self.base.quarantined(),
             disk_bytes: self.disk_bytes(),
             disk_free_bytes: free,

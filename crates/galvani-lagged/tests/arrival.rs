@@ -3,7 +3,7 @@
 mod common;
 
 use common::{KEEP_MS, LAG_MS, START_MS, at, fresh, key, open, page, settle, shard_of, write};
-use galvani_lagged::{AsOf, Change, Foreseen, LaggedError, Now, Stored, Until};
+use galvani_lagged::{AsOf, Change, Foreseen, Hole, LaggedError, Now, Stored, Until};
 use galvani_model::feed::Cursor;
 use galvani_model::ids::Origin;
 use galvani_model::version::{Dot, PartitionClock, Range};
@@ -124,17 +124,58 @@ fn what_is_overdue_is_kept_with_the_position() {
 }
 
 #[test]
-fn a_gap_moves_what_is_protected() {
+fn a_gap_hides_its_own_time_and_leaves_the_window_before_it() {
     let mut replica = fresh();
+    let old = write("k", (7, 1), &[], 100);
+    replica.arrive(page(std::slice::from_ref(&old)), at(150)).expect("room");
+    replica.heard(START_MS + 400, 0, at(500)).expect("room");
     assert_eq!(replica.earliest_ms(), Some(1));
     let mut gap = page(&[]);
     let origin = galvani_model::ids::Origin(1);
     let gone = PartitionClock::from_iter([Range { origin, first: 1, last: 9 }]);
     gap.gone.insert(shard_of(&key("k")), gone);
     replica.arrive(gap.clone(), at(700)).expect("room");
-    assert_eq!(replica.earliest_ms(), Some(START_MS + 700));
     replica.arrive(gap, at(900)).expect("room");
-    assert_eq!(replica.earliest_ms(), Some(START_MS + 700), "nothing new is gone");
+    let new = write("k", (7, 2), &[&old], 600);
+    replica.arrive(page(std::slice::from_ref(&new)), at(900)).expect("room");
+    replica.heard(START_MS + 950, 0, at(1_000)).expect("room");
+    assert_eq!(replica.earliest_ms(), Some(1));
+    let hole = Hole { from_ms: START_MS + 400, until_ms: START_MS + 700 };
+    assert_eq!(replica.status(at(1_000)).expect("readable").holes, [hole], "nothing new is gone");
+    for (ms, shows) in [(399, Some(&old)), (400, None), (699, None), (700, Some(&new))] {
+        match (replica.moment(AsOf::Time(START_MS + ms), START_MS + 1_000), shows) {
+            (Ok(moment), Some(record)) => {
+                let found = replica.read_at(&key("k"), &moment, None).expect("exact");
+                assert_eq!(found.expect("there").versions[0].dots[0], record.head.dot, "{ms}");
+            }
+            (Err(LaggedError::Unknown { .. }), None) => {}
+            (other, _) => panic!("{ms}: {other:?}"),
+        }
+    }
+    // A write of that time that waits is in it, too.
+    let before = replica.moment(AsOf::Before(new.head.dot), START_MS + 1_000);
+    assert!(matches!(before, Err(LaggedError::Unknown { .. })));
+    // The old window is there until what came after it is applied, and the new one is whole then.
+    settle(&mut replica, at(150 + LAG_MS));
+    assert!(replica.moment(AsOf::Time(START_MS + 399), START_MS + LAG_MS).is_ok());
+    settle(&mut replica, at(900 + LAG_MS));
+    assert_eq!(replica.earliest_ms(), Some(START_MS + 900));
+    assert_eq!(replica.status(at(900 + LAG_MS)).expect("readable").holes, []);
+}
+
+#[test]
+fn what_is_gone_before_it_has_caught_up_hides_nothing() {
+    let mut replica = open(&MemoryEngine::new(), &MemoryEngine::new());
+    let gone = PartitionClock::from_iter([Range { origin: Origin(1), first: 1, last: 9 }]);
+    let mut gap = page(&[]);
+    gap.gone.insert(shard_of(&key("k")), gone);
+    replica.arrive(gap, at(700)).expect("room");
+    replica.heard(START_MS + 800, 0, at(900)).expect("room");
+    let status = replica.status(at(1_000)).expect("readable");
+    assert_eq!(
+        (status.gone, status.holes, status.protected_since_ms),
+        (9, vec![], Some(START_MS + 800))
+    );
 }
 
 #[test]

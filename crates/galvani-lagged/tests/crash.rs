@@ -10,9 +10,10 @@ mod common;
 use common::{
     LAG_MS, START_MS, at, delete, key, naive, open, page, retry_of, settle, shard_of, write,
 };
-use galvani_lagged::{AsOf, Lagged, LaggedError};
+use galvani_lagged::{AsOf, Hole, Lagged, LaggedError};
+use galvani_model::ids::Origin;
 use galvani_model::key::Key;
-use galvani_model::version::{Dot, Record};
+use galvani_model::version::{Dot, PartitionClock, Range, Record};
 use galvani_storage::engine::{CrashKeep, FailKind, MemoryEngine};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +65,13 @@ enum Fault {
     BaseSync,
 }
 
+const KEEPS: [CrashKeep; 4] = [
+    CrashKeep::Committed,
+    CrashKeep::Synced { unsynced: 0 },
+    CrashKeep::Synced { unsynced: 1 },
+    CrashKeep::Synced { unsynced: usize::MAX },
+];
+
 const FAULTS: [Fault; 9] = [
     Fault::None,
     Fault::Journal(FailKind::Full),
@@ -75,6 +83,16 @@ const FAULTS: [Fault; 9] = [
     Fault::JournalSync,
     Fault::BaseSync,
 ];
+
+fn order(fault: Fault, journal: &MemoryEngine, base: &MemoryEngine) {
+    match fault {
+        Fault::None => {}
+        Fault::Journal(kind) => journal.fail_next_commits([kind]),
+        Fault::Base(kind) => base.fail_next_commits([kind]),
+        Fault::JournalSync => journal.fail_next_sync(),
+        Fault::BaseSync => base.fail_next_sync(),
+    }
+}
 
 fn run(
     replica: &mut Lagged<MemoryEngine>,
@@ -129,29 +147,17 @@ fn shown(replica: &mut Lagged<MemoryEngine>, key: &Key) -> BTreeMap<Vec<Dot>, by
 #[test]
 fn a_kill_at_every_step_loses_and_doubles_nothing() {
     let records = records();
-    let keeps = [
-        CrashKeep::Committed,
-        CrashKeep::Synced { unsynced: 0 },
-        CrashKeep::Synced { unsynced: 1 },
-        CrashKeep::Synced { unsynced: usize::MAX },
-    ];
     let mut failed = 0;
     for last in 0..SCRIPT.len() {
         for fault in FAULTS {
-            for keep in keeps {
+            for keep in KEEPS {
                 let what = format!("killed after {last} ({:?}), {fault:?}, {keep:?}", SCRIPT[last]);
                 let (journal, base) = (MemoryEngine::new(), MemoryEngine::new());
                 let mut replica = open(&journal, &base);
                 let mut acknowledged = BTreeSet::new();
                 for (index, &action) in SCRIPT[..=last].iter().enumerate() {
                     if index == last {
-                        match fault {
-                            Fault::None => {}
-                            Fault::Journal(kind) => journal.fail_next_commits([kind]),
-                            Fault::Base(kind) => base.fail_next_commits([kind]),
-                            Fault::JournalSync => journal.fail_next_sync(),
-                            Fault::BaseSync => base.fail_next_sync(),
-                        }
+                        order(fault, &journal, &base);
                     }
                     let done = run(&mut replica, action, &records, &mut acknowledged);
                     failed += usize::from(done.is_err());
@@ -200,6 +206,43 @@ fn a_kill_at_every_step_loses_and_doubles_nothing() {
         }
     }
     assert!(failed > 100, "the faults that were ordered happen: {failed}");
+}
+
+#[test]
+fn what_is_gone_is_known_together_with_the_time_that_it_hides_or_not_at_all() {
+    let shard = shard_of(&key("a"));
+    let dots = PartitionClock::from_iter([Range { origin: Origin(1), first: 1, last: 9 }]);
+    let mut gap = page(&[]);
+    gap.gone.insert(shard, dots);
+    let mut failed = 0;
+    for fault in FAULTS {
+        for keep in KEEPS {
+            let what = format!("{fault:?}, {keep:?}");
+            let (journal, base) = (MemoryEngine::new(), MemoryEngine::new());
+            let mut replica = open(&journal, &base);
+            replica.heard(START_MS + 50, 0, at(60)).expect("room");
+            order(fault, &journal, &base);
+            let arrived = replica.arrive(gap.clone(), at(100));
+            failed += usize::from(arrived.is_err());
+            drop(replica);
+            journal.crash(keep);
+            base.crash(keep);
+            let mut replica = open(&journal, &base);
+            let status = replica.status(at(0)).expect("readable");
+            let hole = Hole { from_ms: START_MS + 50, until_ms: START_MS + 100 };
+            let done = replica.positions().get(&shard).map_or(0, |it| it.delivered().len());
+            match status.gone {
+                0 => {
+                    assert_eq!((arrived.is_ok(), done, status.holes), (false, 0, vec![]), "{what}")
+                }
+                gone => assert_eq!((gone, done, status.holes), (9, 9, vec![hole]), "{what}"),
+            }
+            replica.arrive(gap.clone(), at(100)).expect("room");
+            let status = replica.status(at(0)).expect("readable");
+            assert_eq!((status.gone, status.holes), (9, vec![hole]), "{what}");
+        }
+    }
+    assert!(failed >= 12, "the faults that were ordered happen: {failed}");
 }
 
 #[test]

@@ -19,11 +19,14 @@ fn what_came_is_there_after_the_next_start() {
     replica.arrive(page(std::slice::from_ref(&new)), at(20)).expect("room");
     replica.set_lag(2 * LAG_MS, at(30)).expect("in range");
     let before = replica.positions();
+    replica.heard(7, 0, at(30)).expect("room");
+    replica.rest(at(30)).expect("room");
     drop(replica);
 
     let mut replica = Lagged::open(&path, config()).expect("opens");
     assert_eq!(replica.positions(), before);
     let status = replica.status(at(30)).expect("readable");
+    assert_eq!(status.complete_through_ms, Some(7));
     assert_eq!((status.applied, status.journal_records, status.lag_target_ms), (1, 1, 2 * LAG_MS));
     assert!(status.disk_free_bytes > 0 && status.disk_free_bytes < u64::MAX);
     let moment = replica.moment(AsOf::Latest, 0).expect("always");
@@ -66,9 +69,15 @@ fn a_newer_or_damaged_marker_and_foreign_files_are_refused() {
     drop(Lagged::open(dir.path(), config()).expect("made"));
     let marker = dir.path().join("lagged.json");
     let text = fs::read_to_string(&marker).expect("text");
-    let line = text.lines().next().expect("one").replace("\"format\":1", "\"format\":9");
-    let sum = xxhash_rust::xxh3::xxh3_64(line.as_bytes());
-    fs::write(&marker, format!("{line}\n{sum:016x}\n")).expect("written");
+    let as_format = |format: &str| {
+        let line = text.lines().next().expect("one").replace("\"format\":2", format);
+        let sum = xxhash_rust::xxh3::xxh3_64(line.as_bytes());
+        fs::write(&marker, format!("{line}\n{sum:016x}\n")).expect("written");
+    };
+    as_format("\"format\":1");
+    drop(Lagged::open(dir.path(), config()).expect("it becomes one of this format"));
+    assert_eq!(fs::read_to_string(&marker).expect("text"), text);
+    as_format("\"format\":9");
     let refused = Lagged::open(dir.path(), config()).map(drop);
     assert!(matches!(refused, Err(OpenError::Format { found: 9, .. })));
     for damaged in ["", "{}", &text.replace("partitions", "Partitions"), &text[..text.len() / 2]] {

@@ -182,8 +182,8 @@ impl Keeper {
             let due = self.step()?;
             let pause = due.min(PAUSE);
             tokio::select! {
-                _ = interrupt.recv() => return Ok(Exit::Done),
-                _ = terminate.recv() => return Ok(Exit::Done),
+                _ = interrupt.recv() => return self.stop(),
+                _ = terminate.recv() => return self.stop(),
                 found = verifying.done() => {
                     self.note_verified(&found, app)?;
                     verifying.tell(&found);
@@ -216,6 +216,14 @@ impl Keeper {
             if full && !was_full {
                 app.out.note("the disk is full: nothing is taken in until there is room");
             }
+        }
+    }
+
+    fn stop(&mut self) -> Done {
+        let now = self.now();
+        match self.replica.rest(now) {
+            Ok(()) | Err(LaggedError::Full) => Ok(Exit::Done),
+            Err(error) => Err(failed(error)),
         }
     }
 

@@ -147,6 +147,10 @@ fn words(status: &Status) -> Vec<String> {
         let gone = count(status.gone, "write");
         lines.push(format!("GONE: {gone} that no node had any more when it asked"));
     }
+    for hole in &status.holes {
+        let (from, until) = (time(hole.from_ms), time(hole.until_ms));
+        lines.push(format!("NOT KNOWN: what was there from {from} to {until}"));
+    }
     if status.damaged > 0 {
         lines.push(format!("DAMAGED: {}; seed a new directory", count(status.damaged, "row")));
     }
@@ -303,7 +307,7 @@ fn at(unix_ms: u64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::{document, words};
-    use galvani_lagged::Status;
+    use galvani_lagged::{Hole, Status};
 
     #[test]
     fn what_is_wrong_stands_out() {
@@ -314,12 +318,14 @@ mod tests {
             ..Status::default()
         };
         let text = words(&fine).join("\n");
-        for word in ["NOT PROTECTED", "PAUSED", "GONE", "DAMAGED"] {
+        for word in ["NOT PROTECTED", "PAUSED", "GONE", "NOT KNOWN", "DAMAGED"] {
             assert!(!text.contains(word), "{text}");
         }
-        let bad = Status { paused_since_ms: Some(5), gone: 1, damaged: 2, ..Status::default() };
+        let holes = vec![Hole { from_ms: 1, until_ms: 2 }];
+        let bad =
+            Status { paused_since_ms: Some(5), gone: 1, damaged: 2, holes, ..Status::default() };
         let text = words(&bad).join("\n");
-        for word in ["NOT PROTECTED", "PAUSED", "GONE", "DAMAGED"] {
+        for word in ["NOT PROTECTED", "PAUSED", "GONE", "NOT KNOWN", "DAMAGED"] {
             assert!(text.contains(word), "{text}");
         }
     }
@@ -329,7 +335,7 @@ mod tests {
         let json = document(&Status { lag_target_ms: 7, ..Status::default() });
         assert_eq!(json["schema"], "galvani.lagged/1");
         assert_eq!(json["lag_target_ms"], 7);
-        assert_eq!(json.as_object().map(|it| it.len()), Some(20));
+        assert_eq!(json.as_object().map(|it| it.len()), Some(21));
         for alarm in ["disk_seconds_left", "seconds_to_truncation", "verified_at_ms"] {
             assert!(json[alarm].is_null(), "not known");
         }
