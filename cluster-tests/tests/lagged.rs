@@ -5,7 +5,7 @@ use galvani_cluster_tests::command::Running;
 use galvani_cluster_tests::{Cluster, Ran, until};
 use jiff::Timestamp;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KEYS: usize = 40;
@@ -204,6 +204,67 @@ fn all_is_compared_by_itself_and_when_asked_and_what_one_side_lacks_is_named() {
     let words = ["lagged", "status", "--dir", &replica.dir];
     let status = cluster.run(&words).expect(0);
     assert!(status.text().contains("the cluster does not show: 1"), "{status}");
+}
+
+#[test]
+fn a_byte_that_flips_in_its_base_is_found_and_the_file_named() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let mut replica = Replica::start(&cluster);
+    replica.ask(&["set-lag", "0s", "--yes"]).expect(0);
+    let base = Path::new(&replica.dir).join("base");
+    let mut number = 0;
+    until("the base has written values to files", || {
+        cluster.block_on(async {
+            for _ in 0..8 {
+                number += 1;
+                let value = format!("{number:04}").repeat(VALUE_BYTES / 4);
+                let put = client.put(format!("cart/{number:04}"), value).blind().w(3);
+                put.send().await.expect("stored");
+            }
+        });
+        let files = values_in(&base);
+        if files.is_empty() { Err(format!("{number} values")) } else { Ok(()) }
+    });
+    replica.until_it("all is applied", |status| status["applied"].as_u64() >= Some(number));
+    replica.running = None;
+    let files = values_in(&base);
+    for path in &files {
+        let mut bytes = std::fs::read(path).expect("reads");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x5a;
+        std::fs::write(path, bytes).expect("writes");
+    }
+    replica.again();
+    let found = replica.ask(&["verify"]).expect(7).json("galvani.lagged.verify/1");
+    let named = found["damaged_files"].as_array().expect("files").clone();
+    assert!(!named.is_empty(), "{found}");
+    for file in named {
+        assert!(files.iter().any(|path| path.to_str() == file.as_str()), "{file}: {files:?}");
+    }
+    assert!(found["damaged"].as_u64() >= Some(1), "a value in it cannot be read: {found}");
+    assert_eq!((&found["lost"], &found["unread"]), (&0.into(), &0.into()), "{found}");
+    let words = ["lagged", "status", "--dir", &replica.dir];
+    let status = cluster.run(&words).expect(0);
+    assert!(status.text().contains("WARN  damaged files here"), "{status}");
+}
+
+const VALUE_BYTES: usize = 256 << 10;
+
+/// The files below a directory in which an engine keeps values.
+fn values_in(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("there") {
+        let path = entry.expect("listed").path();
+        if path.is_dir() {
+            found.extend(values_in(&path));
+        } else if path.parent().is_some_and(|it| it.ends_with("blobs"))
+            && path.metadata().is_ok_and(|facts| facts.len() > 0)
+        {
+            found.push(path);
+        }
+    }
+    found
 }
 
 fn copy(from: &Path, to: &Path) {
