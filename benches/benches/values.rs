@@ -122,6 +122,9 @@ fn placement(c: &mut Criterion) {
         group.bench_function(name, |b| b.iter(|| layout.next(nodes(from, to)).expect("feasible")));
     }
     let next = layout.next(nodes(0, 101)).expect("feasible");
+    group.bench_function("table_read_back", |b| {
+        b.iter(|| Layout::try_from(layout.record().clone()).expect("valid"));
+    });
     group.bench_function("moves_of_one_join", |b| b.iter(|| layout.moves(black_box(&next))));
     group.finish();
 }

@@ -16,6 +16,9 @@ const SCHEMA: &str = "galvani.context/1";
 /// Largest file that is read, in bytes: a context of 1024 servers fits.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Folder of plans: no cluster may be named so.
+const PLANS: &str = "plans";
+
 /// Selected contexts of the past that are remembered.
 const SELECTED_KEPT: usize = 16;
 
@@ -73,6 +76,11 @@ impl State {
     /// Where the files of the local cluster `name` are unless said otherwise.
     pub(crate) fn dev_dir(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// Where plans of other layouts are kept.
+    pub(crate) fn plans_dir(&self) -> PathBuf {
+        self.root.join(PLANS)
     }
 
     /// The context `name`, or `None` if there is none.
@@ -179,7 +187,8 @@ impl State {
 /// A name that can be part of a path: 1 to 32 of a-z 0-9 - and _, as cluster names are.
 pub(crate) fn check_name(name: &str) -> Result<(), Report> {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
-    match (1..=32).contains(&name.len()) && name.bytes().all(ok) && name != "contexts" {
+    let taken = ["contexts", PLANS].contains(&name);
+    match (1..=32).contains(&name.len()) && name.bytes().all(ok) && !taken {
         true => Ok(()),
         false => Err(Report::new(
             Exit::Usage,
@@ -190,12 +199,20 @@ pub(crate) fn check_name(name: &str) -> Result<(), Report> {
 
 /// Reads a small JSON file; `None` if there is none.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Report> {
+    read_json_up_to(path, FILE_BYTES_MAX)
+}
+
+/// The same with at most so many bytes.
+pub(crate) fn read_json_up_to<T: DeserializeOwned>(
+    path: &Path,
+    bytes_max: u64,
+) -> Result<Option<T>, Report> {
     let length = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_report(path, &error)),
     };
-    if length > FILE_BYTES_MAX {
+    if length > bytes_max {
         return Err(Report::unexpected(format!("{}: too large", path.display())));
     }
     let text = fs::read(path).map_err(|error| io_report(path, &error))?;
@@ -224,7 +241,8 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Report> {
     wrote().map_err(|error| io_report(path, &error))
 }
 
-fn removed(path: &Path) -> Result<bool, Report> {
+/// Removes a file; false: there was none.
+pub(crate) fn removed(path: &Path) -> Result<bool, Report> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -280,7 +298,7 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_folder() {
-        for name in ["", "..", "a/b", "A", "contexts", &"x".repeat(33)] {
+        for name in ["", "..", "a/b", "A", "contexts", "plans", &"x".repeat(33)] {
             assert_eq!(check_name(name).expect_err(name).exit.code(), 2, "{name}");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Only shapes and bounds: what a flag means is carried out in `commands/`.
 
+use crate::args::plan::Plan;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use galvani_model::limits::{LANES_MAX, PARTITIONS_DEFAULT};
@@ -39,6 +40,9 @@ pub(crate) enum Cluster {
     Create(Create),
     /// Make the identity of a client, with a role.
     Client(ClusterClient),
+    /// Work out what a change of the nodes would move, and keep it. Changes nothing.
+    #[command(subcommand)]
+    Plan(Plan),
 }
 
 /// Arguments of `cluster client`.

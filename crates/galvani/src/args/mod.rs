@@ -14,6 +14,7 @@ pub(crate) mod feed;
 pub(crate) mod group;
 pub(crate) mod lagged;
 pub(crate) mod line;
+pub(crate) mod plan;
 pub(crate) mod repair;
 pub(crate) mod retype;
 pub(crate) mod see;

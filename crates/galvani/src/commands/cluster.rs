@@ -1,11 +1,13 @@
 //! `cluster create`: certificates, layout and a directory for each node, for real hosts; `cluster
-//! client`: an identity with a role.
+//! client`: an identity with a role; `cluster plan`: other nodes, in `cluster/plan.rs`.
 //!
 //! Starts nothing; `galvani server` does. The work is `galvani-node/src/provision.rs`.
 
+mod plan;
+
 use crate::args::cluster::{ClientRole, Cluster, ClusterClient, Create, NodeArg};
 use crate::args::line::Line;
-use crate::commands::Done;
+use crate::commands::{Done, block_on};
 use crate::connect::App;
 use crate::context::{Context, check_name};
 use crate::exit::Exit;
@@ -22,6 +24,7 @@ pub(crate) fn run(app: &App, args: Cluster) -> Done {
     match args {
         Cluster::Create(args) => run_create(app, args),
         Cluster::Client(args) => client(app, &args),
+        Cluster::Plan(args) => block_on(plan::run(app, args)),
     }
 }
 
