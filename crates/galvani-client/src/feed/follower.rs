@@ -58,6 +58,8 @@ pub(crate) struct Part {
     pub(crate) shard: Shard,
     /// [`Cursor::resets`] of the position that it follows.
     pub(crate) resets: u32,
+    /// What [`Control::Put`] said with it; 0: followed from the start.
+    pub(crate) epoch: u64,
     /// In the order in which they are to be seen.
     pub(crate) events: Vec<FeedEvent>,
     /// What a consumer is done with when it has seen them.
@@ -69,8 +71,9 @@ pub(crate) struct Part {
 /// What a follower is told.
 #[derive(Debug)]
 pub(crate) enum Control {
-    /// Follow these shards from there on; one that is followed already is put there.
-    Put(BTreeMap<Shard, Begin>),
+    /// Follow these shards from there on; one that is followed already is put there. All that comes of them
+    /// then carries this number: parts of before may still come for a moment.
+    Put(BTreeMap<Shard, Begin>, u64),
     /// Follow these no more.
     Take(BTreeSet<Shard>),
 }
@@ -116,6 +119,7 @@ impl Follower {
             words: words_in,
             ended_in,
             unserved: Vec::new(),
+            epochs: BTreeMap::new(),
             dropped: BTreeSet::new(),
             moved: BTreeMap::new(),
         };
@@ -159,6 +163,8 @@ struct Manager {
     words: mpsc::Sender<Word>,
     ended_in: mpsc::UnboundedSender<Ended>,
     unserved: Vec<Shard>,
+    /// What was said when a shard was put somewhere.
+    epochs: BTreeMap<Shard, u64>,
     /// Shards of running sessions that are not wanted any more.
     dropped: BTreeSet<Shard>,
     /// Shards of running sessions that are to go on from somewhere else.
@@ -243,7 +249,10 @@ impl Manager {
 
     fn on_control(&mut self, control: Control) {
         let (touched, put) = match control {
-            Control::Put(shards) => (shards.keys().copied().collect(), shards),
+            Control::Put(shards, epoch) => {
+                self.epochs.extend(shards.keys().map(|shard| (*shard, epoch)));
+                (shards.keys().copied().collect(), shards)
+            }
             Control::Take(shards) => (shards, BTreeMap::new()),
         };
         for shard in &touched {
@@ -338,6 +347,7 @@ impl Manager {
                 number: self.last,
                 gateway,
                 filter: self.filter.clone(),
+                epochs: self.epochs_of(&positions),
                 positions,
                 credit: self.credit,
                 words: self.words.clone(),
@@ -351,6 +361,12 @@ impl Manager {
             self.running.insert(self.last, running);
         }
         Some(again)
+    }
+
+    /// The numbers that a session's parts carry.
+    fn epochs_of(&self, positions: &BTreeMap<Shard, Begin>) -> BTreeMap<Shard, u64> {
+        let put = |shard: &Shard| Some((*shard, *self.epochs.get(shard)?));
+        positions.keys().filter_map(put).collect()
     }
 
     /// The owner that is to serve a shard: one that did not fail lately, near if there is a choice,
@@ -411,3 +427,6 @@ const AVOID_FIRST: Duration = Duration::from_millis(100);
 const AVOID_MAX: Duration = Duration::from_secs(10);
 /// How long nobody serves a shard before that is told.
 const UNSERVED_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) gateway: Gateway,
     pub(crate) filter: Arc<Filter>,
     pub(crate) positions: BTreeMap<Shard, Begin>,
+    /// The number that parts of a shard carry; 0 where none is said.
+    pub(crate) epochs: BTreeMap<Shard, u64>,
     pub(crate) credit: u32,
     pub(crate) words: mpsc::Sender<Word>,
     pub(crate) ended: mpsc::UnboundedSender<Ended>,
@@ -156,6 +158,7 @@ async fn hand_on(job: &mut Job, page: FeedPage) -> Result<(), Why> {
         parts.push(Part {
             shard: advance.shard,
             resets: cursor.resets,
+            epoch: job.epochs.get(&advance.shard).copied().unwrap_or(0),
             events: Vec::new(),
             done: advance.done,
             owed: advance.owed,
@@ -226,3 +229,44 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 const WAIT: Duration = Duration::from_millis(500);
 /// How long after that it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::{Gateway, Job, hand_on};
+    use crate::feed::Word;
+    use galvani_model::feed::{Cursor, Filter};
+    use galvani_model::ids::{NodeId, Partition, Shard};
+    use galvani_model::version::PartitionClock;
+    use galvani_wire::feed::{Advance, Begin, FeedPage, FeedState};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use tokio::sync::mpsc;
+
+    #[tokio::test]
+    async fn its_parts_carry_the_number_that_it_was_given() {
+        let shards = [1, 2].map(|at| Shard { partition: Partition(at), n: 3 });
+        let (words_in, mut words) = mpsc::channel(1);
+        let mut job = Job {
+            number: 1,
+            gateway: Gateway { node: NodeId(1), addr: ([127, 0, 0, 1], 1).into() },
+            filter: Arc::new(Filter::default()),
+            positions: shards.map(|shard| (shard, Begin::At(Cursor::default()))).into(),
+            epochs: BTreeMap::from([(shards[0], 7)]),
+            credit: 1,
+            words: words_in,
+            ended: mpsc::unbounded_channel().0,
+            stop: Arc::default(),
+            served: Arc::default(),
+            opened: None,
+        };
+        let none = PartitionClock::new;
+        let advance = |shard| Advance { shard, done: none(), owed: none(), gone: none() };
+        let advances = shards.map(advance).into();
+        let page =
+            FeedPage { session: 3, events: Vec::new(), advances, state: FeedState::default() };
+        assert!(hand_on(&mut job, page).await.is_ok());
+        let Some(Word::Page(page)) = words.recv().await else { panic!("no page") };
+        let numbers: Vec<u64> = page.parts.iter().map(|part| part.epoch).collect();
+        assert_eq!(numbers, [7, 0]);
+    }
+}

@@ -347,7 +347,7 @@ impl Feed {
         self.states.insert(page.session, (page.shards, page.state));
         let directory = self.client.shared.directory();
         for part in page.parts {
-            let Part { shard, resets, events, done, owed, gone } = part;
+            let Part { shard, resets, epoch: _, events, done, owed, gone } = part;
             if self.resets_of(shard) != resets {
                 // On its way while the shard was put somewhere else.
                 continue;
@@ -420,7 +420,8 @@ impl Feed {
                 self.queue.retain(|queued| of(queued) != Some(shard));
                 self.anew.insert(shard, false);
                 let put = BTreeMap::from([(shard, Begin::At(cursor))]);
-                self.follower.control(Control::Put(put));
+                // Its pages are told apart by how often it was put somewhere.
+                self.follower.control(Control::Put(put, 0));
             }
         }
         Ok(Event::Gap(Gap { shard, gone }))

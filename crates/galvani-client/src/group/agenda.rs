@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     pub(crate) expires_ms: Option<u64>,
     /// Events that are not done with.
     pub(crate) units: usize,
+    /// What they take in memory.
+    pub(crate) bytes: usize,
     /// Of those, events that consumers hold.
     pub(crate) in_flight: usize,
 }
@@ -28,6 +30,7 @@ pub(crate) struct Agenda {
     expires: BTreeSet<(u64, Shard)>,
     turns: u64,
     units: usize,
+    bytes: usize,
     in_flight: usize,
 }
 
@@ -43,6 +46,7 @@ impl Agenda {
             self.expires.insert((at, shard));
         }
         self.units += entry.units;
+        self.bytes += entry.bytes;
         self.in_flight += entry.in_flight;
         self.entries.insert(shard, (entry, self.turns));
     }
@@ -57,6 +61,7 @@ impl Agenda {
             self.expires.remove(&(at, shard));
         }
         self.units -= entry.units;
+        self.bytes -= entry.bytes;
         self.in_flight -= entry.in_flight;
     }
 
@@ -76,9 +81,9 @@ impl Agenda {
         ready.into_iter().chain(self.expires.first().map(|(at, _)| *at)).min()
     }
 
-    /// Events that are not done with, in all.
-    pub(crate) fn units(&self) -> usize {
-        self.units
+    /// Whether so many events are not done with, or so large ones, that no more are to be taken in.
+    pub(crate) fn is_full(&self) -> bool {
+        self.units >= UNITS_MAX || self.bytes >= BYTES_MAX
     }
 
     /// Events that consumers hold, in all.
@@ -87,9 +92,14 @@ impl Agenda {
     }
 }
 
+/// Events that a member takes in before it waits for some to be done with.
+const UNITS_MAX: usize = 2_000;
+/// What they may take in memory before it does. A page that is on its way then still comes.
+const BYTES_MAX: usize = 64 << 20;
+
 #[cfg(test)]
 mod tests {
-    use super::{Agenda, Entry};
+    use super::{Agenda, BYTES_MAX, Entry, UNITS_MAX};
     use galvani_model::ids::{Partition, Shard};
 
     fn shard(at: u16) -> Shard {
@@ -108,19 +118,36 @@ mod tests {
             agenda.set(next, ready);
         }
         assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
-        assert_eq!(agenda.units(), 3);
+    }
+
+    /// Red if only their number counts, or if one that is done with goes on counting.
+    #[test]
+    fn it_is_full_with_many_events_or_with_large_ones() {
+        let mut agenda = Agenda::default();
+        let large = Entry { units: 1, bytes: BYTES_MAX / 2, ..Entry::default() };
+        agenda.set(shard(1), large);
+        assert!(!agenda.is_full());
+        agenda.set(shard(2), large);
+        assert!(agenda.is_full());
+        agenda.set(shard(2), Entry { bytes: 1, ..large });
+        assert!(!agenda.is_full());
+        agenda.set(shard(3), Entry { units: UNITS_MAX - 2, ..Entry::default() });
+        assert!(agenda.is_full());
+        agenda.remove(shard(3));
+        assert!(!agenda.is_full());
     }
 
     #[test]
     fn it_wakes_for_what_comes_first() {
         let mut agenda = Agenda::default();
-        let entry = Entry { ready_ms: Some(70), expires_ms: Some(50), units: 2, in_flight: 1 };
+        let entry =
+            Entry { ready_ms: Some(70), expires_ms: Some(50), units: 2, bytes: 8, in_flight: 1 };
         agenda.set(shard(1), entry);
         assert_eq!((agenda.wake_ms(10), agenda.ready(10)), (Some(50), None));
         assert_eq!(agenda.expired(50), Some(shard(1)));
         agenda.set(shard(1), Entry { expires_ms: None, in_flight: 0, ..entry });
         assert_eq!((agenda.wake_ms(60), agenda.in_flight()), (Some(70), 0));
         agenda.remove(shard(1));
-        assert_eq!((agenda.wake_ms(0), agenda.units()), (None, 0));
+        assert_eq!((agenda.wake_ms(0), agenda.units, agenda.bytes), (None, 0, 0));
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::feed::{Event, EventId, Gap, events_of};
 use crate::feed::{Follower, Page, Part, Word};
 use galvani_model::ids::{RequestId, Shard};
-use galvani_model::version::PartitionClock;
+use galvani_model::version::{Emit, PartitionClock};
 use galvani_wire::feed::{Begin, FeedEvent, FeedState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -51,6 +51,17 @@ pub(crate) struct Work {
     /// It is given up once nothing of it is held, or then.
     pub(crate) leaving: Option<Instant>,
     pub(crate) followed: bool,
+    /// Which time it is that this follower follows it.
+    pub(crate) epoch: u64,
+}
+
+impl Work {
+    /// Whether a part of a page is what comes next. One of an earlier time may still be on its way when the
+    /// shard is followed again, and what comes before it is not here.
+    pub(crate) fn takes(&self, part: &Part) -> bool {
+        let is_next = part.epoch == self.epoch && part.resets == self.ledger.cursor().resets;
+        is_next && self.followed && self.leaving.is_none()
+    }
 }
 
 /// The task of a member.
@@ -71,6 +82,8 @@ pub(crate) struct Driver {
     /// Shards to be followed from there, and shards to be followed no more.
     pub(crate) to_follow: BTreeMap<Shard, Begin>,
     pub(crate) to_drop: BTreeSet<Shard>,
+    /// How often the follower was told to follow shards.
+    pub(crate) epoch: u64,
     /// Whether some shards are about to be given up.
     pub(crate) giving_up: bool,
     pub(crate) round: Option<BoxFuture<'static, Report>>,
@@ -126,6 +139,7 @@ impl Driver {
             fatal: None,
             to_follow: BTreeMap::new(),
             to_drop: BTreeSet::new(),
+            epoch: 0,
             giving_up: false,
             round: None,
             rounds: 0,
@@ -164,8 +178,7 @@ impl Driver {
                 self.start_round(now);
             }
             let ready = self.may_hand_out(now);
-            let intake =
-                self.follower.is_some() && self.leave.is_none() && self.agenda.units() < UNITS_MAX;
+            let intake = self.follower.is_some() && self.leave.is_none() && !self.agenda.is_full();
             let wake = self.wake(now);
             tokio::select! {
                 told = self.told.recv() => match told {
@@ -201,12 +214,16 @@ impl Driver {
         let Some(work) = self.shards.get_mut(&shard) else { return };
         change(&mut work.ledger, now_ms);
         let ledger = &work.ledger;
+        // What stands still must not keep the others from going on.
+        let (units, bytes) =
+            if ledger.is_halted() { (0, 0) } else { (ledger.len(), ledger.bytes()) };
         self.agenda.set(
             shard,
             Entry {
                 ready_ms: ledger.ready_ms(),
                 expires_ms: ledger.expires_ms(),
-                units: if ledger.is_halted() { 0 } else { ledger.len() },
+                units,
+                bytes,
                 in_flight: ledger.in_flight(),
             },
         );
@@ -310,16 +327,14 @@ impl Driver {
     fn on_page(&mut self, page: Page) {
         self.states.insert(page.session, page.state);
         for part in page.parts {
-            let resets = self.shards.get(&part.shard).map(|it| it.ledger.cursor().resets);
-            let mine = |work: &Work| work.leaving.is_none() && work.followed;
-            if resets == Some(part.resets) && self.shards.get(&part.shard).is_some_and(mine) {
+            if self.shards.get(&part.shard).is_some_and(|work| work.takes(&part)) {
                 self.on_part(part);
             }
         }
     }
 
     fn on_part(&mut self, part: Part) {
-        let Part { shard, resets: _, events, done, owed, gone } = part;
+        let Part { shard, resets: _, epoch: _, events, done, owed, gone } = part;
         let directory = self.store.client.shared.directory();
         let mut units = Vec::new();
         // What is done with only when consumers say so.
@@ -331,19 +346,22 @@ impl Driver {
                 continue;
             }
             let (line, raw) = (line_of(&event.head.key), Arc::new(event.clone()));
+            // Each of a write's events holds all of them; they share it, and one is counted.
+            let mut bytes = bytes_of(&event);
             let mut shown = Vec::new();
             events_of(shard, event, &self.spec.filter.shows, &directory, &mut shown);
             for (index, event) in shown.into_iter().enumerate() {
                 open.insert(dot);
                 let (raw, index) = (Some(raw.clone()), index as u16);
                 let item = Item { event, raw, index, letter: None };
-                units.push((Some(line), Covers::Write(dot), item));
+                units.push((Some(line), Covers::Write(dot), ITEM_BYTES + bytes, item));
+                bytes = 0;
             }
         }
         if !gone.is_empty() {
             let event = Event::Gap(Gap { shard, gone: gone.clone() });
             let item = Item { event, raw: None, index: 0, letter: None };
-            units.push((None, Covers::Gone(gone), item));
+            units.push((None, Covers::Gone(gone), ITEM_BYTES, item));
         }
         let passed: PartitionClock = open.missing_from(&done).into_iter().collect();
         if let Some(work) = self.shards.get_mut(&shard)
@@ -354,9 +372,9 @@ impl Driver {
         let mut last = self.last_number;
         self.with(shard, |ledger, _| {
             ledger.pass(&passed, &owed);
-            for (line, covers, item) in units {
+            for (line, covers, bytes, item) in units {
                 last += 1;
-                ledger.add(last, line, covers, item);
+                ledger.add(last, line, covers, bytes, item);
             }
         });
         self.last_number = last;
@@ -501,6 +519,13 @@ pub(crate) fn id_of(event: &Event) -> Option<EventId> {
     }
 }
 
+/// What is in an event: its key, its values, and the events of the application.
+fn bytes_of(event: &FeedEvent) -> usize {
+    let values: usize = event.values.iter().map(|value| value.len()).sum();
+    let emits: usize = event.head.emits.iter().map(Emit::bytes).sum();
+    event.head.key.bytes().len() + values + emits
+}
+
 async fn under_way(round: &mut Option<BoxFuture<'static, Report>>) -> Report {
     match round {
         Some(round) => round.await,
@@ -520,8 +545,8 @@ fn beat_every(lease_ms: u64) -> Duration {
     Duration::from_millis(lease_ms / 4).min(BEAT_EVERY)
 }
 
-/// Events that a member takes in before it waits for some to be done with.
-const UNITS_MAX: usize = 2_000;
+/// What an event takes in memory beside its bytes, about.
+const ITEM_BYTES: usize = 1 << 10;
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// From the beginning of a round to that of the next, at least.
 const ROUND_GAP: Duration = Duration::from_millis(50);

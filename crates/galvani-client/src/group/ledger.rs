@@ -59,6 +59,8 @@ pub(crate) struct Unit<T> {
     pub(crate) attempt: u32,
     /// Why it was not acknowledged last time.
     pub(crate) error: String,
+    /// What it takes in memory.
+    bytes: usize,
     covers: Covers,
     state: State,
 }
@@ -77,10 +79,14 @@ pub(crate) struct Ledger<T> {
     /// Exactly what the group is done with, as far as this member knows.
     cursor: Cursor,
     units: BTreeMap<u64, Unit<T>>,
+    /// What they take in memory.
+    bytes: usize,
     /// Of each key, what waits or is held, oldest first.
     lines: BTreeMap<u64, VecDeque<u64>>,
     /// What may be handed out, by when.
     ready: BTreeSet<(u64, u64)>,
+    /// Of that, dead letters that are retried: they are handed out while the shard stands still, too.
+    ready_letters: BTreeSet<(u64, u64)>,
     /// What is held, by until when.
     held: BTreeSet<(u64, u64)>,
     dying: VecDeque<u64>,
@@ -92,7 +98,8 @@ pub(crate) struct Ledger<T> {
     parked: BTreeMap<u64, u64>,
     /// Keys whose letters were retried, and in which round the last was done with.
     settled: BTreeMap<u64, u64>,
-    halted: Option<u64>,
+    /// Keys whose letters halt the shard, and in which round that began.
+    halted: BTreeMap<u64, u64>,
     round: u64,
 }
 
@@ -103,26 +110,37 @@ impl<T> Ledger<T> {
             rules,
             cursor,
             units: BTreeMap::new(),
+            bytes: 0,
             lines: BTreeMap::new(),
             ready: BTreeSet::new(),
+            ready_letters: BTreeSet::new(),
             held: BTreeSet::new(),
             dying: VecDeque::new(),
             open: BTreeMap::new(),
             spoiled: BTreeSet::new(),
             parked: BTreeMap::new(),
             settled: BTreeMap::new(),
-            halted: None,
+            halted: BTreeMap::new(),
             round: 0,
         }
     }
 
-    /// Takes a unit in. Those of one write come one after the other, with nothing between them.
-    pub(crate) fn add(&mut self, number: u64, line: Option<u64>, covers: Covers, payload: T) {
+    /// Takes a unit in, of so many bytes. Those of one write come one after the other, with nothing between
+    /// them.
+    pub(crate) fn add(
+        &mut self,
+        number: u64,
+        line: Option<u64>,
+        covers: Covers,
+        bytes: usize,
+        payload: T,
+    ) {
         if let Covers::Write(dot) = covers {
             *self.open.entry(dot).or_default() += 1;
         }
         let state = State::Waiting { from_ms: 0 };
-        let unit = Unit { line, payload, attempt: 0, error: String::new(), covers, state };
+        let unit = Unit { line, payload, attempt: 0, error: String::new(), bytes, covers, state };
+        self.bytes += bytes;
         self.units.insert(number, unit);
         if let Some(line) = line {
             self.lines.entry(line).or_default().push_back(number);
@@ -158,14 +176,10 @@ impl<T> Ledger<T> {
 
     /// The next unit to hand out: it is held from now on, without an end until [`Ledger::progress`].
     pub(crate) fn hand(&mut self, now_ms: u64) -> Option<(u64, &Unit<T>)> {
-        if self.halted.is_some() || self.held.len() >= self.rules.max_in_flight {
-            return None;
-        }
-        let (from_ms, number) = *self.ready.first()?;
-        if from_ms > now_ms {
-            return None;
-        }
-        self.ready.pop_first();
+        let from_ms = self.ready_ms().filter(|from_ms| *from_ms <= now_ms)?;
+        let (_, number) = *self.may_be_handed().first()?;
+        self.ready.remove(&(from_ms, number));
+        self.ready_letters.remove(&(from_ms, number));
         let unit = self.units.get_mut(&number).expect("what is ready is a unit");
         unit.attempt += 1;
         unit.state = State::Held { until_ms: u64::MAX };
@@ -284,17 +298,16 @@ impl<T> Ledger<T> {
         self.parked
             .retain(|line, since| *since >= round || dying.contains(line) || listed.contains(line));
         let counts = |line: &&u64| !retried.contains(*line) && !self.settled.contains_key(*line);
-        let halts = halting.iter().any(|line| counts(&line));
+        let halting: BTreeSet<u64> = halting.iter().filter(counts).copied().collect();
         let parking: Vec<u64> = listed.iter().filter(counts).copied().collect();
         for line in parking {
             self.park(line, 0);
         }
-        match halts {
-            true => drop(self.halted.get_or_insert(0)),
-            false if self.halted.is_some_and(|since| since < round) && dying.is_empty() => {
-                self.halted = None;
-            }
-            false => {}
+        self.halted.retain(|line, since| {
+            *since >= round || dying.contains(line) || halting.contains(line)
+        });
+        for line in halting {
+            self.halted.entry(line).or_insert(0);
         }
     }
 
@@ -305,7 +318,8 @@ impl<T> Ledger<T> {
             return false;
         }
         self.parked.remove(&line);
-        self.halted = None;
+        // What else halts the shard goes on halting it.
+        self.halted.remove(&line);
         let was_first = self.lines.get(&line).and_then(|queue| queue.front().copied());
         // One that is held is finished first: only what waits can wait longer.
         let held = |number: &u64| {
@@ -318,7 +332,9 @@ impl<T> Ledger<T> {
         for (number, payload) in letters.into_iter().rev() {
             let state = State::Waiting { from_ms: 0 };
             let (covers, error) = (Covers::Letter, String::new());
-            let unit = Unit { line: Some(line), payload, attempt: 0, error, covers, state };
+            // Letters come by the key, when somebody asks for them: they are not counted.
+            let unit =
+                Unit { line: Some(line), payload, attempt: 0, error, bytes: 0, covers, state };
             self.units.insert(number, unit);
             self.lines.entry(line).or_default().insert(at, number);
         }
@@ -349,6 +365,11 @@ impl<T> Ledger<T> {
         self.units.len()
     }
 
+    /// What they take in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many of them are held.
     pub(crate) fn in_flight(&self) -> usize {
         self.held.len()
@@ -356,13 +377,13 @@ impl<T> Ledger<T> {
 
     /// Whether it stands still.
     pub(crate) fn is_halted(&self) -> bool {
-        self.halted.is_some()
+        !self.halted.is_empty()
     }
 
     /// When something can be handed out.
     pub(crate) fn ready_ms(&self) -> Option<u64> {
-        let may = self.halted.is_none() && self.held.len() < self.rules.max_in_flight;
-        self.ready.first().map(|(at, _)| *at).filter(|_| may)
+        let may = self.held.len() < self.rules.max_in_flight;
+        self.may_be_handed().first().map(|(at, _)| *at).filter(|_| may)
     }
 
     /// When something has been held for too long.
@@ -393,7 +414,7 @@ impl<T> Ledger<T> {
             OnPoison::Skip => self.die(number, &error),
             OnPoison::Halt => {
                 self.die(number, &error);
-                self.halted = Some(self.round);
+                self.halted.insert(line.unwrap_or_default(), self.round);
             }
         }
     }
@@ -458,6 +479,7 @@ impl<T> Ledger<T> {
         self.disarm(number);
         self.leave_line(number);
         let unit = self.units.remove(&number)?;
+        self.bytes -= unit.bytes;
         if let State::Held { until_ms } = unit.state {
             self.held.remove(&(until_ms, number));
         }
@@ -481,13 +503,22 @@ impl<T> Ledger<T> {
         let turn = !self.rules.ordered || unit.line.is_none_or(|line| first(line) == Some(&number));
         if turn {
             self.ready.insert((from_ms, number));
+            if unit.covers == Covers::Letter {
+                self.ready_letters.insert((from_ms, number));
+            }
         }
     }
 
     fn disarm(&mut self, number: u64) {
         if let Some(Unit { state: State::Waiting { from_ms }, .. }) = self.units.get(&number) {
             self.ready.remove(&(*from_ms, number));
+            self.ready_letters.remove(&(*from_ms, number));
         }
+    }
+
+    /// What may be handed out, by when: of a shard that stands still only letters that are retried.
+    fn may_be_handed(&self) -> &BTreeSet<(u64, u64)> {
+        if self.is_halted() { &self.ready_letters } else { &self.ready }
     }
 
     /// Takes a unit out of the line of its key, and lets the next one have its turn.

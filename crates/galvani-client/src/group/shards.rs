@@ -146,7 +146,7 @@ impl Driver {
         self.to_drop.clear();
         self.giving_up = false;
         self.erase.clear();
-        self.follower = None;
+        (self.follower, self.epoch) = (None, 0);
         self.spec = spec;
         self.bell = None;
         self.round_at = Instant::now();
@@ -180,6 +180,7 @@ impl Driver {
                 kept_ms: 0,
                 leaving: None,
                 followed: false,
+                epoch: 0,
             };
             self.shards.insert(shard, work);
         }
@@ -212,8 +213,14 @@ impl Driver {
         if put.is_empty() || self.leave.is_some() {
             return;
         }
+        self.epoch = if self.follower.is_some() { self.epoch + 1 } else { 0 };
+        for shard in put.keys() {
+            if let Some(work) = self.shards.get_mut(shard) {
+                work.epoch = self.epoch;
+            }
+        }
         match &self.follower {
-            Some(follower) => follower.control(Control::Put(put)),
+            Some(follower) => follower.control(Control::Put(put, self.epoch)),
             None => {
                 let (shared, filter) = (&self.store.client.shared, self.spec.filter.clone());
                 self.follower = Some(Follower::start(shared, filter, put, CREDIT, false));
@@ -384,3 +391,52 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 const LETTER_HEAD_MAX: usize = 1 << 20;
 /// Longest error text that is kept with a dead letter.
 const ERROR_CHARS_MAX: usize = 2_000;
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, Work};
+    use crate::context::Context;
+    use crate::feed::Part;
+    use crate::group::ledger::{OnPoison, Rules};
+    use galvani_model::feed::Cursor;
+    use galvani_model::ids::{Partition, Shard};
+    use galvani_model::version::PartitionClock;
+
+    /// Red if a page of before a shard stood still is taken in when it is followed again: what comes before
+    /// that page was not, and of one key the order breaks.
+    #[test]
+    fn only_what_was_asked_for_last_is_taken_in() {
+        let rules = Rules {
+            ordered: true,
+            max_in_flight: 1,
+            max_deliver: 1,
+            ack_wait_ms: 1,
+            on_poison: OnPoison::Halt,
+        };
+        let mut work = Work {
+            ledger: Ledger::new(rules, Cursor::anew(2)),
+            context: Context::default(),
+            dirty: false,
+            passed_since: None,
+            keeping: false,
+            kept_ms: 0,
+            leaving: None,
+            followed: true,
+            epoch: 5,
+        };
+        let part = |epoch: u64, resets: u32| Part {
+            shard: Shard { partition: Partition(1), n: 3 },
+            resets,
+            epoch,
+            events: Vec::new(),
+            done: PartitionClock::new(),
+            owed: PartitionClock::new(),
+            gone: PartitionClock::new(),
+        };
+        assert!(work.takes(&part(5, 2)));
+        assert!(!work.takes(&part(4, 2)), "of before it stood still");
+        assert!(!work.takes(&part(5, 1)), "of before the group was put somewhere else");
+        work.followed = false;
+        assert!(!work.takes(&part(5, 2)), "it stands still");
+    }
+}

@@ -23,7 +23,7 @@ fn dot(counter: u64) -> Dot {
 fn ledger(rules: Rules, count: u64, line: impl Fn(u64) -> u64) -> Ledger<u64> {
     let mut ledger = Ledger::new(rules, Cursor::default());
     for number in 1..=count {
-        ledger.add(number, Some(line(number)), Covers::Write(dot(number)), number);
+        ledger.add(number, Some(line(number)), Covers::Write(dot(number)), 1, number);
     }
     ledger
 }
@@ -118,7 +118,7 @@ fn a_poisoned_event_takes_its_key_along_and_other_keys_flow() {
     ledger.term(1, "no use");
     assert_eq!(ledger.take_dying(), [1, 3, 5]);
     assert_eq!(done(&ledger), [0u64; 0], "not before they are among the dead letters");
-    ledger.add(7, Some(1), Covers::Write(dot(7)), 7);
+    ledger.add(7, Some(1), Covers::Write(dot(7)), 1, 7);
     assert_eq!(ledger.take_dying(), [7]);
     for number in [1, 3, 5, 7] {
         assert_eq!(ledger.buried(number), Some(number));
@@ -137,6 +137,55 @@ fn an_event_is_delivered_so_often_and_no_more() {
     assert_eq!(ledger.take_dying(), [1]);
     assert_eq!(ledger.unit(1).map(|it| it.error.as_str()), Some("it will not do"));
     assert_eq!(hand(&mut ledger, u64::MAX / 2), None);
+}
+
+/// Red if a retry lets the whole shard go on, or if a shard that stands still keeps what is retried.
+#[test]
+fn of_two_letters_that_halt_a_shard_one_may_be_retried_and_the_other_goes_on_halting_it() {
+    let halt = Rules { on_poison: OnPoison::Halt, max_deliver: 1, ..RULES };
+    let mut ledger = ledger(halt, 4, |number| number % 3);
+    for number in 1..=2 {
+        assert_eq!(hand(&mut ledger, 0), Some(number));
+    }
+    for number in 1..=2 {
+        ledger.nak(number, 0, Some(0), "it will not do");
+    }
+    assert_eq!(ledger.take_dying(), [1, 2]);
+    for number in 1..=2 {
+        ledger.buried(number);
+    }
+    ledger.begin_round(2);
+    let (none, both) = (BTreeSet::new(), BTreeSet::from([1, 2]));
+    ledger.set_parked(&none, &both, 2);
+    assert_eq!((hand(&mut ledger, 0), ledger.ready_ms()), (None, None));
+
+    assert!(ledger.retry(1, vec![(11, 11)]));
+    assert!(ledger.is_halted(), "by the other");
+    assert_eq!(ledger.ready_ms(), Some(0));
+    assert_eq!(hand(&mut ledger, 0), Some(11), "what somebody asked for");
+    assert_eq!(hand(&mut ledger, 0), None);
+    ledger.ack(11);
+    assert_eq!(hand(&mut ledger, 0), None, "event 4 of its key waits as all else does");
+    ledger.begin_round(3);
+    ledger.set_parked(&none, &BTreeSet::from([2]), 3);
+    assert_eq!(hand(&mut ledger, 0), None);
+
+    assert!(ledger.retry(2, vec![(12, 12)]));
+    let rest: Vec<_> = std::iter::from_fn(|| hand(&mut ledger, 0)).collect();
+    assert_eq!((rest, ledger.is_halted()), (vec![3, 4, 12], false));
+}
+
+#[test]
+fn what_its_events_take_in_memory_is_known_until_they_are_done_with() {
+    let mut ledger = Ledger::new(RULES, Cursor::default());
+    for number in 1..=3_u64 {
+        ledger.add(number, Some(number), Covers::Write(dot(number)), 10 * number as usize, number);
+    }
+    assert_eq!(hand(&mut ledger, 0), Some(1));
+    ledger.ack(1);
+    assert_eq!(ledger.bytes(), 50);
+    ledger.stop(true);
+    assert_eq!(ledger.bytes(), 0);
 }
 
 #[test]
@@ -166,7 +215,7 @@ fn a_key_is_parked_until_its_letters_are_gone_from_a_later_list() {
     ledger.take_dying();
     ledger.buried(1);
     let parks = |ledger: &mut Ledger<u64>, number| {
-        ledger.add(number, Some(0), Covers::Write(dot(number)), number);
+        ledger.add(number, Some(0), Covers::Write(dot(number)), 1, number);
         let parks = ledger.take_dying() == [number];
         ledger.ack(number);
         ledger.buried(number);
@@ -187,7 +236,7 @@ fn retried_letters_come_before_what_is_newer_of_their_key() {
     ledger.begin_round(1);
     ledger.set_parked(&listed, &none, 1);
     assert!(ledger.retry(0, vec![(10, 10), (11, 11)]));
-    ledger.add(1, Some(0), Covers::Write(dot(1)), 1);
+    ledger.add(1, Some(0), Covers::Write(dot(1)), 1, 1);
     // The letters are still there while they are worked on: that parks nothing.
     ledger.set_parked(&listed, &none, 1);
     for number in [10, 11] {
@@ -203,7 +252,7 @@ fn retried_letters_come_before_what_is_newer_of_their_key() {
 fn letters_that_fail_again_park_their_key_again() {
     let mut ledger: Ledger<u64> = Ledger::new(RULES, Cursor::default());
     assert!(ledger.retry(0, vec![(10, 10), (11, 11)]));
-    ledger.add(1, Some(0), Covers::Write(dot(1)), 1);
+    ledger.add(1, Some(0), Covers::Write(dot(1)), 1, 1);
     poison(&mut ledger, 10, RULES);
     assert_eq!(ledger.take_dying(), [10, 11, 1]);
     assert!(!ledger.retry(0, vec![(12, 12)]), "not while they are on their way");
@@ -212,8 +261,8 @@ fn letters_that_fail_again_park_their_key_again() {
 #[test]
 fn a_write_is_done_with_when_all_its_events_are() {
     let mut ledger: Ledger<u64> = Ledger::new(RULES, Cursor::default());
-    ledger.add(1, Some(0), Covers::Write(dot(1)), 1);
-    ledger.add(2, Some(0), Covers::Write(dot(1)), 2);
+    ledger.add(1, Some(0), Covers::Write(dot(1)), 1, 1);
+    ledger.add(2, Some(0), Covers::Write(dot(1)), 1, 2);
     assert_eq!(hand(&mut ledger, 0), Some(1));
     // The shard goes to another member before the second was handed out.
     ledger.stop(false);
@@ -226,7 +275,7 @@ fn gone_writes_are_handed_out_until_they_are_acknowledged() {
     let mut ledger: Ledger<u64> = Ledger::new(RULES, Cursor::default());
     let mut gone = PartitionClock::new();
     gone.insert(dot(3));
-    ledger.add(1, None, Covers::Gone(gone), 1);
+    ledger.add(1, None, Covers::Gone(gone), 1, 1);
     for _ in 0..=RULES.max_deliver {
         assert_eq!(hand(&mut ledger, u64::MAX / 2), Some(1));
         ledger.nak(1, 0, Some(0), "no");
@@ -258,7 +307,7 @@ proptest! {
             match (step, chosen) {
                 (0 | 1, _) => {
                     if let Some((key, number)) = coming.next() {
-                        ledger.add(number, Some(key), Covers::Write(dot(number)), number);
+                        ledger.add(number, Some(key), Covers::Write(dot(number)), 1, number);
                     }
                 }
                 (2 | 3, _) => {
@@ -288,7 +337,7 @@ proptest! {
             prop_assert_eq!(done(&ledger).into_iter().collect::<BTreeSet<_>>(), expected.clone());
         }
         for (key, number) in coming {
-            ledger.add(number, Some(key), Covers::Write(dot(number)), number);
+            ledger.add(number, Some(key), Covers::Write(dot(number)), 1, number);
         }
         ledger.expire(u64::MAX - 1);
         for number in held {
