@@ -189,6 +189,8 @@ impl Keeper {
                     verifying.tell(&found);
                 }
                 Some(Asked { ask, to }) = asked.recv() => {
+                    // A bucket may have become known while this waited, and be asked about.
+                    self.learn()?;
                     match ask {
                         Ask::Verify => verifying.join(to, &self.replica),
                         ask => {
@@ -317,7 +319,12 @@ impl Keeper {
             return Ok(());
         }
         for (bucket, props) in &view.buckets {
-            self.replica.learn_bucket(bucket, props.policy).map_err(failed)?;
+            match self.replica.learn_bucket(bucket, props.policy) {
+                Ok(()) => {}
+                // It is tried again: the view is not taken as known.
+                Err(LaggedError::Full) => return Ok(()),
+                Err(error) => return Err(failed(error)),
+            }
         }
         self.view = Some(view);
         Ok(())

@@ -21,7 +21,14 @@ pub(super) fn sure(asker: &mut Asker<'_>, change: Change) -> Result<bool, Report
     if matches!(change, Change::Lag(ms) if ms >= foreseen.lag_ms) {
         return Ok(true);
     }
-    let losses = losses(&foreseen);
+    let mut losses = losses(&foreseen);
+    if let Change::Lag(ms) = change {
+        losses.push(format!(
+            "from then on it shows moments at least {} back, not {}",
+            lag(ms),
+            lag(foreseen.lag_ms)
+        ));
+    }
     if !io::stdin().is_terminal() {
         let verb = typed(change);
         let what = format!("lagged {verb} throws moments away: say --yes");

@@ -252,17 +252,17 @@ impl Comparison {
 
     /// Counts what was wrong at both looks.
     fn count(&mut self, bucket: &BucketName, key: &Bytes, first: &Wrong, again: &Wrong) {
-        let both = |first: &[Dot], again: &[Dot]| first.iter().any(|dot| again.contains(dot));
-        let named = |what: &str| format!("{what}  {bucket}/{}", shown_key(key));
-        if both(&first.lost, &again.lost) {
-            self.found.lost += 1;
-            self.found.name(|| named("LOST in the cluster"));
-        } else if both(&first.missing, &again.missing) {
-            self.found.missing += 1;
-            self.found.name(|| named("MISSING here"));
-        } else if *again != Wrong::default() {
-            self.found.unclear += 1;
-        }
+        let (counter, what) = match verdict(first, again) {
+            None => return,
+            Some(Verdict::Lost) => (&mut self.found.lost, "LOST in the cluster"),
+            Some(Verdict::Missing) => (&mut self.found.missing, "MISSING here"),
+            Some(Verdict::Unclear) => {
+                self.found.unclear += 1;
+                return;
+            }
+        };
+        *counter += 1;
+        self.found.name(|| format!("{what}  {bucket}/{}", shown_key(key)));
     }
 
     /// Reads keys in the cluster and judges them. Those that cannot be read on one side are counted.
@@ -340,4 +340,78 @@ fn wrong(view: &View, complete_ms: u64, now_ms: u64) -> Wrong {
     let old = unknown.filter(|version| version.written_ms < complete_ms);
     wrong.missing = old.map(|version| version.dot).collect();
     wrong
+}
+
+/// What two looks at a key come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Lost,
+    Missing,
+    Unclear,
+}
+
+/// A finding is what was wrong with the same write at both looks: a key that is written all the while
+/// may seem wrong each time, with another write.
+fn verdict(first: &Wrong, again: &Wrong) -> Option<Verdict> {
+    let both = |first: &[Dot], again: &[Dot]| first.iter().any(|dot| again.contains(dot));
+    match again {
+        again if *again == Wrong::default() => None,
+        again if both(&first.lost, &again.lost) => Some(Verdict::Lost),
+        again if both(&first.missing, &again.missing) => Some(Verdict::Missing),
+        _ => Some(Verdict::Unclear),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict, Wrong, verdict, wrong};
+    use galvani_client::Dot;
+    use galvani_lagged::compare::{LiveVersion, Seen, View};
+    use galvani_lagged::{Blob, Moment};
+    use galvani_model::bucket::BucketName;
+    use galvani_model::ids::Origin;
+    use galvani_model::key::Key;
+
+    fn dots(counters: &[u64]) -> Vec<Dot> {
+        counters.iter().map(|&counter| Dot::new(Origin(1), counter)).collect()
+    }
+
+    #[test]
+    fn what_the_cluster_shows_and_did_not_come_is_missing_if_it_should_have() {
+        let version = LiveVersion {
+            dot: Dot::new(Origin(1), 7),
+            value: Some(Blob::default()),
+            written_ms: 500,
+            expires_ms: 0,
+        };
+        let view = View {
+            key: Key::new(BucketName::default_bucket(), "k").expect("short"),
+            moment: Moment { below: None, at_ms: 1_000 },
+            then: Vec::new(),
+            kept: Vec::new(),
+            blurred: false,
+            latest: Vec::new(),
+            live: vec![Seen { version, head: None }],
+        };
+        assert_eq!(wrong(&view, 501, 1_000).missing, dots(&[7]));
+        assert_eq!(wrong(&view, 500, 1_000), Wrong::default(), "it may be on its way");
+    }
+
+    #[test]
+    fn only_the_same_write_at_both_looks_is_a_finding() {
+        let lost = |counters: &[u64]| Wrong { lost: dots(counters), ..Wrong::default() };
+        let missing = |counters: &[u64]| Wrong { missing: dots(counters), ..Wrong::default() };
+        let unclear = Wrong { unclear: true, ..Wrong::default() };
+        for (first, again, expected) in [
+            (lost(&[1]), Wrong::default(), None),
+            (lost(&[1, 2]), lost(&[2, 3]), Some(Verdict::Lost)),
+            (lost(&[1]), lost(&[2]), Some(Verdict::Unclear)),
+            (missing(&[1]), missing(&[1]), Some(Verdict::Missing)),
+            (missing(&[1]), missing(&[2]), Some(Verdict::Unclear)),
+            (missing(&[1]), lost(&[1]), Some(Verdict::Unclear)),
+            (unclear.clone(), unclear, Some(Verdict::Unclear)),
+        ] {
+            assert_eq!(verdict(&first, &again), expected, "{first:?}, {again:?}");
+        }
+    }
 }
