@@ -284,6 +284,22 @@ fn the_command_shows_it_and_keeps_its_position() {
     assert!(shown.expect(0).text().contains("orders paid"));
 }
 
+/// Red if the next run forgets of which moment the first was to show writes.
+#[test]
+fn a_feed_that_goes_on_shows_writes_of_the_same_moment_on() {
+    let cluster = Cluster::start();
+    let feed = |from: &[&str]| {
+        let words = ["feed", "--until", "now", "--token", "at", "-o", "jsonl"];
+        cluster.run(&[&words, from].concat()).expect(0).text().to_owned()
+    };
+    assert_eq!(feed(&["--from", "2100-01-01T00:00:00Z"]), "");
+    // Nothing that is written now is of that moment.
+    cluster.run(&["put", "k", "v"]).expect(0);
+    assert_eq!(feed(&[]), "");
+    cluster.run(&["put", "k", "w"]).expect(0);
+    assert_eq!(feed(&[]), "", "the run in between kept it");
+}
+
 #[test]
 fn buckets_that_are_made_while_it_is_followed_are_shown_from_their_beginning() {
     let cluster = Cluster::start();

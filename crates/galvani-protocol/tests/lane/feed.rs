@@ -247,6 +247,69 @@ fn a_session_whose_consumer_lost_a_page_is_over() {
     assert_eq!(failure(&bench.tick()).0, Failure::NoSession);
 }
 
+/// Red if each session may read so much: many consumers would then hold up a lane's other work.
+#[test]
+fn all_sessions_of_a_lane_together_read_so_many_records_in_a_tick() {
+    const RECORDS: u64 = 1_600;
+    const IN_A_TICK: u64 = 2_048;
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let filter = Filter { prefix: "nothing".into(), ..Filter::default() };
+    let mut consumers: Vec<Consumer> =
+        (0..3).map(|_| Consumer::open(&mut bench, shard, filter.clone())).collect();
+    for counter in 1..=RECORDS {
+        replicate(&mut bench, &key, counter, &[]);
+    }
+    bench.tick();
+    let ask = |bench: &mut Bench, session: u64, page: u64| {
+        let next = FeedNext { session, page, credit: 1 << 20, wait_ms: 0, close: false };
+        bench.request(false, Message::FeedNext(next));
+    };
+    consumers.iter().for_each(|it| ask(&mut bench, it.session, 0));
+    let (mut passed, mut ticks) = (0, 0);
+    while passed < 3 * RECORDS {
+        bench.now.micros += 10_000;
+        bench.handle(Input::Wake);
+        let mut in_tick = 0;
+        for effect in bench.tick() {
+            let Effect::Answer { message: Message::FeedPage(page), .. } = effect else { continue };
+            in_tick += page.advances.iter().map(|it| it.done.len()).sum::<u64>();
+            let asks = consumers.iter_mut().find(|it| it.session == page.session).expect("ours");
+            asks.pages += 1;
+            ask(&mut bench, asks.session, asks.pages);
+        }
+        assert!(in_tick <= IN_A_TICK, "{in_tick} in a tick");
+        (passed, ticks) = (passed + in_tick, ticks + 1);
+        assert!(ticks < 10, "those that came short have their turn: {passed} passed");
+    }
+}
+
+/// Red if a consumer that closes its session leaves it to the lane until it is idle for long.
+#[test]
+fn a_session_that_is_closed_makes_room_for_another() {
+    let mut bench = Bench::new(Limits::default());
+    let shard = bench.shard(&bench.key(true));
+    let open = |bench: &mut Bench| {
+        let shards = vec![(shard, Begin::Now)];
+        let open = FeedOpen { filter: Filter::default(), shards, timeout_ms: 1_000 };
+        bench.request(false, Message::FeedOpen(open));
+        let effects = bench.tick();
+        answers(&effects).into_iter().find_map(|message| match message {
+            Message::FeedOpened(opened) => Some(opened.session),
+            _ => None,
+        })
+    };
+    let sessions: Vec<u64> = std::iter::from_fn(|| open(&mut bench)).take(1_000).collect();
+    assert_eq!(sessions.len(), 256, "so many at once");
+    let (session, page) = (sessions[17], 0);
+    let close = FeedNext { session, page, credit: 0, wait_ms: 0, close: true };
+    bench.request(false, Message::FeedNext(close));
+    assert_eq!(failure(&bench.tick()).0, Failure::NoSession, "it is over");
+    assert!(open(&mut bench).is_some(), "there is room for one");
+    assert_eq!(open(&mut bench), None, "and for one only");
+}
+
 #[test]
 fn what_a_failed_commit_staged_is_shown_to_nobody() {
     let mut bench = Bench::new(Limits::default());
