@@ -103,6 +103,12 @@ fn what_cannot_be_or_is_not_looked_at_is_said() {
     // From now on its last line is one.
     cluster.run(&to).expect(0);
     assert_eq!(notes().lines().count(), 3);
+
+    let group = ["feed", "k", "--group", "g", "--from", "start", "--limit", "1"];
+    let first = cluster.run(&group).expect(0);
+    assert!(!first.stderr.contains("--from"), "{first}");
+    cluster.run(&["put", "k", "w"]).expect(0);
+    cluster.run(&group).expect(0).says(&["group g goes on where it is; --from is for a new one"]);
 }
 
 #[test]

@@ -26,6 +26,13 @@ pub(super) async fn run(
     retype: &Retype,
 ) -> Done {
     let failed = |error: galvani_client::Error| client::report(&error, retype);
+    if args.from.is_some() {
+        // Not to know of it is no failure: the remark is missing then.
+        let known = session.client.groups().await.unwrap_or_default();
+        if known.iter().any(|known| known == name) {
+            app.out.note(&format!("group {name} goes on where it is; --from is for a new one"));
+        }
+    }
     let asked = asked(session.client.feed(), args);
     let builder =
         session.client.group(name).following(asked).from(start(args.from.unwrap_or_default()).0);
