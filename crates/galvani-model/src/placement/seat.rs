@@ -2,10 +2,10 @@
 //!
 //! A request may ask for fewer copies than its bucket keeps; then it uses the first places of a
 //! row. So an owner that stays keeps its place, and a new one takes the place of one that left.
-//! Where that leaves a choice, the first places are evened out: several new owners of one
-//! partition may change places, and new owners of two partitions may be exchanged, which moves
-//! neither more nor less. Zones of a row are kept apart as early as they were. Next to read:
-//! `next.rs`.
+//! Where that leaves a choice, the first places are evened out, by exchanges that move neither
+//! more nor less: two new owners change seats, or a new owner takes another partition of the same
+//! node, where that stands at another place. Zones of a row are kept apart as early as they were.
+//! Next to read: `next.rs`.
 
 use super::assign::OwnerSet;
 use super::keep::Before;
@@ -19,10 +19,7 @@ pub(super) fn seat(
     sets: &[OwnerSet],
     spread: &mut Spread,
 ) -> Vec<u16> {
-    let n = problem.n;
-    let mut table = Vec::with_capacity(problem.partitions * n);
-    let mut new_first = Vec::new();
-    let mut new_later = Vec::new();
+    let mut table = Vec::with_capacity(problem.partitions * problem.n);
     for (partition, set) in sets.iter().enumerate() {
         let stays = |owner: &Option<u16>| owner.filter(|owner| set.contains(owner));
         let row = before.row(partition);
@@ -30,7 +27,7 @@ pub(super) fn seat(
         let mut new: OwnerSet =
             set.iter().copied().filter(|&node| !before.owned(partition, node)).collect();
         spread.shuffle(&mut new);
-        for (place, owner) in row.iter().enumerate() {
+        for owner in row {
             if let Some(owner) = stays(owner) {
                 table.push(owner);
                 continue;
@@ -40,13 +37,11 @@ pub(super) fn seat(
             let node = new.remove(pick.expect("as many owners come as leave"));
             table.push(node);
             seated.push(node);
-            let seats = if place == 0 { &mut new_first } else { &mut new_later };
-            seats.push(partition * n + place);
         }
     }
-    spread.shuffle(&mut new_first);
-    spread.shuffle(&mut new_later);
-    Rows { problem, before, table }.even_out(&new_first, &new_later)
+    let mut cells: Vec<usize> = (0..table.len()).collect();
+    spread.shuffle(&mut cells);
+    Rows { problem, before, table }.even_out(&cells)
 }
 
 /// How often the zone of `node` stands among `seated`.
@@ -63,37 +58,93 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Exchanges new owners at first places for new ones at later places while that makes the
-    /// shares of first places more even, and there are passes left.
-    fn even_out(mut self, new_first: &[usize], new_later: &[usize]) -> Vec<u16> {
+    /// Exchanges owners while that makes the shares of first places more even, and there are passes
+    /// left. `cells` are all cells of the table, in the order to look at them.
+    fn even_out(mut self, cells: &[usize]) -> Vec<u16> {
         // First places of each node above its share, in n-ths: n · first places - owned partitions.
         let n = self.problem.n as i64;
         let mut above = vec![0i64; self.problem.zone_of.len()];
         for (cell, &node) in self.table.iter().enumerate() {
-            above[usize::from(node)] += if cell % self.problem.n == 0 { n - 1 } else { -1 };
+            above[usize::from(node)] += if self.is_first(cell) { n - 1 } else { -1 };
         }
         for _ in 0..PASSES_MAX {
-            let mut changed = false;
-            for &first in new_first {
-                let giver = self.table[first];
-                let gain = |cell: &usize| {
-                    above[usize::from(giver)] - above[usize::from(self.table[*cell])]
-                };
-                // One first place less here and more there: better only if they are further apart.
-                let better = new_later.iter().copied().filter(|cell| gain(cell) > n);
-                let best = better.filter(|&cell| self.may_swap(first, cell)).max_by_key(gain);
-                if let Some(later) = best {
-                    above[usize::from(giver)] -= n;
-                    above[usize::from(self.table[later])] += n;
-                    self.table.swap(first, later);
-                    changed = true;
-                }
-            }
-            if !changed {
+            let swapped = self.swap_new(&mut above, cells);
+            if !self.hand_over_others(&mut above, cells) && !swapped {
                 break;
             }
         }
         self.table
+    }
+
+    /// Exchanges new owners at first places for new ones at later places. True: some.
+    fn swap_new(&mut self, above: &mut [i64], cells: &[usize]) -> bool {
+        let n = self.problem.n as i64;
+        let new = cells.iter().copied().filter(|&cell| self.is_new(cell));
+        let (firsts, laters): (Vec<usize>, Vec<usize>) = new.partition(|&cell| self.is_first(cell));
+        let mut changed = false;
+        for first in firsts {
+            let giver = self.table[first];
+            let gain =
+                |cell: &usize| above[usize::from(giver)] - above[usize::from(self.table[*cell])];
+            // One first place less here and more there: better only if they are further apart.
+            let better = laters.iter().copied().filter(|cell| gain(cell) > n);
+            let best = better.filter(|&cell| self.may_swap(first, cell)).max_by_key(gain);
+            if let Some(later) = best {
+                above[usize::from(giver)] -= n;
+                above[usize::from(self.table[later])] += n;
+                self.table.swap(first, later);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Lets new owners take another partition of the node whose place they took, where it stands
+    /// first if they did not, or later if they did; it stays in the one they took. True: some.
+    fn hand_over_others(&mut self, above: &mut [i64], cells: &[usize]) -> bool {
+        let n = self.problem.n as i64;
+        let mut staying = vec![Vec::new(); above.len()];
+        for &cell in cells.iter().filter(|&&cell| !self.is_new(cell)) {
+            staying[usize::from(self.table[cell])].push(cell);
+        }
+        let mut changed = false;
+        for &cell in cells {
+            let new = self.table[cell];
+            let Some(left) = self.before.rows[cell].filter(|left| *left != new) else { continue };
+            let apart = above[usize::from(new)] - above[usize::from(left)];
+            let (more_even, step) = match self.is_first(cell) {
+                true => (apart > n, -n),
+                false => (-apart > n, n),
+            };
+            if !more_even || !self.fits(cell, left) {
+                continue;
+            }
+            let other = staying[usize::from(left)].iter().copied().find(|&other| {
+                self.is_first(other) != self.is_first(cell)
+                    && self.is_unchanged(other / self.problem.n)
+                    && self.may_take(other, new)
+            });
+            if let Some(other) = other {
+                above[usize::from(new)] += step;
+                above[usize::from(left)] -= step;
+                (self.table[cell], self.table[other]) = (left, new);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn is_first(&self, cell: usize) -> bool {
+        cell.is_multiple_of(self.problem.n)
+    }
+
+    fn is_new(&self, cell: usize) -> bool {
+        self.before.rows[cell] != Some(self.table[cell])
+    }
+
+    fn is_unchanged(&self, partition: usize) -> bool {
+        let n = self.problem.n;
+        (partition * n..(partition + 1) * n).all(|cell| !self.is_new(cell))
     }
 
     /// Whether the new owners at these two cells of the table may be exchanged.
@@ -107,17 +158,19 @@ impl Rows<'_> {
         self.may_take(a, self.table[b]) && self.may_take(b, self.table[a])
     }
 
-    /// Whether `node` may stand at `cell` instead of the new owner there.
+    /// Whether `node` may come in at `cell`. It did not own that partition before: else there would
+    /// be a table that moves less.
     fn may_take(&self, cell: usize, node: u16) -> bool {
+        !self.row(cell / self.problem.n).contains(&node) && self.fits(cell, node)
+    }
+
+    /// Whether zones stay within their bound, and as early apart, with `node` at `cell`.
+    fn fits(&self, cell: usize, node: u16) -> bool {
         let (partition, place) = (cell / self.problem.n, cell % self.problem.n);
-        let before = self.row(partition);
-        if before.contains(&node) || self.before.owned(partition, node) {
-            return false;
-        }
-        let mut after: OwnerSet = before.into();
+        let mut after: OwnerSet = self.row(partition).into();
         after[place] = node;
         zone_times(self.problem, &after, node) <= self.problem.per_zone()
-            && self.apart(&after) >= self.apart(before)
+            && self.apart(&after) >= self.apart(self.row(partition))
     }
 
     /// How early the zones of a row differ: the sum, over its beginnings, of how many zones each has.
@@ -134,8 +187,8 @@ impl Rows<'_> {
     }
 }
 
-/// Passes over the first places. Each exchange makes them more even, so this only bounds the time:
-/// two do in all layouts tried.
+/// Passes over the table. Each exchange makes first places more even, so this only bounds the time:
+/// three do in all layouts tried.
 const PASSES_MAX: usize = 8;
 
 #[cfg(test)]
@@ -188,6 +241,28 @@ mod tests {
         let table = seated(&problem(2, 8, &[0, 0, 0]), &rows);
         let first = |node| table.iter().filter(|row| row[0] == node).count();
         assert_eq!((first(0), first(1), first(2)), (4, 2, 2));
+    }
+
+    #[test]
+    fn a_new_owner_takes_another_partition_of_the_same_node_for_even_first_places() {
+        // Node 1 took the place of 0 in the first three rows, always the first one; it may as well
+        // take the second place of 0 in one of the others, and 0 stays first where it was.
+        let left: (&[Option<u16>], &[u16]) = (&[Some(0), Some(2)], &[1, 2]);
+        let stays: (&[Option<u16>], &[u16]) = (&[Some(2), Some(0)], &[2, 0]);
+        let table = seated(&problem(2, 6, &[0, 0, 0]), &[left, left, left, stays, stays, stays]);
+        let count = |row: [u16; 2]| table.iter().filter(|seated| seated[..] == row).count();
+        let counts = (count([1, 2]), count([0, 2]), count([2, 1]), count([2, 0]));
+        assert_eq!(counts, (2, 1, 1, 2));
+    }
+
+    #[test]
+    fn no_exchange_brings_zones_together() {
+        // Zones of nodes 0 to 2 and of 3 to 5. Node 3 is always first, 2 never; but 2 beside 0 would put
+        // the zones of the first two places together.
+        let one: (&[Option<u16>], &[u16]) = (&[None, Some(0), Some(4)], &[3, 0, 4]);
+        let other: (&[Option<u16>], &[u16]) = (&[Some(1), Some(5), None], &[1, 5, 2]);
+        let table = seated(&problem(3, 4, &[0, 0, 0, 1, 1, 1]), &[one, one, other, other]);
+        assert_eq!(table, [[3, 0, 4], [3, 0, 4], [1, 5, 2], [1, 5, 2]].map(|row| row.to_vec()));
     }
 
     #[test]
