@@ -159,6 +159,11 @@ fn a_prefix_that_was_deleted_is_there_as_of_before_also_after_a_kill() {
         .ask(&["ls", "--at", "2999-01-01T00:00:00Z"])
         .expect(5)
         .says(&["in the future", "now is 2"]);
+    let report = cluster.scratch().join("none.jsonl").display().to_string();
+    let words = ["restore", "--key", "k", "--at", &good, "-b", "nowhere", "--yes", "--report"];
+    let words: Vec<&str> = words.iter().copied().chain([report.as_str()]).collect();
+    replica.ask(&words).expect(5).says(&["no bucket \"nowhere\""]);
+    assert!(!Path::new(&report).exists(), "nothing was begun");
     for about_nothing in
         [&["ls"][..], &["get", "k"], &["diff"], &["restore", "--all", "--at", &good]]
     {

@@ -49,7 +49,7 @@ pub enum Ask {
     },
     /// Compare all that came with the cluster, and read all files.
     Verify,
-    /// Which of these keys have no value by all that came.
+    /// Which of these keys have no value by all that came; of none, whether there is such a bucket.
     Lacking {
         /// Their bucket.
         bucket: BucketName,
@@ -210,6 +210,7 @@ fn try_answer<E: Engine>(
         }
         Ask::Verify => return Err(AnswerError::NotHere),
         Ask::Lacking { bucket, keys } => {
+            replica.check_bucket(&bucket)?;
             let moment = Moment { below: None, at_ms: now.unix_ms };
             let mut lacking = Vec::new();
             for bytes in keys {

@@ -191,13 +191,18 @@ fn whatever_is_asked_over_the_socket_is_answered_in_one_line() {
     let scan =
         Ask::Scan { bucket: nowhere.clone(), prefix, from: None, limit: 9, moment, without: None };
     let get = Ask::Get { bucket: nowhere.clone(), key: key.clone(), moment, without: None };
-    let view = Ask::View { bucket: nowhere, key, live: vec![], moment, without: None };
-    for about_it in [scan, get, view] {
+    let view = Ask::View { bucket: nowhere.clone(), key, live: vec![], moment, without: None };
+    let lacking = Ask::Lacking { bucket: nowhere, keys: vec![] };
+    for about_it in [scan, get, view, lacking] {
         match ask(&mut replica, about_it) {
             Answer::Refused { why } => assert!(why.contains("no bucket \"nowhere\""), "{why}"),
             other => panic!("{other:?}"),
         }
     }
+    let keys = ["k", "l"].map(|it| Blob(Bytes::from_static(it.as_bytes()))).to_vec();
+    let lacking = ask(&mut replica, Ask::Lacking { bucket: bucket(), keys: keys.clone() });
+    assert_eq!(lacking, Answer::Keys { keys: keys[1..].to_vec(), blurred: vec![], next: None });
+    assert!(matches!(ask(&mut replica, Ask::Verify), Answer::Refused { .. }));
     let early = Ask::Moment { as_of: AsOf::Time(0) };
     match ask(&mut replica, early) {
         Answer::Refused { why } => assert!(why.contains("shows moments from"), "{why}"),

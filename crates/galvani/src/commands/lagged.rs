@@ -20,7 +20,7 @@ use crate::connect::App;
 use crate::dev;
 use crate::exit::Exit;
 use crate::report::Report;
-use galvani_client::Dot;
+use galvani_client::{BucketName, Dot};
 use galvani_lagged::control::{Answer, Ask};
 use galvani_lagged::{AsOf, Blob, Change, Moment, Selector, Until};
 use socket::Link;
@@ -152,6 +152,11 @@ impl Asker<'_> {
                 next => return listed.end(next.is_none() && goes_on),
             }
         }
+    }
+
+    /// Refuses a bucket that the replica does not know, before anything is begun.
+    fn check_bucket(&mut self, bucket: &BucketName) -> Result<(), Report> {
+        self.ask(&Ask::Lacking { bucket: bucket.clone(), keys: Vec::new() }).map(drop)
     }
 
     /// Finds the moment out, once: it stays the same over all pages.

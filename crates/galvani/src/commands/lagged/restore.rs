@@ -183,6 +183,7 @@ fn job_of(
         return Ok((job, path.clone()));
     }
     let bucket = args.bucket.bucket.clone();
+    asker.check_bucket(&bucket)?;
     let selection = match (&args.key, &args.prefix) {
         (Some(key), _) => Selection::Key { bucket, key: Blob(key.clone()) },
         (None, prefix) => {
