@@ -83,6 +83,7 @@ fn codec(c: &mut Criterion) {
         shard: Shard { partition: Partition(1), n: 3 },
         head: record.head,
         fsync: false,
+        epoch: 1,
         timeout_ms: 2000,
         value,
     });

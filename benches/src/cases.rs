@@ -146,6 +146,7 @@ fn replicate(shard: Shard, counter: u64, number: u64) -> Message {
         shard,
         head: record.head,
         fsync: false,
+        epoch: 1,
         timeout_ms: 2_000,
         value: record.value,
     })

@@ -9,7 +9,7 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{ClusterId, LaneIndex, NodeId, RequestId, Shard};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, Member};
+use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::version::{ContextKey, Kind};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
@@ -36,13 +36,13 @@ pub struct DrivenLane<E: Engine> {
 impl<E: Engine> DrivenLane<E> {
     /// The only lane of node `node` (1 to 3) of three that hold every key, its peers up.
     pub fn new(node: u16, engine: E) -> DrivenLane<E> {
-        let topology = Topology {
-            node: NodeId(node.into()),
-            name: format!("n{node}"),
-            layout: Arc::new(layout()),
-            buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
-            context_key: ContextKey([1; 16]),
-        };
+        let topology = Topology::new(
+            NodeId(node.into()),
+            format!("n{node}"),
+            Arc::new(LayoutState::founding(Arc::new(layout()))),
+            BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
+            ContextKey([1; 16]),
+        );
         let config = StoreConfig::of_lane(LaneIndex(0), 1, false);
         let store = NodeStore::open(Arc::new(engine), config).expect("an empty store").store;
         let limits = Limits::default();
@@ -140,6 +140,7 @@ impl<E: Engine> Trio<E> {
                         }
                         Effect::Datagram { .. }
                         | Effect::Liveness { .. }
+                        | Effect::Adopt(_)
                         | Effect::DefineBucket { .. } => {}
                     }
                 }

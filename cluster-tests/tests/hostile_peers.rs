@@ -164,6 +164,7 @@ fn a_client_that_sends_replica_messages_changes_nothing() {
         shard,
         head,
         fsync: false,
+        epoch: 1,
         timeout_ms: 1000,
         value: bytes::Bytes::from_static(b"x"),
     };

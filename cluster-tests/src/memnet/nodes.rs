@@ -10,7 +10,7 @@ use galvani_client::{Client, NodeStatus};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, Member};
+use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::version::ContextKey;
 use galvani_node::config::DurabilityMode;
 use galvani_node::hosted::{Hosted, Parts};
@@ -128,21 +128,19 @@ impl Nodes {
         }
         let node = &mut self.nodes[index];
         node.host.pause(false);
-        let topology = Topology {
-            node: node.id,
-            name: "memnet".to_owned(),
-            layout: self.layout.clone(),
-            buckets: BTreeMap::from([(
-                BucketName::default_bucket(),
-                BucketProps::with_copies(COPIES),
-            )]),
-            context_key: ContextKey([7; 16]),
-        };
+        let topology = Topology::new(
+            node.id,
+            "memnet".to_owned(),
+            Arc::new(LayoutState::founding(self.layout.clone())),
+            BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(COPIES))]),
+            ContextKey([7; 16]),
+        );
         let network = Network::custom(node.host.clone());
         let hosted = Hosted::new(Parts {
             identity: certificates().nodes[index].clone(),
             keys: node.keys.clone(),
             topology,
+            member: None,
             engine: node.engine.clone(),
             limits: Limits::default(),
             durability: self.plan.durability,

@@ -127,13 +127,14 @@ impl Client {
         self.bucket("default").explain(key).await
     }
 
-    /// How every member is, in the order of their names. All together have a second at most, and
-    /// less if the client's timeout is less; one that does not answer is listed with its error.
+    /// How every member is, in the order of their names; while the layout changes also those that come
+    /// and those that leave. All together have a second at most, and less if the client's timeout is
+    /// less; one that does not answer is listed with its error.
     pub async fn status(&self) -> Vec<NodeReport> {
         let directory = self.shared.directory();
         let timeout = self.timeout.unwrap_or(self.shared.settings.timeout);
         let deadline = Deadline::after(timeout.min(NODE_TIMEOUT));
-        let mut waiting: Vec<&Member> = directory.view().layout.members().iter().collect();
+        let mut waiting = directory.members();
         waiting.sort_by(|a, b| b.name().cmp(a.name()));
         let (mut asked, mut reports) = (Vec::new(), Vec::new());
         loop {
@@ -149,6 +150,14 @@ impl Client {
         }
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         reports
+    }
+
+    /// How one node is that need not be a member: one that applies to be one, or was one until lately.
+    /// It has a second, and less if the client's timeout is less.
+    pub async fn status_of(&self, node: &Member) -> NodeReport {
+        let timeout = self.timeout.unwrap_or(self.shared.settings.timeout);
+        let deadline = Deadline::after(timeout.min(NODE_TIMEOUT));
+        report(&self.shared, &self.shared.directory(), node, deadline).await
     }
 }
 

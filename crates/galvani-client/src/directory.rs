@@ -7,6 +7,7 @@ use galvani_model::bucket::BucketName;
 use galvani_model::ids::{NodeId, Partition, Shard};
 use galvani_model::key::Key;
 use galvani_model::placement::Member;
+use galvani_wire::Answer;
 use galvani_wire::ClusterView;
 use smallvec::SmallVec;
 use std::net::SocketAddr;
@@ -127,6 +128,19 @@ impl Directory {
             .collect()
     }
 
+    /// All members; while the layout changes also those that come and those that leave.
+    pub(crate) fn members(&self) -> Vec<&Member> {
+        let change = self.view.change.iter().flat_map(|change| [&change.old, &change.new]);
+        let mut all: Vec<&Member> = Vec::new();
+        for member in core::iter::once(&self.view.layout).chain(change).flat_map(|it| it.members())
+        {
+            if !all.iter().any(|known| known.id() == member.id()) {
+                all.push(member);
+            }
+        }
+        all
+    }
+
     /// The first lane of every member, for requests that any node answers.
     pub(crate) fn any(&self, zone: Option<&str>) -> Route {
         self.view.layout.members().iter().map(|member| first_lane(member, zone)).collect()
@@ -137,9 +151,18 @@ impl Directory {
         Route::from_slice(&[first_lane(member, None)])
     }
 
+    /// Whether these answers are of replicas that are no owners of the key by this view: then the
+    /// view is old, or the layout is changing.
+    pub(crate) fn is_contradicted(&self, key: &Key, answers: &[Answer]) -> bool {
+        let Some(props) = self.view.buckets.get(key.bucket()) else { return false };
+        let owners = self.view.layout.owners(self.view.layout.shard_of(key, props.n));
+        let mut replicas = answers.iter().filter(|answer| answer.stands_in_for.is_none());
+        replicas.any(|answer| !owners.contains(&answer.node))
+    }
+
     /// Whether `other` is of the same cluster and not older.
     pub(crate) fn may_become(&self, other: &ClusterView) -> bool {
-        other.cluster == self.view.cluster && other.layout.version() >= self.view.layout.version()
+        other.cluster == self.view.cluster && other.epoch >= self.view.epoch
     }
 }
 

@@ -37,9 +37,11 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         }
         Failure::ReplicasDown { .. } => SECOND_OPINION,
         Failure::QuorumNotMet { .. } | Failure::DeadlinePassed | Failure::Stopping => AGAIN,
-        Failure::NoOwnerReachable => AGAIN_ELSEWHERE,
+        Failure::NoOwnerReachable | Failure::LayoutChanged => AGAIN_ELSEWHERE,
         Failure::Coordinator(why) => match why {
-            ReplicaError::NotOwner | ReplicaError::UnknownBucket => AGAIN_ELSEWHERE,
+            ReplicaError::NotOwner | ReplicaError::LayoutChanged | ReplicaError::UnknownBucket => {
+                AGAIN_ELSEWHERE
+            }
             ReplicaError::DiskFull
             | ReplicaError::Damaged
             | ReplicaError::StorageFailed
@@ -51,6 +53,9 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         Failure::UnknownBucket => FINAL_BUT_STALE,
         // Another node may have room, and a session is opened anew by whoever lost one.
         Failure::NoSession | Failure::TooManySessions { .. } => AGAIN,
+        Failure::LayoutOutdated { .. }
+        | Failure::LayoutChanging { .. }
+        | Failure::LayoutRefused { .. } => FINAL_BUT_STALE,
         Failure::QuorumImpossible { .. }
         | Failure::CopiesImpossible { .. }
         | Failure::BucketExists
@@ -122,6 +127,18 @@ pub(crate) fn kind_of(
         }
         Failure::Coordinator(why) => ErrorKind::Coordinator { why: why.clone() },
         Failure::NoOwnerReachable => ErrorKind::NoOwnerReachable,
+        Failure::LayoutChanged => ErrorKind::LayoutChanged,
+        Failure::LayoutOutdated { made_after, version } => {
+            let why = format!(
+                "the plan was made on version {made_after}, the cluster is at version {version}"
+            );
+            ErrorKind::LayoutRefused { why }
+        }
+        Failure::LayoutChanging { version } => {
+            let why = format!("it is changing to version {version}");
+            ErrorKind::LayoutRefused { why }
+        }
+        Failure::LayoutRefused { why } => ErrorKind::LayoutRefused { why: why.clone() },
         Failure::DeadlinePassed => ErrorKind::Timeout { after, detail: detail() },
         Failure::Stopping => ErrorKind::Stopping,
         Failure::NotPermitted => ErrorKind::NotPermitted,

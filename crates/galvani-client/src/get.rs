@@ -115,5 +115,8 @@ pub(crate) async fn read(
         },
     };
     let done = run(shared, plan).await?;
+    if directory.is_contradicted(key, &done.answers) {
+        shared.stale.notify_one();
+    }
     Ok(Read::of(done, subject(key), &directory))
 }

@@ -315,6 +315,9 @@ pub(crate) async fn write(
         },
     };
     let done = run(shared, plan).await?;
+    if directory.is_contradicted(key, &done.answers) {
+        shared.stale.notify_one();
+    }
     Ok(Written::of(done, stamp.rid, &directory))
 }
 

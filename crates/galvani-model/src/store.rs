@@ -10,6 +10,7 @@ use crate::hlc::Hlc;
 use crate::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use crate::key::Key;
 use crate::version::{Digest, Dot, Object, PartitionClock, Record, RecordHead};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,9 +240,25 @@ impl Indexed {
     }
 }
 
+/// Whole shards of one lane, and the few facts it keeps of itself.
+pub trait Holdings {
+    /// Every shard of which there are committed rows, ascending.
+    fn held_shards(&mut self) -> Result<Vec<Shard>, StoreError>;
+
+    /// Stages that up to `limit` rows of a shard go for good; whether that is all there are. Nothing
+    /// else of the shard may be staged in the same tick, and nobody may serve it meanwhile.
+    fn empty(&mut self, shard: Shard, limit: usize) -> Result<bool, StoreError>;
+
+    /// A fact that the lane keeps under this name, staged ones included.
+    fn fact(&mut self, name: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Stages a fact, or that it goes.
+    fn set_fact(&mut self, name: &[u8], value: Option<Bytes>) -> Result<(), StoreError>;
+}
+
 /// Rows of one lane's shards. Only `galvani-protocol/src/replica.rs` calls [`Store::stage`]
 /// and [`Store::rewrite`].
-pub trait Store {
+pub trait Store: Holdings {
     /// The live versions of a key here; absent if nothing is known.
     fn object(&mut self, shard: Shard, key: &Key) -> Result<Object, StoreError>;
 

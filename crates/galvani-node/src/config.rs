@@ -4,10 +4,13 @@
 //! known one, with line and column. What all nodes must agree on is in the cluster file instead.
 //! Next to read: `cluster_file.rs`.
 
+use galvani_model::ids::NodeId;
 use galvani_model::limits::Limits;
+use galvani_model::placement::{Member, MemberError, WEIGHT_NORMAL};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// When a write counts as stored by a node.
@@ -86,12 +89,36 @@ impl Default for TransportSection {
     }
 }
 
+/// `[join]`: how a node would be a member that the cluster file does not name. Once it is one, the
+/// cluster's layout says so, and this is not looked at any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinSection {
+    /// Its zone.
+    pub zone: String,
+    /// Its share relative to others. Default 100.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// Where each of its lanes listens and is reached.
+    pub lanes: Vec<SocketAddr>,
+}
+
+impl JoinSection {
+    /// The member that the node would be.
+    pub fn member(&self, id: NodeId, name: &str) -> Result<Member, MemberError> {
+        Member::new(id, name, self.zone.as_str(), self.weight, self.lanes.clone())
+    }
+}
+
 /// A whole `galvani.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
     /// Who this node is and where its files are.
     pub node: NodeSection,
+    /// How it would be a member, if the cluster file does not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<JoinSection>,
     /// Bounds of its lanes.
     #[serde(default)]
     pub limits: Limits,
@@ -262,6 +289,10 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+fn default_weight() -> u32 {
+    WEIGHT_NORMAL
 }
 
 fn default_cluster() -> PathBuf {

@@ -6,7 +6,7 @@
 
 use crate::shared::Shared;
 use galvani_model::ids::NodeId;
-use galvani_model::placement::Layout;
+use galvani_model::placement::LayoutState;
 use galvani_storage::engine::Engine;
 use galvani_transport::{Faults, PeerFaults};
 use galvani_wire::Message;
@@ -43,7 +43,7 @@ impl NodeFaults {
         &self,
         wanted: &SetFaults,
         me: NodeId,
-        layout: &Layout,
+        layout: &LayoutState,
     ) -> Result<Vec<LinkFaults>, Failure> {
         for link in &wanted.links {
             if link.node == me || layout.member(link.node).is_none() {
@@ -72,7 +72,7 @@ impl NodeFaults {
 pub(crate) fn answer<E: Engine>(shared: &Shared<E>, wanted: &SetFaults) -> Message {
     let topology = shared.topology();
     let applied = match &shared.faults {
-        Some(faults) => faults.apply(wanted, topology.node, &topology.layout),
+        Some(faults) => faults.apply(wanted, topology.node, topology.layout()),
         None => Err(Failure::FaultsNotAllowed),
     };
     match applied {
@@ -103,18 +103,20 @@ fn peer_faults(link: &LinkFaults) -> PeerFaults {
 mod tests {
     use super::NodeFaults;
     use galvani_model::ids::{ClusterId, NodeId};
-    use galvani_model::placement::{Layout, Member};
+    use galvani_model::placement::{Layout, LayoutState, Member};
     use galvani_wire::failure::Failure;
     use galvani_wire::message::SetFaults;
     use galvani_wire::view::LinkFaults;
+    use std::sync::Arc;
 
-    fn layout() -> Layout {
+    fn layout() -> LayoutState {
         let members = (1..=3u16).map(|id| {
             let lane = |port: u16| format!("127.0.0.1:{}", port + id).parse().expect("an address");
             let lanes = vec![lane(7000), lane(8000)];
             Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, lanes).expect("a member")
         });
-        Layout::compute(ClusterId(5), 1, 16, 3, members.collect()).expect("a layout")
+        let layout = Layout::compute(ClusterId(5), 1, 16, 3, members.collect());
+        LayoutState::founding(Arc::new(layout.expect("a layout")))
     }
 
     fn cut(node: u128) -> LinkFaults {

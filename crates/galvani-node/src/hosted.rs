@@ -15,7 +15,7 @@ use crate::lane_loop::twins::Twins;
 use crate::links::Links;
 use crate::node::NodeError;
 use crate::repair::LaneRepair;
-use crate::shared::{Control, Shared, load_buckets};
+use crate::shared::{Control, Shared, load_buckets, load_layout, load_member, save_member};
 use galvani_model::ids::{BootId, LaneIndex};
 use galvani_model::limits::Limits;
 use galvani_model::placement::Member;
@@ -39,8 +39,10 @@ pub struct Parts<E> {
     pub identity: Identity,
     /// By which peers know it again after a restart.
     pub keys: TransportKeys,
-    /// Who it is in the layout, and the buckets that exist from the start.
+    /// Who it is, and the layout and the buckets that the cluster began with.
     pub topology: Topology,
+    /// How it is reached where the layout does not say so: it is no member yet.
+    pub member: Option<Member>,
     /// Where its rows are.
     pub engine: Arc<E>,
     /// Bounds of its lanes.
@@ -74,13 +76,23 @@ impl<E: Engine> Hosted<E> {
     /// Reads what a start needs; its clock starts now.
     pub fn new(parts: Parts<E>) -> Result<Hosted<E>, NodeError> {
         let Parts { engine, mut topology, transport, .. } = parts;
-        let layout = topology.layout.clone();
-        let Some(member) = layout.members().iter().find(|member| member.id() == topology.node)
-        else {
-            let names: Vec<_> = layout.members().iter().map(Member::name).collect();
+        if let Some(state) = load_layout(engine.as_ref())?
+            && state.epoch() > topology.epoch()
+            && state.current().cluster() == topology.layout().current().cluster()
+        {
+            let Topology { node, name, buckets, context_key, .. } = topology;
+            topology = Topology::new(node, name, Arc::new(state), buckets, context_key);
+        }
+        let layout = topology.layout().clone();
+        // One that left has written down what it was.
+        let kept = load_member(engine.as_ref())?.filter(|kept| kept.id() == topology.node);
+        let member = layout.member(topology.node).cloned().or(parts.member).or(kept);
+        let Some(member) = member else {
+            let names: Vec<_> = layout.members().map(Member::name).collect();
             let name = topology.node.to_string();
             return Err(NodeError::NotAMember { name, known: names.join(", ") });
         };
+        save_member(engine.as_ref(), &member)?;
         let founding = topology.buckets.clone();
         topology.buckets.extend(load_buckets(engine.as_ref())?);
         let faults = parts.faults.then(|| NodeFaults::new(transport.network.random_u64()));
@@ -89,7 +101,7 @@ impl<E: Engine> Hosted<E> {
         let faults = shared.faults.as_ref().map(NodeFaults::transport);
         let clock = Clock::start(transport.network.clone());
         Ok(Hosted {
-            member: member.clone(),
+            member,
             identity: parts.identity,
             keys: parts.keys,
             limits: parts.limits,
@@ -125,9 +137,11 @@ impl<E: Engine> Hosted<E> {
             always_fsync: self.durability == DurabilityMode::Fsync,
             boot,
         };
-        let links = Links::new(&topology.layout, me, network.random_u64());
+        let links = Links::new(topology.layout().members(), me, network.random_u64());
         let lane_loop = LaneLoop {
             me,
+            member: self.member.clone(),
+            announced_at: 0,
             lane: Lane::new(lane_config, topology, kept),
             store,
             endpoint,

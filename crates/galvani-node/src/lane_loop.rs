@@ -15,6 +15,7 @@ use crate::repair::{self, LaneRepair};
 use crate::shared::{Control, Shared};
 use galvani_model::ids::{LaneIndex, NodeId};
 use galvani_model::limits::REQUEST_ID_RETENTION_MS;
+use galvani_model::placement::Member;
 use galvani_model::store::{Store, StoreError};
 use galvani_protocol::{Effect, Input, Lane, Now, PeerLane, Standing};
 use galvani_storage::NodeStore;
@@ -52,6 +53,10 @@ const NOBODY: u64 = 0;
 /// One lane with everything it drives.
 pub(crate) struct LaneLoop<E: Engine> {
     pub(crate) me: PeerLane,
+    /// How this node is reached, as a member or otherwise.
+    pub(crate) member: Member,
+    /// When it last told that it is no member, in its microseconds.
+    pub(crate) announced_at: u64,
     pub(crate) lane: Lane,
     pub(crate) store: NodeStore<E>,
     pub(crate) endpoint: LaneEndpoint,
@@ -85,8 +90,10 @@ impl<E: Engine> LaneLoop<E> {
             let now = self.clock.now();
             match control {
                 Some(Control::Topology(topology)) => {
+                    self.meet(&topology, now);
                     self.lane.handle(Input::Topology(topology), now, &mut self.store);
                 }
+                Some(Control::Applicants) => self.meet(&self.shared.topology(), now),
                 // Lane 0 is told what it said: hearing it again changes nothing.
                 Some(Control::Liveness { node, alive }) => {
                     self.lane.handle(Input::Liveness { node, alive }, now, &mut self.store);
@@ -104,6 +111,7 @@ impl<E: Engine> LaneLoop<E> {
                 None => {}
             }
             self.on_events(&mut events, now);
+            self.announce(now);
             self.lane.handle(Input::Wake, now, &mut self.store);
             self.end_tick(now);
             self.publish(now);
@@ -121,6 +129,7 @@ impl<E: Engine> LaneLoop<E> {
     }
 
     fn next_wake(&self, redial: Option<u64>, stop_by: Option<u64>) -> u64 {
+        // A node that is no member tells so at least as often.
         let publish = self.published_at + PUBLISH_MICROS * 5;
         let others = [self.lane.next_deadline(), redial, stop_by];
         others.into_iter().flatten().fold(publish, u64::min)
@@ -280,6 +289,13 @@ impl<E: Engine> LaneLoop<E> {
                 }
                 return;
             }
+            Message::Announce(member) => {
+                if identity.node_id() == Some(member.id().to_bytes()) {
+                    self.shared.note_applicant(Member::clone(member), now.micros);
+                }
+                let _ = self.send(link, class, id, false, &Message::Noted);
+                return;
+            }
             Message::DefineBucket(bucket) if self.shared.contradicts(bucket) => {
                 // Nobody waits for the answer that says so.
                 let name = &bucket.name;
@@ -390,6 +406,16 @@ impl<E: Engine> LaneLoop<E> {
                 tracing::info!(event = "liveness", node = %node, alive);
                 self.shared.tell_all(&Control::Liveness { node, alive });
             }
+            Effect::Adopt(state) => {
+                let (epoch, version) = (state.epoch(), state.current().version());
+                match self.shared.adopt_layout(state) {
+                    Ok(()) => tracing::info!(event = "layout", epoch, version),
+                    // It is asked for again, by whoever hears of it next.
+                    Err(error) => {
+                        tracing::error!(event = "layout_not_kept", epoch, error = %error);
+                    }
+                }
+            }
             // All of the tick were written down together.
             Effect::DefineBucket { .. } => {}
         }
@@ -461,6 +487,9 @@ impl<E: Engine> LaneLoop<E> {
             bytes_in: network.bytes_in,
             bytes_out: network.bytes_out,
             shards_behind,
+            layout_epoch: self.lane.layout_epoch(),
+            shards_copying: self.lane.shards_copying() as u32,
+            shards_leaving: self.lane.shards_leaving() as u32,
             tombstones: self.store.tombstones_waiting(),
             expiring: self.store.expiring_waiting(),
             collection_waits: self.lane.collection_waits(),
@@ -488,6 +517,7 @@ fn unsendable(message: Message, why: ReplicaError) -> Message {
         Message::SliceIs(_) => Message::SliceIs(Err(why)),
         Message::HintsPulled(_) => Message::HintsPulled(Err(why)),
         Message::Clocks(_) => Message::Clocks(Err(why)),
+        Message::Voted(_) => Message::Voted(Err(why)),
         Message::HintsFound(_) => Message::HintsFound(Err(why)),
         Message::PutDone(done) => {
             let stored = |answer: &&Answer| {
@@ -525,6 +555,7 @@ fn without_bucket(effect: Effect, why: &str) -> Effect {
         | Effect::Answer { .. }
         | Effect::Datagram { .. }
         | Effect::Liveness { .. }
+        | Effect::Adopt(_)
         | Effect::DefineBucket { .. } => effect,
     }
 }
@@ -548,6 +579,7 @@ fn class_of(message: &Message) -> Class {
     }
 }
 
+mod applicant;
 pub(crate) mod twins;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! It decides nothing about requests. Next to read: `lane_loop.rs`.
 
 use galvani_model::ids::{LaneIndex, NodeId};
-use galvani_model::placement::Layout;
+use galvani_model::placement::Member;
 use galvani_protocol::{PeerLane, ReplyTo};
 use galvani_transport::{Class, LinkId, PeerIdentity, Transport};
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +20,10 @@ struct Peer {
     address: SocketAddr,
     link: Option<LinkId>,
     up: bool,
+    /// Whether it is a member, and does not only apply to be one.
+    member: bool,
+    /// Whether it is no member any more.
+    leaving: bool,
     wait_micros: u64,
     redial_at: u64,
 }
@@ -36,6 +40,7 @@ pub(crate) enum Who {
 /// Connections of one lane.
 #[derive(Debug)]
 pub(crate) struct Links {
+    me: PeerLane,
     peers: BTreeMap<PeerLane, Peer>,
     who: HashMap<LinkId, Who>,
     /// Accepted links by the number that `ReplyTo` carries.
@@ -45,27 +50,52 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Every lane of the layout but this one, none of them dialed yet.
-    pub(crate) fn new(layout: &Layout, me: PeerLane, seed: u64) -> Links {
-        let mut peers = BTreeMap::new();
-        for member in layout.members() {
+    /// Every lane of the members but this one, none of them dialed yet.
+    pub(crate) fn new<'a>(
+        members: impl Iterator<Item = &'a Member>,
+        me: PeerLane,
+        seed: u64,
+    ) -> Links {
+        let (who, accepted) = (HashMap::new(), HashMap::new());
+        let mut links = Links { me, peers: BTreeMap::new(), who, accepted, random: seed | 1 };
+        links.update(members, &[]);
+        links
+    }
+
+    /// The members, and those that apply to be some, are these from now on: new ones are dialed. Links
+    /// to those that left stay while they are up, and are not dialed again.
+    pub(crate) fn update<'a>(
+        &mut self,
+        members: impl Iterator<Item = &'a Member>,
+        applicants: &[Member],
+    ) {
+        let mut wanted = BTreeMap::new();
+        let applicants = applicants.iter().map(|member| (member, false));
+        for (member, is_member) in applicants.chain(members.map(|member| (member, true))) {
             for (lane, &address) in member.lanes().iter().enumerate() {
                 let peer = PeerLane { node: member.id(), lane: LaneIndex(lane as u16) };
-                if peer != me {
-                    let wait_micros = REDIAL_MICROS.0;
-                    let new = Peer { address, link: None, up: false, wait_micros, redial_at: 0 };
-                    peers.insert(peer, new);
-                }
+                wanted.insert(peer, (address, is_member));
             }
         }
-        Links { peers, who: HashMap::new(), accepted: HashMap::new(), random: seed | 1 }
+        wanted.remove(&self.me);
+        for (peer, known) in &mut self.peers {
+            known.leaving = !wanted.contains_key(peer);
+        }
+        self.peers.retain(|_, known| !known.leaving || known.link.is_some());
+        for (peer, (address, member)) in wanted {
+            let wait_micros = REDIAL_MICROS.0;
+            let (link, up, leaving, redial_at) = (None, false, false, 0);
+            let new = Peer { address, link, up, member, leaving, wait_micros, redial_at };
+            let known = self.peers.entry(peer).or_insert(new);
+            (known.address, known.member) = (address, member);
+        }
     }
 
     /// Dials whoever is down and due. Returns when the next one is due.
     pub(crate) fn dial_due(&mut self, transport: &Transport, now_micros: u64) -> Option<u64> {
         let mut next = None;
         for (&lane, peer) in &mut self.peers {
-            if peer.link.is_some() {
+            if peer.link.is_some() || peer.leaving {
                 continue;
             }
             if peer.redial_at <= now_micros {
@@ -152,10 +182,10 @@ impl Links {
         ReplyTo { link: link.number() * CLASSES + class, id }
     }
 
-    /// Nodes of which all lanes are up, and those of which some lane is not.
+    /// Members of which all lanes are up, and those of which some lane is not.
     pub(crate) fn nodes(&self) -> (Vec<NodeId>, Vec<NodeId>) {
         let mut up: BTreeMap<NodeId, bool> = BTreeMap::new();
-        for (lane, peer) in &self.peers {
+        for (lane, peer) in self.peers.iter().filter(|(_, peer)| peer.member && !peer.leaving) {
             *up.entry(lane.node).or_insert(true) &= peer.up;
         }
         let nodes = |wanted: bool| {
@@ -174,3 +204,32 @@ impl Links {
 }
 
 const CLASSES: u64 = Class::COUNT as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::Links;
+    use galvani_model::ids::{LaneIndex, NodeId};
+    use galvani_model::placement::Member;
+    use galvani_protocol::PeerLane;
+
+    fn member(id: u16) -> Member {
+        let lanes = vec![([127, 0, 0, 1], 7000 + id).into()];
+        Member::new(NodeId(id.into()), format!("n{id}"), "a", 100, lanes).expect("valid")
+    }
+
+    #[test]
+    fn who_applies_is_dialed_and_is_nobody_whose_absence_is_told() {
+        let me = PeerLane { node: NodeId(1), lane: LaneIndex(0) };
+        let (members, applicant) = ([member(1), member(2)], member(3));
+        let mut links = Links::new(members.iter(), me, 7);
+        let dialed = |links: &Links| links.peers.keys().map(|it| it.node.0).collect::<Vec<_>>();
+        assert_eq!(dialed(&links), [2]);
+        links.update(members.iter(), std::slice::from_ref(&applicant));
+        assert_eq!(dialed(&links), [2, 3]);
+        assert_eq!(links.nodes(), (vec![], vec![NodeId(2)]));
+        links.update(members.iter().chain([&applicant]), std::slice::from_ref(&applicant));
+        assert_eq!(links.nodes(), (vec![], vec![NodeId(2), NodeId(3)]), "it is a member now");
+        links.update(members.iter(), &[]);
+        assert_eq!(dialed(&links), [2]);
+    }
+}

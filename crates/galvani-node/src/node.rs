@@ -8,7 +8,8 @@
 use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::NodeConfig;
 use crate::hosted::{Hosted, Parts};
-use galvani_model::placement::Member;
+use galvani_model::ids::{ClusterId, NodeId};
+use galvani_model::placement::{LayoutState, Member, MemberError};
 use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
 use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind};
@@ -41,6 +42,9 @@ pub enum NodeError {
         /// The names there are.
         known: String,
     },
+    /// What `[join]` says cannot be a member.
+    #[error("[join]: {0}")]
+    Join(#[from] MemberError),
     /// The identity cannot be read.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -51,6 +55,16 @@ pub enum NodeError {
         path: PathBuf,
         /// The configured name.
         name: String,
+    },
+    /// The root in the identity is that of another cluster: no member would talk to this node.
+    #[error("the certificates in {path} are of cluster {of}, the cluster file is of {cluster}")]
+    OtherCluster {
+        /// The identity directory.
+        path: PathBuf,
+        /// The cluster they are of.
+        of: String,
+        /// The cluster file's.
+        cluster: ClusterId,
     },
     /// The transport's own keys cannot be read or made.
     #[error(transparent)]
@@ -146,15 +160,33 @@ impl Node {
     fn open(config: NodeConfig) -> Result<Node, NodeError> {
         let file = ClusterFile::load(&config.node.cluster)?;
         let name = config.node.name.clone();
-        let Some(member) = file.layout.member_named(&name).cloned() else {
-            let names: Vec<_> = file.layout.members().iter().map(Member::name).collect();
-            return Err(NodeError::NotAMember { name, known: names.join(", ") });
-        };
         let identity = Identity::load(&config.node.identity)?;
-        if identity.peer_identity()? != (PeerIdentity::Node { id: member.id().to_bytes() }) {
+        let (of, cluster) = (identity.cluster_id_hex()?, file.layout.cluster());
+        if of != cluster.to_string() {
             let path = config.node.identity.clone();
-            return Err(NodeError::WrongCertificate { path, name });
+            return Err(NodeError::OtherCluster { path, of, cluster });
         }
+        let id = match identity.peer_identity()? {
+            PeerIdentity::Node { id } => NodeId::from_bytes(id),
+            PeerIdentity::Client { .. } => {
+                let path = config.node.identity.clone();
+                return Err(NodeError::WrongCertificate { path, name });
+            }
+        };
+        let founder = file.layout.member_named(&name);
+        let joins = config.join.as_ref();
+        let member = match (founder, joins) {
+            (Some(member), _) if member.id() != id => {
+                let path = config.node.identity.clone();
+                return Err(NodeError::WrongCertificate { path, name });
+            }
+            (Some(member), _) => member.clone(),
+            (None, Some(join)) => join.member(id, &name)?,
+            (None, None) => {
+                let names: Vec<_> = file.layout.members().iter().map(Member::name).collect();
+                return Err(NodeError::NotAMember { name, known: names.join(", ") });
+            }
+        };
         let keys = TransportKeys::load_or_create(&config.node.identity)?;
         let opened = open_dir(&config, &file, &member)?;
         // Only a clean stop proves that the counters on disk are all that was ever minted
@@ -165,18 +197,15 @@ impl Node {
         // What an earlier run left to the operating system may be acked as durable from now on.
         let path = opened.dir.engine_path();
         engine.sync().map_err(|source| NodeError::Engine { path, source })?;
-        let topology = Topology {
-            node: member.id(),
-            name: file.name.clone(),
-            layout: file.layout.clone(),
-            buckets: file.buckets(),
-            context_key: file.context_key(),
-        };
+        let founding = Arc::new(LayoutState::founding(file.layout.clone()));
+        let (buckets, key) = (file.buckets(), file.context_key());
+        let topology = Topology::new(member.id(), file.name.clone(), founding, buckets, key);
         let mtu_upper_bound = MtuBound::new(config.transport.mtu_max)?;
         let hosted = Hosted::new(Parts {
             identity,
             keys,
             topology,
+            member: Some(member),
             engine: Arc::new(engine),
             limits: config.limits.clone(),
             durability: config.node.durability,

@@ -54,7 +54,10 @@ pub(crate) fn permission(
         // Whole records say what buckets keep from the feed.
         Message::FeedOpen(open) if open.filter.shows == Shows::Records => Role::Admin,
         Message::FeedOpen(_) | Message::FeedNext(_) => Role::ReadOnly,
-        Message::CreateBucket(_) | Message::SetFaults(_) | Message::Repair(_) => Role::Admin,
+        Message::CreateBucket(_)
+        | Message::SetFaults(_)
+        | Message::Repair(_)
+        | Message::ChangeLayout(_) => Role::Admin,
         Message::PutDone(_)
         | Message::GetDone(_)
         | Message::Failed(_)
@@ -94,6 +97,15 @@ pub(crate) fn permission(
         | Message::HintsFound(_)
         | Message::Greet(_)
         | Message::Twin(_)
+        | Message::LayoutChanged(_)
+        | Message::AskLayout
+        | Message::LayoutIs(_)
+        | Message::Prepare(_)
+        | Message::Accept(_)
+        | Message::Voted(_)
+        | Message::AskProgress(_)
+        | Message::Progress(_)
+        | Message::Announce(_)
         | Message::Noted => return Permission::Hostile,
     };
     // Roles are ordered from the one that may do everything to the one that may only read.

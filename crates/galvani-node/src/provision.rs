@@ -165,6 +165,7 @@ fn create_node(
             identity: "identity".into(),
             durability: spec.durability,
         },
+        join: None,
         limits: Limits::default(),
         storage: StorageSection::default(),
         transport: TransportSection { mtu_max: spec.mtu_max, faults: spec.faults },

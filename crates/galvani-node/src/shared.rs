@@ -1,14 +1,15 @@
 //! What the lanes of one node share: topology, figures, and a way to call each other.
 //!
 //! Lanes share no data path: a lane reads its own copy of the topology and gets a new one as an
-//! input. Buckets are the only thing made while running; they are on disk before anyone hears of
-//! them. Next to read: `lane_loop.rs`.
+//! input. Buckets and layouts are what changes while running; they are on disk before anyone here goes
+//! by them. Next to read: `lane_loop.rs`.
 
 use crate::faults::NodeFaults;
 use crate::figures::LaneFigures;
 use crate::repair::FileCheck;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{NodeId, Partition};
+use galvani_model::placement::{LayoutState, Member};
 use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
 use galvani_storage::engine::{Batch, Durability, Engine, EngineError, Table};
@@ -44,6 +45,8 @@ pub(crate) enum Control {
         /// Only this partition, if it is said.
         partition: Option<Partition>,
     },
+    /// Other nodes apply to be members.
+    Applicants,
     /// Drain and end.
     Stop,
 }
@@ -68,11 +71,21 @@ pub(crate) struct Shared<E> {
     pub(crate) data: PathBuf,
     /// The process under the same node id that this one ends for.
     twin: Mutex<Option<Greeting>>,
+    /// Nodes that are no members and have told how they would be, and when, in this node's
+    /// microseconds.
+    applicants: Mutex<BTreeMap<NodeId, (Member, u64)>>,
 }
 
 /// How long an answer of the disk is good for, in microseconds: asking walks the directory.
 const DISK_MICROS: u64 = 1_000_000;
 
+/// The meta row of the layout's state.
+const LAYOUT_KEY: &[u8] = b"layout";
+/// The meta row of what this node is as a member.
+const MEMBER_KEY: &[u8] = b"member";
+/// Applicants that are kept, and for how long, in microseconds: they tell every two seconds.
+const APPLICANTS_MAX: usize = 64;
+const APPLICANT_MICROS: u64 = 10_000_000;
 /// Meta rows of buckets: this, then the name.
 const BUCKET_PREFIX: &[u8] = b"bucket/";
 
@@ -90,6 +103,7 @@ impl<E: Engine> Shared<E> {
             founding: BTreeMap::new(),
             data: PathBuf::new(),
             twin: Mutex::default(),
+            applicants: Mutex::default(),
         }
     }
 
@@ -193,10 +207,62 @@ impl<E: Engine> Shared<E> {
             return vec![Err(StoreError::Failed { what }); buckets.len()];
         }
         *current = Arc::new(next);
-        let topology = current.clone();
-        drop(current);
-        self.tell_all(&Control::Topology(topology));
+        // Before another lane may change it: lanes must hear of changes in their order.
+        self.tell_all(&Control::Topology(current.clone()));
         defined
+    }
+
+    /// Writes down what the cluster has decided on, unless something later is known, and then lets
+    /// every lane know.
+    pub(crate) fn adopt_layout(&self, state: Arc<LayoutState>) -> Result<(), StoreError> {
+        let mut current = self.topology.lock();
+        if state.epoch() <= current.epoch() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put_with(Table::Meta, LAYOUT_KEY, |out| rows::put(LAYOUT_KEY, &*state, out));
+        if let Err(error) = self.engine.commit(&batch, Durability::Fsync) {
+            return Err(StoreError::Failed { what: error.to_string() });
+        }
+        *current = Arc::new(current.with_layout(state));
+        // Before another lane may change it: lanes must hear of changes in their order.
+        self.tell_all(&Control::Topology(current.clone()));
+        Ok(())
+    }
+
+    /// A node that is no member tells how it would be one.
+    pub(crate) fn note_applicant(&self, member: Member, now_micros: u64) {
+        self.forget_applicants(now_micros);
+        let mut applicants = self.applicants.lock();
+        let is_member = self.topology().layout().member(member.id()).is_some();
+        if is_member || applicants.len() >= APPLICANTS_MAX {
+            return;
+        }
+        let before = applicants.insert(member.id(), (member.clone(), now_micros));
+        drop(applicants);
+        if before.is_none_or(|(before, _)| before != member) {
+            self.tell_all(&Control::Applicants);
+        }
+    }
+
+    /// Forgets those that have told nothing for long, or are members.
+    pub(crate) fn forget_applicants(&self, now_micros: u64) {
+        let mut applicants = self.applicants.lock();
+        let (topology, before) = (self.topology(), applicants.len());
+        applicants.retain(|node, (_, at)| {
+            *at + APPLICANT_MICROS > now_micros && topology.layout().member(*node).is_none()
+        });
+        let fewer = applicants.len() < before;
+        drop(applicants);
+        if fewer {
+            self.tell_all(&Control::Applicants);
+        }
+    }
+
+    /// Nodes that are no members and have told lately how they would be.
+    pub(crate) fn applicants(&self, now_micros: u64) -> Vec<Member> {
+        self.forget_applicants(now_micros);
+        self.applicants.lock().values().map(|(member, _)| member.clone()).collect()
     }
 
     /// Whether a bucket has other properties here.
@@ -226,6 +292,40 @@ impl<E: Engine> Shared<E> {
     pub(crate) fn figures(&self) -> Vec<LaneFigures> {
         self.figures.iter().map(|figures| figures.lock().clone()).collect()
     }
+}
+
+/// The last state of the layout that this node has heard of.
+pub(crate) fn load_layout<E: Engine>(engine: &E) -> Result<Option<LayoutState>, StoreError> {
+    load(engine, LAYOUT_KEY, "the layout")
+}
+
+/// What this node was as a member, or would have been.
+pub(crate) fn load_member<E: Engine>(engine: &E) -> Result<Option<Member>, StoreError> {
+    load(engine, MEMBER_KEY, "this node as a member")
+}
+
+/// Writes down what this node is as a member: it starts as that also when it is none any more.
+pub(crate) fn save_member<E: Engine>(engine: &E, member: &Member) -> Result<(), StoreError> {
+    if load_member(engine)?.as_ref() == Some(member) {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    batch.put_with(Table::Meta, MEMBER_KEY, |out| rows::put(MEMBER_KEY, member, out));
+    let saved = engine.commit(&batch, Durability::Fsync);
+    saved.map_err(|error| StoreError::Failed { what: error.to_string() })
+}
+
+fn load<E: Engine, T: serde::de::DeserializeOwned>(
+    engine: &E,
+    key: &[u8],
+    what: &str,
+) -> Result<Option<T>, StoreError> {
+    let row = engine.get(Table::Meta, key).map_err(|error| match error {
+        EngineError::Corrupt { what, .. } => StoreError::Corrupt { what },
+        error => StoreError::Failed { what: error.to_string() },
+    })?;
+    let read = row.map(|row| rows::get(key, &row)).transpose();
+    read.map_err(|error| StoreError::Corrupt { what: format!("{what}: {error}") })
 }
 
 /// The buckets that were made while this node ran before.

@@ -44,7 +44,7 @@ impl BucketOp {
             }
         };
         define(ctx, bucket.name.clone(), bucket.props.clone());
-        let others = ctx.topology.layout.members().iter().map(|member| member.id());
+        let others = ctx.topology.layout().members().map(|member| member.id());
         let to_tell: Vec<NodeId> = others.filter(|&node| !ctx.is_me(node)).collect();
         let mut this = BucketOp { op, reply_to, bucket, to_tell, deadline };
         match this.tell_next(ctx) {
@@ -66,8 +66,11 @@ impl BucketOp {
             });
         }
         acceptable(ctx, &bucket.name, &bucket.props)?;
-        let members = ctx.topology.layout.members();
-        if let Some(member) = members.iter().find(|member| down(member.id())) {
+        if let Some(change) = ctx.topology.layout().transition() {
+            return Err(Failure::LayoutChanging { version: change.next.version() });
+        }
+        let mut members = ctx.topology.layout().members();
+        if let Some(member) = members.find(|member| down(member.id())) {
             return Err(Failure::MemberDown { node: member.id() });
         }
         refuse::deadline(ctx, bucket.timeout_ms)
@@ -105,7 +108,7 @@ impl BucketOp {
 
     /// The node it waits for did `what`: those told before know the bucket.
     fn half_made(&self, ctx: &Ctx<'_>, what: &str) -> Failure {
-        let member = self.to_tell.last().and_then(|&node| ctx.topology.layout.member(node));
+        let member = self.to_tell.last().and_then(|&node| ctx.topology.layout().member(node));
         let name = member.map_or("?", |member| member.name());
         let why =
             format!("node {name} {what}, and not every node knows it yet: make it again to finish");
@@ -129,7 +132,8 @@ impl BucketOp {
 
 /// Takes in a bucket that its home node tells this node of.
 pub(crate) fn on_define(ctx: &mut Ctx<'_>, bucket: CreateBucket) -> Result<(), Failure> {
-    acceptable(ctx, &bucket.name, &bucket.props)?;
+    // How many nodes there are is for whoever makes it to know: this one may have an old layout.
+    possible(ctx, &bucket.name, &bucket.props)?;
     define(ctx, bucket.name, bucket.props);
     Ok(())
 }
@@ -141,12 +145,16 @@ fn define(ctx: &mut Ctx<'_>, name: BucketName, props: BucketProps) {
 }
 
 fn acceptable(ctx: &Ctx<'_>, name: &BucketName, props: &BucketProps) -> Result<(), Failure> {
-    props.check().map_err(|error| Failure::BucketRefused { why: error.to_string() })?;
-    let nodes = ctx.topology.layout.members().len();
+    let nodes = usize::from(ctx.topology.layout().current().n_max());
     if props.n as usize > nodes {
         let why = format!("n={} asks for more copies than there are nodes ({nodes})", props.n);
         return Err(Failure::BucketRefused { why });
     }
+    possible(ctx, name, props)
+}
+
+fn possible(ctx: &Ctx<'_>, name: &BucketName, props: &BucketProps) -> Result<(), Failure> {
+    props.check().map_err(|error| Failure::BucketRefused { why: error.to_string() })?;
     match ctx.topology.buckets.get(name) {
         Some(existing) if existing != props => Err(Failure::BucketExists),
         Some(_) => Ok(()),

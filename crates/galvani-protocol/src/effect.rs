@@ -7,6 +7,7 @@ use crate::topology::Topology;
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{LaneIndex, NodeId, Partition};
+use galvani_model::placement::LayoutState;
 use galvani_wire::Message;
 use std::sync::Arc;
 
@@ -129,6 +130,9 @@ pub enum Effect {
         /// Whether it answers.
         alive: bool,
     },
+    /// The cluster has decided on a layout: write it down, and then let every lane of this node know,
+    /// as [`Input::Topology`].
+    Adopt(Arc<LayoutState>),
     /// Make a bucket known to every lane of this node, durably, before later effects go out.
     DefineBucket {
         /// Its name.

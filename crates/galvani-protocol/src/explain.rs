@@ -67,10 +67,10 @@ impl ExplainOp {
         // Leave the owners' answers time to travel back before the client gives up.
         let patience_ms = timeout_ms.saturating_sub(timeout_ms / 4).max(timeout_ms.min(1));
         let deadline = refuse::deadline(ctx, patience_ms)?;
-        let mut nodes = ctx.topology.owners(shard).to_vec();
+        let mut nodes = ctx.topology.replicas(shard).to_vec();
         let owners = nodes.len();
         if hints {
-            nodes.extend(ctx.topology.layout.fallbacks(shard).take(STAND_INS_MAX));
+            nodes.extend(ctx.topology.layout().fallbacks(shard).take(STAND_INS_MAX));
         }
         let asked = Asked::new(&nodes, ctx.now);
         let (heard, found) = (BTreeMap::new(), BTreeMap::new());
@@ -93,7 +93,8 @@ impl ExplainOp {
             } else if let Some(lane) = ctx.reach(node, self.shard) {
                 let (shard, key) = (self.shard, self.key.clone());
                 let (have, shown) = (Vec::new(), Vec::new());
-                let fetch = Fetch { shard, key, records: false, have, shown, timeout_ms };
+                let epoch = ctx.topology.epoch();
+                let fetch = Fetch { shard, key, records: false, have, shown, epoch, timeout_ms };
                 ctx.ask(lane, self.op, index, Message::Fetch(fetch));
             } else {
                 self.count(ctx, index, Err(Outcome::Unreachable));
@@ -175,7 +176,7 @@ impl ExplainOp {
         let mut answers = self.asked.answers();
         let holders = answers.split_off(self.owners).into_iter().map(holder).collect();
         let replicas = answers.into_iter().map(view).collect();
-        let preference = ctx.topology.layout.preference(self.shard.partition).collect();
+        let preference = ctx.topology.layout().reading().preference(self.shard.partition).collect();
         let (hash, shard) = (key_hash(&self.key), self.shard);
         let coordinator = ctx.topology.node;
         let now_ms = ctx.now.unix_ms;

@@ -73,10 +73,15 @@ impl ForwardOp {
         }
         match heard {
             Heard::Reply(Message::Failed(failed)) => {
+                if failed.failure == Failure::LayoutChanged {
+                    ctx.layout.doubt();
+                }
                 // One that leaves the write in doubt stands, whatever another owner says after it.
                 let certain = |known: &Failed| known.applied == AppliedOutcome::No;
-                let elsewhere =
-                    matches!(failed.failure, Failure::Overloaded { .. } | Failure::Stopping);
+                let elsewhere = matches!(
+                    failed.failure,
+                    Failure::Overloaded { .. } | Failure::Stopping | Failure::LayoutChanged
+                );
                 let elsewhere = elsewhere && certain(&failed);
                 if self.failed.as_deref().is_none_or(certain) {
                     self.failed = Some(Box::new(failed));

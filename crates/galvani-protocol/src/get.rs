@@ -32,6 +32,8 @@ pub(crate) struct GetOp {
     reply_to: ReplyTo,
     key: Key,
     shard: Shard,
+    /// The epoch of the layout that it goes by.
+    epoch: u64,
     policy: ConflictPolicy,
     need: ReadQuorum,
     asked: Asked,
@@ -97,6 +99,7 @@ impl GetOp {
             op,
             reply_to,
             shard,
+            epoch: ctx.topology.epoch(),
             policy: props.policy,
             need,
             asked: Asked::new(replicas, ctx.now),
@@ -137,7 +140,8 @@ impl GetOp {
                 continue;
             };
             let (key, have, shown) = (self.key.clone(), have.clone(), self.shown.clone());
-            let fetch = Fetch { shard: self.shard, key, records: true, have, shown, timeout_ms };
+            let (shard, epoch) = (self.shard, self.epoch);
+            let fetch = Fetch { shard, key, records: true, have, shown, epoch, timeout_ms };
             ctx.ask(lane, self.op, index, Message::Fetch(fetch));
         }
     }
@@ -463,6 +467,7 @@ impl GetOp {
         self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         self.records.clear();
         let failure = Failure::QuorumNotMet { what, need, got, n: self.need.n };
+        let failure = ctx.or_layout_changed(&self.asked, failure);
         ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
     }
 

@@ -88,8 +88,8 @@ const PATIENCE_MICROS: u64 = 10_000_000;
 pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskKnown) -> Result<Known, StoreError> {
     let mut counters = Vec::with_capacity(ask.origins.len().min(ORIGINS_PER_ASK));
     for &(shard, origin) in ask.origins.iter().take(ORIGINS_PER_ASK) {
-        let owned = ctx.topology.layout.contains(shard)
-            && ctx.topology.layout.is_owner(ctx.topology.node, shard);
+        let owned = ctx.topology.layout().contains(shard)
+            && ctx.topology.is_replica(ctx.topology.node, shard);
         counters.push(if owned { replica::known(ctx.store, shard, origin)? } else { 0 });
     }
     Ok(Known { counters })

@@ -17,6 +17,7 @@ use crate::feed::clocks::HearOp;
 use crate::feed::{self, Feeds};
 use crate::handoff::fetch::FetchHintsOp;
 use crate::handoff::{self, Handoff};
+use crate::layout::{self, Layouts};
 use crate::membership::score::Scores;
 use crate::membership::swim::{Standing, Swim};
 use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
@@ -76,6 +77,9 @@ pub struct Lane {
     reaper: Reaper,
     feed: Feeds,
     trimmer: Trimmer,
+    layout: Layouts,
+    /// Whether it has not looked at its store yet.
+    fresh: bool,
     counters: Counters,
     effects: Vec<Effect>,
     /// Operations started since the last commit, and who asked.
@@ -93,9 +97,7 @@ impl Lane {
     ) -> Lane {
         let mut origins = Origins::new(config.boot);
         for (shard, _) in kept {
-            let owners = topology.owners(shard);
-            let others = owners.into_iter().filter(|&node| node != topology.node);
-            origins.keep(shard, others.collect());
+            origins.keep(shard, topology.others(shard).collect());
         }
         let sync = AntiEntropy::new(&config.limits, config.boot as u64);
         let handoff = Handoff::new((config.boot >> 64) as u64);
@@ -120,6 +122,8 @@ impl Lane {
             reaper,
             feed: Feeds::default(),
             trimmer,
+            layout: Layouts::default(),
+            fresh: true,
             counters: Counters::default(),
             effects: Vec::new(),
             started: Vec::new(),
@@ -131,6 +135,9 @@ impl Lane {
     /// Handles one input. Effects wait for [`Lane::end_tick`].
     pub fn handle(&mut self, input: Input, now: Now, store: &mut dyn Store) {
         self.now = now;
+        if core::mem::take(&mut self.fresh) {
+            self.with(now, store, |ctx, _| layout::on_topology(ctx));
+        }
         match input {
             Input::Request { from, forwarded, arrived, mut message } => {
                 if expired::charge(&mut message, now.micros.saturating_sub(arrived)) {
@@ -155,11 +162,7 @@ impl Lane {
             Input::PeerDown(peer) => self.on_peer_down(peer, now, store),
             Input::Datagram { from, bytes } => self.on_datagram(from, &bytes, now, store),
             Input::Liveness { node, alive } => self.on_liveness(node, alive, now, store),
-            Input::Topology(topology) => {
-                self.topology = topology;
-                self.feed.on_topology();
-                self.share_anew(now);
-            }
+            Input::Topology(topology) => self.on_topology(topology, now, store),
             Input::Verify(partition) => {
                 self.sync.repair(&self.topology, self.config.lane, partition);
             }
@@ -206,6 +209,7 @@ impl Lane {
         let background = background.chain(self.trimmer.next_deadline());
         let liveness = self.swim.iter().map(Swim::next_deadline).chain(self.scores.next_deadline());
         let background = background.chain(self.feed.next_deadline());
+        let background = background.chain(self.layout.next_deadline(self.topology.epoch()));
         background.chain(liveness).chain(self.table.next_deadline()).min()
     }
 
@@ -219,7 +223,23 @@ impl Lane {
     /// be missing here is still to come, no hint is held, and no tombstone can be collected.
     pub fn is_settled(&self) -> bool {
         let background = self.sync.is_settled() && self.handoff.is_settled();
-        self.table.is_empty() && background && self.reaper.is_settled()
+        let layout = self.layout.is_settled(self.topology.epoch());
+        self.table.is_empty() && background && self.reaper.is_settled() && layout
+    }
+
+    /// The epoch of the layout that it goes by.
+    pub fn layout_epoch(&self) -> u64 {
+        self.topology.epoch()
+    }
+
+    /// Shards that it has yet to catch up with before the layout's change may go on.
+    pub fn shards_copying(&self) -> usize {
+        self.layout.transfer.left()
+    }
+
+    /// Shards that it holds and owns no more.
+    pub fn shards_leaving(&self) -> usize {
+        self.layout.retire.left()
     }
 
     /// Owners without which tombstones of this lane cannot be collected, and since when they cannot
@@ -306,6 +326,7 @@ impl Lane {
                 | Message::List(_)
                 | Message::Explain(_)
                 | Message::CreateBucket(_)
+                | Message::ChangeLayout(_)
         );
         if from_client {
             let op = self.table.next_id();
@@ -372,6 +393,7 @@ impl Lane {
             Op::Reap(reap) => reap.on_heard(ctx, index, heard, busy),
             Op::Hear(hear) => hear.on_heard(ctx, heard),
             Op::Trim(trim) => trim.on_heard(ctx, index, heard, busy),
+            Op::Layout(layout) => layout.on_heard(ctx, index, heard),
         });
         if step == Step::Wait {
             self.table.insert(op, under_way);
@@ -412,6 +434,13 @@ impl Lane {
             let reap = self.with(now, store, |ctx, _| ReapOp::start(ctx, op, round));
             self.table.insert(op, Op::Reap(reap));
         }
+        for wanted in self.with(now, store, |ctx, _| layout::poll(ctx)) {
+            let op = self.table.next_id();
+            let started = self.with(now, store, |ctx, _| layout::start(ctx, op, wanted));
+            if let Some(started) = started {
+                self.table.insert(op, Op::Layout(started));
+            }
+        }
         if let Some(round) = self.with(now, store, |ctx, _| trim::poll(ctx, busy)) {
             let op = self.table.next_id();
             let trim = self.with(now, store, |ctx, _| TrimOp::start(ctx, op, round));
@@ -449,6 +478,7 @@ impl Lane {
             Op::Reap(reap) => reap.give_up(ctx),
             Op::Hear(hear) => hear.give_up(ctx),
             Op::Trim(trim) => trim.give_up(ctx),
+            Op::Layout(layout) => layout.on_deadline(ctx),
         });
         // A put may wait on, for stand-ins; a request that was sent on, for another owner.
         if step == Step::Wait {
@@ -481,6 +511,7 @@ impl Lane {
             reaper: &mut self.reaper,
             feed: &mut self.feed,
             trimmer: &mut self.trimmer,
+            layout: &mut self.layout,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
@@ -500,9 +531,9 @@ fn is_done(answer: &Message) -> bool {
 
 /// The node's part in liveness, on the lane that plays it.
 fn lives_with(config: &LaneConfig, topology: &Topology) -> Option<Swim> {
-    let members: BTreeSet<NodeId> =
-        topology.layout.members().iter().map(|member| member.id()).collect();
-    let plays = config.lane == LaneIndex(0) && members.len() > 1;
+    let members: BTreeSet<NodeId> = topology.layout().members().map(|member| member.id()).collect();
+    let belongs = members.contains(&topology.node);
+    let plays = belongs && config.lane == LaneIndex(0) && members.len() > 1;
     plays.then(|| Swim::new(topology.node, members, (config.boot >> 32) as u64))
 }
 

@@ -19,6 +19,7 @@ mod handoff;
 mod known;
 pub mod lagged;
 mod lane;
+mod layout;
 mod list;
 mod membership;
 mod ops;

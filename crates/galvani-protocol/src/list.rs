@@ -66,7 +66,7 @@ impl ListOp {
         shard: Shard,
     ) -> Result<ListOp, Failure> {
         let props = ctx.topology.buckets.get(&list.bucket).ok_or(Failure::UnknownBucket)?;
-        if !ctx.topology.layout.contains(shard) {
+        if !ctx.topology.layout().contains(shard) {
             let what = format!("partition {} does not exist", list.partition);
             return Err(Failure::Malformed { what });
         }
@@ -89,7 +89,8 @@ impl ListOp {
 
     fn launch(&mut self, ctx: &mut Ctx<'_>, list: List, shard: Shard) -> Step {
         let List { bucket, prefix, after, .. } = list;
-        let fetch = FetchPage { shard, bucket, prefix, after, limit: self.limit };
+        let epoch = ctx.topology.epoch();
+        let fetch = FetchPage { shard, bucket, prefix, after, limit: self.limit, epoch };
         for (index, node) in self.asked.pending().collect::<Vec<_>>() {
             if ctx.is_me(node) {
                 let said = own_page(ctx, &fetch).map_err(|error| replica::as_replica_error(&error));
@@ -179,6 +180,7 @@ impl ListOp {
     fn answer_lost(&mut self, ctx: &mut Ctx<'_>) {
         let (_, need, got) = shortfall(&self.tracker);
         let failure = Failure::QuorumNotMet { what: QuorumKind::R, need, got, n: self.n };
+        let failure = ctx.or_layout_changed(&self.asked, failure);
         ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
     }
 }

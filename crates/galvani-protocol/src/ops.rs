@@ -1,6 +1,6 @@
 //! What all operations under way share: the replicas they asked, and the lane's pieces they may use.
 //!
-//! An operation is a value in the lane's table; its asks carry `op * 16 + replica`, so an answer
+//! An operation is a value in the lane's table; its asks carry `op * 32 + replica`, so an answer
 //! finds its operation without another table. Next to read: `put.rs`, `get.rs`.
 
 use crate::budget::Budget;
@@ -8,6 +8,7 @@ use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::feed::Feeds;
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
+use crate::layout::Layouts;
 use crate::membership::score::Scores;
 use crate::origins::Origins;
 use crate::reap::Reaper;
@@ -24,21 +25,22 @@ use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_model::version::{Dot, Kind, Record};
 use galvani_wire::Message;
-use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome};
+use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
 use galvani_wire::message::Failed;
 use galvani_wire::view::Counters;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
-/// Asks per operation that an ask id leaves room for: one per owner, and those to stand-ins.
-pub const ASKS_PER_OP: u64 = 16;
-const _: () = assert!(N_MAX as usize + STAND_INS_MAX <= ASKS_PER_OP as usize);
+/// Asks per operation that an ask id leaves room for: one per replica, while the layout changes of
+/// two sets of owners, and those to stand-ins.
+pub const ASKS_PER_OP: u64 = 32;
+const _: () = assert!(2 * N_MAX as usize + STAND_INS_MAX <= ASKS_PER_OP as usize);
 
 /// The id to ask replica `index` of operation `op` with.
 pub(crate) fn ask_id(op: u64, index: usize) -> u64 {
     assert!(
         (index as u64) < ASKS_PER_OP,
-        "an operation asks at most N_MAX owners and STAND_INS_MAX others"
+        "an operation asks at most twice N_MAX replicas and STAND_INS_MAX others"
     );
     op * ASKS_PER_OP + index as u64
 }
@@ -103,6 +105,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) reaper: &'a mut Reaper,
     pub(crate) feed: &'a mut Feeds,
     pub(crate) trimmer: &'a mut Trimmer,
+    pub(crate) layout: &'a mut Layouts,
     /// Bytes of values that the lane's other operations hold.
     pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.
@@ -195,6 +198,16 @@ impl Ctx<'_> {
     /// Whether an operation may hold `bytes` of values: whatever it needs if no other holds any.
     pub(crate) fn may_hold(&self, bytes: usize) -> bool {
         self.held == 0 || self.held.saturating_add(bytes) <= self.config.limits.held_bytes
+    }
+
+    /// `failure`, unless one that was asked goes by other owners than the operation: then that.
+    pub(crate) fn or_layout_changed(&mut self, asked: &Asked, failure: Failure) -> Failure {
+        let changed = Outcome::Refused(ReplicaError::LayoutChanged);
+        if !asked.slots.iter().any(|slot| slot.outcome == changed) {
+            return failure;
+        }
+        self.layout.doubt();
+        Failure::LayoutChanged
     }
 
     /// Answers a request of operation `op`.

@@ -33,6 +33,11 @@ impl Origins {
         }
     }
 
+    /// The shard is held here no more.
+    pub(crate) fn forget(&mut self, shard: Shard) {
+        self.unconfirmed.remove(&shard);
+    }
+
     /// The shards that `node` has yet to be asked about.
     pub(crate) fn to_ask(&self, node: NodeId) -> Vec<Shard> {
         let waiting = self.unconfirmed.iter().filter(|(_, others)| others.contains(&node));

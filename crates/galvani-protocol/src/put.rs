@@ -20,7 +20,7 @@ use galvani_model::bucket::ConflictPolicy;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::limits::SHOWN_DOTS_MAX;
-use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
+use galvani_model::quorum::{OwnerSet, QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
 use galvani_model::version::{Context, Dot, Kind, Record, RecordHead, value_hash};
 use galvani_wire::Message;
@@ -34,6 +34,8 @@ pub(crate) struct PutOp {
     op: u64,
     reply_to: ReplyTo,
     need: WriteQuorum,
+    /// The epoch of the layout that it goes by.
+    epoch: u64,
     asked: Asked,
     tracker: QuorumTracker,
     answered: bool,
@@ -64,10 +66,10 @@ impl PutOp {
         reply_to: ReplyTo,
         put: Put,
         shard: Shard,
-        owners: &Owners,
     ) -> Option<PutOp> {
-        match Self::prepare(ctx, put, shard, owners) {
-            Ok(prepared) => Self::launch(ctx, op, reply_to, prepared, owners),
+        let sets = ctx.topology.layout().write_sets(shard);
+        match Self::prepare(ctx, put, shard, &sets) {
+            Ok(prepared) => Self::launch(ctx, op, reply_to, prepared, &sets),
             Err(failure) => {
                 ctx.refuse(reply_to, op, failure);
                 None
@@ -80,7 +82,7 @@ impl PutOp {
         ctx: &mut Ctx<'_>,
         put: Put,
         shard: Shard,
-        owners: &Owners,
+        sets: &WriteSets,
     ) -> Result<Prepared, Failure> {
         let topology = ctx.topology;
         let (props, _) = topology.locate(&put.key).ok_or(Failure::UnknownBucket)?;
@@ -94,10 +96,14 @@ impl PutOp {
         if stand_ins.left() > 0 && !ctx.may_hold(put.value.len()) {
             return Err(Failure::Overloaded { retry_after_ms: OVERLOAD_RETRY_MS });
         }
-        let counted = &owners[..need.n as usize];
-        refuse::reachable(ctx, counted, shard, (QuorumKind::W, need.w), stand_ins.left())?;
-        refuse::reachable(ctx, counted, shard, (QuorumKind::Pw, need.pw), 0)?;
-        refuse::reachable(ctx, counted, shard, (QuorumKind::Dw, need.dw), stand_ins.left())?;
+        for owners in core::iter::once(&sets.0).chain(&sets.1) {
+            // A layout with fewer nodes than the bucket has copies cannot be served.
+            let impossible = Failure::CopiesImpossible { asked: need.n, n: owners.len() as u8 };
+            let counted = owners.get(..need.n as usize).ok_or(impossible)?;
+            refuse::reachable(ctx, counted, shard, (QuorumKind::W, need.w), stand_ins.left())?;
+            refuse::reachable(ctx, counted, shard, (QuorumKind::Pw, need.pw), 0)?;
+            refuse::reachable(ctx, counted, shard, (QuorumKind::Dw, need.dw), stand_ins.left())?;
+        }
         let (policy, expires_ms) = (props.policy, refuse::expiry(&put, props)?);
         let timeout_ms = put.timeout_ms;
         let (record, siblings, everywhere) =
@@ -119,7 +125,7 @@ impl PutOp {
         op: u64,
         reply_to: ReplyTo,
         prepared: Prepared,
-        owners: &Owners,
+        sets: &WriteSets,
     ) -> Option<PutOp> {
         let Prepared { record, siblings, everywhere, shard, need, timeout_ms, stand_ins } =
             prepared;
@@ -130,12 +136,14 @@ impl PutOp {
         seen.insert(record.head.dot);
         let context = Context { seen, hlc: record.head.hlc };
         let hint_at = ctx.now.micros + HINT_AFTER_MICROS;
+        let owners = ctx.topology.replicas(shard);
         let mut put = PutOp {
             op,
             reply_to,
             need,
-            asked: Asked::new(owners, ctx.now),
-            tracker: tracker(&owners[..need.n as usize], need.needs(), stand_ins.left()),
+            epoch: ctx.topology.epoch(),
+            asked: Asked::new(&owners, ctx.now),
+            tracker: joint_tracker(sets, &need, stand_ins.left()),
             answered: false,
             hint_at: (stand_ins.left() > 0).then_some(hint_at),
             stand_ins,
@@ -276,7 +284,8 @@ impl PutOp {
 
     fn replicate(&self, timeout_ms: u32) -> Replicate {
         let Record { head, value } = Record::clone(&self.record);
-        Replicate { shard: self.shard, head, fsync: self.need.dw > 0, timeout_ms, value }
+        let (shard, epoch) = (self.shard, self.epoch);
+        Replicate { shard, head, fsync: self.need.dw > 0, epoch, timeout_ms, value }
     }
 
     /// Notes an answer; returns whose it was, if it had not spoken before.
@@ -342,10 +351,31 @@ impl PutOp {
             Requirement::Durable => QuorumKind::Dw,
         };
         let failure = Failure::QuorumNotMet { what, need, got, n: self.need.n };
+        let failure = ctx.or_layout_changed(&self.asked, failure);
         let applied = AppliedOutcome::Maybe { acks: self.asked.stored() };
         ctx.fail(self.reply_to, self.op, failure, applied, self.asked.answers());
     }
 }
+
+/// Counts towards a quorum of the owners, and while the layout changes of the new ones, too.
+fn joint_tracker(sets: &WriteSets, need: &WriteQuorum, stand_ins: usize) -> QuorumTracker {
+    let counted = |owners: &Owners| owners[..need.n as usize].to_vec();
+    match &sets.1 {
+        None => tracker(&counted(&sets.0), need.needs(), stand_ins),
+        Some(new) => {
+            let set = |owners: &Owners| OwnerSet {
+                owners: counted(owners).into_iter().collect(),
+                needs: need.needs(),
+                stand_ins: stand_ins as u16,
+            };
+            QuorumTracker::joint(set(&sets.0), set(new))
+                .expect("refuse.rs let pass only numbers that 1..=N_MAX distinct owners can meet")
+        }
+    }
+}
+
+/// The owners of whom a write needs a quorum, and while the layout changes the new ones.
+type WriteSets = (Owners, Option<Owners>);
 
 /// A write whose record is staged on this owner.
 struct Prepared {
@@ -372,6 +402,7 @@ fn is_away(outcome: &Outcome) -> bool {
             | ReplicaError::Overloaded
             | ReplicaError::HintsFull => true,
             ReplicaError::NotOwner
+            | ReplicaError::LayoutChanged
             | ReplicaError::UnknownBucket
             | ReplicaError::Malformed
             | ReplicaError::AnswerTooLarge => false,

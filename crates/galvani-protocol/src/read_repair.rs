@@ -75,7 +75,8 @@ fn send(
 ) {
     let Some(Record { head, value }) = find(ctx, shard, dot, records) else { return };
     ctx.counters.repairs_sent += 1;
-    let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
+    let epoch = ctx.topology.epoch();
+    let replicate = Replicate { shard, head, fsync: false, epoch, timeout_ms: 0, value };
     ctx.ask(lane, NOBODY, 0, Message::Replicate(replicate));
 }
 
@@ -162,7 +163,8 @@ impl Confirming {
         self.sent += 1;
         ctx.counters.repairs_sent += heads.len() as u64;
         self.supplied.push((index, node));
-        let supply = Supply { shard, heads, timeout_ms, values };
+        let epoch = ctx.topology.epoch();
+        let supply = Supply { shard, heads, epoch, timeout_ms, values };
         ctx.ask(lane, op, index, Message::Supply(supply));
     }
 

@@ -233,7 +233,7 @@ impl Reaper {
     ) -> BTreeMap<NodeId, u64> {
         let mut waits = BTreeMap::new();
         for shard in self.shards.keys() {
-            for node in topology.owners(*shard) {
+            for node in topology.replicas(*shard) {
                 let lane = topology.lane_of(node, shard.partition);
                 if node != topology.node && !lane.is_some_and(|lane| up.contains(&lane)) {
                     waits.insert(node, self.away.get(&node).copied().unwrap_or(0));
@@ -241,6 +241,12 @@ impl Reaper {
             }
         }
         waits
+    }
+
+    /// The shard is held here no more.
+    pub(crate) fn forget(&mut self, shard: Shard) {
+        self.shards.remove(&shard);
+        self.reschedule();
     }
 
     /// A round over `shards` said nothing: they are tried again later.
@@ -289,7 +295,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Round> {
         .collect();
     let mut rounds: BTreeMap<Vec<PeerLane>, Vec<Shard>> = BTreeMap::new();
     for shard in due {
-        let others = ctx.topology.owners(shard).into_iter().filter(|&node| !ctx.is_me(node));
+        let others = ctx.topology.others(shard);
         let reached: Option<Vec<PeerLane>> = others.map(|node| ctx.reach(node, shard)).collect();
         if let Some(waiting) = ctx.reaper.shards.get_mut(&shard) {
             // Where an owner is away: its return brings a survey.
@@ -308,10 +314,9 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Round> {
 fn survey(ctx: &mut Ctx<'_>) {
     ctx.reaper.survey_at = None;
     let (topology, me) = (ctx.topology, ctx.topology.node);
-    let copies: BTreeSet<u8> = topology.buckets.values().map(|props| props.n).collect();
-    for n in copies {
-        for partition in topology.layout.owned(me, n) {
-            let mine = topology.layout.lane(me, partition) == Some(ctx.config.lane);
+    for n in topology.copies() {
+        for partition in topology.layout().held_by(me, n) {
+            let mine = topology.layout().lane(me, partition) == Some(ctx.config.lane);
             let shard = Shard { partition, n };
             // A state that cannot be read is met again by whoever writes there.
             if mine && ctx.store.replica(shard).is_ok_and(|state| state.tombstones > 0) {
@@ -359,6 +364,8 @@ pub(crate) struct ReapOp {
     round: Round,
     /// What each peer answered, in the order of the round's shards.
     heard: Vec<Option<Vec<Option<PartitionClock>>>>,
+    /// The epoch of the layout by which it asked.
+    epoch: u64,
     /// When answers are given up, in the lane's microseconds.
     pub(crate) deadline: u64,
 }
@@ -368,7 +375,7 @@ impl ReapOp {
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, round: Round) -> ReapOp {
         let deadline = ask_durably(ctx, op, &round.peers, &round.shards);
         let heard = vec![None; round.peers.len()];
-        ReapOp { round, heard, deadline }
+        ReapOp { round, heard, epoch: ctx.topology.epoch(), deadline }
     }
 
     /// The index of the ask that waits for `peer`.
@@ -386,9 +393,10 @@ impl ReapOp {
         busy: bool,
     ) -> Step {
         match heard {
-            Heard::Reply(Message::Clocks(Ok(Clocks { clocks })))
+            Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks })))
                 if clocks.len() == self.round.shards.len() && index < self.heard.len() =>
             {
+                ctx.layout.heard_of(epoch);
                 self.heard[index] = Some(clocks);
             }
             Heard::Reply(_) | Heard::Silence => {
@@ -422,6 +430,8 @@ impl ReapOp {
             waiting.asking = false;
             let clocks: Option<Vec<&PartitionClock>> =
                 self.heard.iter().map(|all| all.as_ref()?.get(at)?.as_ref()).collect();
+            // Those that were asked are not all that hold it by now.
+            let clocks = clocks.filter(|_| !ctx.topology.is_stale(self.epoch, shard));
             let looked = match clocks {
                 Some(clocks) if left > 0 => slice(ctx, shard, &mut waiting, &clocks, left),
                 Some(_) => Ok(0),
@@ -551,8 +561,9 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskClocks) -> Result<Clocks, Repli
     let mut room = RANGES_MAX;
     let mut clocks = Vec::with_capacity(ask.shards.len());
     for &shard in &ask.shards {
-        let owner = ctx.topology.layout.is_owner(ask.node, shard)
-            && ctx.topology.lane_of(ask.node, shard.partition) == Some(sender);
+        // A node that owns the shard no more asks whether its copies may go.
+        let lane = ctx.topology.lane_of(ask.node, shard.partition);
+        let owner = lane.is_none_or(|lane| lane == sender);
         let mine = serve::mine(ctx, shard).is_ok();
         let clock = match ctx.store.replica(shard) {
             Ok(state) if owner && mine && state.clock.range_count() <= room => {
@@ -563,5 +574,5 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskClocks) -> Result<Clocks, Repli
         };
         clocks.push(clock);
     }
-    Ok(Clocks { clocks })
+    Ok(Clocks { epoch: ctx.topology.epoch(), clocks })
 }

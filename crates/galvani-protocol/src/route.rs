@@ -11,6 +11,7 @@ use crate::forward::ForwardOp;
 use crate::get::GetOp;
 use crate::handoff::hold;
 use crate::known;
+use crate::layout;
 use crate::list::ListOp;
 use crate::ops::{Ctx, NOBODY};
 use crate::put::PutOp;
@@ -23,9 +24,8 @@ use crate::table::Op;
 use crate::topology::Owners;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_wire::Message;
-use galvani_wire::failure::{Failure, ReplicaError};
+use galvani_wire::failure::Failure;
 use galvani_wire::message::{CreateBucket, HintsWait};
-use galvani_wire::view::ClusterView;
 use smallvec::SmallVec;
 
 /// Starts a client's request here, or sends it on to an owner.
@@ -52,7 +52,7 @@ pub(crate) fn start(
         return start_here(ctx, op, from, message, Some(shard));
     }
     let failure = if forwarded {
-        Failure::Coordinator(ReplicaError::NotOwner)
+        Failure::LayoutChanged
     } else {
         let to = in_order(ctx, &owners, shard);
         match refuse::deadline(ctx, timeout_of(&message)) {
@@ -97,7 +97,7 @@ fn route(ctx: &Ctx<'_>, message: &Message) -> Result<Option<Shard>, Failure> {
         Message::List(list) => {
             let props = ctx.topology.buckets.get(&list.bucket).ok_or(Failure::UnknownBucket)?;
             let shard = Shard { partition: list.partition, n: props.n };
-            if !ctx.topology.layout.contains(shard) {
+            if !ctx.topology.layout().contains(shard) {
                 let what = format!("partition {} does not exist", list.partition);
                 return Err(Failure::Malformed { what });
             }
@@ -116,6 +116,7 @@ pub(crate) fn timeout_of(message: &Message) -> u32 {
         Message::Get(get) => get.timeout_ms,
         Message::List(list) => list.timeout_ms,
         Message::Explain(explain) => explain.timeout_ms,
+        Message::ChangeLayout(change) => change.timeout_ms,
         _ => 0,
     }
 }
@@ -129,8 +130,7 @@ fn start_here(
 ) -> Option<Op> {
     match (message, shard) {
         (Message::Put(put), Some(shard)) => {
-            let owners = ctx.topology.owners(shard);
-            PutOp::start(ctx, op, from, put, shard, &owners).map(|put| Op::Put(put, shard))
+            PutOp::start(ctx, op, from, put, shard).map(|put| Op::Put(put, shard))
         }
         (Message::Get(get), Some(shard)) => {
             let owners = ctx.topology.owners(shard);
@@ -143,6 +143,9 @@ fn start_here(
             ExplainOp::start(ctx, op, from, explain).map(|explain| Op::Explain(explain, shard))
         }
         (Message::CreateBucket(bucket), None) => start_bucket(ctx, op, from, bucket),
+        (Message::ChangeLayout(change), None) => {
+            layout::change(ctx, op, from, *change).map(Op::Layout)
+        }
         (message, _) => {
             let what = format!("{} is not a request", message.name());
             ctx.refuse(from, op, Failure::Malformed { what });
@@ -204,19 +207,17 @@ pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
         }
         Message::FeedOpen(open) => feed::on_open(ctx, from, open),
         Message::FeedNext(next) => feed::on_next(ctx, from, next),
+        message @ (Message::AskLayout
+        | Message::LayoutIs(_)
+        | Message::Prepare(_)
+        | Message::Accept(_)
+        | Message::AskProgress(_)) => layout::serve(ctx, from, message),
         Message::AskClocks(ask) => {
             let clocks = reap::answer(ctx, &ask);
             ctx.answer(from, NOBODY, Message::Clocks(clocks));
         }
         Message::Describe => {
-            let topology = ctx.topology;
-            let view = ClusterView {
-                cluster: topology.layout.cluster(),
-                name: topology.name.clone(),
-                node: topology.node,
-                layout: topology.layout.clone(),
-                buckets: topology.buckets.clone(),
-            };
+            let view = layout::describe(ctx.topology);
             ctx.answer(from, NOBODY, Message::Described(Box::new(view)));
         }
         message => {

@@ -28,10 +28,11 @@ pub(crate) fn on_replicate(ctx: &mut Ctx<'_>, from: ReplyTo, replicate: Replicat
 
 /// Takes all records of a supply in, and acks them as one.
 pub(crate) fn on_supply(ctx: &mut Ctx<'_>, from: ReplyTo, supply: Supply) {
-    let Supply { shard, heads, timeout_ms: _, values } = supply;
+    let Supply { shard, heads, epoch, timeout_ms: _, values } = supply;
     let records = heads.into_iter().zip(values).map(|(head, value)| Record { head, value });
-    let mut result = Ok(ctx.config.always_fsync);
-    for record in records {
+    let mut result = current(ctx, epoch, shard).map(|()| ctx.config.always_fsync);
+    let records = if result.is_ok() { Some(records) } else { None };
+    for record in records.into_iter().flatten() {
         // What was taken in before another record was refused stays: it is only not acked.
         if let Err(error) = take_in_record(ctx, shard, record) {
             result = Err(error);
@@ -42,7 +43,8 @@ pub(crate) fn on_supply(ctx: &mut Ctx<'_>, from: ReplyTo, supply: Supply) {
 }
 
 fn take_in(ctx: &mut Ctx<'_>, replicate: Replicate) -> Result<(), ReplicaError> {
-    let Replicate { shard, head, fsync, timeout_ms: _, value } = replicate;
+    let Replicate { shard, head, fsync, epoch, timeout_ms: _, value } = replicate;
+    current(ctx, epoch, shard)?;
     take_in_record(ctx, shard, Record { head, value })?;
     *ctx.fsync |= fsync;
     Ok(())
@@ -75,7 +77,8 @@ pub(crate) fn on_fetch(ctx: &mut Ctx<'_>, from: ReplyTo, fetch: Fetch) {
 }
 
 fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
-    let Fetch { shard, key, records, have, shown, timeout_ms: _ } = fetch;
+    let Fetch { shard, key, records, have, shown, epoch, timeout_ms: _ } = fetch;
+    current(ctx, epoch, shard)?;
     owned(ctx, shard, &key)?;
     let store = |error: StoreError| replica::as_replica_error(&error);
     let past = Default::default();
@@ -117,6 +120,7 @@ fn page(ctx: &mut Ctx<'_>, fetch: FetchPage) -> Result<HeldPage, ReplicaError> {
     if !ctx.topology.buckets.contains_key(&fetch.bucket) {
         return Err(ReplicaError::UnknownBucket);
     }
+    current(ctx, fetch.epoch, fetch.shard)?;
     mine(ctx, fetch.shard)?;
     list::own_page(ctx, &fetch).map_err(|error| replica::as_replica_error(&error))
 }
@@ -135,11 +139,32 @@ pub(crate) fn owned(
     Ok(props.policy)
 }
 
-/// Whether this lane of this node serves `shard`. Two lanes must never write one shard.
+/// Whether this lane of this node holds `shard`, or is to. Two lanes must never write one shard.
 pub(crate) fn mine(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
-    let (layout, me) = (&ctx.topology.layout, ctx.topology.node);
+    let (layout, me) = (ctx.topology.layout(), ctx.topology.node);
     let here = layout.contains(shard)
-        && layout.is_owner(me, shard)
-        && layout.lane(me, shard.partition) == Some(ctx.config.lane);
+        && layout.is_replica(me, shard)
+        && layout.lane(me, shard.partition) == Some(ctx.config.lane)
+        && !ctx.layout.transfer.is_being_emptied(shard);
     if here { Ok(()) } else { Err(ReplicaError::NotOwner) }
+}
+
+/// Whether this lane of this node answers reads of `shard`: not while it catches up, and not once
+/// others do in its place.
+pub(crate) fn reads(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
+    mine(ctx, shard)?;
+    match ctx.topology.owners(shard).contains(&ctx.topology.node) {
+        true => Ok(()),
+        false => Err(ReplicaError::NotOwner),
+    }
+}
+
+/// Refuses what goes by owners that the shard has no more: quorums of then and of now need not
+/// overlap. What goes by owners that it does not have yet is served: more copies never hurt.
+pub(crate) fn current(ctx: &mut Ctx<'_>, epoch: u64, shard: Shard) -> Result<(), ReplicaError> {
+    ctx.layout.heard_of(epoch);
+    match ctx.topology.is_stale(epoch, shard) {
+        true => Err(ReplicaError::LayoutChanged),
+        false => Ok(()),
+    }
 }

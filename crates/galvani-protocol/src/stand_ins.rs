@@ -20,7 +20,7 @@ pub(crate) struct StandIns {
 impl StandIns {
     /// The fallbacks of a shard that can be reached now.
     pub(crate) fn of(ctx: &Ctx<'_>, shard: Shard) -> StandIns {
-        let fallbacks = ctx.topology.layout.fallbacks(shard);
+        let fallbacks = ctx.topology.layout().fallbacks(shard);
         let reached = fallbacks.filter_map(|node| ctx.reach(node, shard));
         let mut left: Vec<PeerLane> = reached.collect();
         // Those that are expected to answer first; the order is kept otherwise.

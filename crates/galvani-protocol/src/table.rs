@@ -11,6 +11,7 @@ use crate::forward::ForwardOp;
 use crate::get::GetOp;
 use crate::handoff::fetch::FetchHintsOp;
 use crate::known::KnownOp;
+use crate::layout::LayoutOp;
 use crate::list::ListOp;
 use crate::ops::{Asked, ask_id};
 use crate::put::PutOp;
@@ -42,6 +43,7 @@ pub(crate) enum Op {
     Reap(ReapOp),
     Hear(HearOp),
     Trim(TrimOp),
+    Layout(LayoutOp),
 }
 
 impl Op {
@@ -62,6 +64,7 @@ impl Op {
             Op::Reap(op) => op.deadline,
             Op::Hear(op) => op.deadline,
             Op::Trim(op) => op.deadline,
+            Op::Layout(op) => op.deadline(),
         }
     }
 
@@ -74,6 +77,7 @@ impl Op {
             Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::Trim(_) => false,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => false,
             Op::Hear(_) => false,
+            Op::Layout(op) => op.is_waited_for(),
         }
     }
 
@@ -86,7 +90,7 @@ impl Op {
             Op::List(..) | Op::Explain(..) => 0,
             Op::Bucket(_) | Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::Trim(_) => 0,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => 0,
-            Op::Hear(_) => 0,
+            Op::Hear(_) | Op::Layout(_) => 0,
         }
     }
 
@@ -116,6 +120,7 @@ impl Op {
             Op::Reap(op) => op.waits_for(peer),
             Op::Hear(op) => (op.to == peer).then_some(0),
             Op::Trim(op) => op.waits_for(peer),
+            Op::Layout(op) => op.waits_for(peer),
         }
     }
 }

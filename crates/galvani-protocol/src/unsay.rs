@@ -26,6 +26,8 @@ pub(crate) fn unsay_one(
             message: Message::Compare(_) | Message::PullHints(_) | Message::Supply(_),
             ..
         } => None,
+        // This node's own vote for it may be of this tick.
+        Effect::Ask { message: Message::Prepare(_) | Message::Accept(_), .. } => None,
         // A repair may carry what this tick staged.
         Effect::Ask { id, .. } if of_ask_id(id).0 == NOBODY => None,
         Effect::Answer { to, op, message } => {
@@ -40,6 +42,13 @@ pub(crate) fn unsay_one(
                 Message::HintsPulled(_) => Message::HintsPulled(Err(error)),
                 Message::Clocks(_) => Message::Clocks(Err(error)),
                 Message::HintsFound(_) => Message::HintsFound(Err(error)),
+                Message::Voted(_) => Message::Voted(Err(error)),
+                // It may say that all has been caught up with, by this very tick.
+                Message::Progress(_) | Message::LayoutChanged(_) => {
+                    let (failure, applied) =
+                        (Failure::Coordinator(error), AppliedOutcome::Maybe { acks: 0 });
+                    Message::Failed(Failed { failure, applied, answers: Vec::new() })
+                }
                 // What it shows, or where it begins, may be what this tick staged.
                 Message::FeedPage(_) | Message::FeedOpened(_) => {
                     let (failure, applied) = (Failure::NoSession, AppliedOutcome::No);
@@ -57,7 +66,7 @@ pub(crate) fn unsay_one(
             };
             Some(Effect::Answer { to, op, message })
         }
-        Effect::DefineBucket { .. } => None,
+        Effect::DefineBucket { .. } | Effect::Adopt(_) => None,
         // They rest on nothing that is stored.
         Effect::Datagram { .. } | Effect::Liveness { .. } | Effect::Ask { .. } => Some(effect),
     }

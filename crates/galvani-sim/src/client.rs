@@ -228,6 +228,7 @@ impl World {
             calls: Vec::new(),
             dots: Default::default(),
             holders: Default::default(),
+            held_by: 0,
             handed: Default::default(),
             acked_at: None,
         });
@@ -356,7 +357,8 @@ impl World {
         let made = &self.profile.buckets[bucket];
         let (name, props) = (made.name.clone(), made.props.clone());
         let message = Message::CreateBucket(CreateBucket { name, props, timeout_ms: 500 });
-        let to = LaneAt { node: 0, lane: 0 };
+        let home = self.layout.current().members().first().map_or(0, |it| self.by_id[&it.id()]);
+        let to = LaneAt { node: home, lane: 0 };
         self.call(None, Purpose::Other, to, message, 500);
         self.coverage.add("buckets.asked_for", 1);
     }

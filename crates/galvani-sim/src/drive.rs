@@ -141,6 +141,7 @@ impl World {
         let hints = slot.store.take_hints();
         let collected = slot.store.take_collected();
         let trimmed = slot.store.take_trimmed();
+        let emptied = slot.store.take_emptied();
         let committed =
             slot.store.commit(fsync.unwrap_or(self.profile.always_fsync), !staged.is_empty());
         if let Some(why) = vanished.into_iter().next() {
@@ -152,6 +153,9 @@ impl World {
                 self.note_hints(to.node, &hints);
                 self.note_collected(to.node, &collected);
                 self.note_trimmed(to.node, &trimmed);
+                for shard in emptied {
+                    self.note_emptied(to.node, shard);
+                }
             }
             Err(error) => {
                 self.coverage.add("disk.commit_failed", 1);
@@ -297,6 +301,7 @@ impl World {
                 Effect::Datagram { to, bytes } => self.send_datagram(from, to, bytes),
                 Effect::Liveness { node, alive } => self.tell_liveness(from, node, alive),
                 Effect::DefineBucket { name, props } => self.define_bucket(from.node, name, props),
+                Effect::Adopt(state) => self.adopt_layout(from.node, state),
             }
         }
     }
@@ -412,6 +417,10 @@ impl World {
             self.coverage.add("damage.answered", 1);
         }
         let message = tamper::answer(self.mutant, message);
+        let message = match self.layout.transition() {
+            Some(_) => tamper::on_layouts(self.mutant, message),
+            None => message,
+        };
         match route {
             Route::Nobody => {}
             Route::Consumer(consumer, ask) => self.tell_consumer(from, consumer, ask, message),
@@ -503,6 +512,11 @@ impl World {
 
     fn define_bucket(&mut self, node: usize, name: BucketName, props: BucketProps) {
         self.nodes[node].buckets.entry(name).or_insert(props);
+        self.renew_topology(node);
+    }
+
+    /// Lets every lane of a node know what the node has written down.
+    pub(crate) fn renew_topology(&mut self, node: usize) {
         let topology = self.topology_of(node);
         let now = self.now_of(node);
         for slot in &mut self.nodes[node].lanes {

@@ -95,6 +95,11 @@ impl World {
                 self.lose_power(node);
                 self.start_later(node);
             }
+            // A majority of voters that forget what they voted is not borne: it is always the same.
+            Fault::Wipe if self.profile.changes.is_some() && node != 0 => {
+                self.crash(node, "fault.crash");
+                self.start_later(node);
+            }
             Fault::Wipe => {
                 self.crash(node, "fault.wipe");
                 self.put_back(node, &SavedDisk::default());
@@ -214,6 +219,10 @@ impl World {
     /// A node that is down gets other contents of its disk.
     pub(crate) fn put_back(&mut self, node: usize, copy: &SavedDisk) {
         self.nodes[node].disk.memory().restore(&copy.rows);
+        if self.profile.changes.is_some() {
+            // What it knew of the layout is gone with the disk.
+            self.nodes[node].layout = self.layouts.founding();
+        }
         self.nodes[node].unsynced.clear();
         (self.nodes[node].clean, self.nodes[node].copied) = (false, true);
         self.nodes[node].damaged.clone_from(&copy.damaged);

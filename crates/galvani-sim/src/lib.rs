@@ -14,6 +14,7 @@ mod drive;
 mod faults;
 mod hear;
 mod history;
+mod layouts;
 mod ledger;
 mod mutant;
 mod net;

@@ -115,6 +115,10 @@ mutants! {
     TrimsWithoutProof = "trims-without-proof",
     /// Records of collected tombstones are trimmed, and nothing tells a replica of them any more.
     TrimsTombstones = "trims-tombstones",
+    /// New owners say that they have caught up, and do so only when the change is over.
+    SkipsCopying = "skips-copying",
+    /// Voters forget what they have promised and accepted for the next layout.
+    ForgetsVotes = "forgets-votes",
 }
 
 impl fmt::Display for Mutant {

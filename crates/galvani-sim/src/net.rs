@@ -46,7 +46,7 @@ pub(crate) struct Net {
 
 impl Net {
     pub(crate) fn new(profile: &Profile) -> Net {
-        let lanes = (0..profile.nodes).flat_map(|node| {
+        let lanes = (0..profile.hosts()).flat_map(|node| {
             (0..usize::from(profile.lanes)).map(move |lane| LaneAt { node, lane })
         });
         let lanes: Vec<LaneAt> = lanes.collect();

@@ -13,6 +13,7 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
+use galvani_model::placement::LayoutState;
 use galvani_model::store::ReplicaState;
 use galvani_model::version::{Dot, Object, PartitionClock};
 use galvani_protocol::{Input, Lane, LaneConfig, Topology};
@@ -64,6 +65,8 @@ pub(crate) struct Node {
     /// When the clock was last set, in microseconds, and how far ahead it was before.
     pub(crate) set_from: Option<(u64, i64)>,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
+    /// What it has written down of the layout.
+    pub(crate) layout: Arc<LayoutState>,
     /// Committed and not known to be synced.
     pub(crate) unsynced: BTreeSet<(Shard, Dot)>,
     pub(crate) backup: Option<SavedDisk>,
@@ -110,11 +113,13 @@ impl Node {
     pub(crate) fn new(
         id: NodeId,
         buckets: BTreeMap<BucketName, BucketProps>,
+        layout: Arc<LayoutState>,
+        voter: bool,
         mutant: Option<Mutant>,
     ) -> Node {
         Node {
             id,
-            disk: Arc::new(Disk::new(mutant)),
+            disk: Arc::new(Disk::new(mutant, voter)),
             lanes: Vec::new(),
             life: Life::Down,
             boot: 0,
@@ -123,6 +128,7 @@ impl Node {
             wall_ahead_ms: 0,
             set_from: None,
             buckets,
+            layout,
             unsynced: BTreeSet::new(),
             backup: None,
             clean_copy: None,

@@ -81,6 +81,8 @@ pub(crate) enum Event {
     MakeBucket { bucket: usize },
     /// The next fault.
     Nemesis,
+    /// Somebody asks for another layout; so many more come after this one.
+    ChangeLayout { left: u32 },
     /// Links that were cut work again.
     Heal { pairs: Vec<(usize, usize)> },
     /// A paused node goes on.

@@ -109,6 +109,19 @@ pub struct Profile {
     pub expiring: u64,
     /// How long faults and clients go on at most, in microseconds.
     pub run_micros: u64,
+    /// How the layout changes while the run goes on, if it does.
+    pub changes: Option<Changes>,
+}
+
+/// Changes of the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// Nodes that are there and are no members at the start.
+    pub spares: usize,
+    /// How often somebody asks for a change.
+    pub count: u32,
+    /// Usual time between them, in microseconds.
+    pub pace: u64,
 }
 
 impl Profile {
@@ -148,6 +161,7 @@ impl Profile {
             think_max: rng.pick(&[5_000, 40_000, 200_000]),
             expiring: 0,
             run_micros: 20_000_000,
+            changes: None,
         };
         if !quiet {
             draw_later_faults(&mut rng, &mut profile.faults);
@@ -163,7 +177,13 @@ impl Profile {
         }
         draw_expiry(&mut Rng::new(seed, EXPIRY_LABEL), &mut profile);
         draw_trimming(&mut Rng::new(seed, TRIM_LABEL), &mut profile.limits);
+        draw_changes(&mut Rng::new(seed, CHANGES_LABEL), &mut profile);
         profile
+    }
+
+    /// Nodes that are there, members or not.
+    pub fn hosts(&self) -> usize {
+        self.nodes + self.changes.map_or(0, |changes| changes.spares)
     }
 
     /// A quiet cluster for scripts: short fixed delays, no fault, no client of its own.
@@ -194,6 +214,7 @@ impl Profile {
             think_max: 0,
             expiring: 0,
             run_micros: 0,
+            changes: None,
         }
     }
 }
@@ -245,6 +266,21 @@ fn draw_trimming(rng: &mut Rng, limits: &mut Limits) {
     }
 }
 
+/// Likewise. Layouts change only where anti-entropy copies what is to move, and where no disk comes back
+/// with votes forgotten that it had once given: that is not borne.
+fn draw_changes(rng: &mut Rng, profile: &mut Profile) {
+    let faults = &profile.faults;
+    let forgets = faults.restore || faults.rollback || faults.damage;
+    if profile.limits.anti_entropy_ms == 0 || forgets || !rng.chance(500) {
+        return;
+    }
+    profile.changes = Some(Changes {
+        spares: rng.between(1, 2) as usize,
+        count: rng.between(1, 5) as u32,
+        pace: rng.pick(&[200_000, 800_000, 2_500_000]),
+    });
+}
+
 fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
     let mut draw = |name: BucketName, policy, late| {
         let n = if rng.chance(700) { 3 } else { rng.between(1, nodes.min(5) as u64) as u8 };
@@ -273,6 +309,7 @@ const LABEL: u64 = 1;
 /// Separates these draws from all others of a seed.
 const EXPIRY_LABEL: u64 = 0x7474_6c31;
 const TRIM_LABEL: u64 = 0x7472_696d;
+const CHANGES_LABEL: u64 = 0x6c61_796f;
 /// Longest time to live of a run, in milliseconds: most end while it goes on.
 pub(crate) const TTL_MS_LONGEST: u64 = 8_000;
 
@@ -290,6 +327,9 @@ impl fmt::Display for Profile {
         write!(f, ", hints of {hint_bytes_per_owner} B, {read_repairs_per_second} repairs/s")?;
         if self.limits.feed_keep_ms > 0 {
             write!(f, ", records kept for {} ms", self.limits.feed_keep_ms)?;
+        }
+        if let Some(Changes { spares, count, pace }) = self.changes {
+            write!(f, ", {count} changes of the layout by {pace} us, {spares} spares")?;
         }
         if self.expiring > 0 {
             let margin_ms = self.limits.expiry_margin_ms;

@@ -5,7 +5,7 @@
 //! by the simulator. Each ends within bounded virtual time and is followed by checks.
 //! Next to read: `oracles/same.rs`, `oracles/kept.rs`.
 
-use crate::node::Life;
+use crate::node::{Life, Node};
 use crate::oracles::{alive, buried, digest, kept, same};
 use crate::packet::{LaneAt, Route};
 use crate::profile::TTL_MS_LONGEST;
@@ -41,6 +41,7 @@ impl World {
         if self.has_anti_entropy() {
             // Everything must have spread by itself: nothing is read before this.
             self.come_to_rest("after anti-entropy");
+            self.check_layouts();
             self.check_replicas();
             self.check_agreement(true);
         }
@@ -159,19 +160,29 @@ impl World {
 
     /// Finishes buckets that were made on some nodes only, by making them again.
     fn finish_buckets(&mut self) {
+        if self.layout.transition().is_some() {
+            // Buckets are not made while the layout changes.
+            self.come_to_rest("after a change of the layout");
+        }
         for bucket in 0..self.profile.buckets.len() {
             let name = &self.profile.buckets[bucket].name;
-            let knowing = self.nodes.iter().filter(|node| node.buckets.contains_key(name)).count();
-            if (1..self.nodes.len()).contains(&knowing) && !self.is_over() {
+            let knows = |node: &Node| node.buckets.contains_key(name);
+            let knowing = self.members().filter(|node| knows(node)).count();
+            if (1..self.members().count()).contains(&knowing) && !self.is_over() {
                 self.coverage.add("buckets.half_made", 1);
                 self.ask_for_bucket(bucket);
                 self.come_to_rest("after a bucket was finished");
                 let name = &self.profile.buckets[bucket].name;
-                if !self.nodes.iter().all(|node| node.buckets.contains_key(name)) {
+                if !self.members().all(|node| node.buckets.contains_key(name)) {
                     self.violate("convergence", format!("bucket {name} stays half made"));
                 }
             }
         }
+    }
+
+    /// Nodes that are members by the last state of the layout.
+    fn members(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| self.layout.member(node.id).is_some())
     }
 
     /// White-box checks of every replica at rest.
@@ -294,7 +305,14 @@ impl World {
             match store.record(shard, dot) {
                 Ok(Some(record)) => {
                     let (head, value) = (record.head, record.value);
-                    let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
+                    let replicate = Replicate {
+                        shard,
+                        head,
+                        fsync: false,
+                        epoch: self.layout.epoch(),
+                        timeout_ms: 0,
+                        value,
+                    };
                     let from = self.route(Route::Nobody);
                     let message = Message::Replicate(replicate);
                     let to = LaneAt { node: receiver, lane };

@@ -72,12 +72,16 @@ impl World {
             }
         }
         self.begin_to_follow();
+        if let Some(changes) = self.profile.changes {
+            let left = changes.count;
+            self.queue.push(changes.pace, Event::ChangeLayout { left });
+        }
         self.queue.push(self.profile.fault_pace.min(200_000), Event::Nemesis);
     }
 
     /// Makes a key known to the oracles.
     pub(crate) fn add_key(&mut self, key: Key, props: galvani_model::bucket::BucketProps) -> usize {
-        let shard = self.layout.shard_of(&key, props.n);
+        let shard = self.layout.current().shard_of(&key, props.n);
         let owners = self.layout.owners(shard).iter().map(|id| self.by_id[id]).collect();
         self.key_index.insert(key.clone(), self.keys.len());
         self.keys.push(KeyInfo { key, shard, owners, props });

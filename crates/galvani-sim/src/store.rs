@@ -6,13 +6,14 @@
 use crate::disk::Disk;
 use crate::mutant::Mutant;
 use crate::oracles::vanish;
+use bytes::Bytes;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
-    Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, LogPage, OwnOrigin,
-    ReplicaState, RequestEntry, Rewrite, Slice, Store, StoreError,
+    Change, Damage, HintFigures, HintPage, Holdings, IndexPage, Indexed, Listed, LogPage,
+    OwnOrigin, ReplicaState, RequestEntry, Rewrite, Slice, Store, StoreError,
 };
 use galvani_model::version::{Dot, Kind, Object, PartitionClock, Record, RecordHead, Version};
 use galvani_storage::NodeStore;
@@ -59,6 +60,7 @@ pub(crate) struct SimStore {
     collected: Vec<(Shard, Version)>,
     trimmed: Vec<(Shard, Dot)>,
     hints: StagedHints,
+    emptied: BTreeSet<Shard>,
     /// No damage: what a mutant sees.
     none: BTreeSet<Damage>,
     commits: u64,
@@ -81,6 +83,7 @@ impl SimStore {
             collected: Vec::new(),
             trimmed: Vec::new(),
             hints: StagedHints::default(),
+            emptied: BTreeSet::new(),
             none: BTreeSet::new(),
             commits: 0,
             deaf: Deaf::No,
@@ -152,6 +155,11 @@ impl SimStore {
         Ok(also)
     }
 
+    /// Shards of which rows are going for good.
+    pub(crate) fn take_emptied(&mut self) -> BTreeSet<Shard> {
+        core::mem::take(&mut self.emptied)
+    }
+
     /// The hints that the tick took in and let go.
     pub(crate) fn take_hints(&mut self) -> StagedHints {
         core::mem::take(&mut self.hints)
@@ -160,6 +168,28 @@ impl SimStore {
     /// The real store.
     pub(crate) fn inner(&mut self) -> &mut NodeStore<Disk> {
         &mut self.inner
+    }
+}
+
+impl Holdings for SimStore {
+    fn held_shards(&mut self) -> Result<Vec<Shard>, StoreError> {
+        self.inner.held_shards()
+    }
+
+    fn empty(&mut self, shard: Shard, limit: usize) -> Result<bool, StoreError> {
+        self.emptied.insert(shard);
+        self.inner.empty(shard, limit)
+    }
+
+    fn fact(&mut self, name: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if self.mutant == Some(Mutant::ForgetsVotes) && name == b"promise" {
+            return Ok(None);
+        }
+        self.inner.fact(name)
+    }
+
+    fn set_fact(&mut self, name: &[u8], value: Option<Bytes>) -> Result<(), StoreError> {
+        self.inner.set_fact(name, value)
     }
 }
 

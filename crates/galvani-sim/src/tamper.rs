@@ -89,6 +89,16 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
     }
 }
 
+/// An answer as it leaves while the layout changes.
+pub(crate) fn on_layouts(mutant: Option<Mutant>, mut message: Message) -> Message {
+    match (mutant, &mut message) {
+        (Some(Mutant::SkipsCopying), Message::Progress(progress)) => progress.left = 0,
+        (Some(Mutant::SkipsCopying), Message::Pulled(Ok(pulled))) => *pulled = Pulled::default(),
+        _ => {}
+    }
+    message
+}
+
 /// The ask of another replica that this ack is counted for as well.
 pub(crate) fn second_ack(mutant: Option<Mutant>, id: u64, message: &Message) -> Option<u64> {
     let ack = matches!(message, Message::Replicated(Replicated { result: Ok(_) }));

@@ -7,6 +7,7 @@
 use crate::client::Client;
 use crate::consumer::Consumers;
 use crate::history::{History, KeyInfo};
+use crate::layouts::Layouts;
 use crate::ledger::Ledger;
 use crate::mutant::Mutant;
 use crate::net::Net;
@@ -21,7 +22,7 @@ use crate::trace::Trace;
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::key::Key;
-use galvani_model::placement::{Layout, Member};
+use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::version::ContextKey;
 use galvani_protocol::{Input, Now, Topology};
 use std::collections::BTreeMap;
@@ -47,7 +48,9 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) queue: Queue<Event>,
     pub(crate) dice: Dice,
-    pub(crate) layout: Arc<Layout>,
+    /// The latest state of the layout that any node has adopted.
+    pub(crate) layout: Arc<LayoutState>,
+    pub(crate) layouts: Layouts,
     pub(crate) nodes: Vec<Node>,
     pub(crate) by_id: BTreeMap<NodeId, usize>,
     pub(crate) net: Net,
@@ -79,12 +82,15 @@ pub(crate) struct World {
 impl World {
     /// The world of a seed before its first instant.
     pub(crate) fn new(seed: u64, profile: Profile, mutant: Option<Mutant>, keep: usize) -> World {
-        let layout = Arc::new(layout_of(&profile));
+        let layout = Arc::new(LayoutState::founding(Arc::new(layout_of(&profile))));
         let policies = profile.buckets.iter().map(|b| (b.name.clone(), b.props.policy)).collect();
         let early = profile.buckets.iter().filter(|bucket| !bucket.late);
         let early: BTreeMap<_, _> = early.map(|b| (b.name.clone(), b.props.clone())).collect();
-        let ids: Vec<NodeId> = (0..profile.nodes).map(node_id).collect();
-        let nodes = ids.iter().map(|&id| Node::new(id, early.clone(), mutant)).collect();
+        let ids: Vec<NodeId> = (0..profile.hosts()).map(node_id).collect();
+        // Where layouts stay, no node asks whether it voted in an earlier life.
+        let voter = profile.changes.is_none();
+        let new = |&id| Node::new(id, early.clone(), layout.clone(), voter, mutant);
+        let nodes: Vec<Node> = ids.iter().map(new).collect();
         let dice = Dice {
             net: Rng::new(seed, 2),
             datagrams: Rng::new(seed, 6),
@@ -102,6 +108,7 @@ impl World {
             now: 0,
             queue: Queue::new(),
             dice,
+            layouts: Layouts::new(seed, layout.clone()),
             layout,
             nodes,
             by_id: ids.into_iter().enumerate().map(|(at, id)| (id, at)).collect(),
@@ -161,6 +168,7 @@ impl World {
             Event::ConsumerNext { consumer } => self.consumer_next(consumer),
             Event::ConsumerPatience { consumer, ask } => self.consumer_gives_up(consumer, ask),
             Event::Nemesis => self.nemesis(),
+            Event::ChangeLayout { left } => self.change_layout(left),
             Event::Heal { pairs } => self.heal(&pairs),
             Event::Resume { node, boot } => self.resume(node, boot),
             Event::Start { node } => self.start_node(node),
@@ -229,13 +237,8 @@ impl World {
                 props.policy = galvani_model::bucket::ConflictPolicy::Lww;
             }
         }
-        Arc::new(Topology {
-            node: self.nodes[node].id,
-            name: "sim".into(),
-            layout: self.layout.clone(),
-            buckets,
-            context_key: context_key(),
-        })
+        let (id, layout) = (self.nodes[node].id, self.nodes[node].layout.clone());
+        Arc::new(Topology::new(id, "sim".into(), layout, buckets, context_key()))
     }
 
     /// A lane tries to connect; tries again while that may still work.
@@ -413,18 +416,20 @@ pub(crate) fn context_key() -> ContextKey {
 }
 
 fn layout_of(profile: &Profile) -> Layout {
-    let member = |node: usize| {
-        let port = |lane: u16| 7400 + node as u16 * 64 + lane;
-        let address = |lane| core::net::SocketAddr::from(([127, 0, 0, 1], port(lane)));
-        let lanes = (0..profile.lanes).map(address).collect();
-        Member::new(node_id(node), format!("n{node}"), "z", 100, lanes)
-            .expect("names, weights and addresses are within bounds")
-    };
-    let members = (0..profile.nodes).map(member).collect();
+    let members = (0..profile.nodes).map(|node| member(profile, node)).collect();
     let default = profile.buckets.iter().find(|b| b.name == BucketName::default_bucket());
     let n = default.map_or(3, |bucket| bucket.props.n);
     Layout::compute(ClusterId(7), 1, profile.partitions, n, members)
         .expect("no bucket has more copies than there are nodes")
+}
+
+/// A node as a member.
+pub(crate) fn member(profile: &Profile, node: usize) -> Member {
+    let port = |lane: u16| 7400 + node as u16 * 64 + lane;
+    let address = |lane| core::net::SocketAddr::from(([127, 0, 0, 1], port(lane)));
+    let lanes = (0..profile.lanes).map(address).collect();
+    Member::new(node_id(node), format!("n{node}"), "z", 100, lanes)
+        .expect("names, weights and addresses are within bounds")
 }
 
 /// Where virtual time starts: some day in 2026.

@@ -46,6 +46,8 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::AcksForOthers => 1..=10,
         Mutant::TrimsWithoutProof => 1..=150,
         Mutant::TrimsTombstones => 670..=685,
+        Mutant::SkipsCopying => 236..=256,
+        Mutant::ForgetsVotes => 1..=30,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
     }
 }
@@ -91,6 +93,8 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::TrimsTombstones => {
             &["comes_to_rest", "convergence", "equal_clock_equal_digest", "no_resurrection"]
         }
+        Mutant::SkipsCopying => &["read_your_quorum"],
+        Mutant::ForgetsVotes => &["one_layout_an_epoch"],
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => &["liveness_recovers"],
         Mutant::ShowsExpired => &["shown_until_its_end"],
         Mutant::ForgetsExpiry => &["one_dot_one_record"],

@@ -94,21 +94,7 @@ impl ClusterCa {
 
     /// The id the cluster was created with, read from the root's name.
     pub fn cluster_id_hex(&self) -> Result<String, PkiError> {
-        let der = CertificateDer::from_pem_slice(self.cert_pem.as_bytes())
-            .map_err(|_| PkiError::BadPem)?;
-        let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|_| PkiError::BadPem)?;
-        // The name is DER with one attribute, whose text is its last bytes.
-        let name = anchor.subject.as_ref();
-        let prefix = CA_NAME_PREFIX.as_bytes();
-        let at = name
-            .windows(prefix.len())
-            .rposition(|window| window == prefix)
-            .ok_or(PkiError::BadPem)?;
-        let id = &name[at + prefix.len()..];
-        match is_cluster_id(id) {
-            true => Ok(id.iter().map(|byte| char::from(*byte)).collect()),
-            false => Err(PkiError::BadPem),
-        }
+        cluster_id_of(&self.cert_pem)
     }
 
     /// SHA-256 of the root certificate (DER), which a join token carries.
@@ -181,6 +167,11 @@ impl Identity {
         let leaf = CertificateDer::from_pem_slice(self.cert_pem.as_bytes())
             .map_err(|_| PkiError::BadPem)?;
         PeerIdentity::from_certificate(&leaf).map_err(|_| PkiError::BadPem)
+    }
+
+    /// The id of the cluster that the root was created for, as [`ClusterCa::cluster_id_hex`].
+    pub fn cluster_id_hex(&self) -> Result<String, PkiError> {
+        cluster_id_of(&self.ca_pem)
     }
 
     /// SHA-256 of the root certificate (DER), as [`ClusterCa::fingerprint`].
@@ -269,6 +260,21 @@ fn write_at(
 fn read_at(dir: &Path, name: &str) -> Result<String, PkiError> {
     let path = dir.join(name);
     fs::read_to_string(&path).map_err(|source| PkiError::Io { path, source })
+}
+
+fn cluster_id_of(ca_pem: &str) -> Result<String, PkiError> {
+    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|_| PkiError::BadPem)?;
+    let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|_| PkiError::BadPem)?;
+    // The name is DER with one attribute, whose text is its last bytes.
+    let name = anchor.subject.as_ref();
+    let prefix = CA_NAME_PREFIX.as_bytes();
+    let at =
+        name.windows(prefix.len()).rposition(|window| window == prefix).ok_or(PkiError::BadPem)?;
+    let id = &name[at + prefix.len()..];
+    match is_cluster_id(id) {
+        true => Ok(id.iter().map(|byte| char::from(*byte)).collect()),
+        false => Err(PkiError::BadPem),
+    }
 }
 
 fn fingerprint(ca_pem: &str) -> Result<[u8; 32], PkiError> {

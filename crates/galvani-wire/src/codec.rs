@@ -102,6 +102,7 @@ macro_rules! kinds {
     (@pattern BucketCreated) => { Message::BucketCreated };
     (@pattern Status) => { Message::Status };
     (@pattern Noted) => { Message::Noted };
+    (@pattern AskLayout) => { Message::AskLayout };
     (@pattern $variant:ident) => { Message::$variant(..) };
 }
 
@@ -111,11 +112,14 @@ kinds! {
     Status = 14, StatusIs = 15, SetFaults = 16, FaultsSet = 17,
     Repair = 18, RepairState = 19, Greet = 20, Twin = 21,
     FeedOpen = 22, FeedOpened = 23, FeedNext = 24, FeedPage = 25,
+    ChangeLayout = 26, LayoutChanged = 27,
     Replicate = 32, Replicated = 33, Fetch = 34, Fetched = 35, FetchPage = 36, FetchedPage = 37,
     DefineBucket = 38, BucketDefined = 39, AskKnown = 40, Known = 41,
     Compare = 42, Compared = 43, Pull = 44, Pulled = 45, Hint = 46, PullHints = 47,
     HintsPulled = 48, HintsWait = 49, Noted = 50, AskSlice = 51, SliceIs = 52,
     AskClocks = 57, Clocks = 58, FindHints = 59, HintsFound = 60, Supply = 61,
+    AskLayout = 62, LayoutIs = 63, Prepare = 64, Accept = 65, Voted = 66, AskProgress = 67,
+    Progress = 68, Announce = 69,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -173,6 +177,14 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::AskClocks(m) => header(m, out),
         Message::Clocks(m) => header(m, out),
         Message::FindHints(m) => header(m, out),
+        Message::ChangeLayout(m) => header(m, out),
+        Message::LayoutChanged(m) | Message::LayoutIs(m) => header(m, out),
+        Message::Prepare(m) => header(m, out),
+        Message::Accept(m) => header(m, out),
+        Message::Voted(m) => header(m, out),
+        Message::AskProgress(m) => header(m, out),
+        Message::Progress(m) => header(m, out),
+        Message::Announce(m) => header(m, out),
         Message::HintsFound(m) => header(m, out),
         Message::FeedOpen(m) => header(m, out),
         Message::FeedOpened(m) => header(m, out),
@@ -181,6 +193,7 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::Greet(m) => header(m, out),
         Message::Twin(m) => header(m, out),
         Message::Describe | Message::BucketCreated | Message::Status | Message::Noted => {}
+        Message::AskLayout => {}
     }
 }
 
@@ -215,51 +228,8 @@ fn put_body(message: &Message, out: &mut BytesMut) {
                 out.put_slice(value);
             }
         }
-        Message::FeedOpen(_)
-        | Message::FeedOpened(_)
-        | Message::FeedNext(_)
-        | Message::Fetched(Err(_))
-        | Message::Pulled(Err(_))
-        | Message::HintsPulled(Err(_))
-        | Message::AskSlice(_)
-        | Message::SliceIs(_)
-        | Message::PullHints(_)
-        | Message::HintsWait(_)
-        | Message::AskClocks(_)
-        | Message::Clocks(_)
-        | Message::FindHints(_)
-        | Message::HintsFound(_)
-        | Message::Greet(_)
-        | Message::Twin(_)
-        | Message::Noted
-        | Message::PutDone(_)
-        | Message::Get(_)
-        | Message::Failed(_)
-        | Message::Describe
-        | Message::Described(_)
-        | Message::List(_)
-        | Message::Listed(_)
-        | Message::CreateBucket(_)
-        | Message::BucketCreated
-        | Message::Explain(_)
-        | Message::Explained(_)
-        | Message::Status
-        | Message::StatusIs(_)
-        | Message::SetFaults(_)
-        | Message::FaultsSet(_)
-        | Message::Repair(_)
-        | Message::RepairState(_)
-        | Message::Replicated(_)
-        | Message::Fetch(_)
-        | Message::FetchPage(_)
-        | Message::FetchedPage(_)
-        | Message::DefineBucket(_)
-        | Message::BucketDefined(_)
-        | Message::AskKnown(_)
-        | Message::Known(_)
-        | Message::Compare(_)
-        | Message::Compared(_)
-        | Message::Pull(_) => {}
+        // What carries no values.
+        _ => {}
     }
 }
 
@@ -273,7 +243,7 @@ impl Frame {
     /// Whether the frame says it is a request that clients send. Asked before anything is decoded,
     /// so that nobody can make a node work on a message that is not theirs to send.
     pub fn is_client_request(frame: &[u8]) -> bool {
-        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14 | 16 | 18 | 22 | 24))
+        matches!(frame.first(), Some(1 | 3 | 6 | 8 | 10 | 12 | 14 | 16 | 18 | 22 | 24 | 26))
     }
 
     /// Decodes one frame. Values in the result are slices of `frame`.
@@ -430,6 +400,16 @@ fn read_peer_message(
         }
         60 => Message::HintsFound(read::<Result<HintsFound, ReplicaError>>(header)?),
         50 => Message::Noted,
+        26 => Message::ChangeLayout(read(header)?),
+        27 => Message::LayoutChanged(read(header)?),
+        62 => Message::AskLayout,
+        63 => Message::LayoutIs(read(header)?),
+        64 => Message::Prepare(read(header)?),
+        65 => Message::Accept(read(header)?),
+        66 => Message::Voted(read(header)?),
+        67 => Message::AskProgress(read(header)?),
+        68 => Message::Progress(read(header)?),
+        69 => Message::Announce(read(header)?),
         51 => {
             let slice: crate::message::AskSlice = read(header)?;
             if let Some(after) = &slice.after {

@@ -61,6 +61,9 @@ pub enum ReplicaError {
     /// It does not own this shard in the layout it knows.
     #[error("it does not own this partition")]
     NotOwner,
+    /// The partition has other owners by now than the sender went by.
+    #[error("the partition has other owners by now")]
+    LayoutChanged,
     /// It does not know the bucket.
     #[error("it does not know the bucket")]
     UnknownBucket,
@@ -185,6 +188,25 @@ pub enum Failure {
         bytes: u64,
         /// How many there are.
         count: u32,
+    },
+    /// The key has other owners by now than the request went by: it is to be made again.
+    LayoutChanged,
+    /// The layout was made after another version than the cluster is at; nothing was changed.
+    LayoutOutdated {
+        /// The version it was made after.
+        made_after: u64,
+        /// The version the cluster is at.
+        version: u64,
+    },
+    /// The layout is changing; nothing was done.
+    LayoutChanging {
+        /// The version it is changing to.
+        version: u64,
+    },
+    /// The layout cannot be changed so; nothing was.
+    LayoutRefused {
+        /// Why, as a sentence fragment.
+        why: String,
     },
     /// The value is over the bucket's limit.
     ValueTooLarge {

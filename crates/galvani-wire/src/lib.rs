@@ -8,6 +8,7 @@
 pub mod codec;
 pub mod failure;
 pub mod feed;
+pub mod layout;
 pub mod message;
 pub mod repair;
 pub mod twin;

@@ -6,6 +6,7 @@
 
 use crate::failure::{Answer, AppliedOutcome, Failure, ReplicaError};
 use crate::feed::{FeedNext, FeedOpen, FeedOpened, FeedPage};
+use crate::layout::{Accept, AskProgress, ChangeLayout, Prepare, Progress, Vote};
 use crate::repair::{Repair, RepairState};
 use crate::twin::{Greeting, Twin};
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
@@ -14,6 +15,7 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Partition, RequestId, Shard, WriteId};
 use galvani_model::key::Key;
+use galvani_model::placement::{LayoutState, Member};
 use galvani_model::request::{ReadOptions, WriteOptions};
 use galvani_model::version::{Dot, DotSet, Emit, Kind, Record, RecordHead, Version};
 use serde::{Deserialize, Serialize};
@@ -242,6 +244,8 @@ pub struct Replicate {
     pub head: RecordHead,
     /// Whether the ack must wait for an fsync.
     pub fsync: bool,
+    /// The epoch of the layout that the sender went by.
+    pub epoch: u64,
     /// Milliseconds after which the work is not worth doing; 0 for repairs, which always are.
     pub timeout_ms: u32,
     /// The value, in the body.
@@ -256,6 +260,8 @@ pub struct Supply {
     pub shard: Shard,
     /// The records without their values.
     pub heads: Vec<RecordHead>,
+    /// The epoch of the layout that the sender went by.
+    pub epoch: u64,
     /// Milliseconds after which the work is not worth doing.
     pub timeout_ms: u32,
     /// The values of `heads`, in the body.
@@ -284,6 +290,8 @@ pub struct Fetch {
     /// The logical writes behind them: of one that was replaced here under another dot (a retry),
     /// that dot's record is wanted too.
     pub shown: Vec<WriteId>,
+    /// The epoch of the layout that the sender went by.
+    pub epoch: u64,
     /// Milliseconds after which the answer is not worth making.
     pub timeout_ms: u32,
 }
@@ -326,6 +334,8 @@ pub struct FetchPage {
     pub after: Option<Bytes>,
     /// At most this many.
     pub limit: u16,
+    /// The epoch of the layout that the sender went by.
+    pub epoch: u64,
 }
 
 /// One replica's page: keys and versions, ascending.
@@ -386,6 +396,10 @@ pub enum Message {
     FeedNext(FeedNext),
     /// See [`FeedPage`].
     FeedPage(FeedPage),
+    /// See [`ChangeLayout`].
+    ChangeLayout(Box<ChangeLayout>),
+    /// The layout after a [`ChangeLayout`], as all nodes will know it.
+    LayoutChanged(Box<LayoutState>),
     /// See [`Replicate`].
     Replicate(Replicate),
     /// See [`Supply`].
@@ -440,6 +454,22 @@ pub enum Message {
     Greet(Greeting),
     /// See [`Twin`].
     Twin(Twin),
-    /// A [`HintsWait`] was heard.
+    /// A [`HintsWait`], [`Message::LayoutIs`] or [`Message::Announce`] was heard.
     Noted,
+    /// Asks for the layout.
+    AskLayout,
+    /// What the cluster has decided on: the answer to [`Message::AskLayout`], or news.
+    LayoutIs(Box<LayoutState>),
+    /// See [`Prepare`].
+    Prepare(Prepare),
+    /// See [`Accept`].
+    Accept(Box<Accept>),
+    /// See [`Vote`].
+    Voted(Result<Vote, ReplicaError>),
+    /// See [`AskProgress`].
+    AskProgress(AskProgress),
+    /// See [`Progress`].
+    Progress(Progress),
+    /// A node that is no member tells how it would be one.
+    Announce(Box<Member>),
 }

@@ -139,6 +139,8 @@ pub struct AskClocks {
 /// The clocks asked for, in the order of the question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clocks {
+    /// The epoch of the layout that the answering lane went by when it read them.
+    pub epoch: u64,
     /// `None` where the answering replica cannot say.
     pub clocks: Vec<Option<PartitionClock>>,
 }

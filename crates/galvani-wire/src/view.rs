@@ -6,7 +6,7 @@
 use core::net::SocketAddr;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{ClusterId, NodeId};
-use galvani_model::placement::Layout;
+use galvani_model::placement::{Layout, Member, Phase};
 use galvani_model::store::{Damage, HintFigures};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,10 +21,27 @@ pub struct ClusterView {
     pub name: String,
     /// The node that answers.
     pub node: NodeId,
-    /// Who owns what, and where each lane listens.
+    /// Who owns what, and where each lane listens: by whom reads are answered now.
     pub layout: Arc<Layout>,
+    /// The layout's epoch: of two views of a cluster the one with the larger epoch is newer.
+    pub epoch: u64,
+    /// The change of the layout that is under way.
+    pub change: Option<LayoutChange>,
     /// Every bucket.
     pub buckets: BTreeMap<BucketName, BucketProps>,
+}
+
+/// A change of the layout that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayoutChange {
+    /// The layout before it.
+    pub old: Arc<Layout>,
+    /// The layout after it.
+    pub new: Arc<Layout>,
+    /// How far it is.
+    pub phase: Phase,
+    /// The epoch it began with.
+    pub begun: u64,
 }
 
 /// Figures of one node since it started.
@@ -70,6 +87,8 @@ pub struct Counters {
     pub bytes_pulled: u64,
     /// Hints taken in for owners that were away.
     pub hints_held: u64,
+    /// Records sent to the owners of shards that are owned here no more.
+    pub records_donated: u64,
     /// Hints that their owners have taken over durably.
     pub hints_delivered: u64,
     /// Records that hints brought here.
@@ -129,6 +148,7 @@ impl Counters {
         self.records_pulled += other.records_pulled;
         self.bytes_pulled += other.bytes_pulled;
         self.hints_held += other.hints_held;
+        self.records_donated += other.records_donated;
         self.hints_delivered += other.hints_delivered;
         self.hints_received += other.hints_received;
         self.members_lost += other.members_lost;
@@ -231,6 +251,14 @@ pub struct NodeStatus {
     pub inflight: u32,
     /// Shards of which it is known to lack something that another owner has.
     pub shards_behind: u32,
+    /// The epoch of the layout that it goes by.
+    pub layout_epoch: u64,
+    /// Shards of which it has yet to catch up with their old owners, while the layout changes.
+    pub shards_copying: u32,
+    /// Shards that it owns no more and holds until all of them is with their new owners.
+    pub shards_leaving: u32,
+    /// Nodes that are no members and have told lately how they would be.
+    pub applicants: Vec<Member>,
     /// Tombstones that wait until every owner is known to have taken in all that they replaced.
     pub tombstones: u64,
     /// Values that expire and are not collected yet.

@@ -87,6 +87,8 @@ impl Cluster {
             name: "fake".to_owned(),
             node: node_id(0),
             layout: layout.into(),
+            epoch: 1,
+            change: None,
             buckets: buckets.into(),
         };
         let asked = Arc::new(Mutex::new(Vec::new()));

@@ -19,6 +19,7 @@ mod preference;
 mod record;
 mod seat;
 mod spread;
+mod state;
 mod targets;
 
 #[cfg(test)]
@@ -29,3 +30,4 @@ pub use layout::Layout;
 pub use member::{Member, MemberError, WEIGHT_MAX, WEIGHT_NORMAL};
 pub use plan::{Moves, NodeMoves, PartitionMoves, ZoneForce};
 pub use record::{LayoutError, LayoutRecord};
+pub use state::{Incoming, LayoutState, Owners, Phase, StateError, Transition};

@@ -19,7 +19,7 @@ use galvani_model::ids::{
 };
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, Member};
+use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::request::{Quorum, ReadOptions};
 use galvani_model::version::{ContextKey, Dot, DotSet, Kind, RecordHead, value_hash};
 use galvani_protocol::{Effect, Lane, LaneConfig, PeerLane, ReplyTo, Topology};
@@ -57,15 +57,16 @@ fn bench_with(limits: Limits) -> Bench {
         Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address]).expect("a member")
     });
     let layout = Layout::compute(ClusterId(5), 1, 16, 3, members.collect()).expect("a layout");
-    let topology = Topology {
-        node: NodeId(1),
-        name: "test".into(),
-        layout: Arc::new(layout),
-        buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
-        context_key: ContextKey([1; 16]),
-    };
+    let topology = Topology::new(
+        NodeId(1),
+        "test".into(),
+        Arc::new(LayoutState::founding(Arc::new(layout))),
+        BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
+        ContextKey([1; 16]),
+    );
     let me = PeerLane { node: NodeId(1), lane: LaneIndex(0) };
-    let links = Links::new(&topology.layout, me, 1);
+    let member = topology.layout().member(me.node).expect("one of the three").clone();
+    let links = Links::new(topology.layout().members(), me, 1);
     let engine = Arc::new(MemoryEngine::new());
     let shared = Arc::new(Shared::new(engine.clone(), topology, 1));
     let config = StoreConfig {
@@ -88,6 +89,8 @@ fn bench_with(limits: Limits) -> Bench {
     let clock = Clock::start(Network::os());
     let mut lane = LaneLoop {
         me,
+        member,
+        announced_at: 0,
         lane: Lane::new(config, shared.topology(), []),
         store,
         endpoint,
@@ -131,7 +134,7 @@ impl Bench {
     fn replicate(&self, counter: u64, bytes: usize) -> Event {
         let value = Bytes::from(vec![7; bytes]);
         let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
-        let shard = self.lane.shared.topology().layout.shard_of(&key, 3);
+        let shard = self.lane.shared.topology().layout().current().shard_of(&key, 3);
         let head = RecordHead {
             dot: Dot::new(Origin(9), counter),
             key,
@@ -147,7 +150,7 @@ impl Bench {
             concurrent: Default::default(),
             emits: Vec::new(),
         };
-        let replicate = Replicate { shard, head, fsync: false, timeout_ms: 0, value };
+        let replicate = Replicate { shard, head, fsync: false, epoch: 1, timeout_ms: 0, value };
         self.frame(counter, &Message::Replicate(replicate))
     }
 }

@@ -4,7 +4,7 @@ use super::FileCheck;
 use crate::shared::Shared;
 use bytes::Bytes;
 use galvani_model::ids::{ClusterId, NodeId, Partition};
-use galvani_model::placement::{Layout, Member};
+use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::version::ContextKey;
 use galvani_protocol::Topology;
 use galvani_storage::engine::{
@@ -91,13 +91,13 @@ fn shared(engine: Arc<Checked>) -> Shared<Checked> {
     let address = "127.0.0.1:7000".parse().expect("an address");
     let member = Member::new(NodeId(1), "n1", "z", 100, vec![address]).expect("a member");
     let layout = Layout::compute(ClusterId(5), 1, 16, 1, vec![member]).expect("a layout");
-    let topology = Topology {
-        node: NodeId(1),
-        name: "test".into(),
-        layout: Arc::new(layout),
-        buckets: BTreeMap::new(),
-        context_key: ContextKey([1; 16]),
-    };
+    let topology = Topology::new(
+        NodeId(1),
+        "test".into(),
+        Arc::new(LayoutState::founding(Arc::new(layout))),
+        BTreeMap::new(),
+        ContextKey([1; 16]),
+    );
     Shared::new(engine, topology, 1)
 }
 

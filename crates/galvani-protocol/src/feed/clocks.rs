@@ -87,6 +87,11 @@ impl OwnersHeard {
         self.shards.get(&shard).into_iter().flatten().map(|(node, word)| (*node, word))
     }
 
+    /// Owners may be others than before: nothing was heard of them yet.
+    pub(crate) fn doubt(&mut self) {
+        self.shards.values_mut().for_each(BTreeMap::clear);
+    }
+
     /// Writes of a shard wait for its other owners. `news`: not only those that did before.
     pub(crate) fn hurry(&mut self, shard: Shard, news: bool, now: u64) {
         let hurry = self.hurried.entry(shard).or_insert(Hurry { in_vain: 0, due: now });
@@ -185,9 +190,10 @@ impl HearOp {
     /// The peer answered, or cannot.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
         ctx.feed.heard.is_over(self.to);
-        if let Heard::Reply(Message::Clocks(Ok(Clocks { clocks }))) = heard
+        if let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks }))) = heard
             && clocks.len() == self.shards.len()
         {
+            ctx.layout.heard_of(epoch);
             for (&shard, clock) in self.shards.iter().zip(clocks) {
                 let Some(clock) = clock else { continue };
                 let word = Word { asked_ms: self.asked_ms, clock };

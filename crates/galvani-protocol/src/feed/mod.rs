@@ -117,6 +117,20 @@ impl Feeds {
     }
 }
 
+/// The layout has another state: sessions end that follow a shard which others are read from now.
+pub(crate) fn on_layout(ctx: &mut Ctx<'_>) {
+    ctx.feed.heard.doubt();
+    let elsewhere = |session: &Session| session.shards().any(|s| serve::reads(ctx, s).is_err());
+    let over = ctx.feed.sessions.iter().filter(|(_, session)| elsewhere(session));
+    let over: Vec<u64> = over.map(|(&number, _)| number).collect();
+    for number in over {
+        let asked = ctx.feed.end(number).and_then(|session| session.asked());
+        if let Some(asked) = asked {
+            fail(ctx, asked.from, Failure::NoSession);
+        }
+    }
+}
+
 /// Opens a session.
 pub(crate) fn on_open(ctx: &mut Ctx<'_>, from: ReplyTo, open: FeedOpen) {
     match opened(ctx, open) {
@@ -135,7 +149,7 @@ fn opened(ctx: &mut Ctx<'_>, open: FeedOpen) -> Result<FeedOpened, Failure> {
     }
     let (mut tracks, mut began, mut elsewhere) = (BTreeMap::new(), Vec::new(), Vec::new());
     for (shard, begin) in shards {
-        if serve::mine(ctx, shard).is_err() {
+        if serve::reads(ctx, shard).is_err() {
             elsewhere.push(shard);
             began.push(None);
             continue;

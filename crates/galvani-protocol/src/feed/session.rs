@@ -78,6 +78,11 @@ impl Session {
         self.tracks.contains_key(&shard)
     }
 
+    /// Its shards.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = Shard> + '_ {
+        self.tracks.keys().copied()
+    }
+
     /// Something may be ready in a shard, if it is one of its.
     pub(crate) fn stir(&mut self, shard: Shard) {
         if self.follows(shard) {

@@ -7,6 +7,7 @@ use super::Given;
 use crate::effect::{PeerLane, ReplyTo};
 use crate::ops::{Ctx, NOBODY};
 use crate::replica;
+use crate::serve;
 use galvani_model::ids::NodeId;
 use galvani_model::store::StoreError;
 use galvani_model::version::Record;
@@ -33,15 +34,17 @@ pub(crate) fn on_hint(ctx: &mut Ctx<'_>, from: ReplyTo, hint: Hint) {
 }
 
 fn hold(ctx: &mut Ctx<'_>, hint: Hint) -> Result<(), ReplicaError> {
-    let Hint { owner, record: Replicate { shard, head, fsync, timeout_ms: _, value } } = hint;
+    let Hint { owner, record: Replicate { shard, head, fsync, epoch, timeout_ms: _, value } } =
+        hint;
+    serve::current(ctx, epoch, shard)?;
     let (topology, me) = (ctx.topology, ctx.topology.node);
     let (_, located) = topology.locate(&head.key).ok_or(ReplicaError::UnknownBucket)?;
     let record = Record { head, value };
     if located != shard || !record.is_intact() || record.head.dot.counter == 0 {
         return Err(ReplicaError::Malformed);
     }
-    let here = topology.layout.lane(me, shard.partition) == Some(ctx.config.lane);
-    let stands_in = topology.layout.is_owner(owner, shard) && !topology.layout.is_owner(me, shard);
+    let here = topology.layout().lane(me, shard.partition) == Some(ctx.config.lane);
+    let stands_in = topology.is_replica(owner, shard) && !topology.is_replica(me, shard);
     if !here || !stands_in {
         return Err(ReplicaError::NotOwner);
     }
@@ -85,7 +88,7 @@ pub(crate) fn give(ctx: &mut Ctx<'_>, pull: &PullHints) -> Result<HintsPulled, R
 /// Which hints are held of one key: looks at no more than [`LOOKED_AT_MAX`] for each owner.
 pub(crate) fn find(ctx: &mut Ctx<'_>, find: &FindHints) -> Result<HintsFound, ReplicaError> {
     let mut found = HintsFound::default();
-    for owner in ctx.topology.owners(find.shard) {
+    for owner in ctx.topology.replicas(find.shard) {
         let (mut after, mut looked_at) = (None, 0);
         loop {
             let partitions = [find.shard.partition];

@@ -215,9 +215,9 @@ fn is_too_early(ctx: &mut Ctx<'_>) -> bool {
 /// The partitions that this lane and a peer's lane both serve: only hints of these can pass between
 /// them. Ascending.
 fn between(topology: &Topology, mine: LaneIndex, peer: PeerLane) -> Vec<Partition> {
-    let all = (0..topology.layout.partitions()).map(Partition);
+    let all = (0..topology.layout().partitions()).map(Partition);
     all.filter(|&partition| {
-        topology.layout.lane(topology.node, partition) == Some(mine)
+        topology.layout().lane(topology.node, partition) == Some(mine)
             && topology.lane_of(peer.node, partition) == Some(peer)
     })
     .collect()

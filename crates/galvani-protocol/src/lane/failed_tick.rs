@@ -17,6 +17,17 @@ use galvani_wire::message::Failed;
 use std::collections::BTreeSet;
 
 impl Lane {
+    /// A proposal that no client waits for is not made.
+    fn give_up_proposal(&mut self, op: u64) {
+        match self.table.take(op) {
+            Some(Op::Layout(proposal)) if !proposal.is_waited_for() => {
+                self.layout.steward.proposed();
+            }
+            Some(other) => self.table.insert(op, other),
+            None => {}
+        }
+    }
+
     /// What remains to be done of a tick whose commit failed.
     pub(super) fn unsay(
         &mut self,
@@ -40,6 +51,7 @@ impl Lane {
         self.reaper.unsay();
         let followers = self.feed.unsay();
         self.sync.unsay(self.now);
+        self.layout.unsay();
         for effect in &effects {
             let unsent = match effect {
                 Effect::Ask {
@@ -47,10 +59,16 @@ impl Lane {
                     message: Message::Compare(_) | Message::PullHints(_) | Message::Supply(_),
                     ..
                 } => self.table.take(of_ask_id(*id).0),
+                // What it goes by may be gone with the tick; whoever waits for it is told in time.
+                Effect::Ask { id, message: Message::Prepare(_) | Message::Accept(_), .. } => {
+                    self.give_up_proposal(of_ask_id(*id).0);
+                    None
+                }
                 Effect::Ask { .. }
                 | Effect::Answer { .. }
                 | Effect::Datagram { .. }
                 | Effect::Liveness { .. }
+                | Effect::Adopt(_)
                 | Effect::DefineBucket { .. } => None,
             };
             match unsent {

@@ -4,15 +4,20 @@
 //! may have missed; of whoever goes nothing more is expected. No data moves for it. Next to read:
 //! `membership/swim.rs`, `sync/mod.rs`.
 
-use super::Lane;
+use super::{Lane, lives_with};
 use crate::effect::{Effect, Now, PeerLane};
+use crate::feed;
 use crate::known::KnownOp;
+use crate::layout;
 use crate::membership::swim::{Outcome, Swim};
 use crate::ops::Heard;
 use crate::sync;
 use crate::table::Op;
+use crate::topology::Topology;
 use galvani_model::ids::{LaneIndex, NodeId};
 use galvani_model::store::Store;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Lane {
     /// A link is the best evidence: whoever has a new one is alive for this lane.
@@ -51,6 +56,37 @@ impl Lane {
         }
         self.handoff.ask_all(now);
         self.reaper.survey_again(now);
+    }
+
+    /// Buckets or layout have changed.
+    pub(super) fn on_topology(&mut self, topology: Arc<Topology>, now: Now, store: &mut dyn Store) {
+        if topology.epoch() < self.topology.epoch() {
+            return;
+        }
+        let before = core::mem::replace(&mut self.topology, topology);
+        let changed = before.epoch() != self.topology.epoch();
+        if changed {
+            let members = |topology: &Topology| -> BTreeSet<NodeId> {
+                topology.layout().members().map(|member| member.id()).collect()
+            };
+            let now_members = members(&self.topology);
+            if members(&before) != now_members {
+                // Who is down is found out anew, and nobody says of one that it is up again.
+                self.swim = lives_with(&self.config, &self.topology);
+                for node in self.down.clone() {
+                    self.on_liveness(node, true, now, store);
+                }
+            }
+            self.sync.on_layout(&self.topology, self.config.lane);
+        }
+        self.feed.on_topology();
+        self.share_anew(now);
+        self.with(now, store, |ctx, _| {
+            layout::on_topology(ctx);
+            if changed {
+                feed::on_layout(ctx);
+            }
+        });
     }
 
     pub(super) fn on_peer_down(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {

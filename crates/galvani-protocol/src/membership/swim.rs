@@ -42,6 +42,10 @@ const TRANSMISSIONS: u8 = 10;
 const BYTES_MAX: usize = 1_000;
 /// How often members that are down, or were never heard, are spoken to, in microseconds.
 const ANNOUNCE_MICROS: u64 = 1_000_000;
+/// How long a member may stay unheard, and without a link, from this node's first instant on before it
+/// counts as down, in microseconds. One that was down already before is no news to those who know it,
+/// so nobody tells; and a link that takes this long does not come up.
+const UNHEARD_MICROS: u64 = 5_000_000;
 /// How many times in a row a member is a suspect when others are spoken to until it is told so. By
 /// the algorithm a suspicion is over sooner, unless whoever raised it stopped or restarted before
 /// its time was up: then nobody counts it down, and once its news is old nobody passes it on to the
@@ -87,6 +91,12 @@ pub(crate) struct Swim {
     foca: Option<Box<Engine>>,
     timers: Timers,
     announce_at: u64,
+    /// This node's first instant.
+    born: u64,
+    /// Members that a link was up with: those are not unheard.
+    linked: BTreeSet<NodeId>,
+    /// Members that are down as far as was told.
+    down: BTreeSet<NodeId>,
     /// How often in a row each suspect was one, at most [`TELL_AFTER`].
     suspected: BTreeMap<NodeId, u8>,
 }
@@ -110,7 +120,8 @@ impl Swim {
         let members = Members { known: members };
         let timers = Timers::default();
         let suspected = BTreeMap::new();
-        Swim { me, members, seed, foca: None, timers, announce_at: 0, suspected }
+        let (foca, linked, down) = (None, BTreeSet::new(), BTreeSet::new());
+        Swim { me, members, seed, foca, timers, announce_at: 0, born: 0, linked, down, suspected }
     }
 
     /// A datagram of `from`, as its certificate names it.
@@ -138,6 +149,7 @@ impl Swim {
 
     /// A link to a member is up: it is spoken to at once.
     pub(crate) fn on_link_up(&mut self, node: NodeId, now: Now, out: &mut Outcome) {
+        self.linked.insert(node);
         // What cannot be sent now is said again.
         let _ = self.drive(now, out, |foca, runtime| {
             announce(foca, |member| member.id().node == node, runtime)
@@ -158,6 +170,7 @@ impl Swim {
                 announce(foca, |member| member.state() == State::Down, runtime)
             });
             self.tell_suspects(out);
+            self.give_up_unheard(now, out);
         }
     }
 
@@ -176,7 +189,22 @@ impl Swim {
                 State::Suspect => Standing::Suspect,
                 State::Down => Standing::Down,
             },
+            Some(_) | None if self.down.contains(&node) => Standing::Down,
             Some(_) | None => Standing::Alive,
+        }
+    }
+
+    /// Members that have not been heard since this node's first instant are down by now.
+    fn give_up_unheard(&mut self, now: Now, out: &mut Outcome) {
+        if now.micros < self.born.saturating_add(UNHEARD_MICROS) {
+            return;
+        }
+        let known = self.foca.iter().flat_map(|foca| foca.iter_membership_state());
+        let silent = known.filter(|member| member.state() == State::Down);
+        for node in silent.map(|member| member.id().node) {
+            if !self.linked.contains(&node) && self.down.insert(node) {
+                out.changes.push((node, false));
+            }
         }
     }
 
@@ -205,8 +233,10 @@ impl Swim {
         out: &mut Outcome,
         act: impl FnOnce(&mut Engine, &mut Outlet<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let told = out.changes.len();
         let mut runtime = Outlet { now: now.micros, timers: &mut self.timers, out };
         let foca = self.foca.get_or_insert_with(|| {
+            self.born = now.micros;
             let me = Alias { node: self.me, life: now.unix_ms.max(1) };
             let dice = Dice { state: self.seed };
             let mut foca = Foca::new(me, tuning(), dice, self.members.clone());
@@ -221,6 +251,12 @@ impl Swim {
         // After a new life foca stands still until it is fed.
         let fed = foca.apply_many(core::iter::empty(), false, &mut runtime);
         debug_assert!(fed.is_ok(), "nothing was applied");
+        for (node, alive) in &out.changes[told..] {
+            match alive {
+                true => self.down.remove(node),
+                false => self.down.insert(*node),
+            };
+        }
         acted
     }
 }

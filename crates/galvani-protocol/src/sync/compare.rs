@@ -110,6 +110,7 @@ impl CompareOp {
                 learn(ctx, self.to, shard, clock);
             }
             // It says so again at the next sweep, or its disk is mended by then.
+            Comparison::Unknown(ReplicaError::NotOwner) => ctx.layout.doubt(),
             Comparison::Unknown(_) => {}
         }
     }
@@ -148,7 +149,7 @@ fn one(
     room: usize,
 ) -> Result<Comparison, ReplicaError> {
     serve::mine(ctx, shard)?;
-    let owner = ctx.topology.layout.is_owner(sender.node, shard);
+    let owner = ctx.topology.is_replica(sender.node, shard);
     if !owner || ctx.topology.lane_of(sender.node, shard.partition) != Some(sender) {
         return Err(ReplicaError::NotOwner);
     }

@@ -168,9 +168,7 @@ fn next(ctx: &mut Ctx<'_>) -> Option<(PeerLane, Shard, PartitionClock)> {
 fn ask_for(ctx: &mut Ctx<'_>, shard: Shard, dot: Dot) -> Option<(PeerLane, Shard, PartitionClock)> {
     let now = ctx.now.micros;
     let first = Damage::Record(shard, dot);
-    let me = ctx.topology.node;
-    let others: Vec<NodeId> =
-        ctx.topology.owners(shard).into_iter().filter(|&node| node != me).collect();
+    let others: Vec<NodeId> = ctx.topology.others(shard).collect();
     let lacking = ctx.sync.mender.rows.get(&first)?.lacking.clone();
     let left: Vec<NodeId> = others.into_iter().filter(|node| !lacking.contains(node)).collect();
     let trimmed = ctx.sync.mender.rows.get(&first)?.trimmed;

@@ -169,6 +169,23 @@ impl AntiEntropy {
         }
     }
 
+    /// The layout has another state: of what is held here no more nothing is shown or asked for.
+    pub(crate) fn on_layout(&mut self, topology: &Topology, mine: LaneIndex) {
+        let held: BTreeSet<Shard> = held(topology, mine).collect();
+        self.changed.retain(|shard| held.contains(shard));
+        for (lane, peer) in &mut self.peers {
+            let shared = |shard: &Shard| {
+                held.contains(shard)
+                    && topology.is_replica(lane.node, *shard)
+                    && topology.lane_of(lane.node, shard.partition) == Some(*lane)
+            };
+            peer.meeting.retain(shared);
+            peer.unsaid.retain(shared);
+            peer.behind.retain(|shard, _| shared(shard));
+        }
+        self.reschedule();
+    }
+
     /// A peer cannot be reached; its operations have heard so already.
     pub(crate) fn peer_down(&mut self, peer: PeerLane) {
         self.peers.remove(&peer);
@@ -211,8 +228,8 @@ impl AntiEntropy {
     }
 
     /// A shard is shown to its other owners that can be reached, now.
-    fn show_again(&mut self, topology: &Topology, shard: Shard, now: Now) {
-        for node in topology.owners(shard) {
+    pub(crate) fn show_again(&mut self, topology: &Topology, shard: Shard, now: Now) {
+        for node in topology.replicas(shard) {
             let lane = topology.lane_of(node, shard.partition);
             if let Some(peer) = lane.and_then(|lane| self.peers.get_mut(&lane)) {
                 peer.unsaid.insert(shard);
@@ -244,7 +261,7 @@ impl AntiEntropy {
             return;
         }
         for shard in core::mem::take(&mut self.changed) {
-            for node in topology.owners(shard) {
+            for node in topology.replicas(shard) {
                 let lane = topology.lane_of(node, shard.partition);
                 if let Some(peer) = lane.and_then(|lane| self.peers.get_mut(&lane)) {
                     peer.unsaid.insert(shard);
@@ -336,7 +353,7 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
 
 /// A peer's clock of a shard is known: what it holds and this replica lacks is to be pulled, unless
 /// replication brings it first.
-fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock) {
+pub(crate) fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock) {
     if replica::notice_amnesia_in_clock(ctx.store, shard, &clock) == Ok(true) {
         ctx.counters.incarnations += 1;
     }
@@ -356,37 +373,45 @@ fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock)
     behind.due = behind.due.min(due);
 }
 
-/// The shards that this lane owns, ascending.
+/// The same for what is needed soon: it is not on its way, or comes twice.
+pub(crate) fn learn_now(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock) {
+    learn(ctx, lane, shard, clock);
+    let now = ctx.now.micros;
+    let peer = ctx.sync.peers.get_mut(&lane);
+    if let Some(behind) = peer.and_then(|peer| peer.behind.get_mut(&shard)) {
+        behind.due = behind.due.min(now);
+    }
+    ctx.sync.reschedule();
+}
+
+/// The shards that this lane holds or is to hold, ascending.
 pub(crate) fn owned(topology: &Topology, mine: LaneIndex) -> Vec<Shard> {
-    let copies: BTreeSet<u8> = topology.buckets.values().map(|props| props.n).collect();
-    let (layout, me) = (&topology.layout, topology.node);
-    let owned = copies
-        .into_iter()
-        .flat_map(|n| layout.owned(me, n).map(move |partition| Shard { partition, n }));
-    let mine = owned.filter(|shard| layout.lane(me, shard.partition) == Some(mine));
-    mine.collect::<BTreeSet<_>>().into_iter().collect()
+    held(topology, mine).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Whether some other owner of this lane's shards cannot be reached.
 pub(crate) fn misses_owners(ctx: &Ctx<'_>) -> bool {
     owned(ctx.topology, ctx.config.lane).into_iter().any(|shard| {
-        let others = ctx.topology.owners(shard).into_iter().filter(|&node| !ctx.is_me(node));
-        others.into_iter().any(|node| ctx.reach(node, shard).is_none())
+        let mut others = ctx.topology.others(shard);
+        others.any(|node| ctx.reach(node, shard).is_none())
     })
 }
 
-/// The shards that this lane and a peer's lane both own.
+/// Those of them that a peer's lane holds, too, or is to.
 pub(crate) fn shared(topology: &Topology, mine: LaneIndex, peer: PeerLane) -> BTreeSet<Shard> {
-    let copies: BTreeSet<u8> = topology.buckets.values().map(|props| props.n).collect();
-    let (layout, me) = (&topology.layout, topology.node);
-    let owned = copies
+    let theirs = |shard: &Shard| {
+        topology.is_replica(peer.node, *shard)
+            && topology.lane_of(peer.node, shard.partition) == Some(peer)
+    };
+    held(topology, mine).filter(theirs).collect()
+}
+
+/// The shards that this lane holds or is to hold, by n.
+fn held(topology: &Topology, mine: LaneIndex) -> impl Iterator<Item = Shard> + '_ {
+    let (layout, me) = (topology.layout(), topology.node);
+    let held = topology
+        .copies()
         .into_iter()
-        .flat_map(|n| layout.owned(me, n).map(move |partition| Shard { partition, n }));
-    owned
-        .filter(|&shard| {
-            layout.lane(me, shard.partition) == Some(mine)
-                && layout.is_owner(peer.node, shard)
-                && topology.lane_of(peer.node, shard.partition) == Some(peer)
-        })
-        .collect()
+        .flat_map(move |n| layout.held_by(me, n).map(move |partition| Shard { partition, n }));
+    held.filter(move |shard| layout.lane(me, shard.partition) == Some(mine))
 }

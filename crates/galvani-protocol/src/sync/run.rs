@@ -73,7 +73,7 @@ impl AntiEntropy {
             if !self.run.left.remove(&shard) {
                 continue;
             }
-            for node in topology.owners(shard) {
+            for node in topology.replicas(shard) {
                 let lane = topology.lane_of(node, shard.partition);
                 let lane = lane.filter(|lane| self.peers.contains_key(lane));
                 self.run.unsaid.extend(lane.map(|lane| (lane, shard)));

@@ -174,7 +174,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) -> Option<TrimRound> {
         return None;
     }
     let shard = walk.shard;
-    let others = ctx.topology.owners(shard).into_iter().filter(|&node| !ctx.is_me(node));
+    let others = ctx.topology.others(shard);
     let (mut peers, mut away) = (Vec::new(), Vec::new());
     for node in others {
         match ctx.reach(node, shard) {

@@ -32,6 +32,8 @@ pub(crate) struct TrimOp {
     round: TrimRound,
     /// What each peer answered.
     heard: Vec<Option<PartitionClock>>,
+    /// The epoch of the layout by which it asked.
+    epoch: u64,
     /// When answers are given up, in the lane's microseconds.
     pub(crate) deadline: u64,
 }
@@ -41,7 +43,7 @@ impl TrimOp {
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, round: TrimRound) -> TrimOp {
         let deadline = ask_durably(ctx, op, &round.peers, &[round.shard]);
         let heard = vec![None; round.peers.len()];
-        TrimOp { round, heard, deadline }
+        TrimOp { round, heard, epoch: ctx.topology.epoch(), deadline }
     }
 
     /// The index of the ask that waits for `peer`.
@@ -59,7 +61,10 @@ impl TrimOp {
         busy: bool,
     ) -> Step {
         let clock = match heard {
-            Heard::Reply(Message::Clocks(Ok(Clocks { mut clocks }))) if clocks.len() == 1 => {
+            Heard::Reply(Message::Clocks(Ok(Clocks { epoch, mut clocks })))
+                if clocks.len() == 1 =>
+            {
+                ctx.layout.heard_of(epoch);
                 clocks.pop().flatten()
             }
             Heard::Reply(_) | Heard::Silence => None,
@@ -98,7 +103,8 @@ impl TrimOp {
     fn trim(&self, ctx: &mut Ctx<'_>) -> Result<bool, StoreError> {
         let shard = self.round.shard;
         // Something is lost on one of the replicas, and what is here may be needed to hold it again.
-        if ctx.sync.unequal.is_found(shard) {
+        // Or those that were asked are not all that hold it by now.
+        if ctx.sync.unequal.is_found(shard) || ctx.topology.is_stale(self.epoch, shard) {
             return Ok(false);
         }
         let own = ctx.store.replica(shard)?.clock.clone();

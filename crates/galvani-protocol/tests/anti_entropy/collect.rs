@@ -127,7 +127,7 @@ fn a_late_copy_of_a_collected_value_changes_nothing() {
     pair.pass(3_000);
     assert!(is_gone(&mut pair, "k"));
     let Record { head, value } = record;
-    let late = Replicate { shard: SHARD, head, fsync: false, timeout_ms: 1_000, value };
+    let late = Replicate { shard: SHARD, head, fsync: false, epoch: 1, timeout_ms: 1_000, value };
     for side in 0..2 {
         pair.ask(side, Message::Replicate(late.clone()));
     }

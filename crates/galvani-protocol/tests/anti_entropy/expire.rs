@@ -105,7 +105,7 @@ impl Pair {
 /// The owner whose copy a read at n=1 asks for.
 fn first() -> usize {
     let topology = super::topology(0, 1);
-    let owners = topology.layout.owners(SHARD);
+    let owners = topology.layout().owners(SHARD);
     (0..2).find(|&side| owners[0] == node(side)).expect("both own it")
 }
 

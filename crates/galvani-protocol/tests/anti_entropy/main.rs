@@ -16,9 +16,9 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{ClusterId, LaneIndex, NodeId, Origin, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, Member};
+use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::request::{Quorum, WriteOptions};
-use galvani_model::store::{Store, StoreError};
+use galvani_model::store::{Holdings, Store, StoreError};
 use galvani_model::version::{ContextKey, Digest, Dot, Kind, PartitionClock, Range};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{Corruption, MemoryEngine, Table};
@@ -65,13 +65,13 @@ fn topology(side: usize, partitions: u16) -> Arc<Topology> {
     });
     let members: Vec<Member> = members.collect::<Result<_, _>>().expect("members");
     let layout = Layout::compute(ClusterId(5), 1, partitions, 2, members).expect("a layout");
-    Arc::new(Topology {
-        node: node(side),
-        name: "pair".into(),
-        layout: Arc::new(layout),
-        buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(2))]),
-        context_key: ContextKey([1; 16]),
-    })
+    Arc::new(Topology::new(
+        node(side),
+        "pair".into(),
+        Arc::new(LayoutState::founding(Arc::new(layout))),
+        BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(2))]),
+        ContextKey([1; 16]),
+    ))
 }
 
 impl Pair {
@@ -117,7 +117,10 @@ impl Pair {
                 memory,
                 checkpoint_every: 2,
             };
-            let store = NodeStore::open(engine.clone(), config).expect("empty").store;
+            let mut store = NodeStore::open(engine.clone(), config).expect("empty").store;
+            // It has every vote it ever gave: nobody is asked.
+            store.set_fact(b"voter", Some(Bytes::from_static(b"1"))).expect("room");
+            store.commit(true).expect("room");
             let config = LaneConfig {
                 lane: LaneIndex(0),
                 limits: limits.clone(),

@@ -202,8 +202,14 @@ fn what_was_given_up_is_tried_again_when_an_operator_asks() {
     assert_eq!(pair.sides[0].store.damaged().len(), 1, "nobody has it");
     // A stand-in brings it to the other owner.
     let head = record.head.clone();
-    let replicate =
-        Replicate { shard: SHARD, head, fsync: false, timeout_ms: 100, value: record.value };
+    let replicate = Replicate {
+        shard: SHARD,
+        head,
+        fsync: false,
+        epoch: 1,
+        timeout_ms: 100,
+        value: record.value,
+    };
     pair.ask(1, Message::Replicate(replicate));
     pair.pass(2_000);
     assert_eq!(pair.sides[0].store.damaged().len(), 1, "it is not asked for all the time");

@@ -215,7 +215,7 @@ fn a_replica_that_lost_its_disk_is_told_what_was_trimmed() {
     assert!(pair.pages().iter().any(|page| !page.trimmed.is_empty()));
     // A late copy of what it was told of changes nothing.
     let Record { head, value } = first;
-    let late = Replicate { shard: SHARD, head, fsync: false, timeout_ms: 1_000, value };
+    let late = Replicate { shard: SHARD, head, fsync: false, epoch: 1, timeout_ms: 1_000, value };
     pair.ask(1, Message::Replicate(late));
     assert_eq!(read(&mut pair, 1, "a").0, ["a 3"]);
     // And it is told again of it what it was told.
@@ -326,7 +326,7 @@ fn a_late_copy_of_a_trimmed_write_stays_dead_when_its_object_is_worked_out_again
     assert_eq!(trimmed(&pair), [1, 1]);
     // Another coordinator took the same write in, and nothing names its dot.
     head.dot = Dot::new(Origin(77), 1);
-    let late = Replicate { shard: SHARD, head, fsync: false, timeout_ms: 1_000, value };
+    let late = Replicate { shard: SHARD, head, fsync: false, epoch: 1, timeout_ms: 1_000, value };
     for side in 0..2 {
         pair.ask(side, Message::Replicate(late.clone()));
     }

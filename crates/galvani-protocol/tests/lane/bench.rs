@@ -9,8 +9,9 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{ClusterId, LaneIndex, NodeId, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, Member};
+use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
+use galvani_model::store::Holdings;
 use galvani_model::version::{ContextKey, Kind};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::MemoryEngine;
@@ -50,13 +51,13 @@ impl Bench {
         });
         let members: Vec<Member> = members.collect::<Result<_, _>>().expect("members");
         let layout = Layout::compute(ClusterId(5), 1, 16, 3, members).expect("a layout");
-        let topology = Arc::new(Topology {
-            node: me,
-            name: "test".into(),
-            layout: Arc::new(layout),
-            buckets: BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
-            context_key: ContextKey([1; 16]),
-        });
+        let topology = Arc::new(Topology::new(
+            me,
+            "test".into(),
+            Arc::new(LayoutState::founding(Arc::new(layout))),
+            BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]),
+            ContextKey([1; 16]),
+        ));
         let engine = Arc::new(MemoryEngine::new());
         let config = StoreConfig {
             lane: LaneIndex(0),
@@ -65,7 +66,10 @@ impl Bench {
             memory: MemoryConfig::NONE,
             checkpoint_every: 2,
         };
-        let store = NodeStore::open(engine.clone(), config).expect("empty").store;
+        let mut store = NodeStore::open(engine.clone(), config).expect("empty").store;
+        // It has every vote it ever gave: nobody is asked.
+        store.set_fact(b"voter", Some(Bytes::from_static(b"1"))).expect("room");
+        store.commit(true).expect("room");
         let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 7 };
         let lane = Lane::new(config, topology.clone(), []);
         let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
@@ -92,6 +96,18 @@ impl Bench {
         self.tick();
     }
 
+    /// A new process on the same disk, its peers up.
+    pub(crate) fn restart(&mut self) {
+        let limits = Limits::default();
+        let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 8 };
+        self.lane = Lane::new(config, self.topology.clone(), []);
+        let me = self.topology.node;
+        for node in (1..=NODES as u128).map(NodeId).filter(|&node| node != me) {
+            self.handle(Input::PeerUp(peer(node)));
+        }
+        self.tick();
+    }
+
     pub(crate) fn handle(&mut self, input: Input) {
         self.lane.handle(input, self.now, &mut self.store);
     }
@@ -114,12 +130,12 @@ impl Bench {
     /// A key this node owns, or one it does not.
     pub(crate) fn key(&self, owned: bool) -> Key {
         let mut keys = (0..).map(|number| key(&format!("key-{number}")));
-        let fits = |key: &Key| self.topology.layout.is_owner(NodeId(1), self.shard(key)) == owned;
+        let fits = |key: &Key| self.topology.is_replica(NodeId(1), self.shard(key)) == owned;
         keys.find(fits).expect("some key fits")
     }
 
     pub(crate) fn shard(&self, key: &Key) -> Shard {
-        self.topology.layout.shard_of(key, 3)
+        self.topology.layout().current().shard_of(key, 3)
     }
 }
 

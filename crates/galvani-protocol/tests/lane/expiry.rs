@@ -38,7 +38,9 @@ fn with_bucket_ttl(me: NodeId, ttl_ms: u64) -> Bench {
     let mut bench = Bench::of(me, Limits::default());
     let props = BucketProps { ttl_ms, ..BucketProps::with_copies(3) };
     let buckets = [(BucketName::default_bucket(), props)].into();
-    let topology = Arc::new(Topology { buckets, ..(*bench.topology).clone() });
+    let mut topology = Topology::clone(&bench.topology);
+    topology.buckets = buckets;
+    let topology = Arc::new(topology);
     bench.topology = topology.clone();
     bench.handle(Input::Topology(topology));
     bench.tick();

@@ -92,7 +92,8 @@ impl Consumer {
             clock.insert(Dot::new(Origin(77), counter));
         }
         let clocks = ask.shards.iter().map(|_| Some(clock.clone())).collect();
-        bench.handle(Input::Reply { id, message: Message::Clocks(Ok(Clocks { clocks })) });
+        bench
+            .handle(Input::Reply { id, message: Message::Clocks(Ok(Clocks { epoch: 1, clocks })) });
     }
 }
 
@@ -119,8 +120,14 @@ fn record(key: &Key, counter: u64, past: &[u64]) -> (RecordHead, Bytes) {
 fn replicate(bench: &mut Bench, key: &Key, counter: u64, past: &[u64]) {
     let (head, value) = record(key, counter, past);
     let shard = bench.shard(key);
-    let message =
-        Message::Replicate(Replicate { shard, head, fsync: false, timeout_ms: 100, value });
+    let message = Message::Replicate(Replicate {
+        shard,
+        head,
+        fsync: false,
+        epoch: 1,
+        timeout_ms: 100,
+        value,
+    });
     bench.request(false, message);
 }
 
@@ -388,7 +395,7 @@ fn old_values_never_make_an_event_larger_than_a_frame() {
             .iter()
             .flat_map(|(origin, base, _)| (1..=base).map(move |counter| Dot::new(origin, counter)))
             .collect();
-        let record = Replicate { shard, head, fsync: false, timeout_ms: 100, value };
+        let record = Replicate { shard, head, fsync: false, epoch: 1, timeout_ms: 100, value };
         bench.request(false, Message::Replicate(record));
         bench.tick();
     };

@@ -16,7 +16,7 @@ use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Put, Replicate
 fn cluster() -> (Bench, Key, [NodeId; 2], NodeId) {
     let bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
     let key = bench.key(true);
-    let layout = &bench.topology.layout;
+    let layout = bench.topology.layout();
     let shard = bench.shard(&key);
     let others: Vec<NodeId> =
         layout.owners(shard).into_iter().filter(|&node| node != NodeId(1)).collect();
@@ -337,7 +337,7 @@ fn holder_of_one() -> (Bench, Shard, NodeId, Message) {
     let bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
     let key = bench.key(false);
     let shard = bench.shard(&key);
-    let owner = bench.topology.layout.owners(shard)[0];
+    let owner = bench.topology.layout().owners(shard)[0];
     // The record is made by the key's true owner: any that hangs together will do.
     let mut maker = Bench::new(Limits::default());
     let own = maker.key(true);

@@ -6,6 +6,7 @@ mod bench;
 mod expiry;
 mod feed;
 mod handoff;
+mod layout;
 mod liveness;
 mod overload;
 mod read_repair;

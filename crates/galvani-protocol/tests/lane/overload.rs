@@ -19,7 +19,7 @@ fn round(bench: &mut Bench, writes: u32, late_micros: u64) -> usize {
     let (mut asked, mut turned) = (Vec::new(), 0);
     for _ in 0..writes {
         let rid = u128::from(bench.requests) + 1_000;
-        let owned = |key: &Key| bench.topology.layout.is_owner(NodeId(1), bench.shard(key));
+        let owned = |key: &Key| bench.topology.is_replica(NodeId(1), bench.shard(key));
         let mut keys = (0..).map(|number| key(&format!("{rid}-{number}")));
         let key = keys.find(owned).expect("some key is owned");
         bench.request(false, strict(put(key, rid, 2)));

@@ -205,7 +205,7 @@ fn a_request_is_sent_on_to_an_owner_once() {
     assert_eq!(asked.len(), 1);
     assert!(bench.topology.owners(bench.shard(&key)).contains(&asked[0].0.node));
     bench.request(true, put(key, 2, 2));
-    let expected = Failure::Coordinator(ReplicaError::NotOwner);
+    let expected = Failure::LayoutChanged;
     assert_eq!(failure(&bench.tick()), (expected, AppliedOutcome::No));
 }
 
@@ -322,17 +322,17 @@ fn expired_work_is_dropped() {
     };
     let replicate = |counter, timeout_ms| {
         let (head, value) = record(counter);
-        Message::Replicate(Replicate { shard, head, fsync: false, timeout_ms, value })
+        Message::Replicate(Replicate { shard, head, fsync: false, epoch: 1, timeout_ms, value })
     };
     let hint = |counter, timeout_ms| {
         let (head, value) = record(counter);
-        let record = Replicate { shard, head, fsync: false, timeout_ms, value };
+        let record = Replicate { shard, head, fsync: false, epoch: 1, timeout_ms, value };
         Message::Hint(Hint { owner: NodeId(3), record })
     };
     let fetch = || {
         let (have, shown) = (Vec::new(), Vec::new());
         let (key, records) = (key.clone(), true);
-        Message::Fetch(Fetch { shard, key, records, have, shown, timeout_ms: 100 })
+        Message::Fetch(Fetch { shard, key, records, have, shown, epoch: 1, timeout_ms: 100 })
     };
     // (request, milliseconds it waited in the inbox, what it is answered with)
     let expired: Result<bool, _> = Err(ReplicaError::Expired);
@@ -405,7 +405,8 @@ fn a_record_that_names_more_of_our_own_writes_makes_us_take_a_new_incarnation() 
     let dot = Dot::new(first.dot.origin, first.dot.counter + 4);
     let later = RecordHead { dot, rid: RequestId(9), ..first.clone() };
     let (shard, value) = (bench.shard(&key), Bytes::from_static(b"v"));
-    let replicate = Replicate { shard, head: later, fsync: false, timeout_ms: 100, value };
+    let replicate =
+        Replicate { shard, head: later, fsync: false, epoch: 1, timeout_ms: 100, value };
     bench.request(false, Message::Replicate(replicate));
     let effects = bench.tick();
     assert!(matches!(answers(&effects)[..], [Message::Replicated(Replicated { result: Ok(_) })]));

@@ -5,6 +5,7 @@
 //! failed since the write was first sent are subtracted, because their acks may have been honest.
 
 use crate::world::World;
+use galvani_model::placement::{Owners, Phase};
 use galvani_wire::message::PutDone;
 use std::collections::BTreeSet;
 
@@ -24,7 +25,13 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     let pw = options.pw.and_then(|pw| pw.resolve(n)).unwrap_or(0);
     let dw = options.dw.and_then(|dw| dw.resolve(n)).unwrap_or(0);
     let w = w.max(pw);
-    let counted = &info.owners[..usize::from(n)];
+    // While the layout changes the coordinator may go by owners of before or of after.
+    let everybody: Vec<usize> = (0..world.nodes.len()).collect();
+    let nobody = Vec::new();
+    let (counted, owners) = match world.layouts.have_changed() {
+        true => (&everybody[..], &nobody),
+        false => (&info.owners[..usize::from(n)], &info.owners),
+    };
     let since = write.calls.first().map_or(world.now, |&call| world.history.calls[call].started);
     let (mut holding, mut durable) = (BTreeSet::new(), BTreeSet::new());
     // A node that lost data since may have acked honestly before; what it holds now may have come
@@ -48,7 +55,7 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
             excused_sync += lost_data;
         }
     }
-    for node in (0..world.nodes.len()).filter(|node| !info.owners.contains(node)) {
+    for node in (0..world.nodes.len()).filter(|node| !owners.contains(node)) {
         let lost_data = u8::from(world.nodes[node].lost_data_at >= Some(since));
         let held = write.dots.iter().filter(|&&dot| world.nodes[node].holds_hint(info.shard, dot));
         let held: BTreeSet<_> = held.copied().collect();
@@ -67,10 +74,24 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     let all: Vec<usize> = (0..world.nodes.len())
         .filter(|&node| world.nodes[node].holds(info.shard, &write.dots))
         .collect();
+    let owning: Vec<usize> = {
+        let clock = |node: &usize| world.nodes[*node].clock_on_disk(info.shard);
+        let owns = |node: &usize| write.dots.iter().any(|&dot| clock(node).contains(dot));
+        all.iter().copied().filter(owns).collect()
+    };
     let need_durable = if world.profile.always_fsync { w.max(dw) } else { dw };
     let what = format!("write {number} ({}) w={w} dw={dw} of n={n}", done.dot);
     let (held, synced) = (holding.len() as u8, durable.len() as u8);
     if world.history.writes[number].acked_at.is_none() {
+        // Of those that a read may ask from now on.
+        let (old, new) =
+            world.layout.write_sets(world.keys[world.history.writes[number].key].shard);
+        let phase = world.layout.transition().map(|change| change.phase);
+        let new = new.filter(|_| phase == Some(Phase::Switching));
+        let of =
+            |set: &Owners| set.iter().filter(|id| owning.contains(&world.by_id[id])).count() as u8;
+        let least = new.iter().map(of).fold(of(&old), u8::min);
+        world.history.writes[number].held_by = least;
         world.history.writes[number].holders.extend(all);
     }
     if held + excused < w {

@@ -15,7 +15,13 @@ pub(crate) fn check(
     shard: Shard,
     dot: Dot,
 ) -> Result<(), String> {
-    let owner = world.by_id[&target];
+    let has = |at: &usize| world.nodes[*at].clock_on_disk(shard).contains(dot);
+    let durable = |at: &usize| has(at) && !world.nodes[*at].unsynced.contains(&(shard, dot));
+    // Where the layout has changed it may be for whoever owns the key now.
+    let all = 0..if world.layouts.have_changed() { world.nodes.len() } else { 0 };
+    let mut elsewhere = all.filter(|at| *at != node && durable(at));
+    let target = world.by_id[&target];
+    let owner = if durable(&target) { target } else { elsewhere.next().unwrap_or(target) };
     let at = &world.nodes[owner];
     let has = at.clock_on_disk(shard).contains(dot);
     let durable = has && !at.unsynced.contains(&(shard, dot));

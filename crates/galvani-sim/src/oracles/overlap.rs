@@ -19,8 +19,14 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
         if write.key != asked.key || !before {
             continue;
         }
-        let holders = replicas.iter().filter(|node| write.holders.contains(node)).count();
-        if holders + usize::from(r) <= usize::from(n) {
+        let must_meet = match world.layouts.have_changed() {
+            true => survives_changes(world, number, (n, r)),
+            false => {
+                let holders = replicas.iter().filter(|node| write.holders.contains(node)).count();
+                holders + usize::from(r) > usize::from(n)
+            }
+        };
+        if !must_meet {
             continue;
         }
         let covered = covers_any(&seen.context, &write.dots);
@@ -37,6 +43,17 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// Whether a write that a majority of owners held when it was acked must be met by a read that asks a
+/// majority, whatever became of the owners: as long as no disk lost anything since it was first sent.
+fn survives_changes(world: &World, number: usize, (n, r): (u8, u8)) -> bool {
+    let write = &world.history.writes[number];
+    let props = &world.keys[write.key].props;
+    let whole = n == props.n && write.options.n.is_none_or(|n| n == props.n);
+    let since = write.calls.first().map_or(world.now, |&call| world.history.calls[call].started);
+    let lost = world.nodes.iter().any(|node| node.lost_data_at >= Some(since));
+    whole && !lost && 2 * r > n && 2 * write.held_by > n
 }
 
 /// How many replicas a read asked, and how many had to answer.

@@ -57,6 +57,11 @@ pub fn trimmed(of: Shard) -> [u8; SHARD_BYTES + 8] {
     out
 }
 
+/// The key of a fact that a lane keeps, in the table of facts about the store.
+pub fn fact(name: &[u8]) -> Vec<u8> {
+    [b"fact/", name].concat()
+}
+
 /// The key of a log row.
 pub fn log(of: Shard, dot: Dot) -> [u8; SHARD_BYTES + 24] {
     let mut out = [0; SHARD_BYTES + 24];

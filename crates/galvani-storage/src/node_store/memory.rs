@@ -146,6 +146,15 @@ impl Memory {
         self.requests.remove(&(shard, write));
     }
 
+    /// A shard is gone.
+    pub(super) fn forget(&mut self, shard: Shard) {
+        self.objects.retain(|(of, _), _| *of != shard);
+        self.records.retain(|(of, _), _| *of != shard);
+        self.requests.retain(|(of, _), _| *of != shard);
+        self.order.retain(|(of, _, _)| *of != shard);
+        self.all_from.remove(&shard);
+    }
+
     /// Nothing that is here is sure any more.
     pub(super) fn clear(&mut self) {
         self.objects.clear();

@@ -12,6 +12,7 @@ mod crash_tests;
 mod damage;
 mod expiring;
 mod hints;
+mod holdings;
 mod index;
 mod listing;
 mod memory;
@@ -45,6 +46,7 @@ use galvani_model::store::{
 };
 use galvani_model::version::{Dot, Object, PartitionClock, Record};
 use hints::Hints;
+use holdings::StagedFacts;
 use memory::Memory;
 pub use state::{StateError, stored_state};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +104,10 @@ pub struct NodeStore<E> {
     sweep_from: Vec<u8>,
     /// Records held for owners that are away.
     hints: Hints,
+    /// Facts that this tick changes.
+    facts: StagedFacts,
+    /// Shards whose last rows go with this tick.
+    emptied: BTreeSet<Shard>,
 }
 
 /// While the disk is full, writes are refused before they are staged, so that reads of the same tick
@@ -134,6 +140,8 @@ impl<E: Engine> NodeStore<E> {
             lost: false,
             sweep_from: vec![0],
             hints: Hints::default(),
+            facts: StagedFacts::new(),
+            emptied: BTreeSet::new(),
         };
         store.count_hints(0)?;
         let mut kept = Vec::new();
@@ -170,6 +178,7 @@ impl<E: Engine> NodeStore<E> {
             self.forget_tick();
             return Ok(());
         }
+        self.dirty.retain(|shard| !self.emptied.contains(shard));
         for shard in &self.dirty {
             let key = keys::shard(*shard);
             let state = &self.states[shard];
@@ -344,6 +353,12 @@ impl<E: Engine> NodeStore<E> {
         self.orphans.clear();
         self.trimmed.clear();
         self.hints.forget_tick();
+        self.facts.clear();
+        // Whoever looked at one in the same tick saw what the disk had before.
+        for shard in core::mem::take(&mut self.emptied) {
+            self.states.remove(&shard);
+            self.memory.forget(shard);
+        }
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {

@@ -1,16 +1,14 @@
 //! Every message comes back from its bytes; hostile bytes give errors, never panics.
 
 mod feed;
+mod layout;
 mod supply;
 
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{
-    BootId, ClusterId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard, WriteId,
-};
+use galvani_model::ids::{BootId, LaneIndex, NodeId, Origin, Partition, RequestId, Shard, WriteId};
 use galvani_model::key::Key;
-use galvani_model::placement::{Layout, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::{Damage, HintFigures};
 use galvani_model::version::{
@@ -27,11 +25,11 @@ use galvani_wire::message::{
 };
 use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::twin::{Greeting, Twin};
-use galvani_wire::view::{ClusterView, Counters, LinkDelay, LinkFaults, NodeStatus};
+use galvani_wire::view::{Counters, LinkDelay, LinkFaults, NodeStatus};
+use layout::view;
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 fn dot(counter: u64) -> Dot {
     Dot::new(Origin(77), counter)
@@ -82,22 +80,6 @@ fn answers() -> Vec<Answer> {
         Answer { node: NodeId(2), stands_in_for, outcome, micros: 7 }
     };
     outcomes.map(answer).to_vec()
-}
-
-fn view() -> ClusterView {
-    let member = |id: u128, port: u16| {
-        let address = format!("127.0.0.1:{port}").parse().expect("an address");
-        Member::new(NodeId(id), format!("n{id}"), "a", 100, vec![address]).expect("a member")
-    };
-    let members = vec![member(1, 7070), member(2, 7080), member(3, 7090)];
-    let layout = Layout::compute(ClusterId(9), 1, 8, 3, members).expect("a layout");
-    ClusterView {
-        cluster: ClusterId(9),
-        name: "dev".into(),
-        node: NodeId(1),
-        layout: Arc::new(layout),
-        buckets: BTreeMap::from([(bucket(), BucketProps::with_copies(3))]),
-    }
 }
 
 fn client_messages() -> Vec<Message> {
@@ -216,6 +198,10 @@ fn tool_messages() -> Vec<Message> {
             bytes_out: 8,
             inflight: 0,
             shards_behind: 2,
+            layout_epoch: 7,
+            shards_copying: 3,
+            shards_leaving: 4,
+            applicants: view().layout.members().to_vec(),
             tombstones: 3,
             expiring: 2,
             collection_waits: BTreeMap::from([(NodeId(3), 0), (NodeId(4), 9)]),
@@ -271,6 +257,7 @@ fn all_messages() -> Vec<Message> {
     all.extend(tool_messages());
     all.extend(peer_messages());
     all.push(supply::message());
+    all.extend(layout::messages());
     all.extend(feed::messages());
     all.extend(small_messages());
     all.extend(slice_messages());
@@ -294,7 +281,7 @@ fn small_messages() -> Vec<Message> {
             shards,
             durable: true,
         }),
-        Message::Clocks(Ok(Clocks { clocks: vec![Some(clock()), None] })),
+        Message::Clocks(Ok(Clocks { epoch: 3, clocks: vec![Some(clock()), None] })),
         Message::Clocks(Err(ReplicaError::Malformed)),
     ]
 }
@@ -313,6 +300,7 @@ fn peer_messages() -> Vec<Message> {
             shard,
             head: head(&value),
             fsync: true,
+            epoch: 1,
             timeout_ms: 10,
             value,
         }),
@@ -324,6 +312,7 @@ fn peer_messages() -> Vec<Message> {
             records: true,
             have: vec![dot(1), dot(2)],
             shown: vec![WriteId(3)],
+            epoch: 1,
             timeout_ms: 5,
         }),
         Message::Fetched(Ok(held)),
@@ -334,6 +323,7 @@ fn peer_messages() -> Vec<Message> {
             prefix: Bytes::new(),
             after: None,
             limit: 3,
+            epoch: 1,
         }),
         Message::FetchedPage(Ok(HeldPage {
             keys: vec![(Bytes::from_static(b"k"), vec![Version::of(&head(b""))])],
@@ -376,6 +366,7 @@ fn peer_messages() -> Vec<Message> {
                 shard,
                 head: head(b"milk\neggs"),
                 fsync: true,
+                epoch: 1,
                 timeout_ms: 9,
                 value: Bytes::from_static(b"milk\neggs"),
             },
@@ -459,7 +450,7 @@ fn kinds_are_distinct() {
         let name = kinds.insert(message.kind(), message.name());
         assert!(name.is_none_or(|name| name == message.name()), "{} twice", message.kind());
     }
-    assert_eq!(kinds.len(), 51);
+    assert_eq!(kinds.len(), 61);
 }
 
 #[test]
@@ -478,6 +469,7 @@ fn only_requests_of_clients_are_taken_for_such() {
                 | Message::Repair(_)
                 | Message::FeedOpen(_)
                 | Message::FeedNext(_)
+                | Message::ChangeLayout(_)
         );
         assert_eq!(Frame::is_client_request(&bytes_of(1, false, &message)), request);
     }

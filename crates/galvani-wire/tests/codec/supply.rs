@@ -11,5 +11,5 @@ pub(crate) fn message() -> Message {
     let value = Bytes::from_static(b"milk\neggs");
     let shard = Shard { partition: Partition(5), n: 3 };
     let (heads, values) = (vec![head(&value), head(&value)], vec![value.clone(), value]);
-    Message::Supply(Supply { shard, heads, timeout_ms: 10, values })
+    Message::Supply(Supply { shard, heads, epoch: 1, timeout_ms: 10, values })
 }

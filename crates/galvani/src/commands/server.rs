@@ -129,7 +129,12 @@ fn node_report(error: &NodeError, data: &Path, config: &Path) -> Report {
             .why("nothing was changed")
             .next("see", format!("ls {}", data.display())),
         NodeError::NotAMember { .. } => report(Exit::Usage, error.to_string())
-            .next("fix", "name in [node] of the configuration file"),
+            .why("a node that is to join a cluster that runs has a [join] section instead")
+            .next("fix", "name in [node] of the configuration file")
+            .next("or make it", "galvani help cluster invite"),
+        NodeError::Join(_) => report(Exit::Usage, error.to_string())
+            .why("it says how this node would be a member; nothing was started")
+            .next("fix", "[join] of the configuration file"),
         NodeError::Bind(_) => report(Exit::Refused, error.to_string())
             .why("another process has the port, or the address is not of this machine")
             .next("see", "ss -ulpn"),
@@ -139,6 +144,9 @@ fn node_report(error: &NodeError, data: &Path, config: &Path) -> Report {
             .next("see", "galvani status")
             .next("either", format!("stop the one at {at}, then start this one again"))
             .next("or", format!("keep that one, and set this copy aside: {}", data.display())),
+        NodeError::OtherCluster { .. } => report(Exit::NotTrusted, error.to_string())
+            .why("its members would not talk to it; nothing was started")
+            .next("make one for this cluster", "galvani help cluster invite"),
         NodeError::Pki(_) | NodeError::WrongCertificate { .. } | NodeError::Keys(_) => {
             report(Exit::NotTrusted, error.to_string())
         }

@@ -411,6 +411,7 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::ConnectionLost { .. }
         | ErrorKind::Stopping
         | ErrorKind::NoOwnerReachable => Exit::NoServer,
+        ErrorKind::LayoutRefused { .. } => Exit::OutOfDate,
         ErrorKind::Conflict { .. } => Exit::Siblings,
         ErrorKind::Tls { .. } | ErrorKind::Identity { .. } | ErrorKind::NotPermitted => {
             Exit::NotTrusted
@@ -488,6 +489,8 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::TtlImpossible { .. } => "ttl_impossible",
         ErrorKind::NotPermitted => "not_permitted",
         ErrorKind::FaultsNotAllowed => "faults_not_allowed",
+        ErrorKind::LayoutChanged => "layout_changed",
+        ErrorKind::LayoutRefused { .. } => "layout_refused",
         ErrorKind::Protocol { .. } => "protocol",
         _ => "other",
     }

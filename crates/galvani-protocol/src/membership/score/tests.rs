@@ -117,7 +117,15 @@ fn delay_is_told_of_work_done_for_clients_here_and_of_nothing_else() {
     let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
     let mut answered = |op, forwarded, done, took| {
         let (have, shown) = (Vec::new(), Vec::new());
-        let fetch = Fetch { shard, key: key.clone(), records: true, have, shown, timeout_ms: 100 };
+        let fetch = Fetch {
+            shard,
+            key: key.clone(),
+            records: true,
+            have,
+            shown,
+            epoch: 1,
+            timeout_ms: 100,
+        };
         let (id, message) = (ask_id(op, 0), Message::Fetch(fetch));
         scores.on_effect(&Effect::Ask { to: PEER, id, forwarded, message }, 0);
         scores.on_answer(id, done, took)

@@ -151,6 +151,28 @@ fn a_restarted_node_is_accepted_at_once_even_with_a_clock_set_back() {
 }
 
 #[test]
+fn a_node_that_died_before_another_started_is_down_for_that_one_too() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(3, seed);
+        cluster.still.insert(2);
+        cluster.run(3 * SECOND);
+        cluster.nodes[0] = swim(0, 3, seed * 100 + 77);
+        cluster.unix_ms[0] += 1_000;
+        cluster.changes.clear();
+        cluster.run(4 * SECOND);
+        assert_eq!(cluster.standing(1, 0), Standing::Alive);
+        assert_eq!(cluster.standing(2, 0), Standing::Alive, "it may be about to be heard");
+        cluster.run(3 * SECOND);
+        assert_eq!(cluster.standing(2, 0), Standing::Down, "seed {seed}");
+        let told = cluster.changes.iter().filter(|change| (change.1, change.2) == (0, id(2)));
+        assert_eq!(told.map(|change| change.3).collect::<Vec<_>>(), [false], "once");
+        cluster.still.clear();
+        cluster.run(3 * SECOND);
+        assert!(cluster.all_alive(), "seed {seed}");
+    }
+}
+
+#[test]
 fn nodes_that_all_believed_to_be_alone_find_each_other_again() {
     let mut cluster = Cluster::new(3, 3);
     cluster.cut = (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).collect();

@@ -1,0 +1,307 @@
+//! Catching up: what a lane must have of a shard before the shard is read from it.
+//!
+//! Each old owner that is in the first phase of the change, or later, is asked for its clock once; the
+//! shard is done when enough of those clocks are covered. A write of before is on so many old owners
+//! that one of them shows it; a write of after is sent here anyway. The records come by anti-entropy
+//! (`sync/`). What a node has of a shard from days when it owned it is out of date (tombstones were
+//! collected without it) and goes first. Next to read: `steward.rs`. Source: algorithms 9.4.
+
+use super::steward::majority;
+use super::{PATIENCE_MICROS, Wanted, is_due};
+use crate::effect::PeerLane;
+use crate::ops::{Ctx, Heard, Step};
+use crate::reap::SHARDS_MAX;
+use crate::sync;
+use bytes::Bytes;
+use galvani_model::ids::{NodeId, Partition, Shard};
+use galvani_model::placement::Phase;
+use galvani_model::store::StoreError;
+use galvani_model::version::PartitionClock;
+use galvani_wire::Message;
+use galvani_wire::message::{AskClocks, Clocks};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a source's clock may stay uncovered before the source is asked again, in microseconds.
+const ASK_AGAIN_MICROS: u64 = 10_000_000;
+/// How often it looks whether clocks are covered, in microseconds.
+const PACE_MICROS: u64 = 50_000;
+/// Rows that go in one tick: some milliseconds of work.
+const ROWS_MAX: usize = 2_000;
+
+/// The shards that a lane has to catch up with.
+#[derive(Debug, Default)]
+pub(crate) struct Transfer {
+    /// The epoch that the change began with.
+    begun: u64,
+    shards: BTreeMap<Shard, Catching>,
+    asking: BTreeSet<PeerLane>,
+    due_at: Option<u64>,
+}
+
+/// One shard.
+#[derive(Debug)]
+struct Catching {
+    ready: Ready,
+    /// Of the old owners, this node left out.
+    sources: BTreeMap<NodeId, Source>,
+    /// How many of them are needed at least.
+    least: usize,
+    done: bool,
+}
+
+/// Whether what a node had of the shard is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ready {
+    /// It is not known, or not all of it is.
+    No,
+    /// It is, once this tick is committed.
+    Staged,
+    Yes,
+}
+
+#[derive(Debug)]
+enum Source {
+    Unasked,
+    /// What it had taken in when it was asked, and when that was, in the lane's microseconds.
+    Had(PartitionClock, u64),
+    Met,
+}
+
+impl Transfer {
+    /// Shards that are not done.
+    pub(crate) fn left(&self) -> usize {
+        self.shards.values().filter(|it| !it.done).count()
+    }
+
+    /// Whether rows of days gone by are still to go: nothing may be taken in.
+    pub(crate) fn is_being_emptied(&self, shard: Shard) -> bool {
+        !self.shards.is_empty() && self.shards.get(&shard).is_some_and(|it| it.ready != Ready::Yes)
+    }
+
+    /// When [`poll`] has something to do, in the lane's microseconds.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.due_at
+    }
+
+    /// Nothing of a failed tick went.
+    pub(crate) fn unsay(&mut self) {
+        for it in self.shards.values_mut() {
+            if it.ready == Ready::Staged {
+                it.ready = Ready::No;
+            }
+            // What covered these clocks may be gone with the tick.
+            it.done = false;
+            it.sources.values_mut().for_each(|source| *source = Source::Unasked);
+        }
+        if !self.shards.is_empty() {
+            self.due_at = Some(0);
+        }
+    }
+}
+
+/// The layout may have another state, or there may be more buckets.
+pub(crate) fn renew(ctx: &mut Ctx<'_>) {
+    let state = ctx.topology.layout();
+    let Some(change) = state.transition() else {
+        ctx.layout.transfer = Transfer::default();
+        return;
+    };
+    let transfer = &mut ctx.layout.transfer;
+    if transfer.begun != change.begun {
+        *transfer = Transfer { begun: change.begun, ..Transfer::default() };
+    }
+    if change.phase != Phase::Copying {
+        // Everybody has caught up, or it would not be so.
+        transfer.due_at = None;
+        transfer.shards.clear();
+        return;
+    }
+    let me = ctx.topology.node;
+    for n in ctx.topology.copies() {
+        for partition in (0..state.partitions()).map(Partition) {
+            let shard = Shard { partition, n };
+            let mine = state.lane(me, partition) == Some(ctx.config.lane);
+            if !mine || transfer.shards.contains_key(&shard) {
+                continue;
+            }
+            let Some(incoming) = state.incoming(me, shard) else { continue };
+            // Of n old owners n - w + 1 show every write that w of them have.
+            let of_old = incoming.sources.len() + usize::from(!incoming.fresh);
+            let least = (of_old + 1).saturating_sub(majority(of_old));
+            let least = least.saturating_sub(usize::from(!incoming.fresh));
+            let sources = incoming.sources.into_iter().map(|node| (node, Source::Unasked));
+            let ready = if incoming.fresh { Ready::No } else { Ready::Yes };
+            let catching = Catching { ready, sources: sources.collect(), least, done: false };
+            transfer.shards.insert(shard, catching);
+        }
+    }
+    let left = transfer.shards.values().any(|it| !it.done);
+    transfer.due_at = left.then_some(ctx.now.micros);
+}
+
+/// Empties what has to be emptied, looks what is covered, and works out whom to ask.
+pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
+    if !ctx.layout.transfer.due_at.is_some_and(|at| is_due(at, ctx.now)) {
+        return Vec::new();
+    }
+    let emptied = make_ready(ctx);
+    let open: Vec<Shard> = ctx.layout.transfer.open().collect();
+    for shard in open {
+        look(ctx, shard);
+    }
+    let wanted = questions(ctx);
+    let transfer = &mut ctx.layout.transfer;
+    let pace = if emptied { 0 } else { PACE_MICROS };
+    transfer.due_at = (transfer.left() > 0).then_some(ctx.now.micros + pace.max(1));
+    wanted
+}
+
+impl Transfer {
+    /// Shards that may be filled and are not done.
+    fn open(&self) -> impl Iterator<Item = Shard> + '_ {
+        let open = self.shards.iter().filter(|(_, it)| it.ready == Ready::Yes && !it.done);
+        open.map(|(&shard, _)| shard)
+    }
+}
+
+/// The fact that a shard was emptied for the change that began with an epoch.
+fn joined(shard: Shard) -> Vec<u8> {
+    [b"joined/", &shard.partition.0.to_be_bytes()[..], &[shard.n]].concat()
+}
+
+/// Takes away what shards have from days gone by. Whether there is more to do at once.
+fn make_ready(ctx: &mut Ctx<'_>) -> bool {
+    let begun = ctx.layout.transfer.begun;
+    let mark = Bytes::copy_from_slice(&begun.to_be_bytes());
+    let mut rows = ROWS_MAX;
+    let unready: Vec<Shard> = {
+        // What was staged before is committed by now, or it was unsaid.
+        let shards = &mut ctx.layout.transfer.shards;
+        let staged = shards.iter_mut().filter(|(_, it)| it.ready == Ready::Staged);
+        for (&shard, it) in staged {
+            it.ready = Ready::Yes;
+            ctx.layout.retire.is_emptied(shard);
+            // What was refused meanwhile is asked for.
+            ctx.sync.show_again(ctx.topology, shard, ctx.now);
+        }
+        let no = shards.iter().filter(|(_, it)| it.ready == Ready::No);
+        no.map(|(&shard, _)| shard).collect()
+    };
+    for shard in unready {
+        let name = joined(shard);
+        // A disk that cannot be read or written now is tried again.
+        // One that cannot be read says nothing: then the shard is emptied once more.
+        let kept = match ctx.store.fact(&name) {
+            Err(StoreError::Corrupt { .. }) => Ok(None),
+            kept => kept,
+        };
+        let ready = match kept {
+            // This process or an earlier one emptied it for this very change.
+            Ok(Some(kept)) if kept == mark => Ready::Yes,
+            Ok(_) if ctx.layout.retire.holds_back(shard) => continue,
+            Ok(_) if rows == 0 => return true,
+            Ok(_) => match ctx.store.empty(shard, rows) {
+                Ok(true) if ctx.store.set_fact(&name, Some(mark.clone())).is_ok() => {
+                    rows = rows.saturating_sub(ROWS_MAX / 100);
+                    Ready::Staged
+                }
+                Ok(true) => continue,
+                Ok(false) => return true,
+                Err(_) => continue,
+            },
+            Err(_) => continue,
+        };
+        if let Some(it) = ctx.layout.transfer.shards.get_mut(&shard) {
+            it.ready = ready;
+        }
+    }
+    rows < ROWS_MAX
+}
+
+/// Whether a shard has what it needs.
+fn look(ctx: &mut Ctx<'_>, shard: Shard) {
+    let now = ctx.now.micros;
+    let Ok(state) = ctx.store.replica(shard) else { return };
+    let clock = &state.clock;
+    let Some(it) = ctx.layout.transfer.shards.get_mut(&shard) else { return };
+    for source in it.sources.values_mut() {
+        let Source::Had(had, at) = source else { continue };
+        if clock.missing_from(had).is_empty() {
+            *source = Source::Met;
+        } else if *at + ASK_AGAIN_MICROS <= now {
+            // It may have lost since what nobody else has: a later word is as good.
+            *source = Source::Unasked;
+        }
+    }
+    let met = it.sources.values().filter(|source| matches!(source, Source::Met)).count();
+    let mut unmet = it.sources.iter().filter(|(_, source)| !matches!(source, Source::Met));
+    // Those that are away are done without, as long as a majority of writes shows all the same.
+    it.done = met >= it.least && unmet.all(|(node, _)| ctx.down.contains(node));
+}
+
+/// Whom to ask for which clocks.
+fn questions(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
+    let mut by_source: BTreeMap<PeerLane, Vec<Shard>> = BTreeMap::new();
+    let open: Vec<Shard> = ctx.layout.transfer.open().collect();
+    for shard in open {
+        let sources = ctx.layout.transfer.shards[&shard].sources.iter();
+        let unasked = sources.filter(|(_, source)| matches!(source, Source::Unasked));
+        for (&node, _) in unasked {
+            if let Some(lane) = ctx.reach(node, shard) {
+                by_source.entry(lane).or_default().push(shard);
+            }
+        }
+    }
+    let asking = &mut ctx.layout.transfer.asking;
+    by_source
+        .into_iter()
+        .filter_map(|(lane, mut shards)| {
+            shards.truncate(SHARDS_MAX);
+            asking.insert(lane).then_some(Wanted::Meet(lane, shards))
+        })
+        .collect()
+}
+
+/// A source is being asked for its clocks.
+#[derive(Clone, Debug)]
+pub(crate) struct MeetOp {
+    pub(super) to: PeerLane,
+    shards: Vec<Shard>,
+    begun: u64,
+    pub(super) deadline: u64,
+}
+
+impl MeetOp {
+    pub(super) fn start(ctx: &mut Ctx<'_>, op: u64, to: PeerLane, shards: Vec<Shard>) -> MeetOp {
+        let (node, lane) = (ctx.topology.node, ctx.config.lane);
+        let ask = AskClocks { node, lane, shards: shards.clone(), durable: false };
+        ctx.ask(to, op, 0, Message::AskClocks(ask));
+        let begun = ctx.layout.transfer.begun;
+        MeetOp { to, shards, begun, deadline: ctx.now.micros + PATIENCE_MICROS }
+    }
+
+    pub(super) fn on_heard(&self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
+        ctx.layout.transfer.asking.remove(&self.to);
+        let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks }))) = heard else {
+            return Step::Done;
+        };
+        // A source that is not in the change yet may still take in writes that are sent to the old
+        // owners only. It is asked again, and will have heard of it by then.
+        let fenced = epoch >= self.begun && ctx.layout.transfer.begun == self.begun;
+        if !fenced || clocks.len() != self.shards.len() {
+            return Step::Done;
+        }
+        for (&shard, clock) in self.shards.iter().zip(clocks) {
+            let Some(clock) = clock else { continue };
+            let catching = ctx.layout.transfer.shards.get_mut(&shard);
+            let source = catching.and_then(|it| it.sources.get_mut(&self.to.node));
+            if let Some(source) = source
+                && matches!(source, Source::Unasked)
+            {
+                *source = Source::Had(clock.clone(), ctx.now.micros);
+                sync::learn_now(ctx, self.to, shard, clock);
+            }
+        }
+        Step::Done
+    }
+}

@@ -1,0 +1,210 @@
+//! Changes of the layout: who asks for which, and what all nodes must agree on.
+//!
+//! Somebody asks some member for another layout, now and then two members at once, or for an end of the
+//! change under way; all else is the lanes' own doing. Each epoch has one state, whoever adopts it.
+//! Next to read: `faults.rs`, which breaks what goes on meanwhile; `oracles/overlap.rs`.
+
+use crate::history::Purpose;
+use crate::packet::{Event, LaneAt};
+use crate::rng::Rng;
+use crate::world::{World, member};
+use galvani_model::ids::Shard;
+use galvani_model::placement::{Layout, LayoutState, Member};
+use galvani_model::version::Dot;
+use galvani_wire::Message;
+use galvani_wire::layout::{ChangeLayout, Wish};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How long an administrator waits, in milliseconds.
+const TIMEOUT_MS: u32 = 1_500;
+
+/// What was decided in a run.
+pub(crate) struct Layouts {
+    dice: Rng,
+    /// The state of each epoch that some node has adopted.
+    pub(crate) states: BTreeMap<u64, Arc<LayoutState>>,
+}
+
+impl Layouts {
+    pub(crate) fn new(seed: u64, founding: Arc<LayoutState>) -> Layouts {
+        Layouts { dice: Rng::new(seed, 8), states: BTreeMap::from([(1, founding)]) }
+    }
+
+    /// The state that every cluster file names.
+    pub(crate) fn founding(&self) -> Arc<LayoutState> {
+        self.states[&1].clone()
+    }
+
+    /// Whether anything was ever decided.
+    pub(crate) fn have_changed(&self) -> bool {
+        self.states.len() > 1
+    }
+}
+
+impl World {
+    /// A node writes down what the cluster has decided on.
+    pub(crate) fn adopt_layout(&mut self, node: usize, state: Arc<LayoutState>) {
+        let epoch = state.epoch();
+        self.trace.note(self.now, &[21, node as u64, epoch], || {
+            let phase = state.transition().map(|change| change.phase);
+            let members = state.members().count();
+            format!("n{node} adopts epoch {epoch} ({phase:?}, {members} members)")
+        });
+        let known = self.layouts.states.entry(epoch).or_insert_with(|| state.clone());
+        if *known != state {
+            let what = format!("n{node} adopts another state as epoch {epoch} than others did");
+            return self.violate("one_layout_an_epoch", what);
+        }
+        if self.nodes[node].layout.epoch() >= epoch {
+            return;
+        }
+        self.coverage.add("layout.adopted", 1);
+        self.nodes[node].layout = state.clone();
+        if self.layout.epoch() < epoch {
+            match state.transition() {
+                Some(_) => self.coverage.add("layout.phases", 1),
+                None => self.coverage.add("layout.changed", 1),
+            }
+            self.layout = state;
+            for key in 0..self.keys.len() {
+                let owners = self.layout.owners(self.keys[key].shard);
+                self.keys[key].owners = owners.iter().map(|id| self.by_id[id]).collect();
+            }
+        }
+        self.renew_topology(node);
+    }
+
+    /// Somebody asks for another layout, or two do.
+    pub(crate) fn change_layout(&mut self, left: u32) {
+        if self.calm {
+            return;
+        }
+        let askers = if self.layouts.dice.chance(250) { 2 } else { 1 };
+        for _ in 0..askers {
+            self.ask_for_layout();
+        }
+        if left > 1 {
+            let pace = self.profile.changes.map_or(1_000_000, |changes| changes.pace);
+            let wait = self.layouts.dice.between(pace / 2, pace * 2);
+            self.queue.push(self.now + wait, Event::ChangeLayout { left: left - 1 });
+        }
+    }
+
+    fn ask_for_layout(&mut self) {
+        let is_member = |node: &usize| {
+            let node = &self.nodes[*node];
+            !node.is_down() && node.layout.current().member(node.id).is_some()
+        };
+        let members: Vec<usize> = (0..self.nodes.len()).filter(is_member).collect();
+        if members.is_empty() {
+            return;
+        }
+        let node = self.layouts.dice.pick(&members);
+        let state = self.nodes[node].layout.clone();
+        let wish = match state.transition() {
+            Some(_) if self.layouts.dice.chance(300) => Wish::Abort,
+            _ => Wish::Begin(Arc::new(self.another_layout(&state))),
+        };
+        self.coverage.add("layout.asked_for", 1);
+        let message =
+            Message::ChangeLayout(Box::new(ChangeLayout { wish, timeout_ms: TIMEOUT_MS }));
+        self.call(None, Purpose::Other, LaneAt { node, lane: 0 }, message, TIMEOUT_MS);
+    }
+
+    /// Some nodes come, or go, or both.
+    fn another_layout(&mut self, state: &LayoutState) -> Layout {
+        let current = state.current();
+        let least = self.profile.buckets.iter().map(|bucket| usize::from(bucket.props.n)).max();
+        let least = least.unwrap_or(1).max(usize::from(current.n()));
+        let mut members: BTreeSet<usize> =
+            current.members().iter().map(|member| self.by_id[&member.id()]).collect();
+        for _ in 0..self.layouts.dice.between(1, 3) {
+            let node = self.layouts.dice.index(self.nodes.len());
+            if !members.insert(node) && members.len() > least {
+                members.remove(&node);
+            }
+        }
+        let members: Vec<Member> =
+            members.into_iter().map(|node| member(&self.profile, node)).collect();
+        // Now and then one that moves about everything.
+        let (version, partitions) = (current.version() + 1, current.partitions());
+        let another = match self.layouts.dice.chance(300) {
+            true => {
+                let cluster = current.cluster();
+                Layout::compute(cluster, version, partitions, current.n(), members)
+            }
+            false => current.next(members),
+        };
+        another.expect("there are as many nodes as any bucket has copies")
+    }
+
+    /// Rows of a shard are gone from a node for good: what it held of acked writes is with others.
+    pub(crate) fn note_emptied(&mut self, node: usize, shard: Shard) {
+        self.coverage.add("layout.shards_emptied", 1);
+        for number in 0..self.history.writes.len() {
+            let write = &self.history.writes[number];
+            let held = write.holders.contains(&node) || write.handed.contains(&node);
+            if !held || self.keys[write.key].shard != shard {
+                continue;
+            }
+            if self.nodes[node].holds(shard, &write.dots) {
+                continue;
+            }
+            let has = |other: &usize| {
+                let at = &self.nodes[*other];
+                let (clock, unsynced) = (at.clock_on_disk(shard), &at.unsynced);
+                let kept = |dot: &Dot| clock.contains(*dot) && !unsynced.contains(&(shard, *dot));
+                *other != node && write.dots.iter().any(kept)
+            };
+            let heir = (0..self.nodes.len()).find(has);
+            let lost = self.nodes.iter().any(|node| node.lost_data_at.is_some());
+            if heir.is_none() && !lost {
+                let what = format!("n{node} gave up {shard}, and nobody else has write {number}");
+                return self.violate("gives_up_what_others_have", what);
+            }
+            let write = &mut self.history.writes[number];
+            write.holders.remove(&node);
+            write.handed.remove(&node);
+            write.handed.extend(heir);
+        }
+    }
+
+    /// Owner sets of a shard that quorums may have gone by lately.
+    pub(crate) fn recent_owners(&self, shard: Shard) -> Vec<Vec<usize>> {
+        let recent = self.layouts.states.values().rev().take(4);
+        let layouts = recent.flat_map(|state| {
+            let next = state.transition().map(|change| change.next.clone());
+            [Some(state.current().clone()), next]
+        });
+        let of = |layout: Arc<Layout>| {
+            layout.owners(shard).iter().map(|id| self.by_id[id]).collect::<Vec<usize>>()
+        };
+        layouts.flatten().map(of).collect()
+    }
+
+    /// When all is at rest, every member goes by the last state, no change is under way, and nobody
+    /// holds what others own.
+    pub(crate) fn check_layouts(&mut self) {
+        if self.is_over() || !self.layouts.have_changed() {
+            return;
+        }
+        let epoch = self.layout.epoch();
+        if self.layout.transition().is_some() {
+            return self.violate("layout_settles", format!("epoch {epoch} is still a change"));
+        }
+        for node in 0..self.nodes.len() {
+            let known = &self.nodes[node];
+            if self.layout.member(known.id).is_some() && known.layout.epoch() != epoch {
+                let at = known.layout.epoch();
+                let what = format!("n{node} is at epoch {at}, the cluster at {epoch}");
+                return self.violate("layout_settles", what);
+            }
+            let left: usize = known.lanes.iter().map(|slot| slot.lane.shards_leaving()).sum();
+            if left > 0 {
+                let what = format!("n{node} still holds {left} shards that others own");
+                return self.violate("layout_settles", what);
+            }
+        }
+    }
+}
