@@ -282,12 +282,14 @@ impl Drop for Cluster {
 impl Cluster {
     /// The last lines of every node's log, for a test that failed.
     fn show_logs(&self) {
-        for node in &self.nodes {
-            let log = std::fs::read(self.home(&node.name).join("node.log")).unwrap_or_default();
+        // Nodes may have come and gone since the start.
+        let Ok(homes) = std::fs::read_dir(&self.dir) else { return };
+        for home in homes.flatten() {
+            let Ok(log) = std::fs::read(home.path().join("node.log")) else { continue };
             let text = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = text.lines().collect();
             let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-            eprintln!("--- {} ---\n{}", node.name, last.join("\n"));
+            eprintln!("--- {} ---\n{}", home.file_name().display(), last.join("\n"));
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Making a cluster: its private CA, its layout, and a directory for each node.
 //!
-//! `galvani dev` and `galvani cluster create` call this once. It never touches a directory that
-//! holds a cluster already, and it never starts anything. Certificates cost the user nothing: they
-//! are made here. Next to read: `cluster_file.rs`, `config.rs`.
+//! `galvani dev` and `galvani cluster create` call this once; `galvani dev add` and `galvani cluster
+//! invite` for each node that is to join later. It never touches a directory that holds a cluster
+//! already, and it never starts anything. Certificates cost the user nothing: they are made here.
+//! Next to read: `cluster_file.rs`, `config.rs`.
 
 use crate::cluster_file::{ClusterFile, ClusterFileError};
-use crate::config::{DurabilityMode, NodeConfig, NodeSection, StorageSection, TransportSection};
+use crate::config::{
+    DurabilityMode, JoinSection, NodeConfig, NodeSection, StorageSection, TransportSection,
+};
 use galvani_model::bucket::{BucketProps, BucketPropsError};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::limits::Limits;
@@ -89,7 +92,25 @@ pub enum ProvisionError {
     /// Certificates could not be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// The cluster file could not be written.
+    /// The root is not that of the cluster the node is to join.
+    #[error("the root in {ca} is of cluster {of}, not of cluster {cluster}")]
+    OtherCluster {
+        /// Where the root is.
+        ca: PathBuf,
+        /// The cluster it is of.
+        of: String,
+        /// The one to be joined.
+        cluster: ClusterId,
+    },
+    /// The cluster has a node of that name.
+    #[error("cluster {cluster} has a node {name} already")]
+    NameTaken {
+        /// The cluster's name.
+        cluster: String,
+        /// The node's.
+        name: String,
+    },
+    /// The cluster file could not be read or written.
     #[error(transparent)]
     ClusterFile(#[from] ClusterFileError),
     /// A file could not be written.
@@ -150,28 +171,95 @@ fn create_node(
     file: &ClusterFile,
     dir: &Path,
 ) -> Result<PathBuf, ProvisionError> {
-    let home = make_dir(&dir.join(&node.name))?;
+    let home = dir.join(&node.name);
     let member = layout.member_named(&node.name).expect("the layout was made of these nodes");
-    let addresses: BTreeSet<_> = node.lanes.iter().map(SocketAddr::ip).collect();
-    let addresses: Vec<_> = addresses.into_iter().collect();
-    let identity = ca.issue_node(&member.id().to_string(), &addresses)?;
-    identity.save(&make_dir(&home.join("identity"))?)?;
-    file.save(&home.join("cluster.json"))?;
     let config = NodeConfig {
-        node: NodeSection {
-            name: node.name.clone(),
-            cluster: "cluster.json".into(),
-            data: "data".into(),
-            identity: "identity".into(),
-            durability: spec.durability,
-        },
+        node: node_section(&node.name, spec.durability),
         join: None,
         limits: Limits::default(),
         storage: StorageSection::default(),
         transport: TransportSection { mtu_max: spec.mtu_max, faults: spec.faults },
     };
+    write_node(&home, member, ca, file, &config)
+}
+
+/// A node that is to join a cluster that exists.
+#[derive(Clone, Debug)]
+pub struct JoinSpec<'a> {
+    /// The directory with the cluster's root, which signs.
+    pub ca: &'a Path,
+    /// The cluster: best with the layout it has now.
+    pub cluster: &'a ClusterFile,
+    /// The node.
+    pub node: NodeSpec,
+    /// When a write counts as stored.
+    pub durability: DurabilityMode,
+    /// Bounds of its lanes.
+    pub limits: Limits,
+    /// Bounds of its engine.
+    pub storage: StorageSection,
+    /// Bounds of its endpoints.
+    pub transport: TransportSection,
+}
+
+/// Makes the directory of a node that is to join, `home`, which must not exist: `galvani.toml` with
+/// `[join]`, `cluster.json` and `identity/`. Who it would be, and its configuration file.
+pub fn create_joiner(
+    spec: &JoinSpec<'_>,
+    home: &Path,
+) -> Result<(Member, PathBuf), ProvisionError> {
+    let (layout, name) = (&spec.cluster.layout, &spec.node.name);
+    if home.exists() {
+        return Err(ProvisionError::Exists { path: home.to_owned() });
+    }
+    let ca = ClusterCa::load(spec.ca)?;
+    let (of, cluster) = (ca.cluster_id_hex()?, layout.cluster());
+    if of != cluster.to_string() {
+        return Err(ProvisionError::OtherCluster { ca: spec.ca.to_owned(), of, cluster });
+    }
+    if layout.member_named(name).is_some() {
+        let cluster = spec.cluster.name.clone();
+        return Err(ProvisionError::NameTaken { cluster, name: name.clone() });
+    }
+    let member = member(&spec.node)?;
+    let NodeSpec { zone, weight, lanes, .. } = spec.node.clone();
+    let config = NodeConfig {
+        node: node_section(name, spec.durability),
+        join: Some(JoinSection { zone, weight, lanes }),
+        limits: spec.limits.clone(),
+        storage: spec.storage.clone(),
+        transport: spec.transport.clone(),
+    };
+    let config = write_node(home, &member, &ca, spec.cluster, &config)?;
+    Ok((member, config))
+}
+
+fn node_section(name: &str, durability: DurabilityMode) -> NodeSection {
+    NodeSection {
+        name: name.to_owned(),
+        cluster: "cluster.json".into(),
+        data: "data".into(),
+        identity: "identity".into(),
+        durability,
+    }
+}
+
+/// Writes a node's directory, its configuration last; the configuration's path.
+fn write_node(
+    home: &Path,
+    member: &Member,
+    ca: &ClusterCa,
+    file: &ClusterFile,
+    config: &NodeConfig,
+) -> Result<PathBuf, ProvisionError> {
+    let addresses: BTreeSet<_> = member.lanes().iter().map(SocketAddr::ip).collect();
+    let addresses: Vec<_> = addresses.into_iter().collect();
+    let identity = ca.issue_node(&member.id().to_string(), &addresses)?;
+    make_dir(home)?;
+    identity.save(&make_dir(&home.join("identity"))?)?;
+    file.save(&home.join("cluster.json"))?;
     let path = home.join("galvani.toml");
-    let text = toml::to_string(&config).expect("our own configuration encodes to TOML");
+    let text = toml::to_string(config).expect("our own configuration encodes to TOML");
     fs::write(&path, text).map_err(|source| ProvisionError::Io { path: path.clone(), source })?;
     Ok(path)
 }
@@ -186,4 +274,75 @@ fn make_dir(path: &Path) -> Result<PathBuf, ProvisionError> {
     let io = |source| ProvisionError::Io { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(io)?;
     Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ClusterSpec, JoinSpec, NodeSpec, ProvisionError, create, create_joiner};
+    use crate::cluster_file::ClusterFile;
+    use crate::config::{DurabilityMode, NodeConfig, StorageSection, TransportSection};
+    use galvani_model::limits::Limits;
+    use std::path::Path;
+
+    fn node(name: &str, port: u16) -> NodeSpec {
+        let lanes = vec![([127, 0, 0, 1], port).into()];
+        NodeSpec { name: name.to_owned(), zone: "b".to_owned(), weight: 50, lanes }
+    }
+
+    fn cluster(dir: &Path) -> ClusterFile {
+        let spec = ClusterSpec {
+            name: "prod".to_owned(),
+            partitions: 8,
+            n: 1,
+            nodes: vec![node("n1", 7070)],
+            durability: DurabilityMode::Os,
+            mtu_max: 1452,
+            faults: false,
+        };
+        create(&spec, dir).expect("made");
+        ClusterFile::load(&dir.join("cluster.json")).expect("made")
+    }
+
+    fn join<'a>(ca: &'a Path, cluster: &'a ClusterFile, name: &str) -> JoinSpec<'a> {
+        JoinSpec {
+            ca,
+            cluster,
+            node: node(name, 7080),
+            durability: DurabilityMode::Fsync,
+            limits: Limits::default(),
+            storage: StorageSection::default(),
+            transport: TransportSection::default(),
+        }
+    }
+
+    #[test]
+    fn a_node_that_joins_has_a_directory_it_can_start_from() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let cluster = cluster(dir.path());
+        let (ca, home) = (dir.path().join("ca"), dir.path().join("n2"));
+        let spec = join(&ca, &cluster, "n2");
+        let (member, config) = create_joiner(&spec, &home).expect("made");
+        let config = NodeConfig::load(&config).expect("readable");
+        let join = config.join.as_ref().expect("it is no founder");
+        assert_eq!(join.member(member.id(), "n2").expect("valid"), member);
+        assert_eq!((member.zone(), member.weight()), ("b", 50));
+        assert_eq!(config.node.durability, DurabilityMode::Fsync);
+        assert_eq!(ClusterFile::load(&config.node.cluster).expect("there"), cluster);
+        let again = create_joiner(&spec, &home).expect_err("it is there");
+        assert!(matches!(again, ProvisionError::Exists { .. }), "{again}");
+    }
+
+    #[test]
+    fn nothing_is_made_for_another_cluster_or_under_a_name_that_is_taken() {
+        let dirs = [(), ()].map(|()| tempfile::tempdir().expect("a temporary directory"));
+        let (mine, other) = (cluster(dirs[0].path()), dirs[1].path().join("ca"));
+        cluster(dirs[1].path());
+        let home = dirs[0].path().join("n2");
+        let refused = create_joiner(&join(&other, &mine, "n2"), &home).expect_err("not its root");
+        assert!(matches!(refused, ProvisionError::OtherCluster { .. }), "{refused}");
+        let ca = dirs[0].path().join("ca");
+        let refused = create_joiner(&join(&ca, &mine, "n1"), &home).expect_err("there is an n1");
+        assert!(matches!(refused, ProvisionError::NameTaken { .. }), "{refused}");
+        assert!(!home.exists());
+    }
 }

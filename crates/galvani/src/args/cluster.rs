@@ -2,7 +2,9 @@
 //!
 //! Only shapes and bounds: what a flag means is carried out in `commands/`.
 
+use crate::args::line::Line;
 use crate::args::plan::Plan;
+use crate::args::value;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use galvani_model::limits::{LANES_MAX, PARTITIONS_DEFAULT};
@@ -12,6 +14,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Arguments of `server`.
 #[derive(Debug, Args)]
@@ -43,6 +46,74 @@ pub(crate) enum Cluster {
     /// Work out what a change of the nodes would move, and keep it. Changes nothing.
     #[command(subcommand)]
     Plan(Plan),
+    /// Carry out a plan while the cluster serves.
+    Apply(Apply),
+    /// Give up the change that is under way, before new owners answer reads.
+    Abort,
+    /// Make the directory of a node that is to join, to be copied to its host.
+    Invite(Invite),
+}
+
+/// Arguments of `cluster invite`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    before_help = "  galvani cluster invite --ca prod/ca --cluster prod/cluster.json \\\n      \
+                         --node n4=10.0.0.8:7070,zone=a --out n4\n  \
+                         galvani server --config n4/galvani.toml          there; then it applies\n  \
+                         galvani cluster plan add n4                      and then apply the plan",
+    after_help = "The directory holds the node's certificate and key, the cluster's root and the cluster file with \
+                  its secret: send it as you would send a key. Nothing in the cluster changes. With a server \
+                  that answers, the layout there is now goes into it, else that of the cluster file."
+)]
+pub(crate) struct Invite {
+    /// The node: `NAME=IP:PORT[,zone=Z][,lanes=L][,weight=W]`. Lane i listens on PORT + i.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: NodeArg,
+    /// The cluster's `ca` directory, whose key signs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ca: PathBuf,
+    /// The cluster's file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster: PathBuf,
+    /// Where the node's directory is made; must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// When a write counts as stored by it.
+    #[arg(long, value_name = "MODE", default_value = "os")]
+    pub(crate) durability: Durability,
+}
+
+/// Arguments of `cluster apply`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    before_help = "  galvani cluster apply 7f3a --wait             until the data has moved\n  \
+                         galvani cluster apply 7f3a                    starts it; galvani status shows it\n  \
+                         galvani cluster apply 7f3a --wait -o json",
+    after_help = "The members decide which layout comes next; the change then goes on by itself, whoever \
+                  started it. Applying a plan again tells how far it is.\n\
+                  Exit 10: the layout is not the one the plan was made on, or another change is under way: \
+                  plan again. 7: not done in time; it goes on."
+)]
+pub(crate) struct Apply {
+    /// The plan's id, or its beginning.
+    pub(crate) id: String,
+    /// Wait until every node has what it owns, and has given up what it owns no more.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long. [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "wait")]
+    pub(crate) wait_timeout: Option<Duration>,
+}
+
+impl Apply {
+    /// The command that was typed.
+    pub(crate) fn line(&self) -> Line {
+        let time = self.wait_timeout.map(humantime::format_duration);
+        Line::new("cluster apply")
+            .place(&self.id)
+            .flag("--wait", self.wait)
+            .given("--wait-timeout", time.map(|time| time.to_string().replace(' ', "")))
+    }
 }
 
 /// Arguments of `cluster client`.

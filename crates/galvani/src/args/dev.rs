@@ -19,6 +19,7 @@ use std::time::Duration;
                    galvani dev kill n3           a real SIGKILL\n  \
                    galvani dev start n3          back, with its data and its port\n  \
                    galvani dev cut 'n1|n2,n3'    a partition; galvani dev heal mends it\n  \
+                   galvani dev add               a fourth node; galvani dev rm n4 takes it out\n  \
                    galvani dev --lagged 10m      with a lagged replica beside it",
     args_conflicts_with_subcommands = true
 )]
@@ -149,6 +150,10 @@ pub(crate) enum DevCommand {
         #[command(flatten)]
         one: One,
     },
+    /// New nodes join, and take their share of the data.
+    Add(Add),
+    /// Nodes hand over what they hold, leave, and are removed with their files.
+    Rm(Rm),
     /// SIGKILL a node.
     Kill(One),
     /// SIGSTOP a node: it keeps its connections and answers nobody.
@@ -171,6 +176,80 @@ pub(crate) enum DevCommand {
         #[command(flatten)]
         which: Which,
     },
+}
+
+/// Arguments of `dev add`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani dev add               one more node\n  \
+                         galvani dev add -n 2          two\n  \
+                         galvani dev add n7 --zones b  of this name, in this zone\n  \
+                         galvani dev add --replace n3  a new one in place of n3, which was killed",
+    after_help = "The nodes are made and started, then planned and applied as galvani cluster plan add and \
+                  apply --wait do. Asked again after Ctrl-C it goes on where it was."
+)]
+pub(crate) struct Add {
+    /// Names of the new nodes. [default: the next ones]
+    #[arg(value_name = "NAME", conflicts_with = "count")]
+    pub(crate) nodes: Vec<String>,
+    /// How many. [default: 1]
+    #[arg(short = 'n', value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) count: Option<u8>,
+    /// Their zones, in turn. [default: as the nodes there are]
+    #[arg(long, value_name = "ZONES", value_delimiter = ',')]
+    pub(crate) zones: Vec<String>,
+    /// One new node takes the place of this one, which may be dead: in its zone, with all it owns.
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["count", "zones"])]
+    pub(crate) replace: Option<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+impl Add {
+    /// The command that was typed.
+    pub(crate) fn line(&self) -> Line {
+        let line = self.which.line("dev add").given("-n", self.count);
+        let line = self.nodes.iter().fold(line, |line, node| line.place(node));
+        line.given("--zones", (!self.zones.is_empty()).then(|| self.zones.join(",")))
+            .given("--replace", self.replace.as_ref())
+    }
+
+    /// The same, with the names that came of it.
+    pub(crate) fn line_of(&self, names: &[String]) -> Line {
+        let line = self.which.line("dev add").given("--replace", self.replace.as_ref());
+        names.iter().fold(line, |line, name| line.place(name))
+    }
+}
+
+/// Arguments of `dev rm`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani dev rm n4            waits until the others have all it held\n  \
+                         galvani dev rm n4 n5\n  \
+                         galvani dev rm n4 --yes      also if it is down and a member no more"
+)]
+pub(crate) struct Rm {
+    /// Names of nodes.
+    #[arg(value_name = "NODE", required = true)]
+    pub(crate) nodes: Vec<String>,
+    /// Remove the files of a node that is down and a member no more, whatever is in them.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+impl Rm {
+    /// The command that was typed.
+    pub(crate) fn line(&self) -> Line {
+        let line = self.which.line("dev rm").flag("--yes", self.yes);
+        self.nodes.iter().fold(line, |line, node| line.place(node))
+    }
+
+    /// The same, whatever is in the files.
+    pub(crate) fn line_with_yes(&self) -> Line {
+        self.line().flag("--yes", true)
+    }
 }
 
 /// A node of a local cluster.

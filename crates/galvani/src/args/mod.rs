@@ -14,6 +14,7 @@ pub(crate) mod feed;
 pub(crate) mod group;
 pub(crate) mod lagged;
 pub(crate) mod line;
+pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod repair;
 pub(crate) mod retype;
@@ -166,7 +167,10 @@ pub(crate) enum Command {
     Bench(Box<bench::Bench>),
     /// Run one node.
     Server(cluster::Server),
-    /// Make clusters of real hosts.
+    /// Take a node out of the cluster: one that is up, or one that is lost.
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Make clusters of real hosts, and change which nodes they have.
     #[command(subcommand)]
     Cluster(cluster::Cluster),
     /// Which clusters this machine knows.
@@ -205,6 +209,7 @@ impl Command {
             Command::Bench(_) => "bench",
             Command::Server(_) => "server",
             Command::Cluster(_) => "cluster",
+            Command::Node(_) => "node",
             Command::Ctx(_) => "ctx",
             Command::Completions(_) => "completions",
             Command::Version => "version",

@@ -16,14 +16,16 @@ use std::str::FromStr;
 pub(crate) enum Plan {
     /// Nodes join.
     #[command(
-        before_help = "  galvani cluster plan add n4=0f3e...@10.0.0.8:7070\n  \
-                             galvani cluster plan add n4@b=0f3e...@10.0.0.8:7070,10.0.0.8:7071\n  \
-                             galvani cluster plan add 'n4@b*200=0f3e...@10.0.0.8:7070' -o json",
-        after_help = "ID is the new node's id, \"node\" in the galvani.json of its data directory. One \
-                      address for each lane, in lane order."
+        before_help = "  galvani cluster plan add n4                   as it says of itself: galvani status\n  \
+                             galvani cluster plan add n4 n5\n  \
+                             galvani cluster plan add 'n4@b*200'           in this zone, with this weight\n  \
+                             galvani cluster plan add n4@b=0f3e...@10.0.0.8:7070,10.0.0.8:7071",
+        after_help = "A node that runs and is no member yet tells the members who and where it is (see galvani \
+                      help cluster invite): then its name is enough. Else ID is the new node's id, \"node\" in \
+                      the galvani.json of its data directory, with one address for each lane, in lane order."
     )]
     Add {
-        /// `NAME[@ZONE][*WEIGHT]=ID@ADDR[,ADDR..]`, once for each node.
+        /// `NAME[@ZONE][*WEIGHT][=ID@ADDR[,ADDR..]]`, once for each node.
         #[arg(value_name = "NODE", required = true)]
         nodes: Vec<NewNode>,
         #[command(flatten)]
@@ -41,13 +43,13 @@ pub(crate) enum Plan {
         shown: Shown,
     },
     /// A node takes the place of another, all it owns and nothing else.
-    #[command(before_help = "  galvani cluster plan replace n3 n9=0f3e...@10.0.0.9:7070\n  \
+    #[command(before_help = "  galvani cluster plan replace n3 n9\n  \
                              galvani cluster plan replace n3 n3=0f3e...@10.0.0.9:7070\n  \
                              galvani cluster plan replace n3 n9=0f3e...@10.0.0.9:7070 -o json")]
     Replace {
         /// The node that leaves.
         old: String,
-        /// The node in its place, `NAME=ID@ADDR[,ADDR..]`: in the same zone, with the same weight.
+        /// The node in its place, `NAME[=ID@ADDR[,ADDR..]]`: in the same zone, with the same weight.
         new: NewNode,
         #[command(flatten)]
         shown: Shown,

@@ -137,3 +137,52 @@ fn a_workload_of_bench_is_a_word_or_an_option() {
     assert_eq!(mix("galvani bench e"), None);
     assert!(parse("galvani bench a -W b").is_err());
 }
+
+#[test]
+fn commands_on_nodes_are_written_as_they_were_typed() {
+    use crate::args::cluster::Cluster;
+    use crate::args::node::Node;
+    let line = |text: &str| {
+        let line = match parse(text).expect(text).command {
+            Command::Dev(dev) => match dev.command.expect("a verb") {
+                DevCommand::Add(add) => add.line(),
+                DevCommand::Rm(rm) => rm.line(),
+                other => panic!("{other:?}"),
+            },
+            Command::Cluster(Cluster::Apply(apply)) => apply.line(),
+            Command::Node(Node::Drain(leave)) => leave.line("node drain"),
+            Command::Node(Node::Forget(forget)) => {
+                forget.leave.line("node forget").flag("--yes", forget.yes)
+            }
+            other => panic!("{other:?}"),
+        };
+        line.to_string()
+    };
+    for text in [
+        "galvani dev add",
+        "galvani dev add -n 2",
+        "galvani dev add n7 --zones b",
+        "galvani dev add --name other --replace n3",
+        "galvani dev rm n4 n5 --yes",
+        "galvani cluster apply 7f3a --wait --wait-timeout 5m",
+        "galvani node drain n4 --wait-timeout 10m",
+        "galvani node forget n4 --yes",
+    ] {
+        let mut words: Vec<String> = line(text).split(' ').map(str::to_owned).collect();
+        let mut typed: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        words.sort();
+        typed.sort();
+        assert_eq!(words, typed, "{text}");
+    }
+    for text in [
+        "galvani dev add n7 -n 2",
+        "galvani dev add --replace n3 -n 2",
+        "galvani dev rm",
+        "galvani cluster apply",
+        "galvani cluster apply 7f3a --wait-timeout 5m",
+        "galvani node drain",
+        "galvani cluster invite --node n4=10.0.0.8:7070",
+    ] {
+        assert_eq!(parse(text).expect_err(text).exit_code(), 2, "{text}");
+    }
+}

@@ -19,8 +19,9 @@ use std::time::Duration;
                   ready       every partition has the owners that r and w of bucket default need\n  \
                   up=N        at least N nodes answer            node=n3:up  this node answers\n  \
                   hints=N     at most N hints are held           behind=N    at most N shards lack something\n  \
-                  settled     all nodes answer and reach each other, no hints, nothing behind, and that\n              \
-                  for three seconds: so long takes a replica to notice what it lacks\n\
+                  settled     all nodes answer and reach each other, the layout is not changing, no hints,\n              \
+                  nothing behind, and that for three seconds: so long takes a replica to notice\n              \
+                  what it lacks\n\
                   Exit 7: not so in time; 8: no server answered at all; 2: it can never be so."
 )]
 pub(crate) struct Wait {
@@ -47,7 +48,7 @@ impl Wait {
 pub(crate) enum Condition {
     /// r and w of bucket default can be met everywhere.
     Ready,
-    /// All nodes answer and reach each other, no hints are held, nothing is lacking.
+    /// All nodes answer and reach each other, the layout stays, no hints are held, nothing is lacking.
     Settled,
     /// So many nodes answer.
     Up(u32),

@@ -1,9 +1,13 @@
 //! `cluster create`: certificates, layout and a directory for each node, for real hosts; `cluster
-//! client`: an identity with a role; `cluster plan`: other nodes, in `cluster/plan.rs`.
+//! client`: an identity with a role; `cluster plan`: other nodes, in `cluster/plan.rs`; `cluster apply`
+//! and `abort`: carrying that out, in `cluster/apply.rs`; `cluster invite`: a node for it.
 //!
 //! Starts nothing; `galvani server` does. The work is `galvani-node/src/provision.rs`.
 
-mod plan;
+mod apply;
+pub(crate) mod change;
+mod invite;
+pub(crate) mod plan;
 
 use crate::args::cluster::{ClientRole, Cluster, ClusterClient, Create, NodeArg};
 use crate::args::line::Line;
@@ -25,6 +29,9 @@ pub(crate) fn run(app: &App, args: Cluster) -> Done {
         Cluster::Create(args) => run_create(app, args),
         Cluster::Client(args) => client(app, &args),
         Cluster::Plan(args) => block_on(plan::run(app, args)),
+        Cluster::Apply(args) => block_on(apply::run(app, &args)),
+        Cluster::Abort => block_on(apply::abort(app)),
+        Cluster::Invite(args) => block_on(invite::run(app, &args)),
     }
 }
 
@@ -132,7 +139,11 @@ fn refused(args: &Create, error: &ProvisionError) -> Report {
         ProvisionError::Exists { .. } => report
             .why("a cluster is never made over another one")
             .next("try", elsewhere(args).to_string()),
-        ProvisionError::Member { .. } | ProvisionError::Layout(_) | ProvisionError::Bucket(_) => {
+        ProvisionError::Member { .. }
+        | ProvisionError::Layout(_)
+        | ProvisionError::Bucket(_)
+        | ProvisionError::OtherCluster { .. }
+        | ProvisionError::NameTaken { .. } => {
             report.why("nothing was made").next("see", "galvani help cluster create")
         }
         ProvisionError::Pki(_) | ProvisionError::ClusterFile(_) | ProvisionError::Io { .. } => {
@@ -158,4 +169,4 @@ fn elsewhere(args: &Create) -> Line {
 /// Copies of each key, if there are as many nodes.
 const COPIES: u8 = 3;
 /// Largest UDP payload on Ethernet, with IPv6.
-const MTU_ETHERNET: u16 = 1452;
+pub(super) const MTU_ETHERNET: u16 = 1452;

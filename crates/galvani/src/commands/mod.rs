@@ -5,7 +5,8 @@
 
 mod bench;
 mod bucket;
-mod cluster;
+mod changes;
+pub(crate) mod cluster;
 mod consumers;
 mod ctx;
 mod damage;
@@ -20,8 +21,9 @@ mod help;
 mod import;
 mod lagged;
 mod ls;
+mod node;
 mod options;
-mod patience;
+pub(crate) mod patience;
 mod place;
 mod progress;
 mod put;
@@ -91,6 +93,7 @@ fn dispatch(cli: Cli, out: Output) -> Done {
         Command::Explain(args) => block_on(explain::run(&app, args)),
         Command::Bench(args) => block_on(bench::run(&app, *args)),
         Command::Cluster(args) => cluster::run(&app, args),
+        Command::Node(args) => block_on(node::run(&app, args)),
         Command::Ctx(args) => ctx::run(&app, args),
         Command::Server(_)
         | Command::Quorum(_)

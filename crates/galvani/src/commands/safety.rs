@@ -4,7 +4,7 @@
 //! that lacks something is no copy of it. Only counting and words here; `status.rs` shows it.
 
 use crate::report::text::count;
-use galvani_client::{BucketName, ClusterView, NodeId, NodeReport, Partition, Shard};
+use galvani_client::{BucketName, ClusterView, Layout, NodeId, NodeReport, Partition, Shard};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a node that answered is good for.
@@ -119,15 +119,30 @@ impl Safety {
         let number = |asked: Option<u8>| asked.unwrap_or(majority);
         let r = number(props.and_then(|props| props.r.resolve(n)));
         let w = number(props.and_then(|props| props.w.resolve(n)));
-        let partitions = (0..view.layout.partitions()).map(Partition);
-        let owners =
-            partitions.map(|partition| view.layout.owners(Shard { partition, n }).to_vec());
         let sight = Sight::of(reports);
-        let mut safety = Safety::counted([n, r, w], owners, &sight);
+        let of = |layout: &Layout| {
+            let partitions = (0..layout.partitions()).map(Partition);
+            let owners = partitions.map(|partition| layout.owners(Shard { partition, n }).to_vec());
+            Safety::counted([n, r, w], owners, &sight)
+        };
+        let mut safety = of(&view.layout);
+        // While the layout changes, a write needs quorums of the owners in both.
+        let layouts = view.change.iter().flat_map(|change| [&change.old, &change.new]);
+        for layout in layouts.filter(|layout| layout.id() != view.layout.id()) {
+            safety = safety.worse(of(layout));
+        }
         let flaw =
             |report: &NodeReport| Some((report.name.clone(), sight.0.get(&report.id)?.flaw?));
         safety.flawed = reports.iter().filter_map(flaw).collect();
         safety
+    }
+
+    /// The worse of two, in each respect.
+    fn worse(self, other: Safety) -> Safety {
+        let (spare, sound) = (self.spare.min(other.spare), self.sound.min(other.sound));
+        let of = |it: &Safety| (it.lost, it.degraded);
+        let worse = if of(&other) > of(&self) { other } else { self };
+        Safety { spare, sound, ..worse }
     }
 
     fn counted(

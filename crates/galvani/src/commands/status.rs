@@ -6,7 +6,7 @@
 use crate::args::see::Status;
 use crate::commands::consumers::{self, Groups};
 use crate::commands::safety::{self, Safety};
-use crate::commands::{Done, damage, graves};
+use crate::commands::{Done, changes, damage, graves};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
@@ -31,22 +31,36 @@ pub(crate) async fn run(app: &App, args: Status) -> Done {
 }
 
 async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
+    if again {
+        // One that does not answer is listed as such; then the last view is shown.
+        let _ = session.client.look().await;
+    }
     let reports = session.client.status().await;
     let view = session.client.cluster();
     let safety = Safety::of(&view, &reports);
+    let applicants = changes::applicants(session, &reports).await;
     let groups = consumers::all(session, &view).await;
     if app.out.is_json() {
         let mut map = document(&view, &reports, &safety);
         map.insert("groups".to_owned(), consumers::document(&groups, consumers::keep(&reports)));
+        map.insert("change".to_owned(), changes::document(&view));
+        map.insert("applicants".to_owned(), changes::applicants_document(&applicants));
         return app.out.json(map);
     }
     if again && io::stdout().is_terminal() {
         app.out.bytes(b"\x1b[H\x1b[2J")?;
     }
-    app.out.line(&page(&view, &reports, &safety, &groups))
+    let change = changes::lines(&view, &reports, &applicants);
+    app.out.line(&page(&view, &reports, &safety, &groups, &change))
 }
 
-fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety, groups: &Groups) -> String {
+fn page(
+    view: &ClusterView,
+    reports: &[NodeReport],
+    safety: &Safety,
+    groups: &Groups,
+    change: &str,
+) -> String {
     let zones: BTreeSet<&str> = reports.iter().map(|report| report.zone.as_str()).collect();
     let Safety { n, whole, degraded, lost, .. } = *safety;
     let partitions = view.layout.partitions();
@@ -68,7 +82,7 @@ fn page(view: &ClusterView, reports: &[NodeReport], safety: &Safety, groups: &Gr
         table.add_row(row(view, report, n));
     }
     format!(
-        "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n\
+        "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n{change}\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
          lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}{}",
@@ -258,7 +272,10 @@ fn row(view: &ClusterView, report: &NodeReport, n: u8) -> Vec<String> {
 }
 
 pub(super) fn name(view: &ClusterView, id: NodeId) -> String {
-    view.layout.member(id).map_or_else(|| id.short(), |member| member.name().to_owned())
+    let change = view.change.iter().flat_map(|change| [&change.old, &change.new]);
+    let mut layouts = std::iter::once(&view.layout).chain(change);
+    let member = layouts.find_map(|layout| layout.member(id));
+    member.map_or_else(|| id.short(), |member| member.name().to_owned())
 }
 
 fn document(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> Map<String, Value> {
@@ -306,6 +323,9 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "bytes_out": status.bytes_out,
                 "inflight": status.inflight,
                 "shards_behind": status.shards_behind,
+                "layout_epoch": status.layout_epoch,
+                "shards_copying": status.shards_copying,
+                "shards_leaving": status.shards_leaving,
                 "tombstones": status.tombstones,
                 "expiring": status.expiring,
                 "collection_waits": graves::document(view, &status.collection_waits),

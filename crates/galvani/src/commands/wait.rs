@@ -6,8 +6,8 @@
 
 use crate::args::line::Line;
 use crate::args::wait::{Condition, Wait};
-use crate::commands::Done;
 use crate::commands::safety::Safety;
+use crate::commands::{Done, changes};
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
@@ -55,6 +55,8 @@ async fn look(
             }
         }
     };
+    // Which nodes there are may change meanwhile; who does not answer is found out below.
+    let _ = session.client.look().await;
     let reports = session.client.status().await;
     let view = session.client.cluster();
     let nodes: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();
@@ -110,6 +112,7 @@ fn missing(condition: &Condition, view: &ClusterView, reports: &[NodeReport]) ->
             over(reports, *most, ["shard", " behind"], |status| u64::from(status.shards_behind))
         }
         Condition::Settled => apart(reports)
+            .or_else(|| changes::pending(view, reports))
             .or_else(|| missing(&Condition::Hints(0), view, reports))
             .or_else(|| missing(&Condition::Behind(0), view, reports)),
     }

@@ -1,5 +1,6 @@
 //! The verbs of a local cluster: status, stop, start, logs, kill, pause, resume, destroy; those that
-//! break its links are in `faults.rs`.
+//! break its links are in `faults.rs`, those that change which nodes there are in `grow.rs` and
+//! `shrink.rs`.
 //!
 //! Without `--name` or `--dir` they mean the context's cluster if it is a local one, else `dev`.
 
@@ -10,7 +11,7 @@ use crate::context::io_report;
 use crate::dev::files::{DevNode, LAGGED, Local};
 use crate::dev::process::{self, ProcessState, log_tail};
 use crate::dev::up::{DEFAULT_NAME, absolute, again, start};
-use crate::dev::{faults, lagged, ready, show};
+use crate::dev::{faults, grow, lagged, ready, show, shrink};
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::text::Span;
@@ -34,6 +35,8 @@ pub(crate) fn run(app: &App, command: DevCommand) -> Done {
             let local = find(app, &one.which)?;
             logs(app, &local, &local.process(&one.node)?, follow, tail)?;
         }
+        DevCommand::Add(args) => return block_on(grow::add(app, &args)),
+        DevCommand::Rm(args) => return block_on(shrink::rm(app, &args)),
         DevCommand::Kill(one) => {
             let local = find(app, &one.which)?;
             let node = &local.process(&one.node)?;
@@ -65,7 +68,7 @@ pub(crate) fn run(app: &App, command: DevCommand) -> Done {
 }
 
 /// The cluster that is meant.
-fn find(app: &App, which: &Which) -> Result<Local, Report> {
+pub(super) fn find(app: &App, which: &Which) -> Result<Local, Report> {
     let dir = directory(app, which)?;
     Local::load(&dir)?.ok_or_else(|| {
         Report::new(Exit::NoServer, format!("no local cluster in {}", dir.display()))

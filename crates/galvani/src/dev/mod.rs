@@ -3,16 +3,19 @@
 //! Each node is this same binary run as `galvani server`; there is no supervisor and no shortcut: a
 //! node is killed with SIGKILL and comes back with its data. A file in the cluster's directory
 //! remembers ports and process ids; an id is never trusted before /proc says it is that node. Read
-//! `up.rs` (making and starting), then `control.rs` (the other verbs), `faults.rs` and `lagged.rs`.
+//! `up.rs` (making and starting), then `control.rs` (the other verbs), `grow.rs` and `shrink.rs` (nodes
+//! that join and leave), `faults.rs` and `lagged.rs`.
 
 mod control;
 mod faults;
 mod files;
+mod grow;
 mod lagged;
 mod ports;
 mod process;
 mod ready;
 mod show;
+mod shrink;
 mod up;
 
 use crate::args::dev::{Dev, Which};

@@ -35,7 +35,7 @@ pub(crate) fn choose(
 }
 
 fn from(base: u16, nodes: u8, lanes: u16, auto: &Line) -> Result<Vec<Vec<SocketAddr>>, Report> {
-    let step = lanes.div_ceil(STEP).max(1) * STEP;
+    let step = step(lanes);
     let at = |node: u8, lane: u16| {
         let offset = u16::from(node).checked_mul(step)?.checked_add(lane)?;
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, base.checked_add(offset)?)))
@@ -46,6 +46,33 @@ fn from(base: u16, nodes: u8, lanes: u16, auto: &Line) -> Result<Vec<Vec<SocketA
         let what = format!("--ports {base}: {nodes} nodes in steps of {step} go past port 65535");
         Report::new(Exit::Usage, what).next("try", auto.to_string())
     })
+}
+
+/// The lanes of nodes that come later: the next ones, if the nodes there are stand in steps and those
+/// ports are free; else any free ones.
+pub(crate) fn more(
+    taken: &[Vec<SocketAddr>],
+    nodes: u8,
+    lanes: u16,
+) -> Result<Vec<Vec<SocketAddr>>, Report> {
+    let step = step(lanes);
+    let mut firsts: Vec<u16> =
+        taken.iter().filter_map(|lanes| Some(lanes.first()?.port())).collect();
+    firsts.sort_unstable();
+    let in_steps = firsts.windows(2).all(|pair| (pair[1] - pair[0]) % step == 0);
+    let next = firsts.last().filter(|_| in_steps && firsts.len() > 1);
+    if let Some(base) = next.and_then(|last| last.checked_add(step))
+        && let Ok(all) = from(base, nodes, lanes, &Line::new("dev add"))
+        && check(all.iter().flatten(), None).is_ok()
+    {
+        return Ok(all);
+    }
+    any_free(nodes, lanes)
+}
+
+/// How far apart nodes with so many lanes are.
+fn step(lanes: u16) -> u16 {
+    lanes.div_ceil(STEP).max(1) * STEP
 }
 
 fn any_free(nodes: u8, lanes: u16) -> Result<Vec<Vec<SocketAddr>>, Report> {
@@ -136,7 +163,7 @@ const COMMAND_CHARS_SHOWN: usize = 80;
 
 #[cfg(test)]
 mod tests {
-    use super::{check, choose, inode_of};
+    use super::{check, choose, inode_of, more};
     use crate::args::dev::Ports;
     use crate::args::line::Line;
     use std::collections::BTreeSet;
@@ -159,6 +186,18 @@ mod tests {
         let all = choose(Ports::Auto, 5, 3, &Line::new("dev")).expect("free ports");
         let different: BTreeSet<_> = all.iter().flatten().collect();
         assert_eq!(different.len(), 15);
+    }
+
+    #[test]
+    fn later_nodes_stand_in_the_same_steps_if_there_are_some() {
+        // Ports that the system gives out to nobody.
+        let at = |port: u16| vec![([127, 0, 0, 1], port).into()];
+        let all = more(&[at(1910), at(1920), at(1940)], 2, 1).expect("room");
+        let any = more(&[at(1910), at(1917)], 1, 1).expect("room");
+        let next: Vec<u16> = all.iter().map(|one| one[0].port()).collect();
+        // Somebody may have one of them: then it is any.
+        assert!(next == [1950, 1960] || next[0] > 1960, "{next:?}");
+        assert!(any[0][0].port() > 1960, "they stand in no steps: {any:?}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) async fn wait(
 }
 
 /// A child that ended is not waited for: its log says why.
-fn died(local: &Local, children: &mut [(String, Child)]) -> Option<Report> {
+pub(super) fn died(local: &Local, children: &mut [(String, Child)]) -> Option<Report> {
     children.iter_mut().find_map(|(name, child)| {
         let status = child.try_wait().ok().flatten()?;
         let node = local.memory.nodes.iter().find(|node| node.name == *name)?;
@@ -109,7 +109,10 @@ fn nodes_meet(running: &[&DevNode], reports: &[NodeReport]) -> Result<(), String
         .collect();
     for node in running {
         let Some(report) = reports.iter().find(|report| report.name == node.name) else {
-            return Err(format!("{} to be known", node.name));
+            match applies(node, reports) {
+                true => continue,
+                false => return Err(format!("{} to be known", node.name)),
+            }
         };
         let status = report.status.as_ref().map_err(|_| format!("{} to answer", node.name))?;
         let met: BTreeSet<_> = status.peers_up.iter().copied().chain([report.id]).collect();
@@ -120,6 +123,12 @@ fn nodes_meet(running: &[&DevNode], reports: &[NodeReport]) -> Result<(), String
         }
     }
     Ok(())
+}
+
+/// Whether a node is no member and says so: it has nobody to meet.
+fn applies(node: &DevNode, reports: &[NodeReport]) -> bool {
+    let answers = reports.iter().filter_map(|report| report.status.as_ref().ok());
+    answers.flat_map(|status| &status.applicants).any(|member| member.name() == node.name)
 }
 
 /// Whether a fault that is set on one of two nodes cuts it off from the other.

@@ -100,7 +100,7 @@ fn line(local: &Local, node: &DevNode) -> String {
     format!("{}  quic {at}  zone {}  {pid}{}", node.name, node.zone, state.word())
 }
 
-fn document(local: &Local) -> serde_json::Map<String, Value> {
+pub(super) fn document(local: &Local) -> serde_json::Map<String, Value> {
     let memory = &local.memory;
     let mut map = json::object("galvani.dev/1");
     map.insert("cluster".to_owned(), memory.name.as_str().into());

@@ -156,14 +156,14 @@ fn spec(local: &Local, args: &Up) -> ClusterSpec {
     }
 }
 
-fn zone(zones: &[String], index: usize) -> String {
+pub(super) fn zone(zones: &[String], index: usize) -> String {
     match zones {
         [] => char::from(b'a' + (index % 26) as u8).to_string(),
         zones => zones[index % zones.len()].clone(),
     }
 }
 
-/// A cluster that exists has its number of nodes for good.
+/// A cluster that exists keeps its nodes: `dev add` and `dev rm` change them.
 fn fits(local: &Local, args: &Up) -> Result<(), Report> {
     let (name, have) = (&local.memory.name, local.memory.nodes.len());
     match args.n {
@@ -171,6 +171,7 @@ fn fits(local: &Local, args: &Up) -> Result<(), Report> {
             let what = format!("cluster {name} exists and has {have} nodes, not {n}");
             Err(Report::new(Exit::Refused, what).why("nothing was changed").next_line(vec![
                 ("try", beside(args, &format!("{name}-{n}")).to_string()),
+                ("or", args.which.line("dev add").to_string()),
                 ("or remove it:", args.which.line("dev destroy").to_string()),
             ]))
         }

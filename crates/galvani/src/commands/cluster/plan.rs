@@ -4,17 +4,19 @@
 //! every machine that asks the same gets the same id. Nothing in the cluster changes. What is asked
 //! becomes `Change`s here; `plan/shown.rs` words what comes of them, `plan/kept.rs` keeps it.
 
-mod kept;
+mod applicants;
+pub(crate) mod kept;
 mod shown;
 
 use crate::args::line::Line;
 use crate::args::plan::{NewNode, Plan};
 use crate::commands::Done;
-use crate::connect::App;
+use crate::commands::changes::known;
+use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::count;
 use crate::report::{Report, json};
-use galvani_client::{BucketName, BucketProps, ClusterView, NodeReport};
+use galvani_client::{BucketName, BucketProps, ClusterView, LayoutChange, NodeReport};
 use galvani_model::ids::NodeId;
 use galvani_model::placement::{Change, Layout, LayoutError, Member, PlanError, WEIGHT_NORMAL};
 use kept::{KeptPlan, Plans};
@@ -24,7 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Does what is asked with plans.
 pub(crate) async fn run(app: &App, args: Plan) -> Done {
     let plans = Plans::of(&app.state);
-    let line = args.line();
     let shown = match &args {
         Plan::Add { shown, .. }
         | Plan::Remove { shown, .. }
@@ -39,31 +40,51 @@ pub(crate) async fn run(app: &App, args: Plan) -> Done {
         Plan::Drop { id } => return forget(app, &plans, id),
     };
     let session = app.connect().await?;
-    let view = session.client.cluster();
-    let changes = changes(&view.layout, &args)?;
-    let next = view.layout.changed(&changes);
-    let next = next.map_err(|error| refused(&view.layout, &changes, &error))?;
-    buckets_fit(&view.buckets, &next)?;
-    let reports = session.client.status().await;
-    let plan = KeptPlan::new(&view.name, line.to_string(), &view.layout, next)
-        .with_estimate(bytes_per_replica(&view, &reports));
+    let plan = work_out(&session, &args).await?;
     plans.keep(&plan)?;
     shown::print(app, &plan, shown.all)?;
     Ok(Exit::Done)
 }
 
+/// The plan that comes of a request on the layout there is. Keeps nothing.
+pub(crate) async fn work_out(session: &Session, args: &Plan) -> Result<KeptPlan, Report> {
+    let reports = session.client.status().await;
+    let view = session.client.cluster();
+    if let Some(change) = &view.change {
+        return Err(changing(change));
+    }
+    let changes = changes(&view.layout, args, &known(&reports))?;
+    let next = view.layout.changed(&changes);
+    let next = next.map_err(|error| refused(&view.layout, &changes, &error))?;
+    buckets_fit(&view.buckets, &next)?;
+    Ok(KeptPlan::new(&view.name, args.line().to_string(), &view.layout, next)
+        .with_estimate(bytes_per_replica(&view, &reports)))
+}
+
+/// There is no layout to plan on while it changes.
+fn changing(change: &LayoutChange) -> Report {
+    let (old, new) = (change.old.version(), change.new.version());
+    Report::new(Exit::OutOfDate, format!("cluster plan: the layout is changing, v{old} -> v{new}"))
+        .field("kind", "layout_changing")
+        .why("a plan is made on a layout that stays; nothing was changed, no plan was kept")
+        .next("see", "galvani status")
+        .next("then", "galvani wait --for settled")
+        .next("or give it up", "galvani cluster abort")
+}
+
 /// What is asked for, with names looked up.
-fn changes(layout: &Layout, plan: &Plan) -> Result<Vec<Change>, Report> {
-    let id = |name: &String| known(layout, name).map(Member::id);
+fn changes(layout: &Layout, plan: &Plan, apply: &[Member]) -> Result<Vec<Change>, Report> {
+    let id = |name: &String| known_member(layout, name).map(Member::id);
     match plan {
         Plan::Add { nodes, .. } => {
             let add = |node: &NewNode| {
+                let node = &applicants::filled(node, apply)?;
                 let zone = match &node.zone {
                     Some(zone) => zone.clone(),
                     None => only_zone(layout, node)?,
                 };
                 let weight = node.weight.unwrap_or(WEIGHT_NORMAL);
-                Ok(Change::Add(resolve_new_member(node, &zone, weight)?))
+                Ok(Change::Add(new_member(node, &zone, weight)?))
             };
             nodes.iter().map(add).collect()
         }
@@ -71,10 +92,11 @@ fn changes(layout: &Layout, plan: &Plan) -> Result<Vec<Change>, Report> {
             nodes.iter().map(|node| Ok(Change::Remove(id(node)?))).collect()
         }
         Plan::Replace { old, new, .. } => {
-            let old = known(layout, old)?;
+            let old = known_member(layout, old)?;
+            let new = &applicants::in_place_of(old, new, apply)?;
             let zone = new.zone.as_deref().unwrap_or(old.zone());
             let weight = new.weight.unwrap_or(old.weight());
-            let new = resolve_new_member(new, zone, weight)?;
+            let new = new_member(new, zone, weight)?;
             Ok(vec![Change::Replace { old: old.id(), new }])
         }
         Plan::Reweigh { weights, .. } => {
@@ -88,15 +110,9 @@ fn changes(layout: &Layout, plan: &Plan) -> Result<Vec<Change>, Report> {
 }
 
 /// A node that is not in the layout yet, as a member of it.
-fn resolve_new_member(node: &NewNode, zone: &str, weight: u32) -> Result<Member, Report> {
-    let Some((id, lanes)) = &node.place else {
-        let what = format!("cluster plan: nothing is known of node {}", node.name);
-        return Err(Report::new(Exit::Usage, what)
-            .why("a new node is named with its id and the address of each of its lanes")
-            .next("say", format!("{}=ID@IP:PORT", node.name))
-            .next("see", "galvani help cluster plan add"));
-    };
-    let member = Member::new(*id, node.name.as_str(), zone, weight, lanes.clone());
+fn new_member(node: &NewNode, zone: &str, weight: u32) -> Result<Member, Report> {
+    let (id, lanes) = node.place.clone().expect("filled from what the node says of itself");
+    let member = Member::new(id, node.name.as_str(), zone, weight, lanes);
     member.map_err(|error| {
         Report::new(Exit::Usage, format!("cluster plan: node {}: {error}", node.name))
             .next("see", "galvani help cluster plan add")
@@ -121,7 +137,8 @@ fn only_zone(layout: &Layout, node: &NewNode) -> Result<String, Report> {
     }
 }
 
-fn known<'a>(layout: &'a Layout, name: &str) -> Result<&'a Member, Report> {
+/// The member of this name.
+pub(crate) fn known_member<'a>(layout: &'a Layout, name: &str) -> Result<&'a Member, Report> {
     layout.member_named(name).ok_or_else(|| {
         let mut names: Vec<&str> = layout.members().iter().map(Member::name).collect();
         names.sort_unstable();

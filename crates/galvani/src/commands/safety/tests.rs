@@ -129,3 +129,18 @@ fn all_cut_from_each_other_meet_nothing() {
     cut(&mut three, 2, &[3]);
     assert_eq!(counted(3, &three).words(), "r=2 w=2 fails now for 100 % of partitions");
 }
+
+#[test]
+fn while_owners_change_writes_need_the_old_ones_and_the_new_ones() {
+    let mut four = sight(4);
+    four.0.remove(&NodeId(4));
+    let of = |set: [u128; 3]| {
+        let owners = set.map(NodeId).to_vec();
+        Safety::counted([3, 2, 2], std::iter::once(owners), &four)
+    };
+    let (old, new) = (of([1, 2, 3]), of([2, 3, 4]));
+    assert_eq!((old.words().as_str(), figures(&old)), ("any 1 node at r=2 w=2", [1, 0, 0]));
+    for both in [old.clone().worse(new.clone()), new.worse(old)] {
+        assert_eq!((both.words().as_str(), figures(&both)), ("NOTHING more at r=2 w=2", [0, 1, 0]));
+    }
+}

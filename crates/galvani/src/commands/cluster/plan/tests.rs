@@ -33,7 +33,7 @@ fn parsed(request: &str) -> Plan {
 
 fn plan_on(layout: &Layout, request: &str) -> Result<KeptPlan, Report> {
     let request = parsed(request);
-    let changes = changes(layout, &request)?;
+    let changes = changes(layout, &request, &[])?;
     let next = layout.changed(&changes).map_err(|error| refused(layout, &changes, &error))?;
     Ok(KeptPlan::new("prod", request.line().to_string(), layout, next))
 }
@@ -140,8 +140,7 @@ fn what_cannot_be_planned_says_why_and_what_there_is() {
         ("remove n7", 2, "no node is named \"n7\"\n       nodes there are: n1 n2 n3"),
         ("zone n7=a", 2, "no node is named \"n7\""),
         ("replace n7 n8", 2, "no node is named \"n7\""),
-        ("add n4@a", 2, "nothing is known of node n4\n       a new node is named with its id"),
-        ("add n4", 2, "in which zone is node n4?\n       zones there are: a b c\n  say  n4@a"),
+        ("add n4@a", 2, "nothing is known of node n4\n       no node applies to be a member now"),
         ("remove n3", 5, "n=3 copies need 3 nodes, there are 2\n       each copy"),
         ("remove n3 n3", 5, "node n3 is named twice"),
         ("reweigh n1=100", 5, "nothing would change: layout v14 is that already"),
@@ -152,6 +151,11 @@ fn what_cannot_be_planned_says_why_and_what_there_is() {
         assert!(code == exit && report.contains(text), "{request}: {code} {report}");
     }
     let with_place = [
+        (
+            format!("add n4={ID}@10.0.0.9:7401"),
+            2,
+            "in which zone is node n4?\n       zones there are: a b c\n  say  n4@a",
+        ),
         (format!("add n4@Z={ID}@10.0.0.9:7401"), 2, "\"Z\" is not a zone name"),
         (format!("add n4@a={ID}@10.0.0.1:7401"), 5, "two lanes have the address 10.0.0.1:7401"),
         (format!("add n1@a={ID}@10.0.0.9:7401"), 5, "a node has the name of another only if"),
