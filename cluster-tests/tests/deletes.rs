@@ -52,6 +52,8 @@ fn a_thousand_deletes_leave_nothing_behind() {
     // What was collected stays so over a crash of all.
     cluster.kill_all();
     cluster.start_all();
+    // All links of the first client are to processes that are gone, and it has two retries.
+    let client = cluster.client_at("n1");
     nothing_is_shown(&cluster, &client, 1_000, 3);
     until_collected(&cluster, &client);
 }
