@@ -24,6 +24,8 @@ pub(crate) struct Verdict {
 
 const AGAIN: Verdict = Verdict { retry: Some(Duration::ZERO), once: false, stale: false };
 const SECOND_OPINION: Verdict = Verdict { once: true, ..AGAIN };
+/// How long nodes may take to hear of a layout, about.
+const LAYOUT_PAUSE: Duration = Duration::from_millis(30);
 const AGAIN_ELSEWHERE: Verdict = Verdict { stale: true, ..AGAIN };
 const FINAL: Verdict = Verdict { retry: None, once: false, stale: false };
 const FINAL_BUT_STALE: Verdict = Verdict { stale: true, ..FINAL };
@@ -37,7 +39,9 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         }
         Failure::ReplicasDown { .. } => SECOND_OPINION,
         Failure::QuorumNotMet { .. } | Failure::DeadlinePassed | Failure::Stopping => AGAIN,
-        Failure::NoOwnerReachable | Failure::LayoutChanged => AGAIN_ELSEWHERE,
+        Failure::NoOwnerReachable => AGAIN_ELSEWHERE,
+        // Nodes hear of a layout within some milliseconds of each other.
+        Failure::LayoutChanged => Verdict { retry: Some(LAYOUT_PAUSE), ..AGAIN_ELSEWHERE },
         Failure::Coordinator(why) => match why {
             ReplicaError::NotOwner | ReplicaError::LayoutChanged | ReplicaError::UnknownBucket => {
                 AGAIN_ELSEWHERE
@@ -199,6 +203,7 @@ mod tests {
             (Failure::ReplicasDown { what, need: 2, up: 1, n: 3 }, 0, false),
             (Failure::QuorumNotMet { what, need: 2, got: 1, n: 3 }, 0, false),
             (Failure::NoOwnerReachable, 0, true),
+            (Failure::LayoutChanged, 30, true),
             (Failure::Stopping, 0, false),
         ] {
             let verdict = verdict(&failure);

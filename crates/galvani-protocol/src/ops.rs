@@ -202,8 +202,12 @@ impl Ctx<'_> {
 
     /// `failure`, unless one that was asked goes by other owners than the operation: then that.
     pub(crate) fn or_layout_changed(&mut self, asked: &Asked, failure: Failure) -> Failure {
-        let changed = Outcome::Refused(ReplicaError::LayoutChanged);
-        if !asked.slots.iter().any(|slot| slot.outcome == changed) {
+        let other = |error: &ReplicaError| {
+            matches!(error, ReplicaError::LayoutChanged | ReplicaError::NotOwner)
+        };
+        let changed =
+            |outcome: &Outcome| matches!(outcome, Outcome::Refused(error) if other(error));
+        if !asked.slots.iter().any(|slot| changed(&slot.outcome)) {
             return failure;
         }
         self.layout.doubt();
