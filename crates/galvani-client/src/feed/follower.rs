@@ -106,23 +106,9 @@ impl Follower {
         let (control, control_out) = mpsc::unbounded_channel();
         let (ended_in, ended) = mpsc::unbounded_channel();
         let copies = also_new.then(|| shards.keys().map(|shard| shard.n).collect());
-        let manager = Manager {
-            copies,
-            shared: Arc::downgrade(shared),
-            filter: Arc::new(filter),
-            credit,
-            idle: shards,
-            wanted_since: BTreeMap::new(),
-            running: BTreeMap::new(),
-            avoided: BTreeMap::new(),
-            last: 0,
-            words: words_in,
-            ended_in,
-            unserved: Vec::new(),
-            epochs: BTreeMap::new(),
-            dropped: BTreeSet::new(),
-            moved: BTreeMap::new(),
-        };
+        let mut manager = Manager::new(Arc::downgrade(shared), filter, credit, words_in, ended_in);
+        manager.copies = copies;
+        manager.idle = shards;
         let task = tokio::spawn(manager.run(control_out, ended));
         Follower { words, control, task }
     }
@@ -192,6 +178,33 @@ impl Drop for Running {
 }
 
 impl Manager {
+    /// One that follows nothing yet.
+    fn new(
+        shared: Weak<Shared>,
+        filter: Filter,
+        credit: u32,
+        words: mpsc::Sender<Word>,
+        ended_in: mpsc::UnboundedSender<Ended>,
+    ) -> Manager {
+        Manager {
+            shared,
+            filter: Arc::new(filter),
+            credit,
+            idle: BTreeMap::new(),
+            wanted_since: BTreeMap::new(),
+            running: BTreeMap::new(),
+            avoided: BTreeMap::new(),
+            last: 0,
+            words,
+            ended_in,
+            unserved: Vec::new(),
+            epochs: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            moved: BTreeMap::new(),
+            copies: None,
+        }
+    }
+
     async fn run(
         mut self,
         mut control: mpsc::UnboundedReceiver<Control>,

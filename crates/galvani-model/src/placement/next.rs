@@ -13,6 +13,7 @@ use super::member::Member;
 use super::record::{LayoutError, LayoutRecord, check_frame};
 use super::seat::seat;
 use super::spread::Spread;
+use super::targets::Problem;
 use std::collections::BTreeMap;
 
 impl Layout {
@@ -31,20 +32,14 @@ impl Layout {
         mut members: Vec<Member>,
         replaced: &Replaced,
     ) -> Result<Layout, LayoutError> {
-        let (partitions, n) = (self.partitions(), self.n());
-        members.sort_by_key(Member::id);
-        check_frame(partitions, n, &members)?;
-        let version = self.version_after()?;
-        let problem = problem_of(partitions, n, &members);
+        let (version, problem) = self.frame_after(&mut members)?;
         let before = self.rows_among(&members, replaced);
         let targets = shares(&problem, &before.held(members.len()))?;
         let mut spread = Spread::of_step(self.cluster(), version);
         let mut flow = keep(&problem, &targets, &before, &mut spread);
         complete(&mut flow, &before, &mut spread);
         let owners = seat(&problem, &before, &flow.owners, &mut spread);
-        let cluster = self.cluster();
-        let record = LayoutRecord { cluster, version, partitions, n, members, owners };
-        Ok(Layout::of_checked(record, &problem))
+        Ok(self.of_owners(version, members, owners, &problem))
     }
 
     /// This table with other nodes in the place of some, and nothing else.
@@ -53,21 +48,29 @@ impl Layout {
         mut members: Vec<Member>,
         replaced: &Replaced,
     ) -> Result<Layout, LayoutError> {
-        let (partitions, n) = (self.partitions(), self.n());
-        members.sort_by_key(Member::id);
-        check_frame(partitions, n, &members)?;
-        let problem = problem_of(partitions, n, &members);
+        let (version, problem) = self.frame_after(&mut members)?;
         let rows = self.rows_among(&members, replaced).rows.into_iter();
         let owners = rows.map(|owner| owner.expect("each node stays or has one in its place"));
-        let record = LayoutRecord {
-            cluster: self.cluster(),
-            version: self.version_after()?,
-            partitions,
-            n,
-            owners: owners.collect(),
-            members,
-        };
-        Ok(Layout::of_checked(record, &problem))
+        Ok(self.of_owners(version, members, owners.collect(), &problem))
+    }
+
+    /// Puts `members` in order, and looks whether a table of them can follow this one.
+    fn frame_after(&self, members: &mut [Member]) -> Result<(u64, Problem), LayoutError> {
+        members.sort_by_key(|member| member.id());
+        check_frame(self.partitions(), self.n(), members)?;
+        Ok((self.version_after()?, problem_of(self.partitions(), self.n(), members)))
+    }
+
+    fn of_owners(
+        &self,
+        version: u64,
+        members: Vec<Member>,
+        owners: Vec<u16>,
+        problem: &Problem,
+    ) -> Layout {
+        let (cluster, partitions, n) = (self.cluster(), self.partitions(), self.n());
+        let record = LayoutRecord { cluster, version, partitions, n, members, owners };
+        Layout::of_checked(record, problem)
     }
 
     fn version_after(&self) -> Result<u64, LayoutError> {

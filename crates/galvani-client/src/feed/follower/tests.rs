@@ -28,23 +28,9 @@ async fn a_shard_that_is_put_somewhere_goes_on_there_under_its_new_number() {
         stopping: false,
         task: tokio::spawn(std::future::pending()),
     };
-    let mut manager = Manager {
-        shared: Weak::new(),
-        filter: Arc::new(Filter::default()),
-        credit: 1,
-        idle: BTreeMap::new(),
-        wanted_since: BTreeMap::new(),
-        running: BTreeMap::from([(1, running)]),
-        avoided: BTreeMap::new(),
-        last: 1,
-        words: words_in,
-        ended_in,
-        unserved: Vec::new(),
-        epochs: BTreeMap::new(),
-        dropped: BTreeSet::new(),
-        moved: BTreeMap::new(),
-        copies: None,
-    };
+    let mut manager = Manager::new(Weak::new(), Filter::default(), 1, words_in, ended_in);
+    manager.running.insert(1, running);
+    manager.last = 1;
     let (before, put) = (Begin::At(Cursor::anew(4)), Begin::At(Cursor::anew(5)));
     // Followed no more, and again at once.
     manager.on_control(Control::Take(BTreeSet::from([shard(1)])));
