@@ -1,3 +1,5 @@
+//! Plans that are worked out, shown, kept and found again, without a cluster.
+
 use super::kept::{KeptPlan, Plans};
 use super::shown::{document, page};
 use super::{buckets_fit, changes, refused};
