@@ -359,12 +359,12 @@ impl PutOp {
 
 /// Counts towards a quorum of the owners, and while the layout changes of the new ones, too.
 fn joint_tracker(sets: &WriteSets, need: &WriteQuorum, stand_ins: usize) -> QuorumTracker {
-    let counted = |owners: &Owners| owners[..need.n as usize].to_vec();
+    let counted = need.n as usize;
     match &sets.1 {
-        None => tracker(&counted(&sets.0), need.needs(), stand_ins),
+        None => tracker(&sets.0[..counted], need.needs(), stand_ins),
         Some(new) => {
             let set = |owners: &Owners| OwnerSet {
-                owners: counted(owners).into_iter().collect(),
+                owners: owners[..counted].iter().copied().collect(),
                 needs: need.needs(),
                 stand_ins: stand_ins as u16,
             };
