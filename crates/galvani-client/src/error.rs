@@ -425,6 +425,17 @@ pub enum ErrorKind {
         /// By how much.
         ahead: Duration,
     },
+    /// This try stored nothing: no owner that was reached can tell whether the write, issued so long
+    /// ago, is a retry of one that was replaced since. Or this machine's clock is behind: set it.
+    #[error(
+        "a write issued {} ago may be a retry of one that was replaced since, and no owner that can \
+         tell was reached",
+        Span(*.age)
+    )]
+    RetryTooLate {
+        /// How long ago it was issued, by the coordinator's clock.
+        age: Duration,
+    },
     /// A value cannot live so long, or so shortly. Nothing was written.
     #[error("a ttl of {} is not between 1s and ten years", Span(*.ttl))]
     TtlImpossible {
@@ -511,6 +522,7 @@ impl ErrorKind {
             | ErrorKind::ContextMalformed
             | ErrorKind::TooManySiblings { .. }
             | ErrorKind::ClockAhead { .. }
+            | ErrorKind::RetryTooLate { .. }
             | ErrorKind::TtlImpossible { .. }
             | ErrorKind::NotPermitted
             | ErrorKind::FaultsNotAllowed

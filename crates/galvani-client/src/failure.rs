@@ -73,6 +73,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         | Failure::ContextTooLong
         | Failure::TooManySiblings { .. }
         | Failure::ClockAhead { .. }
+        | Failure::RetryTooLate { .. }
         | Failure::TtlImpossible { .. }
         | Failure::NotPermitted
         | Failure::FaultsNotAllowed
@@ -117,6 +118,9 @@ pub(crate) fn kind_of(
         &Failure::TooManySiblings { count, limit } => ErrorKind::TooManySiblings { count, limit },
         &Failure::ClockAhead { ahead_ms } => {
             ErrorKind::ClockAhead { ahead: Duration::from_millis(ahead_ms) }
+        }
+        &Failure::RetryTooLate { age_ms } => {
+            ErrorKind::RetryTooLate { age: Duration::from_millis(age_ms) }
         }
         &Failure::TtlImpossible { ttl_ms } => {
             ErrorKind::TtlImpossible { ttl: Duration::from_millis(ttl_ms) }
@@ -186,6 +190,7 @@ mod tests {
             Failure::ContextTooLong,
             Failure::TooManySiblings { count: 101, limit: 100 },
             Failure::ClockAhead { ahead_ms: 1 },
+            Failure::RetryTooLate { age_ms: 1 },
             Failure::NotPermitted,
             Failure::FaultsNotAllowed,
             Failure::Malformed { what: text() },

@@ -9,6 +9,7 @@ use crate::bucket::{BucketName, ConflictPolicy};
 use crate::hlc::Hlc;
 use crate::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use crate::key::Key;
+use crate::limits::{CLOCK_AHEAD_MS_MAX, REQUEST_ID_RETENTION_MS};
 use crate::version::{Digest, Dot, Object, PartitionClock, Record, RecordHead};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -74,9 +75,23 @@ pub struct ReplicaState {
     /// has whole stretches, so records that are kept in between are named, too.
     #[serde(default)]
     pub trimmed: PartitionClock,
+    /// No record that was trimmed was of a write issued later, by hybrid time.
+    #[serde(default)]
+    pub trimmed_until: Hlc,
+    /// Writes issued up to here may have been taken in without a record and are not remembered: what
+    /// they were was trimmed before it came here. Of later ones every retry is known.
+    #[serde(default)]
+    pub unknown_until: Hlc,
 }
 
 impl ReplicaState {
+    /// Whether a write issued then may be a retry that this replica cannot know as one. It ends when no
+    /// other replica remembers such a write either.
+    pub fn may_forget(&self, issued: Hlc, now_ms: u64) -> bool {
+        let kept = REQUEST_ID_RETENTION_MS + CLOCK_AHEAD_MS_MAX;
+        issued <= self.unknown_until && now_ms <= self.unknown_until.unix_ms().saturating_add(kept)
+    }
+
     /// Whether a dot whose record is not here was trimmed. Of one that is here it says nothing.
     pub fn is_trimmed(&self, dot: Dot) -> bool {
         self.trimmed.contains(dot)
@@ -330,11 +345,18 @@ pub trait Store: Holdings {
     fn log_page(&mut self, shard: Shard, from: Dot, limit: usize) -> Result<LogPage, StoreError>;
 
     /// Stages that records which are here go for good: their dots stay in the clock.
-    fn trim(&mut self, shard: Shard, dots: &[Dot]) -> Result<(), StoreError>;
+    /// None of their writes was issued after `until`.
+    fn trim(&mut self, shard: Shard, dots: &[Dot], until: Hlc) -> Result<(), StoreError>;
 
     /// Stages that dots are taken in without their records, which were trimmed where they were asked
     /// for. Those that are here already change nothing.
-    fn adopt_trimmed(&mut self, shard: Shard, dots: &PartitionClock) -> Result<(), StoreError>;
+    /// None of their writes was issued after `until`; none of them is remembered here.
+    fn adopt_trimmed(
+        &mut self,
+        shard: Shard,
+        dots: &PartitionClock,
+        until: Hlc,
+    ) -> Result<(), StoreError>;
 
     /// Looks at up to `limit` arrivals from number `from` on, and stages that those go whose records
     /// were trimmed and that the state does not need. Returns where to go on, if there are more.

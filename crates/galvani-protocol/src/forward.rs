@@ -3,7 +3,8 @@
 //! Clients that know the layout go straight to an owner; this is for the others, and for the time
 //! in which a client's layout is old. A request that was sent on already is never sent on again.
 //! When an owner is silent for long the next one is asked as well: a write keeps its request id, so
-//! that two coordinators make one write of it. So it is when an owner has no room for it or stops.
+//! that two coordinators make one write of it. So it is when an owner has no room for it, stops, or
+//! cannot tell whether a late retry is one.
 //! The first answer counts, a failure only if no other
 //! comes. Next to read: `route.rs`, which chooses the owners.
 
@@ -80,7 +81,10 @@ impl ForwardOp {
                 let certain = |known: &Failed| known.applied == AppliedOutcome::No;
                 let elsewhere = matches!(
                     failed.failure,
-                    Failure::Overloaded { .. } | Failure::Stopping | Failure::LayoutChanged
+                    Failure::Overloaded { .. }
+                        | Failure::Stopping
+                        | Failure::LayoutChanged
+                        | Failure::RetryTooLate { .. }
                 );
                 let elsewhere = elsewhere && certain(&failed);
                 if self.failed.as_deref().is_none_or(certain) {

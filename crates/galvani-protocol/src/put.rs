@@ -417,6 +417,12 @@ enum Refusal {
     Store(StoreError),
 }
 
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Refusal {
+        Refusal::Failure(failure)
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Refusal {
         Refusal::Store(error)
@@ -465,6 +471,7 @@ fn store_here(
         let siblings = values_now(ctx, shard, &record)?;
         return Ok((record, siblings, everywhere));
     }
+    refuse::forgotten(ctx, shard, put.issued)?;
     if head.kind != Kind::Emit {
         see_beside(ctx, shard, &mut head, policy)?;
     }

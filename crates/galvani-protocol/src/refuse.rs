@@ -4,8 +4,10 @@
 //! certainly not been stored anywhere. Next to read: `put.rs`, `get.rs`.
 
 use crate::ops::Ctx;
+use crate::replica::as_replica_error;
 use galvani_model::bucket::BucketProps;
-use galvani_model::ids::NodeId;
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{NodeId, Shard};
 use galvani_model::limits::{CLOCK_AHEAD_MS_MAX, TIMEOUT_MS_MAX};
 use galvani_model::quorum::Needs;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions, check_ttl};
@@ -135,6 +137,21 @@ pub(crate) fn write_shape(
         Some(token) => {
             Context::open(token, &put.key, &ctx.topology.context_key).map_err(context_failure)
         }
+    }
+}
+
+/// Refuses a write that nobody here remembers, and that may all the same be a retry: it is older than
+/// records that were trimmed before this replica took their dots in. Written anew it could show what
+/// was replaced long ago.
+pub(crate) fn forgotten(ctx: &mut Ctx<'_>, shard: Shard, issued: Hlc) -> Result<(), Failure> {
+    let now_ms = ctx.now.unix_ms;
+    match ctx.store.replica(shard) {
+        Ok(state) if !state.may_forget(issued, now_ms) => Ok(()),
+        Ok(_) => {
+            let age_ms = now_ms.saturating_sub(issued.unix_ms());
+            Err(Failure::RetryTooLate { age_ms })
+        }
+        Err(error) => Err(Failure::Coordinator(as_replica_error(&error))),
     }
 }
 

@@ -8,6 +8,7 @@
 
 use crate::effect::Now;
 use galvani_model::bucket::ConflictPolicy;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::{Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::store::{Change, OwnOrigin, RequestEntry, Rewrite, Store, StoreError};
@@ -217,19 +218,27 @@ pub(crate) fn record(store: &mut dyn Store, shard: Shard, dot: Dot) -> Result<Re
 }
 
 /// Lets records go that nothing needs any more: `trim/judge.rs` says which. Their dots stay taken in.
-pub(crate) fn trim(store: &mut dyn Store, shard: Shard, dots: &[Dot]) -> Result<(), StoreError> {
-    store.trim(shard, dots)
+/// None of their writes was issued after `until`.
+pub(crate) fn trim(
+    store: &mut dyn Store,
+    shard: Shard,
+    dots: &[Dot],
+    until: Hlc,
+) -> Result<(), StoreError> {
+    store.trim(shard, dots, until)
 }
 
 /// Takes in dots whose records another owner has trimmed: each of them is dead on every owner, and
 /// whatever says so of a version that is live here is still in that owner's log and comes as a
-/// record. Only `sync/pull.rs` asks for it.
+/// record. Retries of their writes, issued up to `until`, are not known here from then on. Only
+/// `sync/pull.rs` asks for it.
 pub(crate) fn adopt_trimmed(
     store: &mut dyn Store,
     shard: Shard,
     dots: &PartitionClock,
+    until: Hlc,
 ) -> Result<(), StoreError> {
-    store.adopt_trimmed(shard, dots)
+    store.adopt_trimmed(shard, dots, until)
 }
 
 /// Whether `dots` or `past` speak of more of our own writes than we have minted: then our counter

@@ -48,13 +48,20 @@ pub(crate) fn start(
     let me = ctx.topology.lane_of(ctx.topology.node, shard.partition);
     let here =
         owners.contains(&ctx.topology.node) && me.is_some_and(|lane| lane.lane == ctx.config.lane);
-    if here {
+    // What this owner may have forgotten another one knows.
+    let others = match here && !forwarded && may_be_forgotten(ctx, shard, &message) {
+        false => SmallVec::new(),
+        true => {
+            in_order(ctx, &owners, shard).into_iter().filter(|lane| !ctx.is_me(lane.node)).collect()
+        }
+    };
+    if here && others.is_empty() {
         return start_here(ctx, op, from, message, Some(shard));
     }
     let failure = if forwarded {
         Failure::LayoutChanged
     } else {
-        let to = in_order(ctx, &owners, shard);
+        let to = if here { others } else { in_order(ctx, &owners, shard) };
         match refuse::deadline(ctx, timeout_of(&message)) {
             _ if to.is_empty() => Failure::NoOwnerReachable,
             Ok(deadline) => {
@@ -66,6 +73,12 @@ pub(crate) fn start(
     };
     ctx.refuse(from, op, failure);
     None
+}
+
+/// Whether it is a write that this replica may have taken in and forgotten.
+fn may_be_forgotten(ctx: &mut Ctx<'_>, shard: Shard, message: &Message) -> bool {
+    let Message::Put(put) = message else { return false };
+    refuse::forgotten(ctx, shard, put.issued).is_err()
 }
 
 /// The owners' lanes that can be reached, in the order in which a request is sent on to them:

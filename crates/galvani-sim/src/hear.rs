@@ -175,6 +175,7 @@ impl World {
             Failure::ContextTooLong => "failed.context_too_long",
             Failure::TooManySiblings { .. } => "failed.too_many_siblings",
             Failure::ClockAhead { .. } => "failed.clock_ahead",
+            Failure::RetryTooLate { .. } => "failed.retry_too_late",
             Failure::TtlImpossible { .. } => "failed.ttl_impossible",
             Failure::Overloaded { .. } => "failed.overloaded",
             Failure::RateLimited { .. } => "failed.rate_limited",

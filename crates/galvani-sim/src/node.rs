@@ -19,7 +19,7 @@ use galvani_model::version::{Dot, Object, PartitionClock};
 use galvani_protocol::{Input, Lane, LaneConfig, Topology};
 use galvani_storage::engine::{Engine, MemoryEngine, Table};
 use galvani_storage::format::{keys, rows};
-use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig, TrimmedRow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -230,7 +230,8 @@ impl Node {
             let mut clock = self.log_on_disk(shard);
             let key = keys::trimmed(shard);
             if let Ok(Some(row)) = self.disk.memory().get(Table::Meta, &key) {
-                clock.union(&rows::get(&key, &row).expect("nothing damages it"));
+                let trimmed: TrimmedRow = rows::get(&key, &row).expect("nothing damages it");
+                clock.union(&trimmed.dots);
             }
             ReplicaState { clock, ..ReplicaState::default() }
         })

@@ -310,18 +310,23 @@ impl Store for SimStore {
         self.inner.log_page(shard, from, limit)
     }
 
-    fn trim(&mut self, shard: Shard, dots: &[Dot]) -> Result<(), StoreError> {
+    fn trim(&mut self, shard: Shard, dots: &[Dot], until: Hlc) -> Result<(), StoreError> {
         let mut dots = dots.to_vec();
         dots.extend(self.trims_as_well(shard)?);
         dots.sort_unstable();
         dots.dedup();
-        self.inner.trim(shard, &dots)?;
+        self.inner.trim(shard, &dots, until)?;
         self.trimmed.extend(dots.into_iter().map(|dot| (shard, dot)));
         Ok(())
     }
 
-    fn adopt_trimmed(&mut self, shard: Shard, dots: &PartitionClock) -> Result<(), StoreError> {
-        self.inner.adopt_trimmed(shard, dots)
+    fn adopt_trimmed(
+        &mut self,
+        shard: Shard,
+        dots: &PartitionClock,
+        until: Hlc,
+    ) -> Result<(), StoreError> {
+        self.inner.adopt_trimmed(shard, dots, until)
     }
 
     fn trim_arrivals(

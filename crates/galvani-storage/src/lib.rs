@@ -12,4 +12,6 @@ pub mod engine;
 pub mod format;
 pub mod node_store;
 
-pub use node_store::{MemoryConfig, NodeStore, Opened, StateError, StoreConfig, stored_state};
+pub use node_store::{
+    MemoryConfig, NodeStore, Opened, StateError, StoreConfig, TrimmedRow, stored_state,
+};

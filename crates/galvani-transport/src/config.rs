@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{Class, Faults, Network};
 
 /// Protocol name and version agreed on in the TLS handshake. Another version is another name.
-pub const ALPN: &[u8] = b"galvani/4";
+pub const ALPN: &[u8] = b"galvani/5";
 
 /// Largest frame payload unless the configuration says otherwise: 16 MiB and room for a header.
 pub const DEFAULT_FRAME_BYTES_MAX: usize = 17 << 20;

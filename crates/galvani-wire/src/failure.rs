@@ -233,6 +233,12 @@ pub enum Failure {
         /// By how many milliseconds.
         ahead_ms: u64,
     },
+    /// The write was issued so long ago that it may be a retry of one whose records were trimmed, and
+    /// no owner that was reached can tell whether it is.
+    RetryTooLate {
+        /// How long ago, in milliseconds by the coordinator's clock.
+        age_ms: u64,
+    },
     /// A value cannot live so long, or so shortly.
     TtlImpossible {
         /// What was asked, in milliseconds.

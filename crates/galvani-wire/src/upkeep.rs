@@ -7,6 +7,7 @@
 use crate::failure::ReplicaError;
 use crate::message::Replicate;
 use bytes::Bytes;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::version::{Digest, Dot, PartitionClock, Record, RecordHead};
@@ -110,6 +111,8 @@ pub struct Pulled {
     /// Dots that were asked for, up to `through`, whose records were trimmed: every owner has taken
     /// them in, and nothing needs them any more.
     pub trimmed: PartitionClock,
+    /// None of the writes of `trimmed` was issued later, by hybrid time.
+    pub trimmed_until: Hlc,
     /// The values of `heads`, in the body.
     #[serde(skip)]
     pub values: Vec<Bytes>,

@@ -150,12 +150,6 @@ fn page(
     Ok(HintsPulled {
         page: handoff.pages,
         shards,
-        records: Pulled {
-            heads,
-            through: None,
-            hidden: Vec::new(),
-            trimmed: Default::default(),
-            values,
-        },
+        records: Pulled { heads, values, ..Pulled::default() },
     })
 }

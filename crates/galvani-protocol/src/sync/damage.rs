@@ -11,6 +11,7 @@ use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
 use crate::serve;
 use galvani_model::bucket::ConflictPolicy;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Origin, Shard};
 use galvani_model::store::{Damage, RequestEntry, Rewrite, StoreError};
 use galvani_model::version::{Dot, DotSet, Object, PartitionClock, Version};
@@ -48,8 +49,8 @@ struct Tried {
     /// Owners that do not have it.
     lacking: BTreeSet<NodeId>,
     not_before: u64,
-    /// Whether one of them has trimmed it.
-    trimmed: bool,
+    /// Where one of them has trimmed it: no write that it trimmed was issued later.
+    trimmed: Option<Hlc>,
     /// Whether nobody could mend it.
     given_up: bool,
 }
@@ -172,9 +173,9 @@ fn ask_for(ctx: &mut Ctx<'_>, shard: Shard, dot: Dot) -> Option<(PeerLane, Shard
     let lacking = ctx.sync.mender.rows.get(&first)?.lacking.clone();
     let left: Vec<NodeId> = others.into_iter().filter(|node| !lacking.contains(node)).collect();
     let trimmed = ctx.sync.mender.rows.get(&first)?.trimmed;
-    if left.is_empty() && trimmed {
+    if let Some(until) = trimmed.filter(|_| left.is_empty()) {
         // Nothing needs it, and so it need not be whole.
-        if replica::trim(ctx.store, shard, &[dot]).is_err() {
+        if replica::trim(ctx.store, shard, &[dot], until).is_err() {
             ctx.sync.mender.retry(&first, now + RETRY_MICROS);
         }
         return None;
@@ -368,6 +369,7 @@ impl RecoverOp {
 
     fn take_in(&self, ctx: &mut Ctx<'_>, pulled: Pulled) {
         let (through, trimmed) = (pulled.through, pulled.trimmed.clone());
+        let until = pulled.trimmed_until;
         for record in pulled.into_records() {
             let row = Damage::Record(self.shard, record.head.dot);
             let wanted =
@@ -390,7 +392,9 @@ impl RecoverOp {
             let asked = *of == self.shard && self.wanted.contains(*dot);
             if asked && through.is_none_or(|through| *dot <= through) {
                 tried.lacking.insert(to);
-                tried.trimmed |= trimmed.contains(*dot);
+                if trimmed.contains(*dot) {
+                    tried.trimmed = tried.trimmed.max(Some(until));
+                }
             }
         }
     }

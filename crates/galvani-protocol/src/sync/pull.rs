@@ -10,6 +10,7 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, As, Taken};
 use crate::serve;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
 use galvani_model::store::{Damage, StoreError};
 use galvani_model::version::{Dot, Kind, PartitionClock, Range, RecordHead};
@@ -86,7 +87,7 @@ impl PullOp {
         let mut last = None;
         let through = pulled.through;
         let hidden = pulled.hidden.clone();
-        let trimmed = pulled.trimmed.clone();
+        let trimmed = (pulled.trimmed.clone(), pulled.trimmed_until);
         for (index, record) in pulled.into_records().enumerate() {
             let dot = record.head.dot;
             let wanted = self.wanted.contains(dot) && last.is_none_or(|last| last < dot);
@@ -126,7 +127,7 @@ impl PullOp {
             last = Some(dot);
         }
         let last = last.max(through);
-        if !trimmed.is_empty() && self.adopt(ctx, &trimmed, last).is_none() {
+        if !trimmed.0.is_empty() && self.adopt(ctx, &trimmed, last).is_none() {
             return Page::Failed;
         }
         last.map_or(Page::Empty, Page::Through)
@@ -134,7 +135,12 @@ impl PullOp {
 
     /// Takes in dots whose records the peer has trimmed, as far as they were asked for and the page
     /// goes. `None` where it says more than that, or they cannot be taken in.
-    fn adopt(&self, ctx: &mut Ctx<'_>, trimmed: &PartitionClock, last: Option<Dot>) -> Option<()> {
+    fn adopt(
+        &self,
+        ctx: &mut Ctx<'_>,
+        (trimmed, until): &(PartitionClock, Hlc),
+        last: Option<Dot>,
+    ) -> Option<()> {
         let asked = through(&self.wanted, last?);
         if !asked.missing_from(trimmed).is_empty() {
             return None;
@@ -142,7 +148,7 @@ impl PullOp {
         if replica::notice_amnesia_in_clock(ctx.store, self.shard, trimmed) == Ok(true) {
             ctx.counters.incarnations += 1;
         }
-        replica::adopt_trimmed(ctx.store, self.shard, trimmed).ok()?;
+        replica::adopt_trimmed(ctx.store, self.shard, trimmed, *until).ok()?;
         ctx.sync.note_change(self.shard, ctx.now);
         ctx.feed.note_change(self.shard);
         Some(())
@@ -196,8 +202,10 @@ fn through(wanted: &PartitionClock, last: Dot) -> PartitionClock {
 pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaError> {
     serve::mine(ctx, pull.shard)?;
     let failed = |error: StoreError| replica::as_replica_error(&error);
-    let ranges = ctx.store.replica(pull.shard).map_err(failed)?.clock.common_with(&pull.wanted);
-    let (mut page, mut room) = (Pulled::default(), LOOKUPS_MAX);
+    let state = ctx.store.replica(pull.shard).map_err(failed)?;
+    let ranges = state.clock.common_with(&pull.wanted);
+    let mut page = Pulled { trimmed_until: state.trimmed_until, ..Pulled::default() };
+    let mut room = LOOKUPS_MAX;
     let mut left = pull.credit.min(CREDIT_BYTES) as usize;
     for range in ranges {
         let whole = answer_range(ctx, pull.shard, range, &mut page, &mut room, &mut left);

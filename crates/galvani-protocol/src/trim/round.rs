@@ -10,6 +10,7 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::reap::ask_durably;
 use crate::replica;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
 use galvani_model::version::{Dot, PartitionClock, RecordHead};
@@ -113,15 +114,16 @@ impl TrimOp {
         }
         let clocks: Vec<&PartitionClock> = self.heard.iter().flatten().chain([&own]).collect();
         let mut judge = Judge::new(shard, &clocks);
-        let (mut dots, mut bytes) = (Vec::new(), 0);
+        let (mut dots, mut bytes, mut until) = (Vec::new(), 0, Hlc::default());
         for head in &self.round.heads {
             if judge.may_go(ctx, head)? {
                 dots.push(head.dot);
                 bytes += u64::from(head.value_len);
+                until = until.max(head.hlc);
             }
         }
         if !dots.is_empty() {
-            replica::trim(ctx.store, shard, &dots)?;
+            replica::trim(ctx.store, shard, &dots, until)?;
             ctx.counters.records_trimmed += dots.len() as u64;
             ctx.counters.bytes_trimmed += bytes;
         }

@@ -181,18 +181,11 @@ impl Pair {
         match effect {
             Effect::Ask { id, .. } if !self.linked => self.handle(from, Input::Undelivered { id }),
             Effect::Ask { message: Message::Fetch(_), .. } if self.deaf => {}
-            Effect::Ask { id, message, .. } => {
+            Effect::Ask { id, forwarded, message, .. } => {
                 self.seen.push(message.clone());
-                let to = ReplyTo { link: 10 + from as u64, id };
-                self.handle(
-                    1 - from,
-                    Input::Request {
-                        from: to,
-                        forwarded: false,
-                        arrived: self.now.micros,
-                        message,
-                    },
-                );
+                let (from, to) = (ReplyTo { link: 10 + from as u64, id }, 1 - from);
+                let arrived = self.now.micros;
+                self.handle(to, Input::Request { from, forwarded, arrived, message });
             }
             Effect::Answer { to, message, .. } if to.link >= 10 => {
                 self.seen.push(message.clone());

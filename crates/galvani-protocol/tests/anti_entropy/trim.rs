@@ -10,10 +10,11 @@ use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::Store;
 use galvani_model::version::{Dot, Kind, Object, PartitionClock, Range, Record};
-use galvani_protocol::{Effect, Input};
+use galvani_protocol::{Effect, Input, ReplyTo};
 use galvani_storage::engine::{Corruption, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
+use galvani_wire::failure::{AppliedOutcome, Failure};
 use galvani_wire::message::{Get, Pull, Pulled, Put, PutDone, Replicate};
 
 fn key(name: &str) -> Key {
@@ -264,6 +265,45 @@ fn a_retry_of_a_trimmed_write_is_known_and_changes_nothing() {
     }
     assert_eq!(read(&mut pair, 0, "a").0, ["a 2"]);
     assert_eq!(logged(&mut pair, 0).len(), 1);
+}
+
+#[test]
+fn an_owner_that_cannot_know_a_late_retry_leaves_it_to_one_that_can() {
+    let mut pair = pair();
+    let puts = overwrite(&mut pair, "a", 3);
+    let dot = logged(&mut pair, 0)[0].head.dot;
+    grow_old(&mut pair);
+    wipe(&mut pair, 1);
+    let again = |put: &Put| Put { options: WriteOptions::default(), ..put.clone() };
+    pair.seen.clear();
+    pair.request(1, Message::Put(again(&puts[0])));
+    pair.flow();
+    let known = |message: &Message| matches!(message, Message::PutDone(done) if done.dot == dot);
+    assert!(pair.seen.iter().any(known), "side 0 says so: {:?}", pair.seen);
+    // Given to it by another owner it does not know either, it writes nothing.
+    let from = ReplyTo { link: 1, id: 0 };
+    let (arrived, message) = (pair.now.micros, Message::Put(again(&puts[0])));
+    pair.handle(1, Input::Request { from, forwarded: true, arrived, message });
+    let refused = pair.tick(1).into_iter().any(|effect| match effect {
+        Effect::Answer { message: Message::Failed(failed), .. } => {
+            matches!(failed.failure, Failure::RetryTooLate { .. })
+                && failed.applied == AppliedOutcome::No
+        }
+        _ => false,
+    });
+    assert!(refused);
+    // What is issued later than all that was trimmed cannot be one of those.
+    let mut new = again(&puts[0]);
+    new.rid = RequestId(99);
+    new.issued = Hlc::from_unix_ms(pair.now.unix_ms);
+    pair.seen.clear();
+    pair.request(1, Message::Put(new));
+    pair.flow();
+    assert!(pair.seen.iter().any(|message| matches!(message, Message::Replicate(_))), "from here");
+    for side in 0..2 {
+        let values = read(&mut pair, side, "a").0;
+        assert_eq!(values, ["a 2", "a 0"], "side {side}: the last one, and what is new");
+    }
 }
 
 #[test]

@@ -211,8 +211,7 @@ fn a_damaged_row_of_the_owner_refuses_one_hint_and_takes_in_the_others() {
     };
     let heads = vec![record(key, 11), record(other.clone(), 12)];
     let values = vec![hint.record.value.clone(); 2];
-    let records =
-        Pulled { heads, through: None, hidden: Vec::new(), trimmed: Default::default(), values };
+    let records = Pulled { heads, values, ..Pulled::default() };
     let page = HintsPulled { page: 5, shards: vec![shard; 2], records };
     bench.handle(Input::Reply { id, message: Message::HintsPulled(Ok(page)) });
     let effects = bench.tick();
@@ -318,8 +317,7 @@ fn a_page_whose_commit_failed_is_not_said_to_be_taken() {
     let (_, id, taken) = asked(&effects).expect("a peer that comes up is asked");
     assert_eq!(taken, 0);
     let (heads, values) = (vec![record.head], vec![record.value]);
-    let records =
-        Pulled { heads, through: None, hidden: Vec::new(), trimmed: Default::default(), values };
+    let records = Pulled { heads, values, ..Pulled::default() };
     let page = HintsPulled { page: 5, shards: vec![record.shard], records };
     bench.handle(Input::Reply { id, message: Message::HintsPulled(Ok(page)) });
     assert!(bench.lane.wants_fsync(true), "a page is fsynced before anyone drops it");

@@ -30,7 +30,7 @@ use crate::engine::PowerHistory;
 /// The data directory's format. Any other one is refused: rows of format 1 have no index of
 /// tombstones and count tombstones in their digests; rows of format 2 know no expiry, and
 /// clock rows of format 3 no latest write.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
 /// Whose data a directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,7 +52,7 @@ pub use state::{StateError, stored_state};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use trim::Trimmed;
+pub use trim::TrimmedRow;
 
 /// An opened store.
 pub struct Opened<E> {
@@ -88,7 +88,7 @@ pub struct NodeStore<E> {
     /// This tick's rows of indexes that go because their object knows nothing of them.
     orphans: BTreeSet<(Shard, Indexed)>,
     /// Records that this tick takes out of the log, and shards of which it changes what is trimmed.
-    trimmed: Trimmed,
+    trimmed: trim::Trimmed,
     /// Damaged rows that were met.
     damaged: Damaged,
     /// While the disk is full: commits since it was found so.
@@ -132,7 +132,7 @@ impl<E: Engine> NodeStore<E> {
             requests: BTreeMap::new(),
             swept: Vec::new(),
             orphans: BTreeSet::new(),
-            trimmed: Trimmed::default(),
+            trimmed: trim::Trimmed::default(),
             damaged: Damaged::default(),
             full_for: None,
             owes_sync: false,
@@ -491,12 +491,17 @@ impl<E: Engine> Store for NodeStore<E> {
         self.page_of_log(shard, from, limit)
     }
 
-    fn trim(&mut self, shard: Shard, dots: &[Dot]) -> Result<(), StoreError> {
-        self.stage_trim(shard, dots)
+    fn trim(&mut self, shard: Shard, dots: &[Dot], until: Hlc) -> Result<(), StoreError> {
+        self.stage_trim(shard, dots, until)
     }
 
-    fn adopt_trimmed(&mut self, shard: Shard, dots: &PartitionClock) -> Result<(), StoreError> {
-        self.stage_adopted(shard, dots)
+    fn adopt_trimmed(
+        &mut self,
+        shard: Shard,
+        dots: &PartitionClock,
+        until: Hlc,
+    ) -> Result<(), StoreError> {
+        self.stage_adopted(shard, dots, until)
     }
 
     fn trim_arrivals(

@@ -7,6 +7,7 @@
 //! was trimmed, T, has a row of its own beside the clock row. The own counter is then in doubt and is
 //! not kept. Next to read: `mod.rs`.
 
+use super::trim::TrimmedRow;
 use super::{NodeStore, parse, store_error};
 use crate::engine::{Engine, EngineError, Table};
 use crate::format::{RowError, keys, rows};
@@ -47,6 +48,8 @@ impl Arrival {
         *state = ReplicaState {
             clock: core::mem::take(&mut state.clock),
             trimmed: core::mem::take(&mut state.trimmed),
+            trimmed_until: state.trimmed_until,
+            unknown_until: state.unknown_until,
             arrivals: state.arrivals,
             own,
             digest,
@@ -206,7 +209,8 @@ impl<E: Engine> NodeStore<E> {
             }
             Err(error) => return Err(store_error(error)),
         }
-        state.trimmed = self.stored_trimmed(shard)?;
+        let TrimmedRow { dots, until, unknown_until } = self.stored_trimmed(shard)?;
+        (state.trimmed, state.trimmed_until, state.unknown_until) = (dots, until, unknown_until);
         state.clock.union(&state.trimmed);
         state.digest = self.derive_digest(shard)?;
         state.tombstones = self.count_rows(Table::Tombstones, shard)?;

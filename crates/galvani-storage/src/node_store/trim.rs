@@ -10,9 +10,11 @@ use super::state::Arrival;
 use super::{NodeStore, store_error};
 use crate::engine::{Engine, EngineError, Table};
 use crate::format::{RowError, keys, rows};
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
-use galvani_model::store::{Damage, LogPage, Store, StoreError};
+use galvani_model::store::{Damage, LogPage, ReplicaState, Store, StoreError};
 use galvani_model::version::{Dot, PartitionClock, Range};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -33,6 +35,27 @@ impl Trimmed {
     pub(super) fn clear(&mut self) {
         self.records.clear();
         self.shards.clear();
+    }
+}
+
+/// What was trimmed, as its own row has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrimmedRow {
+    /// See [`ReplicaState::trimmed`].
+    pub dots: PartitionClock,
+    /// See [`ReplicaState::trimmed_until`].
+    pub until: Hlc,
+    /// See [`ReplicaState::unknown_until`].
+    pub unknown_until: Hlc,
+}
+
+impl TrimmedRow {
+    fn of(state: &ReplicaState) -> TrimmedRow {
+        TrimmedRow {
+            dots: state.trimmed.clone(),
+            until: state.trimmed_until,
+            unknown_until: state.unknown_until,
+        }
     }
 }
 
@@ -113,7 +136,12 @@ impl<E: Engine> NodeStore<E> {
     }
 
     /// See [`Store::trim`].
-    pub(super) fn stage_trim(&mut self, shard: Shard, dots: &[Dot]) -> Result<(), StoreError> {
+    pub(super) fn stage_trim(
+        &mut self,
+        shard: Shard,
+        dots: &[Dot],
+        until: Hlc,
+    ) -> Result<(), StoreError> {
         if !self.takes_writes() {
             return Err(StoreError::Full);
         }
@@ -127,6 +155,7 @@ impl<E: Engine> NodeStore<E> {
             self.trimmed.records.insert((shard, dot));
             self.damaged.stage(Damage::Record(shard, dot));
         }
+        state.trimmed_until = state.trimmed_until.max(until);
         self.dirty.insert(shard);
         self.trimmed.shards.insert(shard);
         Ok(())
@@ -137,6 +166,7 @@ impl<E: Engine> NodeStore<E> {
         &mut self,
         shard: Shard,
         dots: &PartitionClock,
+        until: Hlc,
     ) -> Result<(), StoreError> {
         if !self.takes_writes() {
             return Err(StoreError::Full);
@@ -150,6 +180,8 @@ impl<E: Engine> NodeStore<E> {
             state.clock.insert_range(range);
             state.trimmed.insert_range(range);
         }
+        state.trimmed_until = state.trimmed_until.max(until);
+        state.unknown_until = state.unknown_until.max(until);
         self.dirty.insert(shard);
         self.trimmed.shards.insert(shard);
         Ok(())
@@ -193,14 +225,14 @@ impl<E: Engine> NodeStore<E> {
     /// Stages the second row of what was trimmed, where it has changed.
     pub(super) fn stage_trimmed_again(&mut self) {
         for &shard in &self.trimmed.shards {
-            let (key, state) = (keys::trimmed(shard), &self.states[&shard]);
-            self.batch.put_with(Table::Meta, &key, |out| rows::put(&key, &state.trimmed, out));
+            let (key, row) = (keys::trimmed(shard), TrimmedRow::of(&self.states[&shard]));
+            self.batch.put_with(Table::Meta, &key, |out| rows::put(&key, &row, out));
         }
     }
 
     /// What was trimmed, as its second row has it; nothing where that is damaged, too: then what was
     /// trimmed is asked for again.
-    pub(super) fn stored_trimmed(&mut self, shard: Shard) -> Result<PartitionClock, StoreError> {
+    pub(super) fn stored_trimmed(&mut self, shard: Shard) -> Result<TrimmedRow, StoreError> {
         let key = keys::trimmed(shard);
         let row = match self.engine.get(Table::Meta, &key) {
             Ok(row) => row,
@@ -211,11 +243,11 @@ impl<E: Engine> NodeStore<E> {
             Err(error) => return Err(store_error(error)),
         };
         match row.map(|row| rows::get(&key, &row)) {
-            None => Ok(PartitionClock::new()),
+            None => Ok(TrimmedRow::default()),
             Some(Ok(trimmed)) => Ok(trimmed),
             Some(Err(error)) => {
                 self.quarantine(format!("{shard} trimmed"), &error);
-                Ok(PartitionClock::new())
+                Ok(TrimmedRow::default())
             }
         }
     }

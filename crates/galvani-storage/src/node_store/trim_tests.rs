@@ -4,6 +4,7 @@ use super::tests::{ORIGIN, SHARD, key, open, record, stage};
 use crate::engine::{Corruption, Engine, FailKind, MemoryEngine, Table};
 use crate::format::keys;
 use crate::node_store::NodeStore;
+use galvani_model::hlc::Hlc;
 use galvani_model::store::{Damage, RequestEntry, Rewrite, Store, StoreError};
 use galvani_model::version::{Dot, PartitionClock, Range};
 use std::ops::ControlFlow;
@@ -21,7 +22,7 @@ fn trimmed() -> (Arc<MemoryEngine>, NodeStore<MemoryEngine>) {
         stage(&mut store, &record(counter, &format!("k{counter}"))).expect("staged");
     }
     store.commit(true).expect("room");
-    store.trim(SHARD, &[dot(1), dot(3), dot(4)]).expect("staged");
+    store.trim(SHARD, &[dot(1), dot(3), dot(4)], Hlc(7)).expect("staged");
     (engine, store)
 }
 
@@ -77,7 +78,7 @@ fn a_record_that_is_gone_beyond_what_was_trimmed_is_damage() {
     let damaged: Vec<Damage> = again.damaged().iter().cloned().collect();
     assert_eq!(damaged, [Damage::Record(SHARD, dot(2)), Damage::Record(SHARD, dot(5))]);
     again.rewrite(SHARD, Rewrite::Record(Box::new(record(2, "k2")))).expect("staged");
-    again.trim(SHARD, &[dot(5)]).expect("staged");
+    again.trim(SHARD, &[dot(5)], Hlc(7)).expect("staged");
     again.commit(false).expect("room");
     assert!(again.damaged().is_empty());
     assert_eq!(again.record(SHARD, dot(2)), Ok(Some(record(2, "k2"))));
@@ -104,6 +105,7 @@ fn a_damaged_clock_row_forgets_nothing_that_was_trimmed() {
     let state = again.replica(SHARD).expect("worked out");
     assert_eq!(state.clock, clock);
     assert!(state.is_trimmed(dot(3)));
+    assert_eq!((state.trimmed_until, state.unknown_until), (Hlc(7), Hlc(0)));
 }
 
 #[test]
@@ -111,12 +113,13 @@ fn trimmed_dots_of_another_owner_are_taken_in_without_records() {
     let (engine, mut store) = trimmed();
     let range = Range { origin: ORIGIN, first: 4, last: 9 };
     let theirs = PartitionClock::from_iter([range]);
-    store.adopt_trimmed(SHARD, &theirs).expect("staged");
+    store.adopt_trimmed(SHARD, &theirs, Hlc(9)).expect("staged");
     store.commit(true).expect("room");
     let mut again = open(&engine, true);
     let state = again.replica(SHARD).expect("readable").clone();
     assert_eq!(state.clock.max_counter(ORIGIN), 9);
     assert!(state.is_trimmed(dot(7)) && !state.is_trimmed(dot(5)), "5 is here");
+    assert_eq!((state.trimmed_until, state.unknown_until), (Hlc(9), Hlc(9)));
     assert_eq!(logged(&mut again), [2, 5, 6]);
 }
 
@@ -147,11 +150,11 @@ fn a_request_row_of_several_dots_stays_as_long_as_the_log_has_one_of_them() {
     store.rewrite(SHARD, Rewrite::Request(write, Some(entry.clone()))).expect("staged");
     store.commit(false).expect("room");
     assert_eq!(store.sweep_requests(10, 100), Ok(5), "all others");
-    store.trim(SHARD, &[dot(2)]).expect("staged");
+    store.trim(SHARD, &[dot(2)], Hlc(7)).expect("staged");
     store.commit(false).expect("room");
     assert_eq!(store.sweep_requests(10, 100), Ok(0));
     assert_eq!(store.request(SHARD, write, None), Ok(Some(entry)));
-    store.trim(SHARD, &[dot(5)]).expect("staged");
+    store.trim(SHARD, &[dot(5)], Hlc(7)).expect("staged");
     store.commit(false).expect("room");
     assert_eq!(store.sweep_requests(10, 100), Ok(1));
 }

@@ -357,6 +357,7 @@ fn peer_messages() -> Vec<Message> {
             through: Some(dot(9)),
             hidden: vec![1],
             trimmed: clock(),
+            trimmed_until: Hlc(77),
             values: vec![Bytes::from_static(b"milk\neggs"), Bytes::new()],
         })),
         Message::Pulled(Err(ReplicaError::DiskFull)),
@@ -393,6 +394,7 @@ fn hints_pulled() -> Message {
             through: None,
             hidden: Vec::new(),
             trimmed: PartitionClock::new(),
+            trimmed_until: Hlc(0),
             values: vec![Bytes::from_static(b"v")],
         },
     }))

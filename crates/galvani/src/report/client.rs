@@ -248,10 +248,8 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
             let longer = (about.timeout * 2).clamp(TIMEOUT_SUGGESTED, TIMEOUT_MOST);
             let again = line.clone().with("--timeout", format!("{}s", longer.as_secs()));
             let more = vec![about.status_or()];
-            report.next_line(match about.timeout < TIMEOUT_MOST {
-                true => retype.ways("try", again, more),
-                false => vec![status()],
-            })
+            let can = about.timeout < TIMEOUT_MOST;
+            report.next_line(if can { retype.ways("try", again, more) } else { vec![status()] })
         }
         ErrorKind::Overloaded { .. } => {
             report.next_line(retype.ways("try later", line.clone(), vec![about.status_or()]))
@@ -291,7 +289,9 @@ fn with_ways(report: Report, failure: &Failure<'_>, retype: &Retype) -> Report {
             .why("blind writes, or writes under old contexts, left them; put --take picks one")
             .next("see", about.on_key("get").with("--siblings", "table").to_string()),
         ErrorKind::Conflict { siblings } => report.field("siblings", *siblings),
-        ErrorKind::ClockAhead { .. } => report.next("try", "timedatectl set-ntp true"),
+        ErrorKind::ClockAhead { .. } | ErrorKind::RetryTooLate { .. } => {
+            report.next("try", "timedatectl set-ntp true")
+        }
         ErrorKind::Tls { .. } | ErrorKind::Identity { .. } | ErrorKind::NotPermitted => report
             .why("the cluster's own root must have signed what --identity or the context names")
             .next("see", "galvani ctx ls"),
@@ -441,6 +441,7 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::ContextMalformed
         | ErrorKind::TooManySiblings { .. }
         | ErrorKind::ClockAhead { .. }
+        | ErrorKind::RetryTooLate { .. }
         | ErrorKind::TtlImpossible { .. } => Exit::Refused,
         ErrorKind::UnknownGroup { .. } => Exit::NotFound,
         ErrorKind::Setting { .. } | ErrorKind::GroupName { .. } => Exit::Usage,
@@ -486,6 +487,7 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::ContextMalformed => "context_malformed",
         ErrorKind::TooManySiblings { .. } => "too_many_siblings",
         ErrorKind::ClockAhead { .. } => "clock_ahead",
+        ErrorKind::RetryTooLate { .. } => "retry_too_late",
         ErrorKind::TtlImpossible { .. } => "ttl_impossible",
         ErrorKind::NotPermitted => "not_permitted",
         ErrorKind::FaultsNotAllowed => "faults_not_allowed",
