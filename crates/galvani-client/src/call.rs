@@ -2,10 +2,11 @@
 //!
 //! All attempts of a write carry the same request id, time, context and value, so they are one
 //! write to the servers. A node that is late (`health.rs`), or silent for a quarter of the call's
-//! time, is joined by another attempt and still listened to. Retries come out of the client's
-//! budget; an attempt that never left does not count. A coordinator that knows that owners are down
-//! is believed unless one other that is at hand says otherwise. What the servers' answers mean is
-//! in `failure.rs`.
+//! time, is joined by another attempt and still listened to; a read is asked of the next owner
+//! before that, within an allowance (`hedge.rs`). Retries come out of the client's budget; an
+//! attempt that never left does not count. A coordinator that knows that owners are down is
+//! believed unless one other that is at hand says otherwise. What the servers' answers mean is in
+//! `failure.rs`.
 
 use crate::client::Shared;
 use crate::deadline::Deadline;
@@ -49,9 +50,19 @@ pub(crate) struct Plan<'a, T> {
     pub(crate) accept: fn(Message) -> Result<T, Box<Message>>,
 }
 
+impl<T> Plan<'_, T> {
+    /// Whether it may be asked twice early: it changes nothing, and costs little.
+    fn is_cheap_read(&self) -> bool {
+        self.hedge && !self.changes
+    }
+}
+
 /// Runs the plan to its reply or its error.
 pub(crate) async fn run<T>(shared: &Shared, plan: Plan<'_, T>) -> Result<T, Error> {
     shared.budget.earn();
+    if plan.is_cheap_read() {
+        shared.hedging.earn();
+    }
     let tried = plan.route.iter().map(|_| 0).collect();
     let mut call = Call {
         shared,
@@ -64,6 +75,7 @@ pub(crate) async fn run<T>(shared: &Shared, plan: Plan<'_, T>) -> Result<T, Erro
         retries: 0,
         launch_at: None,
         hedge_at: None,
+        late_at: None,
         stall_at: None,
         opinion_until: None,
     };
@@ -103,8 +115,10 @@ struct Call<'a, T> {
     retries: u32,
     /// When the next attempt starts.
     launch_at: Option<Instant>,
-    /// When the last attempt counts as late.
+    /// When the first attempt of a read has taken longer than its node's usual ones.
     hedge_at: Option<Instant>,
+    /// When the last attempt counts as late.
+    late_at: Option<Instant>,
     /// When the attempts under way count as silent.
     stall_at: Option<Instant>,
     /// After a node refused because owners are down: how long another may take to contradict.
@@ -115,6 +129,8 @@ struct Call<'a, T> {
 struct Flight<'a> {
     target: Target,
     began: Instant,
+    /// Whether it was sent because another took long.
+    is_hedge: bool,
     /// Whether it has left, when that was last looked at.
     left: bool,
     request: Request<'a>,
@@ -167,8 +183,12 @@ impl<'a, T> Call<'a, T> {
         let links = &self.shared.net.links;
         let request = Request::start(links, target.addr, Some(target.node), self.plan.make);
         let (began, left) = (Instant::now(), request.was_sent());
-        let flight = Flight { target, began, left, request };
-        self.hedge_at = Some(began + self.hedge_after(&flight));
+        let flight = Flight { target, began, is_hedge: false, left, request };
+        let late_after = self.late_after(&flight);
+        let usual = left && self.plan.is_cheap_read() && self.flights.is_empty();
+        let hedge_after = usual.then(|| self.shared.net.links.hedge_after(target.addr)).flatten();
+        self.hedge_at = hedge_after.map(|after| began + after.min(late_after));
+        self.late_at = Some(began + late_after);
         self.stall_at = Some(began + self.plan.deadline.stall_after());
         self.flights.push(flight);
     }
@@ -185,17 +205,18 @@ impl<'a, T> Call<'a, T> {
         lanes.filter(|&index| fits(index, &self.plan.route[index])).min_by_key(rank)
     }
 
-    /// How long this attempt may take before another lane is asked as well.
-    fn hedge_after(&self, flight: &Flight<'_>) -> Duration {
+    /// How long this attempt may take before it counts as late.
+    fn late_after(&self, flight: &Flight<'_>) -> Duration {
         let most = self.plan.deadline.stall_after();
         match flight.left {
-            true => self.shared.net.links.pace(flight.target.addr).hedge_after(most),
+            true => self.shared.net.links.pace(flight.target.addr).late_after(most),
             false => CONNECT_MAX.min(most),
         }
     }
 
     fn wake_at(&self) -> Instant {
-        let timers = [self.launch_at, self.hedge_at, self.stall_at, self.opinion_until];
+        let timers =
+            [self.launch_at, self.hedge_at, self.late_at, self.stall_at, self.opinion_until];
         timers.into_iter().flatten().fold(self.plan.deadline.at(), Instant::min)
     }
 
@@ -213,7 +234,7 @@ impl<'a, T> Call<'a, T> {
             Ok(Message::Failed(failed)) => self.on_failed(flight, failed),
             Ok(message) => match (self.plan.accept)(message) {
                 Ok(reply) => {
-                    self.note_late();
+                    self.note_late(flight);
                     return Some(Ok(reply));
                 }
                 Err(message) => {
@@ -237,6 +258,9 @@ impl<'a, T> Call<'a, T> {
         self.fate.note_answer(failed.applied);
         let down = failed.answers.iter().filter(|one| one.outcome == Outcome::Unreachable);
         let down: SmallVec<[NodeId; 8]> = down.map(|one| one.node).collect();
+        if verdict.overloaded {
+            self.shared.hedging.note_overload();
+        }
         self.blame(Cause::Server(failed));
         if verdict.stale {
             self.shared.stale.notify_one();
@@ -313,6 +337,8 @@ impl<'a, T> Call<'a, T> {
         if self.launch_at.is_some_and(|at| at <= now) {
             self.launch();
         } else if self.hedge_at.is_some_and(|at| at <= now) {
+            self.on_unusual();
+        } else if self.late_at.is_some_and(|at| at <= now) {
             self.on_late(now);
         } else if self.stall_at.is_some_and(|at| at <= now) {
             self.stall_at = None;
@@ -328,16 +354,33 @@ impl<'a, T> Call<'a, T> {
         }
     }
 
+    /// A read takes longer than is usual at its node: the next lane that is at hand is asked as well,
+    /// if the allowance has one left. Else it may still turn out late.
+    fn on_unusual(&mut self) {
+        self.hedge_at = None;
+        let links = &self.shared.net.links;
+        let next = self.choose(|index, target| {
+            self.tried[index] == 0
+                && links.standing(target.addr) == Standing::Good
+                && links.is_up(target.addr)
+        });
+        let Some(index) = next.filter(|_| self.shared.hedging.take()) else { return };
+        self.launch_at_lane(index);
+        if let Some(flight) = self.flights.last_mut() {
+            flight.is_hedge = true;
+        }
+    }
+
     /// The last attempt is late: another lane that nothing speaks against is asked as well.
     fn on_late(&mut self, now: Instant) {
-        self.hedge_at = None;
+        self.late_at = None;
         let unasked = self.flights.iter().all(|flight| !flight.request.was_sent());
         let Some(mut flight) = self.flights.pop() else { return };
         let just_left = flight.request.was_sent() && !flight.left;
         flight.left = flight.request.was_sent();
         if just_left {
             // It took its time to connect; now it has that of an answer.
-            self.hedge_at = Some(now + self.hedge_after(&flight));
+            self.late_at = Some(now + self.late_after(&flight));
         }
         self.flights.push(flight);
         let links = &self.shared.net.links;
@@ -353,12 +396,19 @@ impl<'a, T> Call<'a, T> {
         }
     }
 
-    /// Another lane answered what these have not, though they had the time: they are asked last
-    /// until they are heard of.
-    fn note_late(&self) {
+    /// Another lane, `first`, answered what these have not, though they were asked before it: they are
+    /// asked last until they are heard of, and count as silent if they had the time.
+    fn note_late(&self, first: &Flight<'_>) {
+        if first.is_hedge {
+            self.shared.hedging.note_won();
+        }
+        let links = &self.shared.net.links;
         for flight in &self.flights {
-            if flight.began.elapsed() >= self.hedge_after(flight) {
-                self.shared.net.links.note_silence(flight.target.addr);
+            let (took, late_after) = (flight.began.elapsed(), self.late_after(flight));
+            if took >= late_after {
+                links.note_silence(flight.target.addr);
+            } else if flight.left && flight.began < first.began {
+                links.note_overtaken(flight.target.addr, took, flight.began + late_after);
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::feed::FeedBuilder;
 use crate::get::Get;
 use crate::group::GroupBuilder;
+use crate::hedge::{Hedges, Hedging};
 use crate::list::List;
 use crate::net::Net;
 use crate::put::{ContextNotChosen, Put};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) net: Net,
     pub(crate) settings: Settings,
     pub(crate) budget: Budget,
+    pub(crate) hedging: Hedging,
     pub(crate) stamper: Stamper,
     pub(crate) stale: Arc<Notify>,
     directory: RwLock<Directory>,
@@ -82,7 +84,8 @@ impl Client {
             stamper: Stamper::new(net.links.network.clone()),
             net,
             settings,
-            budget: Budget::new(),
+            budget: Budget::of_retries(),
+            hedging: Hedging::new(),
             directory: RwLock::new(Directory::new(view)),
             refresher: tokio::spawn(keep_fresh(weak.clone(), stale.clone())),
             stale,
@@ -148,6 +151,11 @@ impl Client {
     /// The cluster as this client knows it now: nodes, owners, buckets. Asks nobody.
     pub fn cluster(&self) -> Arc<ClusterView> {
         self.shared.directory().view().clone()
+    }
+
+    /// How many reads were asked of a second node because the first took long, by all clones together.
+    pub fn hedges(&self) -> Hedges {
+        self.shared.hedging.figures()
     }
 
     /// Delivers what was sent, closes all links and waits for that, at most a second. Requests of

@@ -20,14 +20,17 @@ pub(crate) struct Verdict {
     pub(crate) once: bool,
     /// Whether the client's view of the cluster may be old.
     pub(crate) stale: bool,
+    /// Whether the server has more to do than it can, so that nothing should be asked twice.
+    pub(crate) overloaded: bool,
 }
 
-const AGAIN: Verdict = Verdict { retry: Some(Duration::ZERO), once: false, stale: false };
+const AGAIN: Verdict =
+    Verdict { retry: Some(Duration::ZERO), once: false, stale: false, overloaded: false };
 const SECOND_OPINION: Verdict = Verdict { once: true, ..AGAIN };
 /// How long nodes may take to hear of a layout, about.
 const LAYOUT_PAUSE: Duration = Duration::from_millis(30);
 const AGAIN_ELSEWHERE: Verdict = Verdict { stale: true, ..AGAIN };
-const FINAL: Verdict = Verdict { retry: None, once: false, stale: false };
+const FINAL: Verdict = Verdict { retry: None, ..AGAIN };
 const FINAL_BUT_STALE: Verdict = Verdict { stale: true, ..FINAL };
 
 /// Whether to try again after `failure`.
@@ -35,7 +38,7 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
     match failure {
         Failure::Overloaded { retry_after_ms } | Failure::RateLimited { retry_after_ms } => {
             let after = Duration::from_millis(u64::from(*retry_after_ms));
-            Verdict { retry: Some(after), ..AGAIN }
+            Verdict { retry: Some(after), overloaded: true, ..AGAIN }
         }
         Failure::ReplicasDown { .. } => SECOND_OPINION,
         Failure::QuorumNotMet { .. } | Failure::DeadlinePassed | Failure::Stopping => AGAIN,
@@ -50,8 +53,8 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
             | ReplicaError::Damaged
             | ReplicaError::StorageFailed
             | ReplicaError::Expired
-            | ReplicaError::HintsFull
-            | ReplicaError::Overloaded => AGAIN,
+            | ReplicaError::HintsFull => AGAIN,
+            ReplicaError::Overloaded => Verdict { overloaded: true, ..AGAIN },
             ReplicaError::Malformed | ReplicaError::AnswerTooLarge => FINAL,
         },
         Failure::UnknownBucket => FINAL_BUT_STALE,

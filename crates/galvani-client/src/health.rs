@@ -3,10 +3,12 @@
 //!
 //! Decisions only: times come in as arguments, and nothing here sends or sleeps. `net.rs` keeps one
 //! [`Health`] for each address and notes what happens; `call.rs` asks for the verdict. A lane that
-//! was silent is [`Standing::Suspect`] until anything arrives from it; when its cool-down is over
-//! one probe goes out in the background, so that no caller pays for finding out.
+//! another overtook is [`Standing::Owing`] until anything arrives from it, and when that takes too
+//! long, or when it was silent, [`Standing::Suspect`]; when its cool-down is over one probe goes
+//! out in the background, so that no caller pays for finding out.
 //! Source: Jacobson's mean and deviation of round trips, as in RFC 6298, section 2.
 
+use crate::quantile::Recent;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,30 +17,44 @@ use tokio::time::Instant;
 pub(crate) enum Standing {
     /// Nothing speaks against it.
     Good,
+    /// Another answered a read that it was asked before, and nothing arrived from it since.
+    Owing,
     /// It did not answer lately: ask others first.
     Suspect,
 }
 
 /// What is known of one lane.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Health {
     /// Silences in a row; 0 is good.
     silences: u32,
     /// When a suspect lane may be probed.
     probe_at: Option<Instant>,
+    /// Until when something has to arrive from a lane that was overtaken.
+    owes_until: Option<Instant>,
     pace: Pace,
+    recent: Recent,
 }
 
 impl Health {
     /// Something arrived from it: it is good again. True if it was suspect.
     pub(crate) fn note_alive(&mut self) -> bool {
         self.probe_at = None;
+        self.owes_until = None;
         std::mem::take(&mut self.silences) > 0
     }
 
     /// A request was done after `took`.
     pub(crate) fn note_done(&mut self, took: Duration) {
         self.pace.note(took);
+        self.recent.note(took);
+    }
+
+    /// Another answered first, after this one had `took` already: that long it takes at least. Without
+    /// this the slow ones would never be counted, and the percentile would sink with each of them.
+    pub(crate) fn note_overtaken(&mut self, took: Duration, owes_until: Instant) {
+        self.recent.note(took);
+        self.owes_until.get_or_insert(owes_until);
     }
 
     /// It did not answer in time, or could not be reached.
@@ -48,8 +64,20 @@ impl Health {
     }
 
     /// Whether to ask it.
-    pub(crate) fn standing(&self) -> Standing {
-        if self.silences == 0 { Standing::Good } else { Standing::Suspect }
+    pub(crate) fn standing(&mut self, now: Instant) -> Standing {
+        if self.silences == 0 && self.owes_until.is_some_and(|until| until <= now) {
+            self.note_silence(now);
+        }
+        match (self.silences, self.owes_until) {
+            (0, None) => Standing::Good,
+            (0, Some(_)) => Standing::Owing,
+            (1.., _) => Standing::Suspect,
+        }
+    }
+
+    /// Whether it is as if nothing were known of it.
+    pub(crate) fn is_good(&self) -> bool {
+        self.silences == 0 && self.owes_until.is_none()
     }
 
     /// Whether it is suspect and its cool-down is over. Starts the next one: one probe each.
@@ -65,6 +93,12 @@ impl Health {
     /// What its requests take.
     pub(crate) fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// How long a read may take before the next owner is asked as well: the 95th percentile, at least
+    /// [`HEDGE_MIN`]. `None` while too little is known.
+    pub(crate) fn hedge_after(&self) -> Option<Duration> {
+        self.recent.p95().map(|p95| p95.max(HEDGE_MIN))
     }
 
     /// Doubled with each further silence.
@@ -95,12 +129,12 @@ impl Pace {
         if self.expected() >= other.expected() { self } else { other }
     }
 
-    /// How long an answer may take before another lane is asked as well: well beyond what is usual,
-    /// at least [`HEDGE_MIN`], at most `most`, which is also the answer while nothing is known.
-    pub(crate) fn hedge_after(self, most: Duration) -> Duration {
+    /// How long an answer may take before its lane counts as late: well beyond what is usual,
+    /// at least [`LATE_MIN`], at most `most`, which is also the answer while nothing is known.
+    pub(crate) fn late_after(self, most: Duration) -> Duration {
         match self.known {
             None => most,
-            Some(_) => self.expected().saturating_mul(HEDGE_TIMES).max(HEDGE_MIN).min(most),
+            Some(_) => self.expected().saturating_mul(LATE_TIMES).max(LATE_MIN).min(most),
         }
     }
 
@@ -113,13 +147,15 @@ impl Pace {
 const COOL_DOWN_FIRST: Duration = Duration::from_millis(200);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(5);
 /// A lane is late at this many times what is to be expected of it.
-const HEDGE_TIMES: u32 = 2;
+const LATE_TIMES: u32 = 2;
 /// Below this a busy machine looks like a silent one.
-const HEDGE_MIN: Duration = Duration::from_millis(50);
+const LATE_MIN: Duration = Duration::from_millis(50);
+/// Below this a thread that waits for its turn looks like a slow node.
+const HEDGE_MIN: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
-    use super::{COOL_DOWN_MAX, HEDGE_MIN, Health, Standing};
+    use super::{COOL_DOWN_MAX, HEDGE_MIN, Health, LATE_MIN, Standing};
     use std::time::Duration;
     use tokio::time::Instant;
 
@@ -129,14 +165,14 @@ mod tests {
     fn a_silent_lane_is_suspect_until_something_arrives() {
         let now = Instant::now();
         let mut health = Health::default();
-        assert_eq!(health.standing(), Standing::Good);
+        assert_eq!(health.standing(now), Standing::Good);
         health.note_silence(now);
-        assert_eq!(health.standing(), Standing::Suspect);
+        assert_eq!(health.standing(now), Standing::Suspect);
         // Time alone makes it no better: only an answer does.
         assert!(health.takes_probe(now + 3600 * 1000 * MS));
-        assert_eq!(health.standing(), Standing::Suspect);
+        assert_eq!(health.standing(now), Standing::Suspect);
         assert!(health.note_alive());
-        assert_eq!(health.standing(), Standing::Good);
+        assert_eq!(health.standing(now), Standing::Good);
         assert!(!health.note_alive());
         assert!(!health.takes_probe(now + 7200 * 1000 * MS), "a good lane needs no probe");
     }
@@ -164,15 +200,57 @@ mod tests {
     fn another_lane_is_asked_well_after_what_is_usual() {
         let most = 500 * MS;
         let mut health = Health::default();
-        assert_eq!(health.pace().hedge_after(most), most, "nothing is known yet");
+        assert_eq!(health.pace().late_after(most), most, "nothing is known yet");
         (0..20).for_each(|_| health.note_done(MS));
-        assert_eq!(health.pace().hedge_after(most), HEDGE_MIN);
+        assert_eq!(health.pace().late_after(most), LATE_MIN);
         (0..20).for_each(|_| health.note_done(100 * MS));
         let slow = health.pace();
-        assert!(slow.hedge_after(most) >= 200 * MS, "{slow:?}");
+        assert!(slow.late_after(most) >= 200 * MS, "{slow:?}");
         (0..20).for_each(|_| health.note_done(2000 * MS));
-        assert_eq!(health.pace().hedge_after(most), most);
+        assert_eq!(health.pace().late_after(most), most);
         assert_eq!(slow.slower(health.pace()), health.pace());
         assert_eq!(health.pace().slower(slow), health.pace());
+    }
+
+    #[test]
+    fn a_read_is_asked_twice_after_the_slow_twentieth() {
+        let mut health = Health::default();
+        (0..19).for_each(|_| health.note_done(MS));
+        assert_eq!(health.hedge_after(), None, "too little is known");
+        health.note_done(MS);
+        assert_eq!(health.hedge_after(), Some(HEDGE_MIN));
+        // One in ten takes long: the mean hardly says so, the percentile does.
+        for _ in 0..100 {
+            (0..9).for_each(|_| health.note_done(8 * MS));
+            health.note_done(200 * MS);
+        }
+        assert!(health.hedge_after() >= Some(200 * MS), "{:?}", health.hedge_after());
+    }
+
+    #[test]
+    fn what_was_overtaken_counts_as_taking_that_long() {
+        let mut health = Health::default();
+        (0..100).for_each(|_| health.note_done(MS));
+        let now = Instant::now();
+        (0..30).for_each(|_| health.note_overtaken(30 * MS, now));
+        assert!(health.hedge_after() >= Some(30 * MS), "{:?}", health.hedge_after());
+    }
+
+    #[test]
+    fn a_lane_that_was_overtaken_owes_until_something_arrives_and_then_is_suspect() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        health.note_overtaken(MS, now + 50 * MS);
+        assert_eq!(health.standing(now), Standing::Owing);
+        // The first that it owes decides.
+        health.note_overtaken(MS, now + 90 * MS);
+        assert_eq!(health.standing(now + 49 * MS), Standing::Owing);
+        assert_eq!(health.standing(now + 50 * MS), Standing::Suspect);
+        assert!(health.takes_probe(now + 250 * MS), "it is probed like any other");
+        assert!(health.note_alive());
+        assert_eq!(health.standing(now + 251 * MS), Standing::Good);
+        health.note_overtaken(MS, now + 300 * MS);
+        assert!(!health.note_alive(), "it was not suspect");
+        assert_eq!(health.standing(now + 400 * MS), Standing::Good);
     }
 }

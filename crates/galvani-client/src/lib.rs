@@ -50,10 +50,12 @@ mod feed;
 mod get;
 mod group;
 mod health;
+mod hedge;
 mod layout;
 mod list;
 mod net;
 mod put;
+mod quantile;
 mod race;
 mod repair;
 mod request;
@@ -79,6 +81,7 @@ pub use group::{
     DeadLetter, Delivery, GroupBuilder, GroupMember, GroupShard, GroupStatus, LetterChoice,
     Member as GroupConsumer, OnPoison,
 };
+pub use hedge::Hedges;
 pub use list::{List, ListedKey, Page};
 pub use put::{ContextNotChosen, MaySend, Put, Ready};
 pub use update::{Merge, Update};

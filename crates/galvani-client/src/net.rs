@@ -178,7 +178,7 @@ impl Links {
     pub(crate) fn standing(self: &Arc<Self>, addr: SocketAddr) -> Standing {
         let mut table = self.table.lock();
         let Some(health) = table.health.get_mut(&addr) else { return Standing::Good };
-        let standing = health.standing();
+        let standing = health.standing(Instant::now());
         if standing == Standing::Good || table.closed || !table.takes_probe(addr) {
             return standing;
         }
@@ -209,6 +209,22 @@ impl Links {
         let table = self.table.lock();
         let own = table.health.get(&addr).map(Health::pace).unwrap_or_default();
         own.slower(table.pace.pace())
+    }
+
+    /// How long a read may take at `addr` before the next owner is asked as well; as at all addresses
+    /// while too little is known of this one.
+    pub(crate) fn hedge_after(&self, addr: SocketAddr) -> Option<Duration> {
+        let table = self.table.lock();
+        let own = table.health.get(&addr).and_then(Health::hedge_after);
+        own.or_else(|| table.pace.hedge_after())
+    }
+
+    /// Remembers that another answered before `addr`, which had `took` and is to be heard of by
+    /// `owes_until`.
+    pub(crate) fn note_overtaken(&self, addr: SocketAddr, took: Duration, owes_until: Instant) {
+        if let Some(health) = self.table.lock().health.get_mut(&addr) {
+            health.note_overtaken(took, owes_until);
+        }
     }
 
     /// Remembers that a request to `addr` has had no answer for long.
@@ -301,7 +317,7 @@ impl Table {
     fn note_silence(&mut self, addr: SocketAddr) {
         if self.health.len() >= HEALTH_MAX {
             // Layouts came and went: what is good is as good when forgotten.
-            self.health.retain(|_, health| health.standing() != Standing::Good);
+            self.health.retain(|_, health| !health.is_good());
         }
         self.health.entry(addr).or_default().note_silence(Instant::now());
     }

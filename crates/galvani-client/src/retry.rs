@@ -1,9 +1,10 @@
 //! When to try again: the budget, the pause, and what stays in doubt afterwards.
 //!
-//! [`Budget`] keeps retries to a share of the calls, so that a struggling cluster is not struck
-//! harder the worse it fares. [`pause`] is full jitter. [`Fate`] is the rule that an attempt whose
-//! end is unknown can never be talked away by a later one. Source: "Exponential Backoff And
-//! Jitter" (Brooker 2015); token bucket of calls as in gRPC's retry throttling (proposal A6).
+//! [`Budget`] keeps retries, and what is asked twice (`hedge.rs`), to a share of the calls, so that a
+//! struggling cluster is not struck harder the worse it fares. [`pause`] is full jitter. [`Fate`] is
+//! the rule that an attempt whose end is unknown can never be talked away by a later one. Source:
+//! "Exponential Backoff And Jitter" (Brooker 2015); token bucket of calls as in gRPC's retry
+//! throttling (proposal A6).
 
 use crate::error::{Applied, worse};
 use galvani_transport::Network;
@@ -11,26 +12,45 @@ use galvani_wire::AppliedOutcome;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Allowance of retries, shared by all calls of a client.
+/// Allowance of requests beyond the first of each call, shared by all calls of a client.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Thousandths of a retry.
+    /// Thousandths of a request.
     left: AtomicU32,
+    /// The most it holds, and what it begins with, in thousandths.
+    reserve: u32,
+    /// What a call earns, in thousandths.
+    per_call: u32,
 }
 
 impl Budget {
-    pub(crate) fn new() -> Budget {
-        Budget { left: AtomicU32::new(RESERVE) }
+    /// Of retries: a tenth of the calls.
+    pub(crate) fn of_retries() -> Budget {
+        Budget::new(RETRIES_RESERVE, RETRY_PER_CALL)
     }
 
-    /// A call began: earns its share of a retry.
+    /// Of reads that are asked twice: a twentieth of them.
+    pub(crate) fn of_hedges() -> Budget {
+        Budget::new(HEDGES_RESERVE, HEDGE_PER_CALL)
+    }
+
+    fn new(reserve: u32, per_call: u32) -> Budget {
+        Budget { left: AtomicU32::new(reserve), reserve, per_call }
+    }
+
+    /// A call began: earns its share of a request.
     pub(crate) fn earn(&self) {
-        self.change(|left| Some((left + PER_CALL).min(RESERVE)));
+        self.change(|left| Some((left + self.per_call).min(self.reserve)));
     }
 
-    /// Takes one retry; false if there is none left.
+    /// Takes one request; false if there is none left.
     pub(crate) fn spend(&self) -> bool {
         self.change(|left| left.checked_sub(ONE))
+    }
+
+    /// Gives up what is left.
+    pub(crate) fn forfeit(&self) {
+        self.left.store(0, Ordering::Relaxed);
     }
 
     fn change(&self, change: impl Fn(u32) -> Option<u32>) -> bool {
@@ -83,10 +103,14 @@ impl Fate {
 
 /// Thousandths of a retry in the bucket when full, and at the start: a hundred retries, so that
 /// what one busy client has under way at a node survives that node's death.
-const RESERVE: u32 = 100 * ONE;
+const RETRIES_RESERVE: u32 = 100 * ONE;
 const ONE: u32 = 1_000;
 /// What a call earns: a tenth of a retry.
-const PER_CALL: u32 = ONE / 10;
+const RETRY_PER_CALL: u32 = ONE / 10;
+/// Reads that may be asked twice at once: few enough that a cluster which turns slow hardly notices.
+const HEDGES_RESERVE: u32 = 20 * ONE;
+/// What a read earns: a twentieth, as many as are beyond the 95th percentile where nothing is wrong.
+const HEDGE_PER_CALL: u32 = ONE / 20;
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
@@ -99,7 +123,7 @@ mod tests {
 
     #[test]
     fn retries_are_a_tenth_of_the_calls_and_a_reserve() {
-        let budget = Budget::new();
+        let budget = Budget::of_retries();
         let reserve = std::iter::repeat_with(|| budget.spend()).take_while(|&taken| taken).count();
         assert_eq!(reserve, 100);
         let mut retries = 0;
@@ -112,7 +136,7 @@ mod tests {
 
     #[test]
     fn quiet_times_do_not_pile_up_retries() {
-        let budget = Budget::new();
+        let budget = Budget::of_retries();
         (0..10_000).for_each(|_| budget.earn());
         assert_eq!((0..1_000).filter(|_| budget.spend()).count(), 100);
     }
