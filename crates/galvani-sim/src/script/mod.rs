@@ -4,6 +4,7 @@
 //! time; what must overlap is made to overlap by cuts and dead nodes. The oracles look on as in any
 //! seed. Next to read: `words.rs`, `scenarios/`.
 
+mod layouts;
 mod say;
 mod words;
 
@@ -70,6 +71,7 @@ impl Script {
             "replicas" => self.replicas(words)?,
             "sees" => self.sees(words)?,
             "hints" => self.hints()?,
+            "layout" => self.layout(words)?,
             "counters" => say::counters(&self.world()?.counters()),
             "wait" => {
                 let ms: u64 = words.number(0)?;
@@ -94,8 +96,9 @@ impl Script {
         profile.always_fsync = words.flag("fsync");
         profile.limits.anti_entropy_ms = words.value_or("ae", 0)?;
         profile.lanes = words.value_or("lanes", 1u16)?.clamp(1, 4);
+        profile.changes = layouts::changes(words)?;
         let mut world = World::new(0, profile, None, 0);
-        (0..nodes).for_each(|node| world.start_node(node));
+        (0..world.nodes.len()).for_each(|node| world.start_node(node));
         world.run_until(PAUSE_MICROS);
         *self = Script { world: Some(world), ..Script::default() };
         Ok("ok".into())
@@ -306,12 +309,16 @@ impl Script {
 
     /// Lets the world go on until a call is answered or given up, and says which.
     fn heard(&mut self, call: usize) -> Result<String, String> {
+        let answer = self.heard_message(call)?;
+        Ok(answer.map_or("no answer".into(), |message| say::answer(&message)))
+    }
+
+    fn heard_message(&mut self, call: usize) -> Result<Option<Message>, String> {
         let world = self.world()?;
         while world.history.calls[call].end.is_none() && world.violation.is_none() {
             world.run_until(world.now + 1_000);
         }
-        let answer = world.answers.remove(&call);
-        Ok(answer.map_or("no answer".into(), |message| say::answer(&message)))
+        Ok(world.answers.remove(&call))
     }
 
     /// The lane that `via` names; the first owner without it.
