@@ -1,5 +1,6 @@
 //! Which nodes there are changes while the cluster serves, with real processes: nodes join and leave
-//! under load, two operators apply two plans at once, a killed node is replaced by an empty one.
+//! under load, two operators apply two plans at once, a killed node is replaced by an empty one, and
+//! hints find whoever owns their keys then.
 
 use galvani_client::{Client, Event, Feed, Start};
 use galvani_cluster_tests::history::History;
@@ -217,6 +218,54 @@ fn a_change_goes_on_over_the_death_of_every_node() {
     cluster.run(&["wait", "--for", "settled"]).expect(0);
     check_all(&cluster, &cluster.client(), &history, 2);
     cluster.kill("n2");
+    check_all(&cluster, &cluster.client(), &history, 2);
+}
+
+/// Hints that nodes hold for `target`, or for anybody.
+fn hints_held(cluster: &Cluster, target: Option<&str>) -> u64 {
+    let status = cluster.run(&["status", "-o", "json"]).expect(0).json("galvani.status/1");
+    let nodes = status["nodes"].as_array().expect("nodes");
+    let held = nodes.iter().flat_map(|node| node["hints"].as_array().into_iter().flatten());
+    let held = held.filter(|held| target.is_none_or(|target| held["for"] == target));
+    held.map(|held| held["count"].as_u64().expect("a count")).sum()
+}
+
+#[test]
+fn hints_go_to_the_owners_there_are_when_their_target_or_holder_leaves() {
+    let cluster = Cluster::with(&["-n", "5"]);
+    let history = Arc::new(History::new(0x6a04));
+    let load = Load::start(&cluster, &history, &["n1", "n2"], 4, 2);
+    let until_held = |target: &str| {
+        cluster.kill(target);
+        until(&format!("hints for {target}"), || match hints_held(&cluster, Some(target)) {
+            few if few < 50 => Err(few),
+            _ => Ok(()),
+        });
+    };
+    let settled = || {
+        cluster.run(&["wait", "--for", "settled"]).expect(0);
+        assert_eq!(hints_held(&cluster, None), 0);
+    };
+    // H3: an empty node takes the place of the one that they are for.
+    until_held("n5");
+    cluster.run(&["dev", "add", "--replace", "n5"]).expect(0);
+    cluster.run(&["dev", "rm", "n5", "--yes"]).expect(0);
+    settled();
+    // H4: it comes back to them, and is told to leave at once.
+    until_held("n4");
+    cluster.start_node("n4");
+    cluster.run(&["dev", "rm", "n4"]).expect(0);
+    settled();
+    // H5: one that holds them leaves, another node in its place, while their target is away.
+    until_held("n2");
+    cluster.run(&["dev", "add", "--replace", "n3"]).expect(0);
+    cluster.start_node("n2");
+    load.until_acked(50);
+    load.stop(&cluster);
+    cluster.run(&["dev", "rm", "n3"]).expect(0);
+    settled();
+    check_all(&cluster, &cluster.client(), &history, 2);
+    cluster.kill("n1");
     check_all(&cluster, &cluster.client(), &history, 2);
 }
 
