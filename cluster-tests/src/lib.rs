@@ -10,6 +10,7 @@ pub mod broker;
 pub mod chaos;
 pub mod cluster;
 pub mod command;
+pub mod flood;
 pub mod history;
 pub mod load;
 pub mod memnet;
