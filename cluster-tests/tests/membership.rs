@@ -314,6 +314,14 @@ fn a_node_of_another_host_is_invited_and_drained_and_a_stranger_is_told_why() {
         .expect("moved back");
     cluster.start_node("n3");
 
+    // One that does not run would hold up the change for ever.
+    let nobody = format!("m9=00000000000000000000000000000009@127.0.0.1:{}", free_port());
+    let plan = cluster.run(&["cluster", "plan", "add", &nobody, "-o", "json"]).expect(0);
+    let id = plan.json("galvani.plan/1")["id"].as_str().expect("an id").to_owned();
+    let refused = cluster.run(&["cluster", "apply", &id]).expect(5);
+    refused.is_three_part_error().says(&["m9 cannot be reached", "nothing was changed"]);
+    assert!(cluster.run(&["status"]).expect(0).text().contains("layout v1"), "as before");
+
     let server = cluster.begin(&["server", "--config", &config("m1")]);
     let id = until("m1 to apply, and its plan", || {
         let plan = cluster.run(&["cluster", "plan", "add", "m1", "-o", "json"]);

@@ -6,12 +6,13 @@
 
 use crate::answer::ReplicaAnswer;
 use galvani_model::bucket::BucketNameError;
-use galvani_model::ids::{RequestId, Shard};
+use galvani_model::ids::{NodeId, RequestId, Shard};
 use galvani_model::key::KeyError;
 use galvani_model::limits::{EMIT_BYTES_MAX, EMITS_MAX};
 use galvani_model::request::Quorum;
 use galvani_wire::ReplicaError;
 use galvani_wire::failure::QuorumKind;
+use galvani_wire::layout::Unfit;
 use std::fmt;
 use std::time::Duration;
 
@@ -475,6 +476,14 @@ pub enum ErrorKind {
         /// Why.
         why: String,
     },
+    /// A node cannot become a member now; nothing was changed.
+    #[error("node {node} cannot become a member now: {}", unfit(*why))]
+    JoinerUnfit {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Unfit,
+    },
     /// The client was closed, or the runtime it lives on is gone.
     #[error("the client is closed")]
     Closed,
@@ -527,6 +536,7 @@ impl ErrorKind {
             | ErrorKind::NotPermitted
             | ErrorKind::FaultsNotAllowed
             | ErrorKind::LayoutRefused { .. }
+            | ErrorKind::JoinerUnfit { .. }
             | ErrorKind::Protocol { .. }
             | ErrorKind::Value { .. }
             | ErrorKind::Setting { .. }
@@ -545,6 +555,17 @@ pub(crate) fn worse(one: Applied, other: Applied) -> Applied {
         (Applied::Maybe { acks: a }, Applied::Maybe { acks: b }) => {
             Applied::Maybe { acks: a.max(b) }
         }
+    }
+}
+
+fn unfit(why: Unfit) -> String {
+    match why {
+        Unfit::Unreachable => "it cannot be reached".to_owned(),
+        Unfit::Silent => "it does not answer".to_owned(),
+        Unfit::Holds { shards } => {
+            format!("it holds {shards} shards from days when it was a member")
+        }
+        Unfit::Unreadable => "it cannot read what it holds".to_owned(),
     }
 }
 

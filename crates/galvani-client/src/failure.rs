@@ -63,6 +63,8 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         Failure::LayoutOutdated { .. }
         | Failure::LayoutChanging { .. }
         | Failure::LayoutRefused { .. } => FINAL_BUT_STALE,
+        // Another member may reach it; the one that was asked has waited for a while already.
+        Failure::JoinerUnfit { .. } => FINAL,
         Failure::QuorumImpossible { .. }
         | Failure::CopiesImpossible { .. }
         | Failure::BucketExists
@@ -150,6 +152,7 @@ pub(crate) fn kind_of(
             ErrorKind::LayoutRefused { why }
         }
         Failure::LayoutRefused { why } => ErrorKind::LayoutRefused { why: why.clone() },
+        Failure::JoinerUnfit { node, why } => ErrorKind::JoinerUnfit { node: *node, why: *why },
         Failure::DeadlinePassed => ErrorKind::Timeout { after, detail: detail() },
         Failure::Stopping => ErrorKind::Stopping,
         Failure::NotPermitted => ErrorKind::NotPermitted,

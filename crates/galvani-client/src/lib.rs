@@ -102,6 +102,7 @@ pub use galvani_model::topic::{Topic, TopicError};
 pub use galvani_model::version::{Dot, DotSet, Version};
 pub use galvani_transport::pki::Identity;
 pub use galvani_wire::failure::QuorumKind;
+pub use galvani_wire::layout::Unfit;
 pub use galvani_wire::repair::RepairState;
 pub use galvani_wire::view::{Counters, LayoutChange, LinkDelay, LinkFaults};
 pub use galvani_wire::{ClusterView, NodeStatus, Outcome, ReplicaError};

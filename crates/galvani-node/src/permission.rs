@@ -106,6 +106,8 @@ pub(crate) fn permission(
         | Message::AskProgress(_)
         | Message::Progress(_)
         | Message::Announce(_)
+        | Message::AskJoiner(_)
+        | Message::JoinerIs(_)
         | Message::Noted => return Permission::Hostile,
     };
     // Roles are ordered from the one that may do everything to the one that may only read.

@@ -224,6 +224,7 @@ pub(crate) fn serve_peer(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
         | Message::LayoutIs(_)
         | Message::Prepare(_)
         | Message::Accept(_)
+        | Message::AskJoiner(_)
         | Message::AskProgress(_)) => layout::serve(ctx, from, message),
         Message::AskClocks(ask) => {
             let clocks = reap::answer(ctx, &ask);

@@ -166,6 +166,7 @@ impl World {
             Failure::LayoutOutdated { .. } => "failed.layout_outdated",
             Failure::LayoutChanging { .. } => "failed.layout_changing",
             Failure::LayoutRefused { .. } => "failed.layout_refused",
+            Failure::JoinerUnfit { .. } => "failed.joiner_unfit",
             Failure::ValueTooLarge { .. } => "failed.value_too_large",
             Failure::EmitsTooLarge { .. } => "failed.emits_too_large",
             Failure::NoSession => "failed.no_session",

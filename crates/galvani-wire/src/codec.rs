@@ -119,7 +119,7 @@ kinds! {
     HintsPulled = 48, HintsWait = 49, Noted = 50, AskSlice = 51, SliceIs = 52,
     AskClocks = 57, Clocks = 58, FindHints = 59, HintsFound = 60, Supply = 61,
     AskLayout = 62, LayoutIs = 63, Prepare = 64, Accept = 65, Voted = 66, AskProgress = 67,
-    Progress = 68, Announce = 69,
+    Progress = 68, Announce = 69, AskJoiner = 70, JoinerIs = 71,
 }
 
 /// Appends the bytes of a message to `out`.
@@ -185,6 +185,8 @@ fn put_header(message: &Message, out: &mut BytesMut) {
         Message::AskProgress(m) => header(m, out),
         Message::Progress(m) => header(m, out),
         Message::Announce(m) => header(m, out),
+        Message::AskJoiner(m) => header(m, out),
+        Message::JoinerIs(m) => header(m, out),
         Message::HintsFound(m) => header(m, out),
         Message::FeedOpen(m) => header(m, out),
         Message::FeedOpened(m) => header(m, out),
@@ -410,6 +412,8 @@ fn read_peer_message(
         67 => Message::AskProgress(read(header)?),
         68 => Message::Progress(read(header)?),
         69 => Message::Announce(read(header)?),
+        70 => Message::AskJoiner(read(header)?),
+        71 => Message::JoinerIs(read(header)?),
         51 => {
             let slice: crate::message::AskSlice = read(header)?;
             if let Some(after) = &slice.after {

@@ -3,6 +3,7 @@
 //! Each variant carries fields, not sentences: the client and the command line word them. Whether
 //! a failed write can ever appear is part of the answer ([`AppliedOutcome`]), never a guess.
 
+use crate::layout::Unfit;
 use galvani_model::ids::NodeId;
 use galvani_model::request::Quorum;
 use serde::{Deserialize, Serialize};
@@ -207,6 +208,13 @@ pub enum Failure {
     LayoutRefused {
         /// Why, as a sentence fragment.
         why: String,
+    },
+    /// A node cannot become a member now; nothing was changed.
+    JoinerUnfit {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: Unfit,
     },
     /// The value is over the bucket's limit.
     ValueTooLarge {

@@ -115,6 +115,39 @@ impl Promise {
     }
 }
 
+/// Asks a lane of a node that is no member whether it may become one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskJoiner {
+    /// The epoch that whoever asks goes by.
+    pub epoch: u64,
+}
+
+/// What a lane of a node that is no member has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinerIs {
+    /// The epoch it goes by.
+    pub epoch: u64,
+    /// Shards that it holds and does not own: from days when its node was a member.
+    pub held: u32,
+}
+
+/// Why a node cannot become a member now. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unfit {
+    /// A lane of it cannot be reached from the member that was asked: it does not run, not at that
+    /// address, or its certificate is of another cluster.
+    Unreachable,
+    /// A lane of it does not answer.
+    Silent,
+    /// It holds data from days when it was a member, which it has yet to hand over.
+    Holds {
+        /// Shards that one of its lanes holds.
+        shards: u32,
+    },
+    /// It cannot read what it holds.
+    Unreadable,
+}
+
 /// Asks a lane how far it is in an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AskProgress {

@@ -6,7 +6,9 @@
 
 use crate::failure::{Answer, AppliedOutcome, Failure, ReplicaError};
 use crate::feed::{FeedNext, FeedOpen, FeedOpened, FeedPage};
-use crate::layout::{Accept, AskProgress, ChangeLayout, Prepare, Progress, Vote};
+use crate::layout::{
+    Accept, AskJoiner, AskProgress, ChangeLayout, JoinerIs, Prepare, Progress, Vote,
+};
 use crate::repair::{Repair, RepairState};
 use crate::twin::{Greeting, Twin};
 use crate::view::{ClusterView, LinkFaults, NodeStatus};
@@ -472,4 +474,8 @@ pub enum Message {
     Progress(Progress),
     /// A node that is no member tells how it would be one.
     Announce(Box<Member>),
+    /// See [`AskJoiner`].
+    AskJoiner(AskJoiner),
+    /// See [`JoinerIs`].
+    JoinerIs(Result<JoinerIs, ReplicaError>),
 }

@@ -4,7 +4,8 @@
 //! the first phase of a change those that come catch up with the old owners ([`transfer`]); one node
 //! sees to it that the change goes on ([`steward`]). Afterwards those that own a shard no more give up
 //! what they hold ([`retire`]), and hints go to whoever owns their keys now ([`rehome`]). A voter
-//! that lost its disk asks the others before it votes again ([`recall`]).
+//! that lost its disk asks the others before it votes again ([`recall`]). Those that are to come are
+//! looked at before a change begins ([`vet`]).
 //! Reads and writes never wait for a decision: they go by the epoch they know, and are refused where
 //! that is too old (`serve.rs`). Next to read: `galvani-model/src/placement/state.rs`; algorithms 9.4.
 
@@ -14,6 +15,7 @@ pub(crate) mod rehome;
 pub(crate) mod retire;
 pub(crate) mod steward;
 pub(crate) mod transfer;
+pub(crate) mod vet;
 
 use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::ops::{Ctx, Heard, NOBODY, Step};
@@ -33,6 +35,7 @@ use retire::{Retire, RetireOp};
 use std::sync::Arc;
 use steward::{Steward, SurveyOp, TellOp};
 use transfer::{MeetOp, Transfer};
+use vet::{VetOp, Vetted};
 
 /// How often a lane that knows of a later epoch asks for it, in microseconds.
 const ASK_MICROS: u64 = 100_000;
@@ -94,6 +97,7 @@ pub(crate) enum LayoutOp {
     Tell(TellOp),
     Survey(SurveyOp),
     Recall(RecallOp),
+    Vet(Box<VetOp>),
     Propose(Box<ProposeOp>),
 }
 
@@ -212,6 +216,10 @@ impl LayoutOp {
             LayoutOp::Tell(op) => op.on_heard(ctx, &heard),
             LayoutOp::Survey(op) => op.on_heard(ctx, heard),
             LayoutOp::Recall(op) => op.on_heard(ctx, heard),
+            LayoutOp::Vet(op) => {
+                let vetted = op.on_heard(ctx, index, heard);
+                self.vetted(ctx, vetted)
+            }
             LayoutOp::Propose(op) => op.on_heard(ctx, index, heard),
         }
     }
@@ -226,7 +234,34 @@ impl LayoutOp {
             LayoutOp::Tell(op) => op.on_heard(ctx, &Heard::Silence),
             LayoutOp::Survey(op) => op.on_heard(ctx, Heard::Silence),
             LayoutOp::Recall(op) => op.on_heard(ctx, Heard::Silence),
+            LayoutOp::Vet(op) => {
+                let vetted = op.on_deadline(ctx);
+                self.vetted(ctx, vetted)
+            }
             LayoutOp::Propose(op) => op.on_deadline(ctx),
+        }
+    }
+
+    /// Those that are to join can, and the change is proposed; or they cannot.
+    fn vetted(&mut self, ctx: &mut Ctx<'_>, vetted: Vetted) -> Step {
+        let LayoutOp::Vet(vet) = self else { return Step::Wait };
+        let (op, from) = (vet.op, vet.from);
+        match vetted {
+            Vetted::Wait => Step::Wait,
+            Vetted::Unfit(failure) => {
+                ctx.refuse(from, op, failure);
+                Step::Done
+            }
+            Vetted::Fit => {
+                let (next, deadline) = (vet.next.clone(), vet.client_deadline);
+                match propose(ctx, op, Some(from), next, deadline) {
+                    Some(proposal) => {
+                        *self = proposal;
+                        Step::Wait
+                    }
+                    None => Step::Done,
+                }
+            }
         }
     }
 
@@ -240,13 +275,20 @@ impl LayoutOp {
             LayoutOp::Tell(op) => op.deadline,
             LayoutOp::Survey(op) => op.deadline,
             LayoutOp::Recall(op) => op.deadline,
+            LayoutOp::Vet(op) => op.wake_at(),
             LayoutOp::Propose(op) => op.wake_at(),
         }
     }
 
     /// Whether somebody waits for it.
     pub(crate) fn is_waited_for(&self) -> bool {
-        matches!(self, LayoutOp::Propose(op) if op.is_waited_for())
+        match self {
+            LayoutOp::Vet(_) => true,
+            LayoutOp::Propose(op) => op.is_waited_for(),
+            LayoutOp::CatchUp(_) | LayoutOp::Meet(_) | LayoutOp::Retire(_) => false,
+            LayoutOp::Rehome(_) | LayoutOp::Tell(_) | LayoutOp::Survey(_) => false,
+            LayoutOp::Recall(_) => false,
+        }
     }
 
     /// The index of its ask that waits for `peer`, if one does.
@@ -260,6 +302,7 @@ impl LayoutOp {
             LayoutOp::Tell(op) => only(op.to),
             LayoutOp::Survey(op) => only(op.to),
             LayoutOp::Recall(op) => only(op.to),
+            LayoutOp::Vet(op) => op.waits_for(peer),
             LayoutOp::Propose(op) => op.waits_for(peer),
         }
     }
@@ -310,6 +353,7 @@ pub(crate) fn serve(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
             let vote = register::on_accept(ctx, *accept);
             Message::Voted(vote.map_err(|error| as_replica_error(&error)))
         }
+        Message::AskJoiner(ask) => return vet::serve(ctx, from, &ask),
         Message::AskProgress(ask) => {
             ctx.layout.heard_of(ask.epoch);
             Message::Progress(progress(ctx))
@@ -366,7 +410,10 @@ pub(crate) fn change(
         }
     };
     match wished(ctx, &change.wish) {
-        Ok(Some(next)) => propose(ctx, op, Some(from), next, deadline),
+        Ok(Some(next)) => match VetOp::start(ctx, op, from, &next, deadline) {
+            Some(vet) => Some(LayoutOp::Vet(Box::new(vet))),
+            None => propose(ctx, op, Some(from), next, deadline),
+        },
         Ok(None) => {
             let state = Box::new(LayoutState::clone(ctx.topology.layout()));
             ctx.answer(from, op, Message::LayoutChanged(state));

@@ -8,10 +8,12 @@ use galvani_model::ids::{NodeId, Partition, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::store::Holdings;
-use galvani_protocol::{Effect, Input};
+use galvani_protocol::{Effect, Input, PeerLane};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
-use galvani_wire::layout::{Accept, Ballot, ChangeLayout, Prepare, Promise, Vote, Wish};
+use galvani_wire::layout::{
+    Accept, AskJoiner, Ballot, ChangeLayout, JoinerIs, Prepare, Promise, Unfit, Vote, Wish,
+};
 use galvani_wire::message::{Fetch, Replicated};
 use std::sync::Arc;
 
@@ -22,6 +24,25 @@ fn next(bench: &Bench) -> Arc<Layout> {
     let address = "127.0.0.1:7999".parse().expect("an address");
     members.push(Member::new(NodeId(99), "n99", "z", 100, vec![address]).expect("a member"));
     Arc::new(current.next(members).expect("there are nodes enough"))
+}
+
+/// Asks for a change, and lets node 99, whom it brings, say that it holds nothing. What was asked of
+/// the voters then.
+fn begin(bench: &mut Bench, wish: Wish) -> Vec<(PeerLane, u64)> {
+    bench.handle(Input::PeerUp(peer(NodeId(99))));
+    bench.tick();
+    change(bench, wish);
+    let effects = bench.tick();
+    let [(joiner, id)] = asks(&effects)[..] else { panic!("only who comes is asked: {effects:?}") };
+    assert_eq!(joiner, peer(NodeId(99)));
+    let empty = Message::JoinerIs(Ok(JoinerIs { epoch: 1, held: 0 }));
+    bench.handle(Input::Reply { id, message: empty });
+    asks(&bench.tick())
+}
+
+fn change(bench: &mut Bench, wish: Wish) {
+    let change = ChangeLayout { wish, timeout_ms: 2_000 };
+    bench.request(false, Message::ChangeLayout(Box::new(change)));
 }
 
 fn adopt(bench: &mut Bench, state: LayoutState) {
@@ -151,9 +172,7 @@ fn an_administrators_layout_is_decided_by_a_majority_and_then_adopted() {
     let mut bench = Bench::new(Limits::default());
     let state = copying(&bench);
     let wish = Wish::Begin(next(&bench));
-    let change = |wish| Message::ChangeLayout(Box::new(ChangeLayout { wish, timeout_ms: 2_000 }));
-    bench.request(false, change(wish));
-    let asked = asks(&bench.tick());
+    let asked = begin(&mut bench, wish);
     let voters = bench.topology.layout().current().members().len();
     assert_eq!(asked.len(), voters - 1, "this node votes without being asked");
     let mine = ballot(1, 1);
@@ -174,17 +193,96 @@ fn an_administrators_layout_is_decided_by_a_majority_and_then_adopted() {
     assert!(matches!(answers(&effects)[..], [Message::LayoutChanged(told)] if **told == state));
     adopt(&mut bench, state);
     // Asking for it again is no error; asking for another one is.
-    bench.request(
-        false,
-        change(Wish::Begin(bench.topology.layout().transition().expect("on").next.clone())),
-    );
+    let same = bench.topology.layout().transition().expect("on").next.clone();
+    change(&mut bench, Wish::Begin(same));
     assert!(matches!(answers(&bench.tick())[..], [Message::LayoutChanged(_)]));
     let mut members = bench.topology.layout().current().members().to_vec();
     members.pop();
     let other = bench.topology.layout().current().next(members).expect("there are enough");
-    bench.request(false, change(Wish::Begin(Arc::new(other))));
+    change(&mut bench, Wish::Begin(Arc::new(other)));
     let expected = (Failure::LayoutChanging { version: 2 }, AppliedOutcome::No);
     assert_eq!(failure(&bench.tick()), expected);
+}
+
+/// What an administrator is told of node 99.
+fn refused_for(bench: &mut Bench) -> Unfit {
+    match failure(&bench.tick()) {
+        (Failure::JoinerUnfit { node: NodeId(99), why }, AppliedOutcome::No) => why,
+        other => panic!("node 99 cannot join: {other:?}"),
+    }
+}
+
+#[test]
+fn a_node_that_cannot_be_reached_is_not_taken_in() {
+    let mut bench = Bench::new(Limits::default());
+    let wish = Wish::Begin(next(&bench));
+    change(&mut bench, wish);
+    let effects = bench.tick();
+    assert!(asks(&effects).is_empty() && answers(&effects).is_empty(), "it may come: {effects:?}");
+    bench.now.micros += 1_400_000;
+    bench.handle(Input::Wake);
+    assert!(answers(&bench.tick()).is_empty(), "there is time left");
+    bench.now.micros += 200_000;
+    bench.handle(Input::Wake);
+    assert_eq!(refused_for(&mut bench), Unfit::Unreachable);
+}
+
+#[test]
+fn a_node_that_comes_in_time_is_taken_in_and_one_that_is_silent_is_not() {
+    let mut bench = Bench::new(Limits::default());
+    let wish = Wish::Begin(next(&bench));
+    change(&mut bench, wish);
+    bench.tick();
+    bench.handle(Input::PeerUp(peer(NodeId(99))));
+    bench.now.micros += 150_000;
+    bench.handle(Input::Wake);
+    let joiner = |(to, id): (PeerLane, u64)| (to == peer(NodeId(99))).then_some(id);
+    let ids: Vec<u64> = asks(&bench.tick()).into_iter().filter_map(joiner).collect();
+    assert!(!ids.is_empty(), "it can be reached by now");
+    bench.now.micros += 1_500_000;
+    bench.handle(Input::Wake);
+    assert_eq!(refused_for(&mut bench), Unfit::Silent);
+}
+
+#[test]
+fn a_node_that_holds_what_it_had_as_a_member_is_not_taken_in() {
+    let mut bench = Bench::new(Limits::default());
+    bench.handle(Input::PeerUp(peer(NodeId(99))));
+    bench.tick();
+    let wish = Wish::Begin(next(&bench));
+    change(&mut bench, wish);
+    let [(_, id)] = asks(&bench.tick())[..] else { panic!("only node 99 is asked") };
+    let holds = Message::JoinerIs(Ok(JoinerIs { epoch: 1, held: 3 }));
+    bench.handle(Input::Reply { id, message: holds });
+    assert_eq!(refused_for(&mut bench), Unfit::Holds { shards: 3 });
+}
+
+#[test]
+fn a_node_says_what_it_holds_and_does_not_own() {
+    let mut bench = Bench::new(Limits::default());
+    let ask = |bench: &mut Bench| {
+        bench.request(false, Message::AskJoiner(AskJoiner { epoch: 1 }));
+        match answers(&bench.tick())[..] {
+            [Message::JoinerIs(Ok(is))] => is.held,
+            ref other => panic!("one answer expected, got {other:?}"),
+        }
+    };
+    let key = bench.key(true);
+    bench.request(false, put(key.clone(), 1, 1));
+    bench.tick();
+    assert_eq!(ask(&mut bench), 0, "it owns what it holds");
+    let mut members = bench.topology.layout().current().members().to_vec();
+    members.retain(|member| member.id() != NodeId(1));
+    let without = bench.topology.layout().current().next(members).expect("three are enough");
+    for _ in 0..3 {
+        let state = bench.topology.layout();
+        let state = match state.transition() {
+            None => state.begin(Arc::new(without.clone())),
+            Some(_) => state.advance(),
+        };
+        adopt(&mut bench, state.expect("it follows"));
+    }
+    assert_eq!(ask(&mut bench), 1, "it is a member no more");
 }
 
 #[test]
@@ -194,9 +292,8 @@ fn a_proposal_gives_way_to_what_was_accepted_before_it() {
     members.pop();
     let other = bench.topology.layout().current().next(members).expect("there are enough");
     let other = bench.topology.layout().begin(Arc::new(other)).expect("it follows");
-    let change = ChangeLayout { wish: Wish::Begin(next(&bench)), timeout_ms: 2_000 };
-    bench.request(false, Message::ChangeLayout(Box::new(change)));
-    let asked = asks(&bench.tick());
+    let wish = Wish::Begin(next(&bench));
+    let asked = begin(&mut bench, wish);
     let voters = bench.topology.layout().current().members().len();
     let mine = ballot(1, 1);
     for (at, &(_, id)) in asked[..voters / 2].iter().enumerate() {

@@ -7,10 +7,12 @@ use galvani_model::bucket::BucketProps;
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::{Layout, LayoutState, Member, Phase};
 use galvani_wire::Message;
-use galvani_wire::failure::ReplicaError;
+use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
 use galvani_wire::layout::{
-    Accept, AskProgress, Ballot, ChangeLayout, Prepare, Progress, Promise, Vote, Wish,
+    Accept, AskJoiner, AskProgress, Ballot, ChangeLayout, JoinerIs, Prepare, Progress, Promise,
+    Unfit, Vote, Wish,
 };
+use galvani_wire::message::Failed;
 use galvani_wire::view::{ClusterView, LayoutChange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +44,11 @@ fn state() -> LayoutState {
     founding.begin(view.change.expect("there is one").new).expect("it follows")
 }
 
+fn unfit(why: Unfit) -> Message {
+    let failure = Failure::JoinerUnfit { node: NodeId(4), why };
+    Message::Failed(Failed { failure, applied: AppliedOutcome::No, answers: Vec::new() })
+}
+
 pub(crate) fn messages() -> Vec<Message> {
     let ballot = Ballot { round: 5, node: NodeId(2) };
     vec![
@@ -69,5 +76,12 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::AskProgress(AskProgress { epoch: 4 }),
         Message::Progress(Progress { epoch: 4, left: 5, buckets: 6 }),
         Message::Announce(Box::new(view().layout.members()[0].clone())),
+        Message::AskJoiner(AskJoiner { epoch: 4 }),
+        Message::JoinerIs(Ok(JoinerIs { epoch: 4, held: 5 })),
+        Message::JoinerIs(Err(ReplicaError::StorageFailed)),
+        unfit(Unfit::Unreachable),
+        unfit(Unfit::Silent),
+        unfit(Unfit::Holds { shards: 3 }),
+        unfit(Unfit::Unreadable),
     ]
 }

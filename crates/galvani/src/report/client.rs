@@ -436,6 +436,7 @@ fn exit_of(failure: &Failure<'_>) -> Exit {
         | ErrorKind::BucketHome { .. }
         | ErrorKind::NodeDown { .. }
         | ErrorKind::FaultsNotAllowed
+        | ErrorKind::JoinerUnfit { .. }
         | ErrorKind::ContextForged
         | ErrorKind::ContextOtherKey
         | ErrorKind::ContextMalformed
@@ -493,6 +494,7 @@ fn kind_name(kind: &ErrorKind) -> &'static str {
         ErrorKind::FaultsNotAllowed => "faults_not_allowed",
         ErrorKind::LayoutChanged => "layout_changed",
         ErrorKind::LayoutRefused { .. } => "layout_refused",
+        ErrorKind::JoinerUnfit { .. } => "joiner_unfit",
         ErrorKind::Protocol { .. } => "protocol",
         _ => "other",
     }

@@ -11,7 +11,9 @@ use crate::exit::Exit;
 use crate::report::client::Retype;
 use crate::report::text::{Span, count};
 use crate::report::{Report, client};
-use galvani_client::{ClusterView, ErrorKind, LayoutChange, Member, NodeReport, Phase};
+use galvani_client::{
+    ClusterView, ErrorKind, LayoutChange, Member, NodeId, NodeReport, Phase, Unfit,
+};
 use std::time::{Duration, Instant};
 
 /// What became of the wish to change the layout.
@@ -70,6 +72,9 @@ pub(crate) async fn begin(
         Ok(state) if state.transition().is_none() => Ok((state.epoch(), Begun::There)),
         Ok(state) => Ok((state.epoch(), before)),
         Err(error) => {
+            if let ErrorKind::JoinerUnfit { node, why } = error.kind() {
+                return Err(unfit(plan, *node, *why));
+            }
             let ErrorKind::LayoutRefused { why } = error.kind() else {
                 let report = client::report(&error, &retype(app, line, plan.id()));
                 let again = app.again(line.clone()).to_string();
@@ -86,6 +91,50 @@ pub(crate) async fn begin(
                     .next("then plan again", plan.request.clone())
             }))
         }
+    }
+}
+
+/// Why a node of a plan cannot join, and what to do about it.
+fn unfit(plan: &KeptPlan, node: NodeId, why: Unfit) -> Report {
+    let id = plan.id();
+    let member = plan.layout.member(node);
+    let name = member.map_or_else(|| node.to_string(), |member| member.name().to_owned());
+    let at = member.map_or_else(String::new, |member| format!(" at {}", member.lanes()[0]));
+    let again = format!("galvani cluster apply {id}");
+    let report = |what: &str| {
+        Report::new(Exit::Refused, format!("plan {id}: {name} {what}"))
+            .field("kind", "joiner_unfit")
+            .field("node", name.clone())
+    };
+    match why {
+        Unfit::Unreachable | Unfit::Silent => {
+            let what = match why {
+                Unfit::Silent => "does not answer",
+                _ => "cannot be reached by the members",
+            };
+            report(what)
+                .why(format!("it does not run{at}, or its certificate is of another cluster"))
+                .why("a change that needs it would stand still; nothing was changed")
+                .next(
+                    "start it, on its host",
+                    format!("galvani server --config {name}/galvani.toml"),
+                )
+                .next("see whether it applies", "galvani status")
+                .next("then", again)
+        }
+        Unfit::Holds { shards } => report("holds data from days when it was a member")
+            .field("shards", shards)
+            .why("it hands that over by itself, and may join when it holds nothing any more")
+            .why("nothing was changed")
+            .next("see how much is left", "galvani status")
+            .next("then", again),
+        Unfit::Unreadable => report("cannot read what it holds")
+            .why("its disk failed, or its data is damaged; nothing was changed")
+            .next(
+                "see its log, and join with an empty data directory",
+                "galvani help cluster invite",
+            )
+            .next("then", again),
     }
 }
 
