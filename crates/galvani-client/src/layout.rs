@@ -13,21 +13,24 @@ use galvani_wire::layout::{ChangeLayout, Wish};
 use std::sync::Arc;
 
 impl Client {
-    /// Begins a change to `next`, which must have been made from the cluster's current layout. Asking
-    /// again for a layout that is on its way, or there, is no error.
+    /// Begins a change to `next`, which must have been made from the cluster's current layout, as it was
+    /// in the epoch `after` ([`ClusterView::epoch`](crate::ClusterView)): where something was decided
+    /// since, nothing is done. Asking again for a layout that is on its way, or there, is no error.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::LayoutRefused`](crate::ErrorKind::LayoutRefused) if it was made from another layout
-    /// than the current one, another change is under way, or a bucket keeps more copies than there would
-    /// be nodes.
-    pub async fn begin_layout(&self, next: Arc<Layout>) -> Result<LayoutState> {
-        self.change_layout("change the layout", Wish::Begin(next)).await
+    /// than the current one, another change is under way, a bucket keeps more copies than there would
+    /// be nodes, or the epoch is another one.
+    /// [`ErrorKind::JoinerUnfit`](crate::ErrorKind::JoinerUnfit) if a node that would join cannot.
+    pub async fn begin_layout(&self, next: Arc<Layout>, after: u64) -> Result<LayoutState> {
+        self.change_layout("change the layout", Wish::Begin { next, after }).await
     }
 
-    /// Gives up the change that is under way, if there is one: not once new owners answer reads.
-    pub async fn abort_layout(&self) -> Result<LayoutState> {
-        self.change_layout("give up the change of the layout", Wish::Abort).await
+    /// Gives up the change that began with an epoch ([`LayoutChange::begun`](crate::LayoutChange)), if it is
+    /// still under way: not once new owners answer reads. Another change goes on.
+    pub async fn abort_layout(&self, begun: u64) -> Result<LayoutState> {
+        self.change_layout("give up the change of the layout", Wish::Abort { begun }).await
     }
 
     async fn change_layout(&self, op: &'static str, wish: Wish) -> Result<LayoutState> {

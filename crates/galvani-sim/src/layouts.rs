@@ -103,8 +103,11 @@ impl World {
         let node = self.layouts.dice.pick(&members);
         let state = self.nodes[node].layout.clone();
         let wish = match state.transition() {
-            Some(_) if self.layouts.dice.chance(300) => Wish::Abort,
-            _ => Wish::Begin(Arc::new(self.another_layout(&state))),
+            Some(change) if self.layouts.dice.chance(300) => Wish::Abort { begun: change.begun },
+            _ => {
+                let next = Arc::new(self.another_layout(&state));
+                Wish::Begin { next, after: state.epoch() }
+            }
         };
         self.coverage.add("layout.asked_for", 1);
         let message =

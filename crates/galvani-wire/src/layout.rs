@@ -23,10 +23,19 @@ pub struct ChangeLayout {
 /// What is wanted of the layout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {
-    /// Change to this layout. Asking again for one that is on its way, or there, is no error.
-    Begin(Arc<Layout>),
-    /// Give the change under way up.
-    Abort,
+    /// Change to a layout. Asking again for one that is on its way, or there, is no error.
+    Begin {
+        /// The layout.
+        next: Arc<Layout>,
+        /// The epoch that whoever asks saw: another one, and nothing is done. So a wish that comes
+        /// late does not begin again what was given up since.
+        after: u64,
+    },
+    /// Give a change up.
+    Abort {
+        /// The epoch that it began with: a wish that comes late ends no other change.
+        begun: u64,
+    },
 }
 
 /// The number of a proposal: whoever has the larger one goes first.

@@ -427,17 +427,20 @@ pub(crate) fn change(
 }
 
 /// The state that is wished for; `None` where it is that already.
-fn wished(ctx: &Ctx<'_>, wish: &Wish) -> Result<Option<LayoutState>, Failure> {
+fn wished(ctx: &mut Ctx<'_>, wish: &Wish) -> Result<Option<LayoutState>, Failure> {
     let state = ctx.topology.layout();
     if ctx.config.lane != LaneIndex(0) || state.current().member(ctx.topology.node).is_none() {
         let why = "the node that was asked is no member yet, or no more: ask another one".into();
         return Err(Failure::LayoutRefused { why });
     }
     match wish {
-        Wish::Begin(next) => {
+        Wish::Begin { next, after } => {
             let on_its_way = state.transition().is_some_and(|change| change.next.id() == next.id());
             if on_its_way || state.current().id() == next.id() {
                 return Ok(None);
+            }
+            if state.epoch() < *after {
+                return Err(behind(ctx, *after));
             }
             let most = ctx.topology.copies().into_iter().max().unwrap_or(1);
             if most > next.n_max() {
@@ -445,13 +448,29 @@ fn wished(ctx: &Ctx<'_>, wish: &Wish) -> Result<Option<LayoutState>, Failure> {
                 let why = format!("a bucket keeps {most} copies, and there would be {nodes} nodes");
                 return Err(Failure::LayoutRefused { why });
             }
-            state.begin(next.clone()).map(Some).map_err(state_failure)
+            let begun = state.begin(next.clone()).map_err(state_failure)?;
+            let epoch = state.epoch();
+            if epoch != *after {
+                let why = format!("it was asked for in epoch {after}, now it is epoch {epoch}");
+                return Err(Failure::LayoutRefused { why });
+            }
+            Ok(Some(begun))
         }
-        Wish::Abort => match state.transition() {
-            None => Ok(None),
-            Some(_) => state.abort().map(Some).map_err(state_failure),
+        Wish::Abort { begun } => match state.transition().map(|change| change.begun) {
+            Some(under_way) if under_way == *begun => {
+                state.abort().map(Some).map_err(state_failure)
+            }
+            _ if state.epoch() < *begun => Err(behind(ctx, *begun)),
+            // What was meant is over, or was given up.
+            _ => Ok(None),
         },
     }
+}
+
+/// Whoever asks knows of a later epoch than this node: the next try may find it there.
+fn behind(ctx: &mut Ctx<'_>, epoch: u64) -> Failure {
+    ctx.layout.heard_of(epoch);
+    Failure::LayoutChanged
 }
 
 fn state_failure(error: StateError) -> Failure {

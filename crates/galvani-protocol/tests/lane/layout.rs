@@ -40,6 +40,10 @@ fn begin(bench: &mut Bench, wish: Wish) -> Vec<(PeerLane, u64)> {
     asks(&bench.tick())
 }
 
+fn wish(bench: &Bench, next: Arc<Layout>) -> Wish {
+    Wish::Begin { next, after: bench.topology.epoch() }
+}
+
 fn change(bench: &mut Bench, wish: Wish) {
     let change = ChangeLayout { wish, timeout_ms: 2_000 };
     bench.request(false, Message::ChangeLayout(Box::new(change)));
@@ -171,8 +175,8 @@ fn a_vote_that_is_not_on_the_disk_is_not_given() {
 fn an_administrators_layout_is_decided_by_a_majority_and_then_adopted() {
     let mut bench = Bench::new(Limits::default());
     let state = copying(&bench);
-    let wish = Wish::Begin(next(&bench));
-    let asked = begin(&mut bench, wish);
+    let wished = wish(&bench, next(&bench));
+    let asked = begin(&mut bench, wished);
     let voters = bench.topology.layout().current().members().len();
     assert_eq!(asked.len(), voters - 1, "this node votes without being asked");
     let mine = ballot(1, 1);
@@ -194,14 +198,45 @@ fn an_administrators_layout_is_decided_by_a_majority_and_then_adopted() {
     adopt(&mut bench, state);
     // Asking for it again is no error; asking for another one is.
     let same = bench.topology.layout().transition().expect("on").next.clone();
-    change(&mut bench, Wish::Begin(same));
+    let wished = wish(&bench, same);
+    change(&mut bench, wished);
     assert!(matches!(answers(&bench.tick())[..], [Message::LayoutChanged(_)]));
     let mut members = bench.topology.layout().current().members().to_vec();
     members.pop();
     let other = bench.topology.layout().current().next(members).expect("there are enough");
-    change(&mut bench, Wish::Begin(Arc::new(other)));
+    let wished = wish(&bench, Arc::new(other));
+    change(&mut bench, wished);
     let expected = (Failure::LayoutChanging { version: 2 }, AppliedOutcome::No);
     assert_eq!(failure(&bench.tick()), expected);
+}
+
+#[test]
+fn a_wish_that_comes_late_ends_and_begins_nothing_else() {
+    let mut bench = Bench::new(Limits::default());
+    let early = wish(&bench, next(&bench));
+    let state = copying(&bench);
+    adopt(&mut bench, state.clone());
+    // Given up, and begun again: by the same plan, or by another.
+    adopt(&mut bench, state.abort().expect("it is copying"));
+    change(&mut bench, early);
+    let refused = failure(&bench.tick());
+    assert!(matches!(refused.0, Failure::LayoutRefused { .. }), "{refused:?}");
+    let state = copying(&bench);
+    adopt(&mut bench, state.clone());
+    change(&mut bench, Wish::Abort { begun: 2 });
+    let effects = bench.tick();
+    assert!(matches!(answers(&effects)[..], [Message::LayoutChanged(told)] if **told == state));
+    assert!(asks(&effects).is_empty(), "nothing is proposed: {effects:?}");
+    // The change that is meant is given up, and one that was not heard of yet is asked for elsewhere.
+    change(&mut bench, Wish::Abort { begun: 9 });
+    assert_eq!(failure(&bench.tick()).0, Failure::LayoutChanged);
+    change(&mut bench, Wish::Abort { begun: 4 });
+    let others = bench.topology.layout().current().members().len() - 1;
+    let prepared = bench.tick();
+    let prepared = prepared.iter().filter(|effect| {
+        matches!(effect, Effect::Ask { message: Message::Prepare(it), .. } if it.epoch == 5)
+    });
+    assert_eq!(prepared.count(), others);
 }
 
 /// What an administrator is told of node 99.
@@ -215,8 +250,8 @@ fn refused_for(bench: &mut Bench) -> Unfit {
 #[test]
 fn a_node_that_cannot_be_reached_is_not_taken_in() {
     let mut bench = Bench::new(Limits::default());
-    let wish = Wish::Begin(next(&bench));
-    change(&mut bench, wish);
+    let wished = wish(&bench, next(&bench));
+    change(&mut bench, wished);
     let effects = bench.tick();
     assert!(asks(&effects).is_empty() && answers(&effects).is_empty(), "it may come: {effects:?}");
     bench.now.micros += 1_400_000;
@@ -230,8 +265,8 @@ fn a_node_that_cannot_be_reached_is_not_taken_in() {
 #[test]
 fn a_node_that_comes_in_time_is_taken_in_and_one_that_is_silent_is_not() {
     let mut bench = Bench::new(Limits::default());
-    let wish = Wish::Begin(next(&bench));
-    change(&mut bench, wish);
+    let wished = wish(&bench, next(&bench));
+    change(&mut bench, wished);
     bench.tick();
     bench.handle(Input::PeerUp(peer(NodeId(99))));
     bench.now.micros += 150_000;
@@ -249,8 +284,8 @@ fn a_node_that_holds_what_it_had_as_a_member_is_not_taken_in() {
     let mut bench = Bench::new(Limits::default());
     bench.handle(Input::PeerUp(peer(NodeId(99))));
     bench.tick();
-    let wish = Wish::Begin(next(&bench));
-    change(&mut bench, wish);
+    let wished = wish(&bench, next(&bench));
+    change(&mut bench, wished);
     let [(_, id)] = asks(&bench.tick())[..] else { panic!("only node 99 is asked") };
     let holds = Message::JoinerIs(Ok(JoinerIs { epoch: 1, held: 3 }));
     bench.handle(Input::Reply { id, message: holds });
@@ -292,8 +327,8 @@ fn a_proposal_gives_way_to_what_was_accepted_before_it() {
     members.pop();
     let other = bench.topology.layout().current().next(members).expect("there are enough");
     let other = bench.topology.layout().begin(Arc::new(other)).expect("it follows");
-    let wish = Wish::Begin(next(&bench));
-    let asked = begin(&mut bench, wish);
+    let wished = wish(&bench, next(&bench));
+    let asked = begin(&mut bench, wished);
     let voters = bench.topology.layout().current().members().len();
     let mine = ballot(1, 1);
     for (at, &(_, id)) in asked[..voters / 2].iter().enumerate() {

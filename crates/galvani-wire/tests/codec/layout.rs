@@ -53,10 +53,13 @@ pub(crate) fn messages() -> Vec<Message> {
     let ballot = Ballot { round: 5, node: NodeId(2) };
     vec![
         Message::ChangeLayout(Box::new(ChangeLayout {
-            wish: Wish::Begin(view().layout),
+            wish: Wish::Begin { next: view().layout, after: 3 },
             timeout_ms: 9,
         })),
-        Message::ChangeLayout(Box::new(ChangeLayout { wish: Wish::Abort, timeout_ms: 9 })),
+        Message::ChangeLayout(Box::new(ChangeLayout {
+            wish: Wish::Abort { begun: 4 },
+            timeout_ms: 9,
+        })),
         Message::LayoutChanged(Box::new(state())),
         Message::AskLayout,
         Message::LayoutIs(Box::new(state())),

@@ -49,7 +49,7 @@ pub(crate) enum Cluster {
     /// Carry out a plan while the cluster serves.
     Apply(Apply),
     /// Give up the change that is under way, before new owners answer reads.
-    Abort,
+    Abort(Abort),
     /// Make the directory of a node that is to join, to be copied to its host.
     Invite(Invite),
 }
@@ -113,6 +113,28 @@ impl Apply {
             .place(&self.id)
             .flag("--wait", self.wait)
             .given("--wait-timeout", time.map(|time| time.to_string().replace(' ', "")))
+    }
+}
+
+/// Arguments of `cluster abort`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    before_help = "  galvani cluster abort                         the change under way, whichever it is\n  \
+                         galvani cluster abort 7f3a                    only the change of this plan",
+    after_help = "It may be given up while it is copying. No other change is given up than the one that was \
+                  under way when the command began.\n\
+                  Exit 5: it cannot be given up any more. 10: another change is under way."
+)]
+pub(crate) struct Abort {
+    /// The plan whose change is meant, or the beginning of its id.
+    pub(crate) id: Option<String>,
+}
+
+impl Abort {
+    /// The command that was typed.
+    pub(crate) fn line(&self) -> Line {
+        let line = Line::new("cluster abort");
+        self.id.iter().fold(line, |line, id| line.place(id))
     }
 }
 

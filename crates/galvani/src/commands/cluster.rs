@@ -30,7 +30,7 @@ pub(crate) fn run(app: &App, args: Cluster) -> Done {
         Cluster::Client(args) => client(app, &args),
         Cluster::Plan(args) => block_on(plan::run(app, args)),
         Cluster::Apply(args) => block_on(apply::run(app, &args)),
-        Cluster::Abort => block_on(apply::abort(app)),
+        Cluster::Abort(args) => block_on(apply::abort(app, &args)),
         Cluster::Invite(args) => block_on(invite::run(app, &args)),
     }
 }

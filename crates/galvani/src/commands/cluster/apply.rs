@@ -5,7 +5,7 @@
 
 use super::change::{self, Begun, PATIENCE, REQUEST, Watch};
 use super::plan::kept::{KeptPlan, Plans};
-use crate::args::cluster::Apply;
+use crate::args::cluster::{Abort, Apply};
 use crate::args::line::Line;
 use crate::commands::Done;
 use crate::commands::patience::Signals;
@@ -77,13 +77,23 @@ fn tell(app: &App, plan: &KeptPlan, begun: Begun, took: Option<Duration>) -> Res
     app.out.line(&format!("ok  v{from} -> v{to}  plan {}  {what}", plan.id()))
 }
 
-/// Gives up what is under way.
-pub(crate) async fn abort(app: &App) -> Done {
-    let line = Line::new("cluster abort");
+/// Gives up what is under way now, or the change of one plan.
+pub(crate) async fn abort(app: &App, args: &Abort) -> Done {
+    let line = args.line();
+    let meant = args.id.as_ref().map(|id| Plans::of(&app.state).find(id)).transpose()?;
     let session = app.connect_with(app.global.timeout.unwrap_or(REQUEST), RETRIES).await?;
     let view = change::look(app, &session, &line).await?;
-    let was = view.change.as_ref().map(|change| change.new.version());
-    let state = session.client.abort_layout().await.map_err(|error| {
+    let Some(was) = view.change.as_ref() else { return aborted(app, view.layout.version(), None) };
+    let version = was.new.version();
+    if let Some(plan) = meant.filter(|plan| plan.layout.id() != was.new.id()) {
+        let what = format!("plan {} is not what is under way", plan.id());
+        return Err(Report::new(Exit::OutOfDate, what)
+            .field("kind", "layout_changing")
+            .why(format!("v{} -> v{version} is; nothing was given up", was.old.version()))
+            .next("see", app.again(Line::new("status")).to_string())
+            .next("give that up", app.again(Line::new("cluster abort")).to_string()));
+    }
+    let state = session.client.abort_layout(was.begun).await.map_err(|error| {
         let report = client::report(&error, &change::retype(app, &line, String::new()));
         match error.kind() {
             ErrorKind::LayoutRefused { .. } => Report::new(Exit::Refused, report.what())
@@ -94,7 +104,19 @@ pub(crate) async fn abort(app: &App) -> Done {
                 .next("again", app.again(line.clone()).to_string()),
         }
     })?;
-    let version = state.current().version();
+    if state.current().version() >= version {
+        return Err(Report::new(
+            Exit::Refused,
+            format!("the change to v{version} is over already"),
+        )
+        .field("kind", "layout_refused")
+        .why("nothing was given up")
+        .next("see", app.again(Line::new("status")).to_string()));
+    }
+    aborted(app, state.current().version(), Some(version))
+}
+
+fn aborted(app: &App, version: u64, was: Option<u64>) -> Done {
     if app.out.is_json() {
         let mut map = json::object("galvani.abort/1");
         map.insert("version".to_owned(), version.into());

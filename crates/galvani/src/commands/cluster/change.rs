@@ -68,7 +68,7 @@ pub(crate) async fn begin(
     if let Some(report) = refused(plan, &view) {
         return Err(report);
     }
-    match session.client.begin_layout(plan.layout.clone().into()).await {
+    match session.client.begin_layout(plan.layout.clone().into(), view.epoch).await {
         Ok(state) if state.transition().is_none() => Ok((state.epoch(), Begun::There)),
         Ok(state) => Ok((state.epoch(), before)),
         Err(error) => {
