@@ -9,6 +9,7 @@ use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::store::Holdings;
 use galvani_protocol::{Effect, Input, PeerLane};
+use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
 use galvani_wire::layout::{
@@ -165,10 +166,16 @@ fn a_voter_keeps_its_word() {
 fn a_vote_that_is_not_on_the_disk_is_not_given() {
     let mut bench = Bench::new(Limits::default());
     let message = Message::Prepare(Prepare { epoch: 2, ballot: ballot(1, 3) });
-    bench.engine.set_full(true);
-    let refused = vote(&mut bench, message);
+    bench.engine.fail_next_commits([FailKind::Full]);
+    let refused = vote(&mut bench, message.clone());
     assert!(matches!(refused, Err(ReplicaError::DiskFull)), "{refused:?}");
-    bench.engine.set_full(false);
+    // A disk that is full for what clients send has room for votes: else it could not be given more.
+    bench.engine.set_full(true);
+    bench.request(false, put(bench.key(true), 1, 1));
+    let refused = failure(&bench.tick());
+    assert_eq!(refused.0, Failure::Coordinator(ReplicaError::DiskFull));
+    let promised = Ok(Vote::Promised { ballot: ballot(1, 3), accepted: None });
+    assert_eq!(vote(&mut bench, message), promised);
 }
 
 #[test]

@@ -113,6 +113,16 @@ impl Batch {
         self.live == 0
     }
 
+    /// Whether it only takes rows away, or writes facts about the store itself: votes, the layout, which
+    /// buckets there are. Such a batch may use what is kept back of a full disk: without it a cluster
+    /// whose disks are full could not be given more.
+    pub fn is_vital(&self) -> bool {
+        self.iter().all(|op| match op {
+            Op::Put { table, .. } => table == Table::Meta,
+            Op::Delete { .. } => true,
+        })
+    }
+
     /// Bytes of keys and values held, replaced ones included: what the caller bounds ticks by.
     pub fn bytes(&self) -> usize {
         self.arena.len()
@@ -229,6 +239,18 @@ mod tests {
         assert!(batch.is_empty());
         assert_eq!(batch.iter().count(), 0);
         assert_eq!(batch.arena.capacity(), capacity);
+    }
+
+    #[test]
+    fn what_takes_rows_away_or_tells_of_the_store_is_vital_and_nothing_else() {
+        let mut batch = Batch::new();
+        batch.put(Table::Meta, b"fact", b"1");
+        batch.delete(Table::Objects, b"a");
+        assert!(batch.is_vital());
+        batch.put(Table::Objects, b"a", b"1");
+        assert!(!batch.is_vital(), "it writes what users send");
+        batch.delete(Table::Objects, b"a");
+        assert!(batch.is_vital(), "not any more");
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl MemoryEngine {
         self.state.lock().fail_reopen = true;
     }
 
-    /// While `full`, every commit is refused before anything is written.
+    /// While `full`, every commit but a vital one ([`Batch::is_vital`]) is refused before anything is
+    /// written.
     pub fn set_full(&self, full: bool) {
         self.state.lock().is_full = full;
     }
@@ -286,7 +287,7 @@ impl Engine for MemoryEngine {
 
 impl State {
     fn write(&mut self, batch: &Batch) -> Result<(), EngineError> {
-        if self.is_full {
+        if self.is_full && !batch.is_vital() {
             return Err(self.refuse_full());
         }
         match self.failures.pop_front() {

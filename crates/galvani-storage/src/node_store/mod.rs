@@ -191,7 +191,9 @@ impl<E: Engine> NodeStore<E> {
             Ok(()) => {
                 self.owes_sync &= !fsync;
                 self.unsynced = !fsync;
-                if !self.touched.is_empty() || !self.dirty.is_empty() {
+                let wrote = !self.touched.is_empty() || !self.dirty.is_empty();
+                // What may use the reserve does not show that there is room again.
+                if wrote && self.full_for.is_some() && !self.batch.is_vital() {
                     self.full_for = None;
                 }
                 self.touched.clear();

@@ -148,7 +148,12 @@ impl FjallEngine {
     }
 
     fn write(&self, open: &Open, batch: &Batch) -> Result<(), EngineError> {
-        if let Err(error) = self.shared.space.admit(batch.bytes()) {
+        let space = &self.shared.space;
+        let admitted = space.admit(batch.bytes()).or_else(|refused| match batch.is_vital() {
+            true => space.admit_vital(batch.bytes(), refused),
+            false => Err(refused),
+        });
+        if let Err(error) = admitted {
             self.shared.refused_full.fetch_add(1, Ordering::Relaxed);
             return Err(error);
         }

@@ -60,6 +60,23 @@ impl SpaceGuard {
         Ok(())
     }
 
+    /// Admits a small batch that must not be refused for want of space ([`Batch::is_vital`]) from the
+    /// reserve, down to half of it; `refused` otherwise.
+    ///
+    /// [`Batch::is_vital`]: crate::engine::Batch::is_vital
+    pub(super) fn admit_vital(
+        &self,
+        bytes: usize,
+        refused: EngineError,
+    ) -> Result<(), EngineError> {
+        let free_bytes = self.free_bytes()?;
+        let spare = free_bytes.saturating_sub(self.reserve_bytes / 2);
+        if bytes > VITAL_BYTES_MAX || spare <= bytes as u64 * ALLOWANCE_PART {
+            return Err(refused);
+        }
+        Ok(())
+    }
+
     /// The next batch asks the file system.
     pub(super) fn forget(&self) {
         self.asked_ms.store(NEVER, Ordering::Relaxed);
@@ -101,6 +118,9 @@ pub(super) fn allocated_bytes(path: &Path) -> u64 {
     }
     total
 }
+
+/// The largest batch that may use the reserve: far above the layout of a large cluster.
+const VITAL_BYTES_MAX: usize = 1 << 20;
 
 const NEVER: u64 = u64::MAX;
 

@@ -114,6 +114,9 @@ fn full_refuses_before_writing_and_ends_with_the_shortage() {
     let error = put(&engine, 2, Durability::Os).expect_err("full");
     assert!(!error.is_in_doubt());
     assert_eq!(latest(&engine), Some(1));
+    let mut vital = Batch::new();
+    vital.put(Table::Meta, b"fact", b"1");
+    engine.commit(&vital, Durability::Os).expect("there is a reserve for it");
     engine.set_full(false);
     engine.fail_next_commits([FailKind::Full]);
     put(&engine, 2, Durability::Os).expect_err("ordered to fail");

@@ -82,6 +82,24 @@ fn a_shard_stays_where_the_commit_fails() {
 }
 
 #[test]
+fn on_a_full_disk_facts_are_kept_and_shards_go_and_writes_stay_refused() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(false).expect("room");
+    engine.set_full(true);
+    stage(&mut store, &record(2, "b")).expect("nobody knows yet");
+    store.commit(false).expect_err("it is full");
+    store.set_fact(b"vote", Some(Bytes::from_static(b"1"))).expect("it has the reserve");
+    store.commit(true).expect("so has its commit");
+    assert!(store.fact(b"vote").expect("readable").is_some());
+    assert!(store.empty(SHARD, 1_000).expect("readable"));
+    store.commit(true).expect("rows may always go");
+    assert_eq!(store.held_shards().expect("readable"), []);
+    stage(&mut store, &record(2, "b")).expect_err("the next tick would be lost with it");
+}
+
+#[test]
 fn facts_are_seen_at_once_and_kept_by_the_commit() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
