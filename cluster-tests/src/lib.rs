@@ -16,6 +16,7 @@ pub mod load;
 pub mod memnet;
 pub mod processes;
 pub mod raw;
+pub mod reads;
 pub mod small_disk;
 pub mod wait;
 

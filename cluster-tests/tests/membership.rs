@@ -5,6 +5,7 @@
 use galvani_client::{Client, Event, Feed, Start};
 use galvani_cluster_tests::history::History;
 use galvani_cluster_tests::load::{Load, check_all};
+use galvani_cluster_tests::reads::Reads;
 use galvani_cluster_tests::{Cluster, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -61,21 +62,6 @@ async fn follow(client: Client, reopen: Arc<AtomicBool>, stop: Arc<AtomicBool>) 
     (shown, feed)
 }
 
-/// Reads keys of the history again and again with r=2; how often, and why reads failed.
-async fn read(client: Client, history: Arc<History>, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
-    let (mut reads, mut failures) = (0, Vec::new());
-    while !stop.load(Ordering::Relaxed) {
-        for key in history.keys().into_iter().rev().take(64) {
-            match client.get(key.clone()).r(2).await {
-                Ok(_) => reads += 1,
-                Err(error) => failures.push(format!("{key}: {error} {:?}", error.trace())),
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-    (reads, failures)
-}
-
 #[test]
 fn nodes_join_and_leave_under_load_and_nobody_notices() {
     let cluster = Cluster::start();
@@ -83,7 +69,7 @@ fn nodes_join_and_leave_under_load_and_nobody_notices() {
     let load = Load::start(&cluster, &history, &["n1", "n2", "n3"], 4, 2);
     let (stop, reopen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let feed = cluster.runtime().spawn(follow(cluster.client(), reopen.clone(), stop.clone()));
-    let reader = cluster.runtime().spawn(read(cluster.client(), history.clone(), stop.clone()));
+    let reads = Reads::start(&cluster, &history, [cluster.client()], 2);
     load.until_acked(200);
     let mut steps = Vec::new();
     for words in [&["dev", "add", "-n", "2"][..], &["dev", "rm", "n2"], &["dev", "rm", "n4"]] {
@@ -104,10 +90,9 @@ fn nodes_join_and_leave_under_load_and_nobody_notices() {
     fewer.says(&["n=3 copies need 3 nodes", "nothing was changed"]);
     let tally = load.stop(&cluster);
     stop.store(true, Ordering::Relaxed);
-    let (reads, failures) = cluster.block_on(reader).expect("a reader does not panic");
-    println!("{reads} reads, {} failed", failures.len());
+    let read = reads.stop(&cluster);
     assert_eq!(tally.failures, [], "of {} writes", tally.acked);
-    assert_eq!(failures, [] as [String; 0], "of {reads} reads");
+    assert_eq!(read.failures, [] as [String; 0], "of {} reads", read.reads);
     check_all(&cluster, &cluster.client(), &history, 2);
 
     let (mut shown, mut feed) = cluster.block_on(feed).expect("a feed goes on");

@@ -139,6 +139,8 @@ pub(crate) enum DevCommand {
     Stop(OneOrAll),
     /// Start all nodes that do not run, or one.
     Start(OneOrAll),
+    /// Stop a node gracefully and start it again, or all of them one by one while the others serve.
+    Restart(Restart),
     /// Print a node's log.
     Logs {
         /// Go on printing what is added.
@@ -249,6 +251,34 @@ impl Rm {
     /// The same, whatever is in the files.
     pub(crate) fn line_with_yes(&self) -> Line {
         self.line().flag("--yes", true)
+    }
+}
+
+/// Arguments of `dev restart`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani dev restart n2            stops it gracefully, starts it, waits until it has met the others\n  \
+                         galvani dev restart --rolling     every node, one after the other",
+    after_help = "Nodes are started as this program: run by a newer one, it upgrades them. Before the next node is \
+                  stopped, the one before has met all the others and lacks nothing that it knows of, so requests \
+                  with w=2 and r=2 go on all the while. It stops at the first node that does not come back."
+)]
+pub(crate) struct Restart {
+    /// The node's name.
+    #[arg(value_name = "NODE", required_unless_present = "rolling")]
+    pub(crate) node: Option<String>,
+    /// All nodes, one after the other.
+    #[arg(long, conflicts_with = "node")]
+    pub(crate) rolling: bool,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+impl Restart {
+    /// The command that was typed.
+    pub(crate) fn line(&self) -> Line {
+        let line = self.which.line("dev restart").flag("--rolling", self.rolling);
+        self.node.iter().fold(line, |line, node| line.place(node))
     }
 }
 

@@ -147,6 +147,7 @@ fn commands_on_nodes_are_written_as_they_were_typed() {
             Command::Dev(dev) => match dev.command.expect("a verb") {
                 DevCommand::Add(add) => add.line(),
                 DevCommand::Rm(rm) => rm.line(),
+                DevCommand::Restart(restart) => restart.line(),
                 other => panic!("{other:?}"),
             },
             Command::Cluster(Cluster::Apply(apply)) => apply.line(),
@@ -159,6 +160,8 @@ fn commands_on_nodes_are_written_as_they_were_typed() {
         line.to_string()
     };
     for text in [
+        "galvani dev restart --rolling",
+        "galvani dev restart --name other n2",
         "galvani dev add",
         "galvani dev add -n 2",
         "galvani dev add n7 --zones b",

@@ -1,6 +1,6 @@
 //! The verbs of a local cluster: status, stop, start, logs, kill, pause, resume, destroy; those that
 //! break its links are in `faults.rs`, those that change which nodes there are in `grow.rs` and
-//! `shrink.rs`.
+//! `shrink.rs`, restarting is in `restart.rs`.
 //!
 //! Without `--name` or `--dir` they mean the context's cluster if it is a local one, else `dev`.
 
@@ -11,7 +11,7 @@ use crate::context::io_report;
 use crate::dev::files::{DevNode, LAGGED, Local};
 use crate::dev::process::{self, ProcessState, log_tail};
 use crate::dev::up::{DEFAULT_NAME, absolute, again, start};
-use crate::dev::{faults, grow, lagged, ready, show, shrink};
+use crate::dev::{faults, grow, lagged, ready, restart, show, shrink};
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::report::text::Span;
@@ -31,6 +31,7 @@ pub(crate) fn run(app: &App, command: DevCommand) -> Done {
         }
         DevCommand::Stop(which) => stop(app, &which)?,
         DevCommand::Start(which) => begin(app, &which)?,
+        DevCommand::Restart(args) => return restart::run(app, &args),
         DevCommand::Logs { follow, tail, one } => {
             let local = find(app, &one.which)?;
             logs(app, &local, &local.process(&one.node)?, follow, tail)?;

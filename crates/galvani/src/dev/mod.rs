@@ -4,7 +4,7 @@
 //! node is killed with SIGKILL and comes back with its data. A file in the cluster's directory
 //! remembers ports and process ids; an id is never trusted before /proc says it is that node. Read
 //! `up.rs` (making and starting), then `control.rs` (the other verbs), `grow.rs` and `shrink.rs` (nodes
-//! that join and leave), `faults.rs` and `lagged.rs`.
+//! that join and leave), `restart.rs`, `faults.rs` and `lagged.rs`.
 
 mod control;
 mod faults;
@@ -14,6 +14,7 @@ mod lagged;
 mod ports;
 mod process;
 mod ready;
+mod restart;
 mod show;
 mod shrink;
 mod up;
