@@ -25,6 +25,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     dir: PathBuf,
     root: TempDir,
+    /// What its commands are run with, and its nodes by them.
+    program: PathBuf,
 }
 
 /// One node of it.
@@ -51,11 +53,17 @@ impl Cluster {
 
     /// In a directory of which parts may be there: the cluster's own is `dev` in it.
     pub fn in_root(root: TempDir, options: &[&str]) -> Cluster {
+        Cluster::by(binary::galvani(), root, options)
+    }
+
+    /// As [`Cluster::in_root`], made and run by `program`, which may be of another build.
+    pub fn by(program: &Path, root: TempDir, options: &[&str]) -> Cluster {
         let runtime = RuntimeBuilder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = Some(runtime.expect("threads can be made"));
         let dir = root.path().join("dev");
         // From here on dropping it cleans up, whatever fails.
-        let mut cluster = Cluster { runtime, nodes: Vec::new(), dir, root };
+        let program = program.to_owned();
+        let mut cluster = Cluster { runtime, nodes: Vec::new(), dir, root, program };
         let words = ["dev", "-d", "--ports", "auto", "-o", "json"];
         let made = cluster.ran(words.iter().chain(options)).expect(0).json("galvani.dev/1");
         let node = |node: &serde_json::Value| Node {
@@ -93,7 +101,12 @@ impl Cluster {
 
     /// `galvani` with an environment of its own: no settings of the one who runs the tests.
     pub fn command(&self) -> Command {
-        command_in(self.root.path())
+        command_of(&self.program, self.root.path())
+    }
+
+    /// From now on its commands are run with `program`, and so are nodes that they start.
+    pub fn run_by(&mut self, program: &Path) {
+        self.program = program.to_owned();
     }
 
     /// SIGKILL of one node, through the command line.
@@ -296,7 +309,12 @@ impl Cluster {
 
 /// `galvani` whose state and settings are in `root` only.
 pub fn command_in(root: &Path) -> Command {
-    let mut command = Command::new(binary::galvani());
+    command_of(binary::galvani(), root)
+}
+
+/// The same of another build of `galvani`.
+fn command_of(program: &Path, root: &Path) -> Command {
+    let mut command = Command::new(program);
     let settings = std::env::vars_os().filter(|(name, _)| {
         let name = name.to_string_lossy();
         name.starts_with("GALVANI_") || name.starts_with("XDG_")

@@ -11,6 +11,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod command;
 pub mod flood;
+pub mod golden;
 pub mod history;
 pub mod load;
 pub mod memnet;

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use galvani_transport::pki::Identity;
 use galvani_transport::{ALPN, Class, CloseCode, NODE_SERVER_NAME};
 use galvani_wire::{Frame, Message, encode};
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -16,6 +16,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Connects with the certificate of `identity`, trusting the authority `ca_pem`, under the
 /// protocol name `alpn`.
@@ -40,6 +41,32 @@ pub async fn connect(
     let endpoint = Endpoint::client(any).expect("a port");
     let config = quinn::ClientConfig::new(Arc::new(config));
     endpoint.connect_with(config, server, NODE_SERVER_NAME).expect("a valid address").await
+}
+
+/// Listens at `addr` as `identity` under the protocol name `alpn`, and gets no further with anyone who
+/// wants another. It counts who came.
+pub fn serve_as(identity: &Identity, addr: SocketAddr, alpn: &[u8]) -> Arc<AtomicU64> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate(&identity.cert_pem)], key(identity))
+        .expect("key and certificate fit");
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let config = QuicServerConfig::try_from(tls).expect("the provider has QUIC's cipher suites");
+    let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    let endpoint = Endpoint::server(config, addr).expect("the port is free");
+    let came = Arc::new(AtomicU64::new(0));
+    let count = came.clone();
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            // It ends in a refusal, which is what is wanted.
+            let _ = incoming.await;
+        }
+    });
+    came
 }
 
 /// Opens a stream whose first byte names `class`.

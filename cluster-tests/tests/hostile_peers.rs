@@ -55,6 +55,32 @@ fn other_protocol_names_and_certificates_are_refused() {
 }
 
 #[test]
+fn nodes_and_clients_of_another_protocol_number_are_told_so() {
+    let cluster = Cluster::start();
+    let n3 = cluster.node("n3").addr;
+    let identity = Identity::load(&cluster.home("n3").join("identity")).expect("made by dev");
+    cluster.stop("n3");
+    let other = cluster.block_on(async { raw::serve_as(&identity, n3, b"galvani/999") });
+    let speaks = format!("this side speaks {}", galvani_transport::protocol());
+    let told = |name: &str| {
+        let log = std::fs::read_to_string(cluster.home(name).join("node.log")).expect("a log");
+        log.lines().filter(|line| line.contains("peer_refused") && line.contains(&speaks)).count()
+    };
+    until("n1 and n2 to say that n3 speaks another protocol", || {
+        let lines = ["n1", "n2"].map(told);
+        if lines.iter().all(|lines| *lines > 0) { Ok(()) } else { Err(lines) }
+    });
+    let refused = cluster.run_at("n3", &["get", "k"]).expect(9).is_three_part_error();
+    refused.says(&[&speaks]);
+    // They go on dialing, and say it once.
+    until("n1 to have dialed it for some time", || {
+        let heard = other.load(Ordering::Relaxed);
+        if heard > 8 { Ok(()) } else { Err(heard) }
+    });
+    assert_eq!(["n1", "n2"].map(told), [1, 1]);
+}
+
+#[test]
 fn lengths_over_the_limit_are_refused_before_anything_is_kept_for_them() {
     let watched = Watched::start();
     watched.holds(|| {

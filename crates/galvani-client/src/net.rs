@@ -101,23 +101,7 @@ impl Fault {
     /// Whether certificates or protocol versions are what keeps the two apart.
     pub(crate) fn is_distrust(&self) -> bool {
         match self {
-            Fault::NotDialed(reason) | Fault::Lost(reason) => match reason {
-                DownReason::TlsFailed { .. } | DownReason::WrongAlpn | DownReason::BadIdentity => {
-                    true
-                }
-                DownReason::ClosedByPeer { code } => *code == CloseCode::BAD_IDENTITY,
-                DownReason::ConnectTimeout
-                | DownReason::Unreachable { .. }
-                | DownReason::Refused
-                | DownReason::WrongNode { .. }
-                | DownReason::IdleTimeout
-                | DownReason::Reset
-                | DownReason::ClosedHere
-                | DownReason::FrameTooLarge { .. }
-                | DownReason::SlowFrame
-                | DownReason::ClassRefused
-                | DownReason::ProtocolViolation { .. } => false,
-            },
+            Fault::NotDialed(reason) | Fault::Lost(reason) => reason.is_distrust(),
             Fault::WrongNode | Fault::NotSent(_) | Fault::Closed => false,
         }
     }

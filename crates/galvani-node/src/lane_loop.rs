@@ -157,6 +157,12 @@ impl<E: Engine> LaneLoop<E> {
             }
             Event::LinkDown { link, reason, .. } => {
                 self.twins.forget(link);
+                if reason.is_distrust()
+                    && let Some(peer) = self.links.take_refusal(link)
+                {
+                    let lane = peer.lane.0;
+                    tracing::warn!(event = "peer_refused", node = %peer.node, lane, reason = %reason);
+                }
                 if let Some(peer) = self.links.on_down(link, now.micros) {
                     let lane = peer.lane.0;
                     tracing::info!(event = "peer_down", node = %peer.node, lane, reason = %reason);

@@ -26,6 +26,8 @@ struct Peer {
     leaving: bool,
     wait_micros: u64,
     redial_at: u64,
+    /// Whether it was told already that the two refuse each other.
+    refusal_told: bool,
 }
 
 /// Whoever is at the other end of a link.
@@ -85,7 +87,9 @@ impl Links {
         for (peer, (address, member)) in wanted {
             let wait_micros = REDIAL_MICROS.0;
             let (link, up, leaving, redial_at) = (None, false, false, 0);
-            let new = Peer { address, link, up, member, leaving, wait_micros, redial_at };
+            let refusal_told = false;
+            let new =
+                Peer { address, link, up, member, leaving, wait_micros, redial_at, refusal_told };
             let known = self.peers.entry(peer).or_insert(new);
             (known.address, known.member) = (address, member);
         }
@@ -115,6 +119,7 @@ impl Links {
             Some(&Who::Dialed(lane)) => {
                 let peer = self.peers.get_mut(&lane)?;
                 peer.up = true;
+                peer.refusal_told = false;
                 peer.wait_micros = REDIAL_MICROS.0;
                 Some(lane)
             }
@@ -138,6 +143,13 @@ impl Links {
         peer.redial_at = now_micros + wait;
         peer.wait_micros = (peer.wait_micros * 2).min(REDIAL_MICROS.1);
         core::mem::take(&mut peer.up).then_some(lane)
+    }
+
+    /// The lane that was dialed, if that the two refuse each other is to be told: once, until they meet.
+    pub(crate) fn take_refusal(&mut self, link: LinkId) -> Option<PeerLane> {
+        let Some(&Who::Dialed(lane)) = self.who.get(&link) else { return None };
+        let peer = self.peers.get_mut(&lane)?;
+        (!core::mem::replace(&mut peer.refusal_told, true)).then_some(lane)
     }
 
     /// Hears nothing more from a link that someone dialed to us.

@@ -14,6 +14,11 @@ use crate::{Class, Faults, Network};
 /// Protocol name and version agreed on in the TLS handshake. Another version is another name.
 pub const ALPN: &[u8] = b"galvani/5";
 
+/// The same as text, for messages: `galvani/4`.
+pub fn protocol() -> &'static str {
+    std::str::from_utf8(ALPN).expect("the name above is ASCII")
+}
+
 /// Largest frame payload unless the configuration says otherwise: 16 MiB and room for a header.
 pub const DEFAULT_FRAME_BYTES_MAX: usize = 17 << 20;
 

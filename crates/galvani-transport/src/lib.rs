@@ -33,6 +33,7 @@ mod tls;
 pub use class::Class;
 pub use config::{
     ALPN, Config, DEFAULT_FRAME_BYTES_MAX, MTU_INTERNET, MTU_LOOPBACK, MtuBound, MtuBoundError,
+    protocol,
 };
 pub use counters::Counters;
 pub use endpoint::{BindError, LaneEndpoint, Transport};

@@ -81,7 +81,10 @@ pub enum DownReason {
         detail: String,
     },
     /// The other side does not speak this protocol version. Trying again cannot help.
-    #[error("no common protocol version")]
+    #[error(
+        "no common protocol version: this side speaks {}, the other one another",
+        crate::protocol()
+    )]
     WrongAlpn,
     /// The certificate is good but names neither node nor client as the protocol wants them.
     #[error("certificate does not name a valid peer")]
@@ -130,6 +133,25 @@ pub enum DownReason {
 }
 
 impl DownReason {
+    /// Whether certificates or protocol versions are what keeps the two apart: trying again cannot help.
+    pub fn is_distrust(&self) -> bool {
+        match self {
+            DownReason::TlsFailed { .. } | DownReason::WrongAlpn | DownReason::BadIdentity => true,
+            DownReason::ClosedByPeer { code } => *code == CloseCode::BAD_IDENTITY,
+            DownReason::ConnectTimeout
+            | DownReason::Unreachable { .. }
+            | DownReason::Refused
+            | DownReason::WrongNode { .. }
+            | DownReason::IdleTimeout
+            | DownReason::Reset
+            | DownReason::ClosedHere
+            | DownReason::FrameTooLarge { .. }
+            | DownReason::SlowFrame
+            | DownReason::ClassRefused
+            | DownReason::ProtocolViolation { .. } => false,
+        }
+    }
+
     pub(crate) fn violation(detail: &str) -> DownReason {
         DownReason::ProtocolViolation { detail: detail.to_owned() }
     }

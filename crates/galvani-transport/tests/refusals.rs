@@ -43,6 +43,7 @@ async fn another_protocol_version_is_refused_both_ways() {
     dialer.dial(newer.local_addr().expect("bound"), None, 0);
     let (_, reason) = expect_down(&mut dialer).await;
     assert_eq!(reason, DownReason::WrongAlpn);
+    assert!(reason.to_string().contains(galvani_transport::protocol()), "{reason}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ pub mod callgrind;
 pub mod checks;
 pub mod rust_file;
 pub mod tree;
+pub mod upgrade;
 pub mod violation;
 pub mod workspace;
 

@@ -1,14 +1,15 @@
 //! `cargo xtask`: the chores of this repository.
 //!
 //! `tidy` checks the house rules, `ci` runs every step that the build server runs, `sim` runs the
-//! cluster simulator, `callgrind` counts instructions. Next to read: `lib.rs`.
+//! cluster simulator, `upgrade` replaces an earlier build under load, `callgrind` counts instructions.
+//! Next to read: `lib.rs`.
 
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use xtask::{Tree, callgrind, checks, repository_root, tidy};
+use xtask::{Tree, callgrind, checks, repository_root, tidy, upgrade};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -16,6 +17,7 @@ usage: cargo xtask COMMAND
   tidy [--verbose]   check the house rules; --verbose also lists what is over the aims
   ci                 run all steps of .ci/run
   sim [ARGS]         run the cluster simulator (release build) with ARGS
+  upgrade --from REV replace three nodes built from the git revision REV by this build, under load
   callgrind [CASE]   count instructions per operation of the hot functions whose name contains
                      CASE; needs valgrind
 ";
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
             .args(["run", "--release", "-p", "galvani-sim", "--bin", "sim", "--"])
             .args(rest)
             .current_dir(root)),
+        Some("upgrade") => run_upgrade(&root, &rest),
         Some("callgrind") if rest.len() <= 1 => run_callgrind(&root, rest.first()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
@@ -88,6 +91,27 @@ fn run_tidy(root: &Path, args: &[OsString]) -> ExitCode {
         count => {
             println!("tidy: {count} violations");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_upgrade(root: &Path, args: &[OsString]) -> ExitCode {
+    let revision = match args {
+        [flag, revision] if flag == "--from" => revision.to_string_lossy(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match upgrade::build(root, &cargo(), &revision) {
+        Ok(old) => run(Command::new(cargo())
+            .args(["run", "--locked", "-p", "galvani-cluster-tests", "--bin", "upgrade", "--"])
+            .arg("--old")
+            .arg(old)
+            .current_dir(root)),
+        Err(refusal) => {
+            eprintln!("xtask: {refusal}");
+            ExitCode::from(2)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Every message comes back from its bytes; hostile bytes give errors, never panics.
 
 mod feed;
+mod golden;
 mod layout;
 mod supply;
 
