@@ -15,6 +15,7 @@ pub mod golden;
 pub mod history;
 pub mod load;
 pub mod memnet;
+pub mod power;
 pub mod processes;
 pub mod raw;
 pub mod reads;
