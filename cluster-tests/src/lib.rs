@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod command;
 pub mod flood;
 pub mod golden;
+pub mod feed_cost;
 pub mod history;
 pub mod load;
 pub mod memnet;
