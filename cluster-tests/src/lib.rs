@@ -13,6 +13,7 @@ pub mod command;
 pub mod flood;
 pub mod golden;
 pub mod feed_cost;
+pub mod feed_group;
 pub mod history;
 pub mod load;
 pub mod memnet;
