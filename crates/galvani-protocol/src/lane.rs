@@ -453,7 +453,8 @@ impl Lane {
         if self.feed.is_idle() {
             return;
         }
-        self.with(now, store, feed::poll);
+        let busy = self.table.waiting() > 0;
+        self.with(now, store, |ctx, stopping| feed::poll(ctx, stopping, busy));
         for (to, shards) in self.with(now, store, |ctx, _| feed::clocks::poll(ctx)) {
             let op = self.table.next_id();
             let hear = self.with(now, store, |ctx, _| HearOp::start(ctx, op, to, shards));

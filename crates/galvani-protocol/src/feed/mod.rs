@@ -35,6 +35,11 @@ const RANGES_MAX: usize = 1 << 20;
 /// Records that all sessions of a lane read in a tick, those that are kept out included: a few
 /// milliseconds of its work.
 const LOOKS_MAX: usize = 2_048;
+/// Records that they read in [`BUSY_MICROS`] while clients wait for the lane: some 13,000 a second, more than
+/// a lane takes in that is that busy, and a tenth of its time.
+const LOOKS_BUSY: usize = 64;
+/// For how long that is counted, in microseconds; also how long they rest at most once it is used up.
+const BUSY_MICROS: u64 = 5_000;
 /// Longest wait for something new, in milliseconds.
 const WAIT_MS_MAX: u32 = 10_000;
 /// Separates numbers of sessions from every other use of the hash.
@@ -47,7 +52,35 @@ pub(crate) struct Feeds {
     last: u64,
     /// The session that was looked at last.
     turn: u64,
+    share: Share,
     pub(crate) heard: OwnersHeard,
+}
+
+/// What sessions may read while clients wait for the lane: all of them together, in a stretch of time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    /// When the stretch began, in the lane's microseconds.
+    began: u64,
+    /// Records that were read in it.
+    read: usize,
+    /// Whether clients waited when sessions were looked at last.
+    busy: bool,
+}
+
+impl Share {
+    /// Records that may be read now.
+    fn looks(&mut self, now: u64, busy: bool) -> usize {
+        self.busy = busy;
+        if now >= self.began + BUSY_MICROS {
+            (self.began, self.read) = (now, 0);
+        }
+        if busy { LOOKS_BUSY.saturating_sub(self.read) } else { LOOKS_MAX }
+    }
+
+    /// Before that nothing is read, in the lane's microseconds.
+    fn rests_until(&self) -> u64 {
+        if self.busy && self.read >= LOOKS_BUSY { self.began + BUSY_MICROS } else { 0 }
+    }
 }
 
 impl Feeds {
@@ -85,6 +118,7 @@ impl Feeds {
     /// When [`poll`] has something to do, in the lane's microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         let sessions = self.sessions.values().map(Session::next_deadline).min();
+        let sessions = sessions.map(|due| due.max(self.share.rests_until()));
         [sessions, self.heard.next_deadline()].into_iter().flatten().min()
     }
 
@@ -202,16 +236,21 @@ pub(crate) fn on_next(ctx: &mut Ctx<'_>, from: ReplyTo, next: FeedNext) {
 }
 
 /// Answers whoever waits for a page and has something to see, and ends sessions that are idle. Once a
-/// tick, after all that arrived in it is taken in.
-pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool) {
+/// tick, after all that arrived in it is taken in. `busy` says whether clients wait for this lane: then
+/// sessions keep to their share of it.
+pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool, busy: bool) {
     let now = ctx.now.micros;
+    let mut looks = ctx.feed.share.looks(now, busy);
+    if looks == 0 && !stopping {
+        return;
+    }
+    let allowed = looks;
     let sessions = ctx.feed.sessions.iter();
     let due = sessions.filter(|(_, it)| stopping || it.next_deadline() <= now);
     let mut due: Vec<u64> = due.map(|(number, _)| *number).collect();
     // All sessions together read so much in a tick; whoever came short is first in the next.
     let at = due.partition_point(|&number| number <= ctx.feed.turn);
     due.rotate_left(at);
-    let mut looks = LOOKS_MAX;
     for number in due {
         let Some(mut session) = ctx.feed.sessions.remove(&number) else { continue };
         if looks > 0 {
@@ -231,6 +270,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool) {
             fail(ctx, asked.from, failure);
         }
     }
+    ctx.feed.share.read += allowed - looks;
 }
 
 fn fail(ctx: &mut Ctx<'_>, to: ReplyTo, failure: Failure) {

@@ -21,6 +21,8 @@ const HOLD_FETCHED_MICROS: u64 = 30_000_000;
 const RELOOK_MICROS: u64 = 250_000;
 /// Writes of one shard that wait, for one consumer; when there are more, it is not gone on with.
 const HELD_MAX: usize = 4_096;
+/// Bytes of a value that cost what a record costs that has none, about.
+const LOOK_BYTES: usize = 4 << 10;
 /// When a record that could not be read is tried again, in microseconds.
 const UNREADABLE_MICROS: u64 = 1_000_000;
 
@@ -281,7 +283,10 @@ impl<'a> Walk<'a> {
                 }
                 self.looked += 1;
                 match store.record(self.shard, dot) {
-                    Ok(Some(record)) => self.queues[at].head = Some(record),
+                    Ok(Some(record)) => {
+                        self.looked += record.value.len() / LOOK_BYTES;
+                        self.queues[at].head = Some(record);
+                    }
                     Ok(None) if store.replica(self.shard)?.is_trimmed(dot) => {
                         self.queues[at].pop();
                         return Ok(Some(dot));

@@ -1,6 +1,6 @@
 //! The feed at one owner: order, waiting, visibility, pages, and what a lost page or commit does.
 
-use crate::bench::{Bench, answers, failure, put};
+use crate::bench::{Bench, answers, failure, get, put};
 use bytes::Bytes;
 use galvani_model::bucket::FeedMode;
 use galvani_model::feed::{Cursor, Filter, Visibility};
@@ -290,6 +290,51 @@ fn all_sessions_of_a_lane_together_read_so_many_records_in_a_tick() {
         (passed, ticks) = (passed + in_tick, ticks + 1);
         assert!(ticks < 10, "those that came short have their turn: {passed} passed");
     }
+}
+
+/// Red if consumers that are far behind read on as if nobody waited for the lane; and if they get nowhere.
+#[test]
+fn reading_for_consumers_keeps_to_its_share_while_clients_wait() {
+    const WRITES: u64 = 1_000;
+    const WINDOW_MS: usize = 5;
+    const IN_A_WINDOW: usize = 64;
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    for counter in 1..=WRITES {
+        replicate(&mut bench, &key, counter, &[]);
+    }
+    bench.tick();
+    // Somebody reads, and no other owner answers.
+    let from = bench.request(false, get(key, 3));
+    bench.tick();
+    assert_eq!(bench.lane.inflight(), 1, "{from:?} waits");
+    let consumer = Consumer::open(&mut bench, shard, Filter::default());
+    let (mut pages, mut came, mut rests) = (0, Vec::new(), 0);
+    consumer.ask(&mut bench, 1 << 20);
+    while came.iter().sum::<usize>() < WRITES as usize && came.len() < 1_000 {
+        let mut shown = 0;
+        // A lane that is busy has tick after tick.
+        for _ in 0..4 {
+            bench.now.micros += 250;
+            rests += usize::from(bench.lane.next_deadline() > Some(bench.now.micros));
+            bench.handle(Input::Wake);
+            for effect in bench.tick() {
+                if let Effect::Answer { message: Message::FeedPage(page), .. } = effect {
+                    shown += page.events.len();
+                    pages += 1;
+                    Consumer { pages, others: vec![], cursor: Cursor::default(), ..consumer }
+                        .ask(&mut bench, 1 << 20);
+                }
+            }
+        }
+        came.push(shown);
+    }
+    let most = came.windows(WINDOW_MS).map(|ms| ms.iter().sum::<usize>()).max();
+    assert!(most <= Some(2 * IN_A_WINDOW), "{most:?} in {WINDOW_MS} ms while a client waits");
+    assert_eq!(came.iter().sum::<usize>() as u64, WRITES, "all has come all the same");
+    assert!(rests > 2 * came.len(), "it is due again and again while it rests");
+    assert_eq!(bench.lane.inflight(), 1, "somebody waited all the time");
 }
 
 /// Red if a consumer that closes its session leaves it to the lane until it is idle for long.
