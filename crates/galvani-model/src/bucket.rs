@@ -5,14 +5,22 @@
 
 use crate::limits::{BUCKET_NAME_BYTES_MAX, N_MAX, VALUE_BYTES_DEFAULT, VALUE_BYTES_MAX};
 use crate::request::{Quorum, TtlError, check_ttl};
+use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 
 /// A bucket's name: 1..=64 of `a-z 0-9 . _ -`, starting with a letter or digit.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct BucketName(Arc<str>);
+///
+/// The bucket that always exists takes no memory of its own: most keys are in it, and each that comes
+/// off the wire or the disk names its bucket.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct BucketName(Option<Arc<str>>);
+
+/// The bucket that always exists.
+const DEFAULT: &str = "default";
 
 /// Why a text is not a bucket name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,12 +35,24 @@ pub struct BucketNameError {
 impl BucketName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or(DEFAULT)
     }
 
     /// The bucket that always exists.
     pub fn default_bucket() -> BucketName {
-        BucketName("default".into())
+        BucketName(None)
+    }
+}
+
+impl Ord for BucketName {
+    fn cmp(&self, other: &BucketName) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for BucketName {
+    fn partial_cmp(&self, other: &BucketName) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -44,7 +64,7 @@ impl FromStr for BucketName {
             && word(name.as_bytes()[0])
             && name.bytes().all(|b| word(b) || matches!(b, b'.' | b'_' | b'-'));
         if ok {
-            Ok(BucketName(name.into()))
+            Ok(BucketName((name != DEFAULT).then(|| name.into())))
         } else {
             let name = name.chars().take(80).collect();
             Err(BucketNameError { name })
@@ -54,20 +74,40 @@ impl FromStr for BucketName {
 
 impl<'de> Deserialize<'de> for BucketName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        name.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// Reads a name where it stands, without a text of its own.
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = BucketName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a bucket name")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<BucketName, E> {
+        name.parse().map_err(E::custom)
+    }
+}
+
+impl Serialize for BucketName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
 impl fmt::Display for BucketName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for BucketName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BucketName({})", self.0)
+        write!(f, "BucketName({self})")
     }
 }
 
@@ -178,5 +218,29 @@ impl BucketProps {
         }
         check_ttl(self.ttl_ms)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BucketName;
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, StrDeserializer};
+
+    fn name(text: &str) -> BucketName {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn the_default_bucket_is_one_name_however_it_came() {
+        let text: StrDeserializer<'_, Error> = "default".into_deserializer();
+        let read = BucketName::deserialize(text).expect("a name");
+        assert_eq!([read, name("default")], [(); 2].map(|()| BucketName::default_bucket()));
+        assert_eq!(BucketName::default_bucket().to_string(), "default");
+        assert!(name("a") < name("default") && name("default") < name("e"));
+        assert!(name("defaul") < name("default") && name("default") < name("default1"));
+        let bad: StrDeserializer<'_, Error> = "No".into_deserializer();
+        assert!(BucketName::deserialize(bad).is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::dot::Dot;
 use super::dotset::DotSet;
 use crate::ids::Origin;
 use core::fmt;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Counters `first..=last` of one origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct Range {
 ///
 /// Laws: [`PartitionClock::union`] is commutative, associative and idempotent; the empty clock is
 /// neutral; `insert` and `union` never remove a dot (monotone).
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Vec<Entry>", try_from = "Vec<Entry>")]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Entry>")]
 pub struct PartitionClock {
     /// Sorted by origin; no entry is empty.
     entries: Vec<Entry>,
@@ -230,9 +230,10 @@ impl FromIterator<Range> for PartitionClock {
     }
 }
 
-impl From<PartitionClock> for Vec<Entry> {
-    fn from(clock: PartitionClock) -> Vec<Entry> {
-        clock.entries
+// By hand: the derived way through `Vec<Entry>` would copy the clock each time that it is written.
+impl Serialize for PartitionClock {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries.serialize(serializer)
     }
 }
 

@@ -9,13 +9,13 @@ use super::clock::PartitionClock;
 use super::dot::Dot;
 use crate::ids::Origin;
 use core::fmt;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// An exact set of dots. The derived equality is set equality: the form is canonical.
 ///
 /// Laws: [`DotSet::union`] is commutative, associative and idempotent, the empty set is neutral.
-#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "Vec<Entry>", try_from = "Vec<Entry>")]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "Vec<Entry>")]
 pub struct DotSet {
     /// Sorted by origin; no entry is empty.
     entries: Vec<Entry>,
@@ -181,9 +181,10 @@ impl Entry {
     }
 }
 
-impl From<DotSet> for Vec<Entry> {
-    fn from(set: DotSet) -> Vec<Entry> {
-        set.entries
+// By hand: the derived way through `Vec<Entry>` would copy the set each time that it is written.
+impl Serialize for DotSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries.serialize(serializer)
     }
 }
 
