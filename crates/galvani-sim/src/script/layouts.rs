@@ -41,10 +41,10 @@ impl Script {
             Some("replace") => Change::Replace { old: node(1)?.1, new: new(2)? },
             Some(verb) => return Err(format!("layout has no {verb}: join, leave, replace")),
         };
-        let current = world.nodes.get(via).map(|known| known.layout.current().clone());
-        let current = current.ok_or(format!("there is no node n{via}"))?;
-        let next = current.changed(&[change]).map_err(|error| error.to_string())?;
-        let wish = Wish::Begin(Arc::new(next));
+        let state = world.nodes.get(via).map(|known| known.layout.clone());
+        let state = state.ok_or(format!("there is no node n{via}"))?;
+        let next = state.current().changed(&[change]).map_err(|error| error.to_string())?;
+        let wish = Wish::Begin { next: Arc::new(next), after: state.epoch() };
         let message =
             Message::ChangeLayout(Box::new(ChangeLayout { wish, timeout_ms: TIMEOUT_MS }));
         let to = LaneAt { node: via, lane: 0 };
