@@ -38,6 +38,9 @@ pub struct Config {
     /// one inbox hands over at once, and a frame more, can be passed on.
     /// A single frame larger than this still passes when the outbox is empty.
     pub outbox_bytes_max: usize,
+    /// Bytes that may wait in the outboxes of all clients that dialed in together; each may hold as
+    /// much as is still free, and 64 KiB in any case. Default 256 MiB.
+    pub client_outboxes_bytes_max: usize,
     /// Bytes of received frames, per class, that wait for `recv_batch` before the streams of that
     /// class are read no more. Overshoot: one read per stream. Default 32 MiB.
     pub inbox_bytes_max: usize,
@@ -100,6 +103,7 @@ impl Default for Config {
         Config {
             frame_bytes_max: [DEFAULT_FRAME_BYTES_MAX; Class::COUNT],
             outbox_bytes_max: 64 << 20,
+            client_outboxes_bytes_max: 256 << 20,
             inbox_bytes_max: 32 << 20,
             batch_events_max: 1_024,
             links_max: 4_096,

@@ -26,6 +26,7 @@ use crate::faulty_socket::FaultySocket;
 use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::pki::Identity;
+use crate::room::Room;
 use crate::share::Seats;
 use crate::tls::{self, Credentials};
 use crate::{
@@ -76,6 +77,7 @@ impl LaneEndpoint {
             buffers,
             inbox: Inbox::new(&config),
             seats: Seats::new(config.links_max),
+            client_room: Arc::new(Room::new(config.client_outboxes_bytes_max)),
             config,
             links: Mutex::default(),
             next_link: AtomicU64::new(1),
@@ -272,6 +274,8 @@ pub(crate) struct Shared {
     buffers: SocketBuffers,
     pub(crate) inbox: Inbox,
     pub(crate) seats: Arc<Seats>,
+    /// What waits for all clients together.
+    client_room: Arc<Room>,
     pub(crate) config: Config,
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
     next_link: AtomicU64,
@@ -289,7 +293,8 @@ impl Shared {
     /// Makes a link and puts it on the list.
     pub(crate) fn register(&self, tag: u64, dialed: bool, all_classes: bool) -> Arc<Link> {
         let id = LinkId::new(self.next_link.fetch_add(1, Ordering::Relaxed));
-        let link = Arc::new(Link::new(id, tag, dialed, all_classes, &self.config));
+        let link = Link::new(id, tag, dialed, all_classes, &self.config, &self.client_room);
+        let link = Arc::new(link);
         self.links.lock().insert(id, link.clone());
         link
     }

@@ -25,6 +25,7 @@ mod outbox;
 mod peer;
 pub mod pki;
 mod reason;
+mod room;
 mod share;
 mod socket;
 mod stream;

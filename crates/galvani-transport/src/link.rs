@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::counters::count;
 use crate::endpoint::Shared;
 use crate::outbox::{Outbox, OutboxLimits};
+use crate::room::Room;
 use crate::stream::{read_class, run_reader, run_writer};
 use crate::{Class, CloseCode, Config, DownReason, Event, PeerIdentity, SendError};
 
@@ -91,12 +92,15 @@ impl Link {
         dialed: bool,
         all_classes: bool,
         config: &Config,
+        of_clients: &Arc<Room>,
     ) -> Self {
+        let is_client = !dialed && !all_classes;
         let outbox = |class| {
-            Outbox::new(OutboxLimits {
+            let limits = OutboxLimits {
                 frame_max: config.frame_bytes_max(class),
                 bytes_max: config.outbox_bytes_max,
-            })
+            };
+            Outbox::new(limits, is_client.then(|| of_clients.clone()))
         };
         Link {
             id,

@@ -3,14 +3,17 @@
 //! `send` appends to one buffer and wakes the writer only if it sleeps; the writer takes the whole
 //! buffer at once. So all frames of a tick leave in one write, without a queue of frames, and the
 //! lock is taken once a frame by the lane and once a write by the writer. Bounded in bytes,
-//! counting what the writer took and QUIC has not taken yet.
+//! counting what the writer took and QUIC has not taken yet; those of clients also by what all of
+//! them hold together (`room.rs`).
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::SendError;
+use crate::room::Room;
 
 /// Bounds of one outbox, bytes.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct OutboxLimits {
 pub(crate) struct Outbox {
     state: Mutex<State>,
     limits: OutboxLimits,
+    /// What it shares with others, if it does.
+    room: Option<Arc<Room>>,
 }
 
 /// What the writer does next.
@@ -48,19 +53,23 @@ struct State {
     frames: u64,
     /// Bytes the writer holds.
     in_flight: usize,
+    /// Bytes of this outbox that the shared room counts.
+    counted: usize,
     phase: Phase,
     writer_runs: bool,
     waiting: Option<Waker>,
 }
 
 impl Outbox {
-    pub(crate) fn new(limits: OutboxLimits) -> Self {
+    pub(crate) fn new(limits: OutboxLimits, room: Option<Arc<Room>>) -> Self {
         Outbox {
             limits,
+            room,
             state: Mutex::new(State {
                 buffer: BytesMut::new(),
                 frames: 0,
                 in_flight: 0,
+                counted: 0,
                 phase: Phase::Open,
                 writer_runs: false,
                 waiting: None,
@@ -80,6 +89,7 @@ impl Outbox {
         for part in parts {
             state.buffer.extend_from_slice(part);
         }
+        self.recount(&mut state);
         finish_append(state);
         Ok(())
     }
@@ -99,13 +109,14 @@ impl Outbox {
             if start + state.in_flight > 0 && end + state.in_flight > self.limits.bytes_max {
                 return Err(SendError::Full);
             }
-            Ok(())
+            self.check_shared(&state, end + state.in_flight)
         });
         if let Err(refused) = fits {
-            state.buffer.truncate(start);
+            take_back(&mut state.buffer, start);
             return Err(refused);
         }
         state.buffer[start..start + PREFIX].copy_from_slice(&(len as u32).to_le_bytes());
+        self.recount(&mut state);
         finish_append(state);
         Ok(())
     }
@@ -115,10 +126,12 @@ impl Outbox {
         let mut state = self.state.lock();
         state.writer_runs = true;
         state.in_flight = 0;
+        self.recount(&mut state);
         if state.phase == Phase::Closed {
             return Poll::Ready(Work::Stop);
         }
         if !state.buffer.is_empty() {
+            // All of it stays counted until it is written.
             let bytes = state.buffer.split().freeze();
             state.in_flight = bytes.len();
             let frames = std::mem::take(&mut state.frames);
@@ -142,6 +155,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.writer_runs = false;
         state.in_flight = 0;
+        self.recount(&mut state);
     }
 
     /// Takes in nothing more; what is queued is still written, then the stream is finished.
@@ -159,6 +173,7 @@ impl Outbox {
         state.phase = Phase::Closed;
         state.buffer = BytesMut::new();
         state.frames = 0;
+        self.recount(&mut state);
         wake(state);
     }
 
@@ -191,7 +206,40 @@ impl Outbox {
         if used > 0 && used + PREFIX + len > self.limits.bytes_max {
             return Err(SendError::Full);
         }
-        Ok(())
+        self.check_shared(state, used + PREFIX + len)
+    }
+
+    /// Whether it may hold `bytes` beside what the others hold.
+    fn check_shared(&self, state: &State, bytes: usize) -> Result<(), SendError> {
+        match &self.room {
+            Some(room) if !room.allows(bytes, state.counted) => Err(SendError::Full),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Tells the shared room what it holds now.
+    fn recount(&self, state: &mut State) {
+        if let Some(room) = &self.room {
+            let now = state.buffer.len() + state.in_flight;
+            room.recount(state.counted, now);
+            state.counted = now;
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if let Some(room) = &self.room {
+            room.recount(self.state.get_mut().counted, 0);
+        }
+    }
+}
+
+/// Takes a refused frame back, with the memory that it took: of thousands of links each might keep it.
+fn take_back(buffer: &mut BytesMut, start: usize) {
+    buffer.truncate(start);
+    if start <= IDLE_BYTES && buffer.capacity() > 2 * IDLE_BYTES {
+        *buffer = BytesMut::from(&buffer[..]);
     }
 }
 
@@ -227,13 +275,15 @@ const IDLE_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::task::{Context, Poll, Waker};
 
     use super::{Outbox, OutboxLimits, Work};
     use crate::SendError;
+    use crate::room::Room;
 
     fn outbox() -> Outbox {
-        Outbox::new(OutboxLimits { frame_max: 100, bytes_max: 64 })
+        Outbox::new(OutboxLimits { frame_max: 100, bytes_max: 64 }, None)
     }
 
     fn work(outbox: &Outbox) -> Poll<Work> {
@@ -283,5 +333,33 @@ mod tests {
         assert!(!outbox.is_drained());
         outbox.writer_ended();
         assert!(outbox.is_drained());
+    }
+
+    #[test]
+    fn what_all_hold_together_is_given_back_in_every_way_it_can_go() {
+        let limits = OutboxLimits { frame_max: 1 << 20, bytes_max: 1 << 20 };
+        let room = Arc::new(Room::new(400_000));
+        let [first, second] = [(); 2].map(|()| Outbox::new(limits, Some(room.clone())));
+        let frame = vec![0; 150_000];
+        let append = |outbox: &Outbox| outbox.append_with(|out| out.extend_from_slice(&frame));
+        append(&first).expect("room");
+        // As much as it would hold has to stay free.
+        assert_eq!(append(&first), Err(SendError::Full));
+        assert_eq!(first.append(&[&frame]), Err(SendError::Full));
+        assert_eq!(append(&second), Err(SendError::Full));
+        second.append(&[b"small"]).expect("small answers pass");
+        // Held by the writer it still counts.
+        assert!(matches!(work(&first), Poll::Ready(Work::Write { .. })));
+        assert_eq!(append(&second), Err(SendError::Full));
+        assert_eq!(work(&first), Poll::Pending);
+        append(&second).expect("written");
+        second.close();
+        append(&first).expect("closed");
+        assert!(matches!(work(&first), Poll::Ready(Work::Write { .. })));
+        first.writer_ended();
+        append(&first).expect("its writer ended");
+        drop(first);
+        let third = Outbox::new(limits, Some(room));
+        append(&third).expect("dropped");
     }
 }
