@@ -10,6 +10,7 @@ pub mod broker;
 pub mod chaos;
 pub mod cluster;
 pub mod command;
+pub mod crowd;
 pub mod flood;
 pub mod golden;
 pub mod feed_cost;
