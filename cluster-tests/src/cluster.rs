@@ -104,6 +104,11 @@ impl Cluster {
         command_of(&self.program, self.root.path())
     }
 
+    /// Another program with the same environment.
+    pub fn command_by(&self, program: &str) -> Command {
+        command_of(Path::new(program), self.root.path())
+    }
+
     /// From now on its commands are run with `program`, and so are nodes that they start.
     pub fn run_by(&mut self, program: &Path) {
         self.program = program.to_owned();

@@ -11,6 +11,7 @@ pub mod config;
 mod faults;
 mod figures;
 pub mod hosted;
+pub mod join;
 mod lane_loop;
 mod links;
 pub mod local;

@@ -208,10 +208,19 @@ pub fn create_joiner(
     spec: &JoinSpec<'_>,
     home: &Path,
 ) -> Result<(Member, PathBuf), ProvisionError> {
-    let (layout, name) = (&spec.cluster.layout, &spec.node.name);
     if home.exists() {
         return Err(ProvisionError::Exists { path: home.to_owned() });
     }
+    let (ca, member, config) = joiner(spec)?;
+    let config = write_node(home, &member, &ca, spec.cluster, &config)?;
+    Ok((member, config))
+}
+
+/// The cluster's root, and who the node would be, if it may join.
+pub(crate) fn joiner(
+    spec: &JoinSpec<'_>,
+) -> Result<(ClusterCa, Member, NodeConfig), ProvisionError> {
+    let (layout, name) = (&spec.cluster.layout, &spec.node.name);
     let ca = ClusterCa::load(spec.ca)?;
     let (of, cluster) = (ca.cluster_id_hex()?, layout.cluster());
     if of != cluster.to_string() {
@@ -230,8 +239,7 @@ pub fn create_joiner(
         storage: spec.storage.clone(),
         transport: spec.transport.clone(),
     };
-    let config = write_node(home, &member, &ca, spec.cluster, &config)?;
-    Ok((member, config))
+    Ok((ca, member, config))
 }
 
 fn node_section(name: &str, durability: DurabilityMode) -> NodeSection {

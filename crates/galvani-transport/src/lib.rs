@@ -9,6 +9,7 @@
 //! Next to read: `endpoint.rs`, then `link.rs`, `stream.rs` and `peer.rs`.
 
 mod accept;
+mod certify;
 mod class;
 mod config;
 mod counters;
@@ -27,10 +28,12 @@ pub mod pki;
 mod reason;
 mod room;
 mod share;
+mod signing;
 mod socket;
 mod stream;
 mod tls;
 
+pub use certify::NodeKey;
 pub use class::Class;
 pub use config::{
     ALPN, Config, DEFAULT_FRAME_BYTES_MAX, MTU_INTERNET, MTU_LOOPBACK, MtuBound, MtuBoundError,
@@ -45,4 +48,7 @@ pub use link::{LinkId, PathStats};
 pub use network::{CustomNetwork, Network};
 pub use peer::{NODE_SERVER_NAME, PeerIdentity, PeerIdentityError, Role};
 pub use reason::{CloseCode, DownReason, SendError};
+pub use signing::{
+    ANSWER_BYTES_MAX, AskError, Asked, QUESTION_BYTES_MAX, SignerError, SigningEndpoint, ask,
+};
 pub use socket::SocketBuffers;

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType,
 };
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
@@ -33,6 +33,9 @@ pub const NODE_VALIDITY: Duration = Duration::from_secs(730 * DAY_SECS);
 
 /// How long a client's certificate is valid: one year, renewed by issuing it again.
 pub const CLIENT_VALIDITY: Duration = Duration::from_secs(365 * DAY_SECS);
+
+/// How long the certificate of a signer is valid, which hands certificates out to nodes that join.
+pub(crate) const SIGNER_VALIDITY: Duration = Duration::from_secs(7 * DAY_SECS);
 
 /// A cluster's root certificate and its secret key. Whoever holds it decides who is a member.
 #[derive(Clone)]
@@ -68,6 +71,14 @@ impl ClusterCa {
     /// Issues a node's identity. `node_id_hex` is 32 lower-case hexadecimal digits; `ips` are put
     /// in for tools that verify addresses, the cluster itself verifies [`NODE_SERVER_NAME`].
     pub fn issue_node(&self, node_id_hex: &str, ips: &[IpAddr]) -> Result<Identity, PkiError> {
+        self.issue(Self::node_params(node_id_hex, ips)?)
+    }
+
+    /// Names and life of a node's certificate.
+    pub(crate) fn node_params(
+        node_id_hex: &str,
+        ips: &[IpAddr],
+    ) -> Result<CertificateParams, PkiError> {
         parse_node_id(node_id_hex).ok_or(PkiError::NodeId)?;
         let mut params = leaf_params(&format!("galvani node {node_id_hex}"), NODE_VALIDITY);
         params.extended_key_usages =
@@ -78,7 +89,12 @@ impl ClusterCa {
         ];
         let addresses = ips.iter().map(|ip| SanType::IpAddress(*ip));
         params.subject_alt_names.extend(addresses);
-        self.issue(params)
+        Ok(params)
+    }
+
+    /// Parameters of a certificate that names nobody yet.
+    pub(crate) fn plain_params(common_name: &str, validity: Duration) -> CertificateParams {
+        leaf_params(common_name, validity)
     }
 
     /// Issues a client's identity. `name` is 1 to 63 of `a-z`, `0-9` and, inside, `-`.
@@ -113,18 +129,23 @@ impl ClusterCa {
         Ok(ClusterCa { cert_pem: read_at(dir, CA_FILE)?, key_pem: read_at(dir, CA_KEY_FILE)? })
     }
 
-    fn issue(&self, mut params: CertificateParams) -> Result<Identity, PkiError> {
+    pub(crate) fn issue(&self, params: CertificateParams) -> Result<Identity, PkiError> {
+        let key = KeyPair::generate_for(KeyPair::from_pem(&self.key_pem)?.algorithm())?;
+        let cert_pem = self.sign(params, &key)?;
+        Ok(Identity { ca_pem: self.cert_pem.clone(), cert_pem, key_pem: key.serialize_pem() })
+    }
+
+    /// The certificate (PEM) of a key.
+    pub(crate) fn sign(
+        &self,
+        mut params: CertificateParams,
+        key: &impl PublicKeyData,
+    ) -> Result<String, PkiError> {
         let root_key = KeyPair::from_pem(&self.key_pem)?;
-        let key = KeyPair::generate_for(root_key.algorithm())?;
         let issuer = Issuer::new(ca_params(&self.cluster_id_hex()?), root_key);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let certificate = params.signed_by(&key, &issuer)?;
-        Ok(Identity {
-            ca_pem: self.cert_pem.clone(),
-            cert_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(params.signed_by(key, &issuer)?.pem())
     }
 }
 
@@ -198,6 +219,9 @@ pub enum PkiError {
     /// The client name is not a lower-case DNS label.
     #[error("client name is not 1 to 63 of a-z, 0-9 and inner hyphens")]
     ClientName,
+    /// A public key is not an uncompressed point of P-256.
+    #[error("the public key is not one of ecdsa p-256")]
+    PublicKey,
     /// A certificate is not PEM, or its names are not a node's or a client's.
     #[error("certificate is not readable")]
     BadPem,
@@ -214,8 +238,13 @@ pub enum PkiError {
     },
 }
 
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
 /// Writes `bytes` to `path` whole or not at all, readable by the owner only.
-pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole(path, bytes, 0o600)
 }
 
@@ -283,7 +312,7 @@ fn fingerprint(ca_pem: &str) -> Result<[u8; 32], PkiError> {
     sum.as_ref().try_into().map_err(|_| PkiError::BadPem)
 }
 
-fn dns_name(name: String) -> Result<SanType, PkiError> {
+pub(crate) fn dns_name(name: String) -> Result<SanType, PkiError> {
     Ok(SanType::DnsName(name.try_into()?))
 }
 

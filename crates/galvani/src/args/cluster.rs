@@ -18,13 +18,32 @@ use std::time::Duration;
 
 /// Arguments of `server`.
 #[derive(Debug, Args)]
-#[command(before_help = "  galvani server --config galvani.toml\n  \
+#[command(
+    before_help = "  galvani server --config galvani.toml\n  \
                          galvani server --config galvani.toml --check-config\n  \
-                         GALVANI_LOG=debug galvani server --config galvani.toml")]
+                         galvani server --join @token --dir n4           a node that was invited",
+    after_help = "With --join the node makes its key in DIR, asks whoever invited it for a certificate and the cluster \
+                  file, writes DIR/galvani.toml, and starts: it tells the members who it is, and owns nothing \
+                  before a plan says so. A DIR that has a galvani.toml is started as it is, and the token is not \
+                  looked at: the same words start the node the next time."
+)]
 pub(crate) struct Server {
     /// The node's configuration file.
-    #[arg(long, value_name = "FILE", env = "GALVANI_CONFIG")]
-    pub(crate) config: PathBuf,
+    #[arg(long, value_name = "FILE", env = "GALVANI_CONFIG", required_unless_present = "join")]
+    pub(crate) config: Option<PathBuf>,
+    /// The token of galvani cluster invite --serve, or @FILE to read it from.
+    #[arg(
+        long,
+        value_name = "TOKEN|@FILE",
+        env = "GALVANI_JOIN",
+        hide_env_values = true,
+        requires = "dir",
+        conflicts_with = "check_config"
+    )]
+    pub(crate) join: Option<String>,
+    /// The node's directory, with --join.
+    #[arg(long, value_name = "DIR", requires = "join")]
+    pub(crate) dir: Option<PathBuf>,
     /// Check the file, print what it means, and stop.
     #[arg(long)]
     pub(crate) check_config: bool,
@@ -58,12 +77,16 @@ pub(crate) enum Cluster {
 #[derive(Clone, Debug, Args)]
 #[command(
     before_help = "  galvani cluster invite --ca prod/ca --cluster prod/cluster.json \\\n      \
-                         --node n4=10.0.0.8:7070,zone=a --out n4\n  \
-                         galvani server --config n4/galvani.toml          there; then it applies\n  \
+                         --node n4=10.0.0.8:7070,zone=a --serve 10.0.0.2:7900       prints a token, and waits\n  \
+                         galvani server --join TOKEN --dir n4             on 10.0.0.8; then it applies\n  \
                          galvani cluster plan add n4                      and then apply the plan",
-    after_help = "The directory holds the node's certificate and key, the cluster's root and the cluster file with \
-                  its secret: send it as you would send a key. Nothing in the cluster changes. With a server \
-                  that answers, the layout there is now goes into it, else that of the cluster file."
+    after_help = "With --serve this command signs, since it has the root's key: it prints a token and waits until the \
+                  node has come for its certificate, once, or the token has expired. Send the token as you would \
+                  send a password. Asked to serve again, it also says what became of earlier tokens.\n\
+                  With --out it makes a directory instead, with the node's certificate and key, the cluster's root \
+                  and the cluster file with its secret: send it as you would send a key.\n\
+                  Nothing in the cluster changes. With a server that answers, the node gets the layout there is \
+                  now, else that of the cluster file. Exit 7: nobody came in time."
 )]
 pub(crate) struct Invite {
     /// The node: `NAME=IP:PORT[,zone=Z][,lanes=L][,weight=W]`. Lane i listens on PORT + i.
@@ -76,8 +99,14 @@ pub(crate) struct Invite {
     #[arg(long, value_name = "FILE")]
     pub(crate) cluster: PathBuf,
     /// Where the node's directory is made; must not exist.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "serve")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print a token, and answer at this address of this machine, which the node must reach (UDP).
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "out")]
+    pub(crate) serve: Option<SocketAddr>,
+    /// How long the token is good. [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "serve")]
+    pub(crate) ttl: Option<Duration>,
     /// When a write counts as stored by it.
     #[arg(long, value_name = "MODE", default_value = "os")]
     pub(crate) durability: Durability,

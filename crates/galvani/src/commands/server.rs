@@ -1,6 +1,9 @@
 //! `server`: run one node until SIGTERM or Ctrl-C; a second one stops at once.
 //!
-//! Logs go to stderr: text on a terminal, JSON otherwise. `--check-config` only checks.
+//! Logs go to stderr: text on a terminal, JSON otherwise. `--check-config` only checks; `--join` makes
+//! the node's directory first, in `server/join.rs`.
+
+mod join;
 
 use crate::args::cluster::Server;
 use crate::args::line::Line;
@@ -20,10 +23,14 @@ use tracing_subscriber::EnvFilter;
 
 /// Runs the node of the file.
 pub(crate) fn run(args: Server, out: Output) -> Done {
-    let config = NodeConfig::load(&args.config).map_err(|error| config_report(&error))?;
+    let path = match (&args.join, &args.dir) {
+        (Some(token), Some(dir)) => join::arrived(token, dir, out)?,
+        _ => args.config.clone().expect("the arguments have --config or --join"),
+    };
+    let config = NodeConfig::load(&path).map_err(|error| config_report(&error))?;
     if args.check_config {
         if !out.quiet {
-            out.line(&format!("ok  {}", described(&args.config, &config)))?;
+            out.line(&format!("ok  {}", described(&path, &config)))?;
         }
         return Ok(Exit::Done);
     }
@@ -33,12 +40,12 @@ pub(crate) fn run(args: Server, out: Output) -> Done {
     }
     start_log(&args.log)?;
     warn_of_small_buffers();
-    let described = described(&args.config, &config);
+    let described = described(&path, &config);
     let (name, data) = (config.node.name.clone(), config.node.data.clone());
     let ready = move || tracing::info!(event = "ready", %described);
     run_node(config, ready, stopped()).map_err(|error| {
         tracing::error!(event = "node_failed", node = %name, error = %error);
-        node_report(&error, &data, &args.config)
+        node_report(&error, &data, &path)
     })?;
     Ok(Exit::Done)
 }

@@ -1,8 +1,11 @@
-//! `cluster invite`: the directory of a node that is to join, with all that lets it in.
+//! `cluster invite`: what lets a node in that is to join, as a directory or for a token.
 //!
-//! What a token would carry, as files: the cluster's root, a certificate that expires, the cluster
-//! file. The node then runs, tells the members who it is, and owns nothing before a plan says so.
-//! The work is `galvani-node/src/provision.rs`; next to read: `plan/applicants.rs`.
+//! A directory has it all: the cluster's root, key and certificate, the cluster file. With a token
+//! (`invite/serve.rs`) the node makes its key itself and comes for the rest. It then runs, tells the
+//! members who it is, and owns nothing before a plan says so.
+//! The work is `galvani-node/src/{provision,join}.rs`; next to read: `plan/applicants.rs`.
+
+mod serve;
 
 use crate::args::cluster::Invite;
 use crate::args::line::Line;
@@ -20,24 +23,10 @@ pub(crate) async fn run(app: &App, args: &Invite) -> Done {
     let mut cluster =
         ClusterFile::load(&args.cluster).map_err(|error| refused(args, &error.into()))?;
     let is_fresh = renew(app, &mut cluster).await;
-    let node = &args.node;
-    let spec = JoinSpec {
-        ca: &args.ca,
-        cluster: &cluster,
-        node: NodeSpec {
-            name: node.name.clone(),
-            zone: node.zone.clone(),
-            weight: node.weight,
-            lanes: node.lanes(),
-        },
-        durability: args.durability.into(),
-        limits: Limits::default(),
-        storage: StorageSection::default(),
-        transport: TransportSection { mtu_max: super::MTU_ETHERNET, faults: false },
-    };
-    let (member, config) =
-        create_joiner(&spec, &args.out).map_err(|error| refused(args, &error))?;
-    let (name, out) = (&node.name, args.out.display());
+    let Some(out) = &args.out else { return serve::run(app, args, &cluster, is_fresh).await };
+    let spec = spec(args, &cluster);
+    let (member, config) = create_joiner(&spec, out).map_err(|error| refused(args, &error))?;
+    let (name, out) = (&args.node.name, out.display());
     if app.out.is_json() {
         let mut map = json::object("galvani.cluster_invite/1");
         map.insert("name".to_owned(), name.as_str().into());
@@ -64,6 +53,24 @@ pub(crate) async fn run(app: &App, args: &Invite) -> Done {
     Ok(Exit::Done)
 }
 
+fn spec<'a>(args: &'a Invite, cluster: &'a ClusterFile) -> JoinSpec<'a> {
+    let node = &args.node;
+    JoinSpec {
+        ca: &args.ca,
+        cluster,
+        node: NodeSpec {
+            name: node.name.clone(),
+            zone: node.zone.clone(),
+            weight: node.weight,
+            lanes: node.lanes(),
+        },
+        durability: args.durability.into(),
+        limits: Limits::default(),
+        storage: StorageSection::default(),
+        transport: TransportSection { mtu_max: super::MTU_ETHERNET, faults: false },
+    }
+}
+
 /// Puts the layout there is now in place of that of the file, if a server of the cluster says it.
 async fn renew(app: &App, cluster: &mut ClusterFile) -> bool {
     // Without a server it works all the same.
@@ -76,6 +83,12 @@ async fn renew(app: &App, cluster: &mut ClusterFile) -> bool {
     is_it
 }
 
+/// A directory beside the one that is there.
+fn beside(args: &Invite) -> String {
+    let out = args.out.as_ref().map_or(args.node.name.clone(), |out| out.display().to_string());
+    format!("{out}-2")
+}
+
 fn refused(args: &Invite, error: &ProvisionError) -> Report {
     let line = Line::new("cluster invite")
         .with_path("--ca", &args.ca)
@@ -85,7 +98,7 @@ fn refused(args: &Invite, error: &ProvisionError) -> Report {
     match error {
         ProvisionError::Exists { .. } => report(Exit::Refused)
             .why("a node's directory is never made over another one")
-            .next("say", line.with_path("--out", format!("{}-2", args.out.display())).to_string()),
+            .next("say", line.with_path("--out", beside(args)).to_string()),
         ProvisionError::NameTaken { name, .. } => report(Exit::Refused)
             .why("a node has the name of another only if it replaces it: take another name")
             .next("see", "galvani status")
