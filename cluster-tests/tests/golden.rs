@@ -2,7 +2,8 @@
 //! numbers and left as they are.
 //!
 //! A format that this build cannot open any more leaves `OPENED`, and its file goes, with the decision
-//! or the line of the changelog that says so. The two may share a process's address, so they run one after the other.
+//! or the line of the changelog that says so. Both tests use one address, so they run one after the
+//! other.
 
 use galvani_cluster_tests::Ran;
 use galvani_cluster_tests::golden::{Golden, path_of};

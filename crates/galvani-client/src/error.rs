@@ -4,6 +4,10 @@
 //! write can still appear, [`Trace`] lists the attempts and each replica's answer. `Display` is one
 //! full line for people. Next to read: `failure.rs`, which makes these from what servers say.
 
+mod words;
+
+pub(crate) use self::words::Span;
+use self::words::{Tail, unfit, verb};
 use crate::answer::ReplicaAnswer;
 use galvani_model::bucket::BucketNameError;
 use galvani_model::ids::{NodeId, RequestId, Shard};
@@ -554,50 +558,6 @@ pub(crate) fn worse(one: Applied, other: Applied) -> Applied {
         }
         (Applied::Maybe { acks: a }, Applied::Maybe { acks: b }) => {
             Applied::Maybe { acks: a.max(b) }
-        }
-    }
-}
-
-fn unfit(why: Unfit) -> String {
-    match why {
-        Unfit::Unreachable => "it cannot be reached".to_owned(),
-        Unfit::Silent => "it does not answer".to_owned(),
-        Unfit::Holds { shards } => {
-            format!("it holds {shards} shards from days when it was a member")
-        }
-        Unfit::Unreadable => "it cannot read what it holds".to_owned(),
-    }
-}
-
-fn verb(what: &QuorumKind) -> &'static str {
-    match what {
-        QuorumKind::R | QuorumKind::Pr => "answered",
-        QuorumKind::W | QuorumKind::Pw | QuorumKind::Dw => "acked",
-    }
-}
-
-/// A duration as people read it: `0.6 ms`, `40 ms`, `2.0 s`.
-pub(crate) struct Span(pub(crate) Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.as_secs_f64() * 1e3;
-        match ms {
-            ms if ms >= 950.0 => write!(f, "{:.1} s", ms / 1e3),
-            ms if ms >= 10.0 => write!(f, "{ms:.0} ms"),
-            ms => write!(f, "{ms:.1} ms"),
-        }
-    }
-}
-
-/// `: detail`, or nothing.
-struct Tail<'a>(&'a str);
-
-impl fmt::Display for Tail<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            "" => Ok(()),
-            detail => write!(f, ": {detail}"),
         }
     }
 }

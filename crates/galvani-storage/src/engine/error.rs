@@ -6,6 +6,7 @@
 use std::io;
 
 use super::Table;
+use galvani_model::store::StoreError;
 
 /// What the engine was doing when the operating system refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,21 @@ impl EngineError {
     /// The error for `source` met at `step`.
     pub(crate) fn from_io(step: IoStep, source: &io::Error) -> EngineError {
         EngineError::Io { step, kind: source.kind(), os_code: source.raw_os_error() }
+    }
+}
+
+/// What an engine's error means to the machines.
+pub(crate) fn store_error(error: EngineError) -> StoreError {
+    match error {
+        EngineError::Full { .. } => StoreError::Full,
+        EngineError::Corrupt { what, .. } => StoreError::Corrupt { what },
+        EngineError::Io { .. }
+        | EngineError::ReadOnly
+        | EngineError::Lost
+        | EngineError::Stalled { .. }
+        | EngineError::Locked
+        | EngineError::Version
+        | EngineError::Closed => StoreError::Failed { what: error.to_string() },
     }
 }
 

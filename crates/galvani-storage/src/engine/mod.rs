@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 pub use batch::{Batch, KEY_BYTES_MAX, Op, VALUE_BYTES_MAX};
+pub(crate) use error::store_error;
 pub use error::{EngineError, IoStep};
 pub use fjall::{EngineConfig, FjallEngine, JournalCut, OpenReport, PowerHistory, STALL_MAX};
 pub use memory::{Corruption, CrashKeep, FailKind, MemoryEngine, UNSYNCED_MAX};

@@ -31,7 +31,7 @@ mod trim;
 #[cfg(test)]
 mod trim_tests;
 
-use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table};
+use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table, store_error};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 pub use config::{MemoryConfig, StoreConfig};
@@ -583,20 +583,5 @@ impl<E: Engine> Store for NodeStore<E> {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
         self.list_keys(shard, bucket, prefix, after, limit)
-    }
-}
-
-/// What an engine's error means to the machines.
-fn store_error(error: EngineError) -> StoreError {
-    match error {
-        EngineError::Full { .. } => StoreError::Full,
-        EngineError::Corrupt { what, .. } => StoreError::Corrupt { what },
-        EngineError::Io { .. }
-        | EngineError::ReadOnly
-        | EngineError::Lost
-        | EngineError::Stalled { .. }
-        | EngineError::Locked
-        | EngineError::Version
-        | EngineError::Closed => StoreError::Failed { what: error.to_string() },
     }
 }

@@ -5,6 +5,8 @@
 //! is in a landed file stays: a message that changes, and a new one, take the next number (the ALPN
 //! in `galvani-transport`), and the next file. `GALVANI_GOLDEN=write` writes the file of this number.
 
+#![allow(clippy::disallowed_methods, reason = "a test that reads a file of the repository")]
+
 use super::{all_messages, bytes_of};
 use galvani_transport::protocol;
 use galvani_wire::Message;
