@@ -288,7 +288,7 @@ impl<'a, T> Call<'a, T> {
             self.tried[index] == 0
                 && !down.contains(&target.node)
                 && links.is_up(target.addr)
-                && links.standing(target.addr) == Standing::Good
+                && links.standing(target.addr) != Standing::Suspect
         });
         match other {
             Some(index) if first && self.take_retry() => {
@@ -386,7 +386,7 @@ impl<'a, T> Call<'a, T> {
         let links = &self.shared.net.links;
         let fresh = self.choose(|index, target| {
             self.tried[index] == 0
-                && links.standing(target.addr) == Standing::Good
+                && links.standing(target.addr) != Standing::Suspect
                 && (!unasked || links.is_up(target.addr))
         });
         let Some(index) = fresh.filter(|_| !just_left) else { return };

@@ -40,7 +40,8 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
             let after = Duration::from_millis(u64::from(*retry_after_ms));
             Verdict { retry: Some(after), overloaded: true, ..AGAIN }
         }
-        Failure::ReplicasDown { .. } => SECOND_OPINION,
+        // Another owner may reach more of them, or remember.
+        Failure::ReplicasDown { .. } | Failure::RetryTooLate { .. } => SECOND_OPINION,
         Failure::QuorumNotMet { .. } | Failure::DeadlinePassed | Failure::Stopping => AGAIN,
         Failure::NoOwnerReachable => AGAIN_ELSEWHERE,
         // Nodes hear of a layout within some milliseconds of each other.
@@ -78,7 +79,6 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
         | Failure::ContextTooLong
         | Failure::TooManySiblings { .. }
         | Failure::ClockAhead { .. }
-        | Failure::RetryTooLate { .. }
         | Failure::TtlImpossible { .. }
         | Failure::NotPermitted
         | Failure::FaultsNotAllowed
@@ -196,7 +196,6 @@ mod tests {
             Failure::ContextTooLong,
             Failure::TooManySiblings { count: 101, limit: 100 },
             Failure::ClockAhead { ahead_ms: 1 },
-            Failure::RetryTooLate { age_ms: 1 },
             Failure::NotPermitted,
             Failure::FaultsNotAllowed,
             Failure::Malformed { what: text() },

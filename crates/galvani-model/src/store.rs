@@ -9,7 +9,6 @@ use crate::bucket::{BucketName, ConflictPolicy};
 use crate::hlc::Hlc;
 use crate::ids::{NodeId, Origin, Partition, Shard, WriteId};
 use crate::key::Key;
-use crate::limits::{CLOCK_AHEAD_MS_MAX, REQUEST_ID_RETENTION_MS};
 use crate::version::{Digest, Dot, Object, PartitionClock, Record, RecordHead};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -79,19 +78,13 @@ pub struct ReplicaState {
     #[serde(default)]
     pub trimmed_until: Hlc,
     /// Writes issued up to here may have been taken in without a record and are not remembered: what
-    /// they were was trimmed before it came here. Of later ones every retry is known.
+    /// they were was trimmed before it came here, or what said so was damaged. Of later ones every retry
+    /// is known.
     #[serde(default)]
     pub unknown_until: Hlc,
 }
 
 impl ReplicaState {
-    /// Whether a write issued then may be a retry that this replica cannot know as one. It ends when no
-    /// other replica remembers such a write either.
-    pub fn may_forget(&self, issued: Hlc, now_ms: u64) -> bool {
-        let kept = REQUEST_ID_RETENTION_MS + CLOCK_AHEAD_MS_MAX;
-        issued <= self.unknown_until && now_ms <= self.unknown_until.unix_ms().saturating_add(kept)
-    }
-
     /// Whether a dot whose record is not here was trimmed. Of one that is here it says nothing.
     pub fn is_trimmed(&self, dot: Dot) -> bool {
         self.trimmed.contains(dot)

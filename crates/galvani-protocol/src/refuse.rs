@@ -142,15 +142,19 @@ pub(crate) fn write_shape(
 
 /// Refuses a write that nobody here remembers, and that may all the same be a retry: it is older than
 /// records that were trimmed before this replica took their dots in. Written anew it could show what
-/// was replaced long ago.
+/// was replaced long ago. Until the other owners were met it is not known what they have trimmed:
+/// then every write counts that is old enough for it.
 pub(crate) fn forgotten(ctx: &mut Ctx<'_>, shard: Shard, issued: Hlc) -> Result<(), Failure> {
-    let now_ms = ctx.now.unix_ms;
+    let age_ms = ctx.now.unix_ms.saturating_sub(issued.unix_ms());
+    let keep_ms = ctx.config.limits.feed_keep_ms;
+    // Clocks differ: an owner may find a record older than this one does.
+    let is_old = keep_ms > 0 && age_ms >= keep_ms - keep_ms / 8;
+    if is_old && !ctx.sync.has_met(ctx.topology, shard) {
+        return Err(Failure::RetryTooLate { age_ms });
+    }
     match ctx.store.replica(shard) {
-        Ok(state) if !state.may_forget(issued, now_ms) => Ok(()),
-        Ok(_) => {
-            let age_ms = now_ms.saturating_sub(issued.unix_ms());
-            Err(Failure::RetryTooLate { age_ms })
-        }
+        Ok(state) if issued > state.unknown_until => Ok(()),
+        Ok(_) => Err(Failure::RetryTooLate { age_ms }),
         Err(error) => Err(Failure::Coordinator(as_replica_error(&error))),
     }
 }

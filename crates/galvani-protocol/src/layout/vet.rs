@@ -105,7 +105,8 @@ impl VetOp {
         if let Some(why) = why {
             return Vetted::Unfit(Failure::JoinerUnfit { node: lane.node, why });
         }
-        self.ask_more(ctx);
+        // More are asked when it looks again, never from here: an ask that cannot leave is heard of at
+        // once, and a tick must come to its end.
         match self.open.is_empty() && self.asked.iter().all(Option::is_none) {
             true => Vetted::Fit,
             false => Vetted::Wait,

@@ -21,7 +21,7 @@ use crate::ops::Ctx;
 use crate::replica;
 use crate::topology::Topology;
 use damage::Mender;
-use galvani_model::ids::{LaneIndex, Shard};
+use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::version::PartitionClock;
 use run::Run;
@@ -57,6 +57,9 @@ pub(crate) struct AntiEntropy {
     changed: BTreeSet<Shard>,
     /// When they are.
     spread_at: u64,
+    /// Owners that a shard was compared with since this lane started, when nothing they had was lacking
+    /// any more.
+    met: BTreeSet<(Shard, NodeId)>,
     /// Shards that a pull is under way for: two peers never send the same records at once.
     pulling: BTreeSet<Shard>,
     /// Shards that were found unequal to a peer's with an equal clock.
@@ -121,6 +124,7 @@ impl AntiEntropy {
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
             spread_at: 0,
+            met: BTreeSet::new(),
             pulling: BTreeSet::new(),
             due_at: None,
         }
@@ -173,6 +177,7 @@ impl AntiEntropy {
     pub(crate) fn on_layout(&mut self, topology: &Topology, mine: LaneIndex) {
         let held: BTreeSet<Shard> = held(topology, mine).collect();
         self.changed.retain(|shard| held.contains(shard));
+        self.met.retain(|(shard, node)| held.contains(shard) && topology.is_replica(*node, *shard));
         for (lane, peer) in &mut self.peers {
             let shared = |shard: &Shard| {
                 held.contains(shard)
@@ -224,7 +229,14 @@ impl AntiEntropy {
             && !peer.behind.contains_key(&shard)
         {
             peer.meeting.remove(&shard);
+            self.met.insert((shard, lane.node));
         }
+    }
+
+    /// Whether all that the other owners of a shard had when they were met has come. Where owners are
+    /// never compared it cannot be told, and nobody waits for it.
+    pub(crate) fn has_met(&self, topology: &Topology, shard: Shard) -> bool {
+        self.interval == 0 || topology.others(shard).all(|node| self.met.contains(&(shard, node)))
     }
 
     /// A shard is shown to its other owners that can be reached, now.
@@ -342,6 +354,7 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
         if missing.is_empty() {
             peer.behind.remove(&shard);
             peer.meeting.remove(&shard);
+            sync.met.insert((shard, lane.node));
             continue;
         }
         let wanted = missing.into_iter().take(pull::RANGES_MAX).collect();

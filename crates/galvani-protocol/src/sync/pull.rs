@@ -141,6 +141,8 @@ impl PullOp {
         (trimmed, until): &(PartitionClock, Hlc),
         last: Option<Dot>,
     ) -> Option<()> {
+        // The layout may have changed while it was on its way.
+        serve::mine(ctx, self.shard).ok()?;
         let asked = through(&self.wanted, last?);
         if !asked.missing_from(trimmed).is_empty() {
             return None;

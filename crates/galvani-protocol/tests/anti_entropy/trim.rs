@@ -292,6 +292,20 @@ fn an_owner_that_cannot_know_a_late_retry_leaves_it_to_one_that_can() {
         _ => false,
     });
     assert!(refused);
+    // Before it has met the other owner it knows of nothing that was trimmed, and does the same.
+    let empty = Pair::of(1, Limits { feed_keep_ms: 1_000, ..Limits::default() });
+    pair.link(false);
+    pair.sides[1] = empty.sides.into_iter().nth(1).expect("there are two");
+    let (arrived, message) = (pair.now.micros, Message::Put(again(&puts[0])));
+    pair.handle(1, Input::Request { from, forwarded: true, arrived, message });
+    let written = pair.tick(1).into_iter().any(|effect| match effect {
+        Effect::Answer { message, .. } => !matches!(message, Message::Failed(_)),
+        Effect::Ask { message, .. } => matches!(message, Message::Replicate(_)),
+        _ => false,
+    });
+    assert!(!written);
+    pair.link(true);
+    pair.pass(3_000);
     // What is issued later than all that was trimmed cannot be one of those.
     let mut new = again(&puts[0]);
     new.rid = RequestId(99);

@@ -149,6 +149,7 @@ impl<E: Engine> NodeStore<E> {
                 self.damaged.stage(Damage::Object(shard, key));
             }
             Rewrite::Request(write, entry) => {
+                self.forget_trimmed(shard)?;
                 let key = keys::request(shard, write);
                 match entry {
                     Some(entry) => {

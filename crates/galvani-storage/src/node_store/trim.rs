@@ -187,6 +187,19 @@ impl<E: Engine> NodeStore<E> {
         Ok(())
     }
 
+    /// What a request row said of trimmed records cannot be worked out again: from now on no retry of
+    /// their writes is known.
+    pub(super) fn forget_trimmed(&mut self, shard: Shard) -> Result<(), StoreError> {
+        self.replica(shard)?;
+        let state = self.states.get_mut(&shard).expect("loaded above");
+        if state.unknown_until < state.trimmed_until {
+            state.unknown_until = state.trimmed_until;
+            self.dirty.insert(shard);
+            self.trimmed.shards.insert(shard);
+        }
+        Ok(())
+    }
+
     /// See [`Store::trim_arrivals`].
     pub(super) fn stage_trim_arrivals(
         &mut self,
@@ -225,7 +238,9 @@ impl<E: Engine> NodeStore<E> {
     /// Stages the second row of what was trimmed, where it has changed.
     pub(super) fn stage_trimmed_again(&mut self) {
         for &shard in &self.trimmed.shards {
-            let (key, row) = (keys::trimmed(shard), TrimmedRow::of(&self.states[&shard]));
+            // A shard that this tick has emptied has no state any more.
+            let Some(state) = self.states.get(&shard) else { continue };
+            let (key, row) = (keys::trimmed(shard), TrimmedRow::of(state));
             self.batch.put_with(Table::Meta, &key, |out| rows::put(&key, &row, out));
         }
     }

@@ -149,6 +149,8 @@ fn a_request_row_of_several_dots_stays_as_long_as_the_log_has_one_of_them() {
     let entry = RequestEntry { dots: [dot(2), dot(5)].into_iter().collect(), at_ms: 1 };
     store.rewrite(SHARD, Rewrite::Request(write, Some(entry.clone()))).expect("staged");
     store.commit(false).expect("room");
+    let state = store.replica(SHARD).expect("readable");
+    assert_eq!(state.unknown_until, Hlc(7), "another row may have named what was trimmed");
     assert_eq!(store.sweep_requests(10, 100), Ok(5), "all others");
     store.trim(SHARD, &[dot(2)], Hlc(7)).expect("staged");
     store.commit(false).expect("room");

@@ -103,10 +103,12 @@ async fn missing(client: &Client, name: &str) -> Option<String> {
     let reports = client.status().await;
     // One that is no member holds nothing.
     let report = reports.iter().find(|report| report.name == name)?;
-    let behind = match &report.status {
-        Ok(status) => status.shards_behind,
-        Err(error) => return Some(format!("does not answer ({error})")),
-    };
+    // What one that does not answer holds for it nobody knows, and with two away writes would fail.
+    let silent = reports.iter().find_map(|one| Some((&one.name, one.status.as_ref().err()?)));
+    if let Some((who, error)) = silent {
+        return Some(format!("{who} does not answer ({error})"));
+    }
+    let behind = report.status.as_ref().map_or(0, |status| status.shards_behind);
     let held = reports.iter().filter_map(|report| report.status.as_ref().ok());
     let held = held.filter_map(|status| status.hints.get(&report.id));
     let hints: u64 = held.map(|held| held.count).sum();
