@@ -64,6 +64,9 @@ pub const FEED_TOKEN_BYTES_MAX: usize = 4 << 20;
 /// How long a record that no value needs stays in the log unless said otherwise, in milliseconds
 /// (24 h): as long as a retry is known, so that no request row outlives its record by much.
 pub const FEED_KEEP_MS_DEFAULT: u64 = REQUEST_ID_RETENTION_MS;
+/// Bytes of records that no value needs which one lane keeps unless said otherwise: 10 GiB, which is a
+/// day of 100 writes a second of 1 KiB each.
+pub const FEED_BYTES_DEFAULT: u64 = 10 << 30;
 /// Keys in one page of a listing.
 pub const LIST_PAGE_MAX: usize = 1000;
 
@@ -113,6 +116,10 @@ pub struct Limits {
     /// written: how far back the feed reaches. Then it is trimmed, once every owner is known to need
     /// it no more. 0: never. Default [`FEED_KEEP_MS_DEFAULT`].
     pub feed_keep_ms: u64,
+    /// Bytes of such records that one lane keeps, about; beyond them the oldest go although they are
+    /// younger. Each of its shards has an equal share, so that a busy one takes nothing from the others. What
+    /// live values need is not counted. 0: any number. Default [`FEED_BYTES_DEFAULT`].
+    pub feed_bytes: u64,
 }
 
 impl Default for Limits {
@@ -130,6 +137,7 @@ impl Default for Limits {
             client_requests_burst: 0,
             expiry_margin_ms: 2 * CLOCK_AHEAD_MS_MAX as u32,
             feed_keep_ms: FEED_KEEP_MS_DEFAULT,
+            feed_bytes: FEED_BYTES_DEFAULT,
         }
     }
 }

@@ -245,6 +245,7 @@ impl NodeConfig {
                 "0..=86400000",
             ),
             ("limits.feed_keep_ms", self.limits.feed_keep_ms, 0, 31_536_000_000, "0..=31536000000"),
+            ("limits.feed_bytes", self.limits.feed_bytes, 0, 1 << 50, "0..=1125899906842624"),
             ("storage.cache_mib", self.storage.cache_mib, 1, 1 << 20, "1..=1048576"),
             ("storage.memtable_mib", self.storage.memtable_mib, 8, 1 << 16, "8..=65536"),
             ("storage.reserve_mib", self.storage.reserve_mib, 0, 1 << 30, "0..=1073741824"),

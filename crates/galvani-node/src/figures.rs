@@ -67,6 +67,7 @@ pub(crate) fn status<E: Engine>(
         let known = collection_waits.entry(owner).or_insert(since);
         *known = since.min(*known);
     }
+    let kept_ms = lanes.iter().map(|lane| lane.feed_keep_ms).filter(|ms| *ms > 0);
     let (peers_up, peers_down) = peers(&lanes, shared.topology().node);
     let any = |of: fn(&LaneFigures) -> &Vec<NodeId>| -> Vec<NodeId> {
         let nodes: BTreeSet<NodeId> = lanes.iter().flat_map(of).copied().collect();
@@ -102,7 +103,7 @@ pub(crate) fn status<E: Engine>(
         faults: shared.faults.as_ref().map(NodeFaults::current).unwrap_or_default(),
         counters,
         damaged: damaged(&lanes),
-        feed_keep_ms: lanes.first().map_or(0, |lane| lane.feed_keep_ms),
+        feed_keep_ms: kept_ms.min().unwrap_or(0),
         unreadable: shared.engine.unreadable(),
         damaged_files: shared.files.damaged(),
         runs_twice: lanes.first().map(|lane| lane.runs_twice.clone()).unwrap_or_default(),

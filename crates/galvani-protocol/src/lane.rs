@@ -248,12 +248,10 @@ impl Lane {
         self.reaper.waits(&self.topology, &self.up)
     }
 
-    /// How long a record stays in the log after it was written once it was replaced; 0: for ever.
+    /// How long a record stays in the log after it was written once it was replaced, in milliseconds, as it
+    /// is now: less than the limits say where their bytes do not reach so far back. 0: for ever.
     pub fn feed_keep_ms(&self) -> u64 {
-        match self.config.limits.anti_entropy_ms {
-            0 => 0,
-            _ => self.config.limits.feed_keep_ms,
-        }
+        self.trimmer.keeps_ms()
     }
 
     /// Owners that hold the trimming of this lane's log back because they cannot be reached.

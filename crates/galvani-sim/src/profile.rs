@@ -131,7 +131,7 @@ impl Profile {
         let nodes = rng.between(3, 6) as usize;
         let stream = rng.chance(600);
         let buckets = draw_buckets(&mut rng, nodes);
-        let mut limits = Limits::default();
+        let mut limits = Limits { feed_bytes: 0, ..Limits::default() };
         if rng.chance(100) {
             limits.inflight = rng.between(2, 6) as usize;
         }

@@ -286,8 +286,9 @@ pub struct NodeStatus {
     pub counters: Counters,
     /// Damaged rows that are not written anew yet, by name: at most [`DAMAGED_NAMED_MAX`] of them.
     pub damaged: Vec<Damage>,
-    /// How long a record stays in its log after it was written once it was replaced, in milliseconds; 0: for
-    /// ever.
+    /// How long a record stays in its log after it was written once it was replaced, in milliseconds, as
+    /// it is now: less than `limits.feed_keep_ms` where `limits.feed_bytes` does not reach so far back.
+    /// 0: for ever.
     pub feed_keep_ms: u64,
     /// Times its engine met a part of a data file that it could not read, since it started.
     pub unreadable: u64,

@@ -120,6 +120,7 @@ impl TrimOp {
                 dots.push(head.dot);
                 bytes += u64::from(head.value_len);
                 until = until.max(head.hlc);
+                ctx.trimmer.gone(head);
             }
         }
         if !dots.is_empty() {

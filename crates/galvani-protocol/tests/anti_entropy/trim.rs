@@ -55,7 +55,7 @@ fn write(pair: &mut Pair, name: &str, kind: Kind, value: &str) -> Put {
         key: key(name),
         kind,
         rid: RequestId(pair.rids),
-        issued: Hlc::from_unix_ms(1_000_000),
+        issued: Hlc::from_unix_ms(pair.now.unix_ms),
         context: Some(context),
         options: WriteOptions { w: Some(Quorum::Exactly(1)), ..WriteOptions::default() },
         timeout_ms: 2_000,
@@ -395,4 +395,70 @@ fn a_late_copy_of_a_trimmed_write_stays_dead_when_its_object_is_worked_out_again
     assert_eq!(read(&mut pair, 0, "a").0, ["a 1"]);
     grow_old(&mut pair);
     assert_eq!(trimmed(&pair), [1, 1], "it stays as long as its write is known");
+}
+
+/// Two owners that keep records for an hour, and so many bytes of them.
+fn weighing(feed_bytes: u64) -> Pair {
+    let limits = Limits { feed_keep_ms: 3_600_000, feed_bytes, ..Limits::default() };
+    let mut pair = Pair::of(1, limits);
+    pair.link(true);
+    pair
+}
+
+/// Lets the owners look twice whether they keep too much.
+fn weigh(pair: &mut Pair) {
+    for _ in 0..2 {
+        pair.now.micros += 30_000_000;
+        pair.now.unix_ms += 30_000;
+        pair.pass(6_000);
+    }
+}
+
+/// Red if bytes do not count; if what lives counts; or if more goes than must.
+#[test]
+fn the_oldest_records_go_when_there_are_too_many_bytes_of_them_though_they_are_young() {
+    const WRITES: usize = 40;
+    let large = |time: usize| format!("{time:04}{}", "x".repeat(996));
+    let mut pair = weighing(10_000);
+    for time in 0..WRITES {
+        write(&mut pair, "a", Kind::Put, &large(time));
+        // What lives is as much again, and is no matter.
+        write(&mut pair, &format!("live {time}"), Kind::Put, &large(time));
+        pair.now.unix_ms += 1_000;
+    }
+    assert_eq!(pair.sides[0].lane.feed_keep_ms(), 3_600_000);
+    weigh(&mut pair);
+    for side in 0..2 {
+        let left = logged(&mut pair, side);
+        let lives = left.iter().filter(|it| it.head.key != key("a")).count();
+        assert_eq!(lives, WRITES, "side {side}");
+        let of_a: Vec<&Record> = left.iter().filter(|it| it.head.key == key("a")).collect();
+        // Some 1,170 bytes each, and the last of them lives.
+        assert!((6..=9).contains(&of_a.len()), "side {side}: {} left", of_a.len());
+        let oldest = of_a.iter().map(|it| it.value.slice(..4)).min().expect("some");
+        assert_eq!(oldest, format!("{:04}", WRITES - of_a.len()), "the oldest have gone");
+        assert_eq!(read(&mut pair, side, "a").0, [Bytes::from(large(WRITES - 1))]);
+        let reach_ms = pair.sides[side].lane.feed_keep_ms();
+        assert!((30_000..120_000).contains(&reach_ms), "side {side}: {reach_ms} ms");
+        assert!(pair.sides[side].store.damaged().is_empty());
+    }
+}
+
+/// Red if bytes let a record go that another owner may still need.
+#[test]
+fn too_many_bytes_are_kept_while_an_owner_is_away_and_go_when_it_is_back() {
+    let mut pair = weighing(1_000);
+    for _ in 0..20 {
+        overwrite(&mut pair, "a", 1);
+        pair.now.unix_ms += 1_000;
+    }
+    pair.link(false);
+    weigh(&mut pair);
+    assert_eq!(trimmed(&pair), [0, 0]);
+    assert_eq!(pair.sides[0].lane.trim_waits().into_iter().collect::<Vec<_>>(), [node(1)]);
+    pair.link(true);
+    weigh(&mut pair);
+    weigh(&mut pair);
+    let left = [0, 1].map(|side| logged(&mut pair, side).len());
+    assert!(left.iter().all(|left| (2..=7).contains(left)), "{left:?}");
 }
