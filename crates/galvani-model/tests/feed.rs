@@ -144,6 +144,13 @@ fn a_filter_asks_for_what_it_says() {
     assert!(prefix.asks_for(&head("a", "cart", &[])) && !prefix.asks_for(&head("a", "k", &[])));
     let since = Filter { since: Some(Hlc::from_unix_ms(6)), ..Filter::default() };
     assert!(!since.asks_for(&head("a", "k", &[])));
+    let by = |authors: &[u128]| Filter {
+        authors: authors.iter().copied().map(NodeId).collect(),
+        ..Filter::default()
+    };
+    assert!(by(&[2, 1]).asks_for(&head("a", "k", &[])), "node 1 coordinated it");
+    assert!(!by(&[2]).asks_for(&head("a", "k", &[])));
+    assert!(!by(&[7; 257]).is_bounded() && by(&[7; 256]).is_bounded());
     let topics = |names: &[&str]| {
         let shows = names.iter().map(|name| name.parse().expect("a topic")).collect();
         Filter { shows: Shows::Topics(shows), ..Filter::default() }
@@ -167,6 +174,13 @@ fn positions_of_different_questions_are_told_apart() {
     let prefix = Filter { prefix: "a".into(), ..Filter::default() };
     assert_ne!(prefix.fingerprint(), Filter::default().fingerprint());
     assert_ne!(prefix.fingerprint(), named(&["a"]).fingerprint());
+    let by = |authors: &[u128]| {
+        let authors = authors.iter().copied().map(NodeId).collect();
+        Filter { authors, ..prefix.clone() }.fingerprint()
+    };
+    assert_eq!(by(&[2, 1, 2]), by(&[1, 2]));
+    assert_eq!(by(&[]), prefix.fingerprint());
+    assert!(by(&[1]) != by(&[2]) && by(&[1]) != by(&[]));
     let without_values = Filter { values: false, ..prefix.clone() };
     assert_eq!(prefix.fingerprint(), without_values.fingerprint(), "it is done with the same");
 }

@@ -56,6 +56,8 @@ pub enum OnGap {
 pub struct FeedBuilder {
     client: Client,
     filter: Filter,
+    /// Names of nodes, which are looked up when it is opened.
+    authors: Vec<String>,
     visibility: Option<Visibility>,
     bad: Option<ErrorKind>,
     start: Start,
@@ -69,6 +71,7 @@ impl FeedBuilder {
         FeedBuilder {
             client,
             filter: Filter::default(),
+            authors: Vec::new(),
             visibility: None,
             bad: None,
             start: Start::Now,
@@ -106,6 +109,13 @@ impl FeedBuilder {
     /// Events of applications with any topic, and no writes of keys.
     pub fn any_topic(mut self) -> FeedBuilder {
         self.filter.shows = Shows::Topics(Vec::new());
+        self
+    }
+
+    /// Only writes that this node coordinated, by its name; said more than once: these nodes. The others are
+    /// passed over where the log is.
+    pub fn author(mut self, node: impl Into<String>) -> FeedBuilder {
+        self.authors.push(node.into());
         self
     }
 
@@ -229,14 +239,28 @@ impl FeedBuilder {
             let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
             filter.since = Some(Hlc::from_unix_ms(since.as_millis() as u64));
         }
-        if !filter.is_bounded() {
-            let what = "a filter names too many buckets or topics".to_owned();
-            return Err(fail(ErrorKind::Setting { what }));
-        }
         let shared = &self.client.shared;
         let deadline = shared.deadline(OP, self.client.timeout)?;
         let route = shared.directory().any(shared.zone());
         let view = shared.refresh(OP, route, deadline).await?;
+        for author in &self.authors {
+            let mut members = view.layout.members().iter();
+            match members.find(|member| member.name() == author) {
+                Some(member) => filter.authors.push(member.id()),
+                None => {
+                    let members = view.layout.members().iter();
+                    let known: Vec<&str> = members.map(|member| member.name()).collect();
+                    let shown: String = author.chars().take(80).collect();
+                    let known = known.join(", ");
+                    let what = format!("the cluster has no node {shown:?}: there are {known}");
+                    return Err(fail(ErrorKind::Setting { what }));
+                }
+            }
+        }
+        if !filter.is_bounded() {
+            let what = "a filter names too many buckets, topics or nodes".to_owned();
+            return Err(fail(ErrorKind::Setting { what }));
+        }
         if let Some(unknown) = filter.buckets.iter().find(|it| !view.buckets.contains_key(it)) {
             let bucket = unknown.to_string();
             return Err(fail(ErrorKind::UnknownBucket { bucket }));

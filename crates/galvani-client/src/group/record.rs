@@ -263,6 +263,10 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     const SHARD: Shard = Shard { partition: Partition(3), n: 3 };
+    if !filter.authors.is_empty() {
+        let authors: Vec<String> = filter.authors.iter().map(|it| it.short()).collect();
+        let _ = write!(out, ", written through {}", list(&authors));
+    }
 
     fn spec(generation: u32, made_ms: u64, seen: u64) -> Spec {
         let mut clock = PartitionClock::new();

@@ -5,6 +5,7 @@
 
 use crate::bucket::BucketName;
 use crate::hlc::Hlc;
+use crate::ids::NodeId;
 use crate::limits::FEED_NAMES_MAX;
 use crate::topic::Topic;
 use crate::version::{Kind, RecordHead};
@@ -50,6 +51,9 @@ pub struct Filter {
     pub visibility: Visibility,
     /// Only writes of this hybrid time or later.
     pub since: Option<Hlc>,
+    /// Only writes that one of these nodes coordinated; none named: any.
+    #[serde(default)]
+    pub authors: Vec<NodeId>,
 }
 
 impl Default for Filter {
@@ -61,6 +65,7 @@ impl Default for Filter {
             values: true,
             visibility: Visibility::Any,
             since: None,
+            authors: Vec::new(),
         }
     }
 }
@@ -72,7 +77,7 @@ impl Filter {
             Shows::Topics(topics) => topics.len(),
             Shows::Changes | Shows::Records => 0,
         };
-        self.buckets.len().max(topics) <= FEED_NAMES_MAX
+        self.buckets.len().max(topics).max(self.authors.len()) <= FEED_NAMES_MAX
     }
 
     /// Whether a record is one that the consumer asked for; the bucket may still not show it.
@@ -81,6 +86,7 @@ impl Filter {
         (self.buckets.is_empty() || self.buckets.contains(bucket))
             && key.starts_with(&self.prefix)
             && self.since.is_none_or(|since| head.hlc >= since)
+            && (self.authors.is_empty() || self.authors.contains(&head.author))
             && match &self.shows {
                 Shows::Records => true,
                 Shows::Changes => head.kind != Kind::Emit,
@@ -116,6 +122,15 @@ impl Filter {
                     part(topic.as_bytes());
                 }
             }
+        }
+        let mut authors = self.authors.clone();
+        authors.sort_unstable();
+        authors.dedup();
+        if !authors.is_empty() {
+            bytes.extend_from_slice(b"authors");
+        }
+        for author in authors {
+            bytes.extend_from_slice(&author.0.to_le_bytes());
         }
         xxh3_64_with_seed(&bytes, FILTER_SEED)
     }

@@ -27,6 +27,7 @@ pub(crate) fn messages() -> Vec<Message> {
         values: false,
         visibility: Visibility::Quorum,
         since: Some(Hlc(7)),
+        authors: vec![NodeId(3)],
     };
     let begin = vec![(shard, Begin::Now), (shard, Begin::At(Cursor::at(clock.clone())))];
     let mut shown = head(b"new");

@@ -36,6 +36,9 @@ pub(crate) struct Feed {
     /// Only keys of this bucket; may be said again. [default: any]
     #[arg(short, long, value_name = "BUCKET", value_parser = value::bucket)]
     pub(crate) bucket: Vec<BucketName>,
+    /// Only writes that this node coordinated; may be said again. [default: any]
+    #[arg(long, value_name = "NODE")]
+    pub(crate) author: Vec<String>,
     /// Events of applications with this topic, and no writes; may be said again.
     #[arg(long, value_name = "TOPIC", value_parser = topic)]
     pub(crate) topic: Vec<Topic>,

@@ -184,6 +184,9 @@ fn asked(mut builder: FeedBuilder, args: &feed::Feed) -> FeedBuilder {
     if let Some(prefix) = &args.prefix {
         builder = builder.prefix(prefix.clone());
     }
+    for node in &args.author {
+        builder = builder.author(node.clone());
+    }
     if args.keys_only {
         builder = builder.keys_only();
     }
