@@ -82,6 +82,8 @@ pub struct NodeReport {
     pub zone: String,
     /// What it said of itself, or why it said nothing.
     pub status: Result<NodeStatus>,
+    /// Until when the certificate is good that it showed, in seconds since 1970, if it answered.
+    pub certificate_expires_s: Option<u64>,
 }
 
 impl Client {
@@ -311,11 +313,14 @@ async fn report(
     };
     let timing = (deadline, false);
     let question = &Message::Status;
+    let status = ask_member(shared, directory, member, "status", timing, question, accept).await;
+    let address = member.lanes().first().filter(|_| status.is_ok());
     NodeReport {
         id: member.id(),
         name: member.name().to_owned(),
         zone: member.zone().to_owned(),
-        status: ask_member(shared, directory, member, "status", timing, question, accept).await,
+        status,
+        certificate_expires_s: address.and_then(|at| shared.net.links.expires_s(*at)),
     }
 }
 

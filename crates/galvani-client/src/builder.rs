@@ -246,7 +246,9 @@ fn identity(what: impl Into<String>) -> ErrorKind {
 fn kind_of_bind(error: &BindError) -> ErrorKind {
     let what = with_source(error);
     match error {
-        BindError::BadPem | BindError::Identity(_) | BindError::Tls(_) => identity(what),
+        BindError::BadPem | BindError::Identity(_) | BindError::OtherPeer | BindError::Tls(_) => {
+            identity(what)
+        }
         BindError::NoRuntime
         | BindError::Socket { .. }
         | BindError::NoCipherSuite

@@ -181,6 +181,12 @@ impl Links {
         standing
     }
 
+    /// Until when the certificate is good that `addr` showed, in seconds since 1970, while there is a link.
+    pub(crate) fn expires_s(&self, addr: SocketAddr) -> Option<u64> {
+        let link = *self.table.lock().by_addr.get(&addr)?;
+        self.transport.peer_expires_s(link)
+    }
+
     /// Whether a request to `addr` would leave at once.
     pub(crate) fn is_up(&self, addr: SocketAddr) -> bool {
         let table = self.table.lock();

@@ -24,9 +24,10 @@ use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
 use galvani_storage::engine::Engine;
 use galvani_storage::{NodeStore, Opened, StoreConfig};
 use galvani_transport::pki::Identity;
-use galvani_transport::{Config, LaneEndpoint, TransportKeys};
+use galvani_transport::{BindError, Config, LaneEndpoint, Transport, TransportKeys};
 use galvani_wire::NodeStatus;
 use galvani_wire::twin::Greeting;
+use parking_lot::Mutex;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub struct Hosted<E: Engine> {
     keep_origins: bool,
     shared: Arc<Shared<E>>,
     clock: Clock,
+    /// Of the lanes that were given out.
+    transports: Mutex<Vec<Transport>>,
 }
 
 impl<E: Engine> Hosted<E> {
@@ -110,6 +113,7 @@ impl<E: Engine> Hosted<E> {
             keep_origins: parts.keep_origins,
             shared: Arc::new(shared),
             clock,
+            transports: Mutex::default(),
         })
     }
 
@@ -123,6 +127,7 @@ impl<E: Engine> Hosted<E> {
         let network = &self.transport.network;
         let transport = self.transport.clone();
         let endpoint = LaneEndpoint::bind(address, &self.identity, &self.keys, transport)?;
+        self.transports.lock().push(endpoint.transport());
         let me = PeerLane { node: self.member.id(), lane: LaneIndex(lane) };
         let store_config = StoreConfig::of_lane(me.lane, self.lanes(), self.keep_origins);
         let Opened { store, kept } = NodeStore::open(self.shared.engine.clone(), store_config)?;
@@ -161,6 +166,12 @@ impl<E: Engine> Hosted<E> {
     /// How many lanes there are to run.
     pub fn lanes(&self) -> u16 {
         self.member.lanes().len() as u16
+    }
+
+    /// Every lane shows and believes what `identity` says from now on; links that are up stay up. The
+    /// first lane that refuses it says why, and all go on with what they had.
+    pub fn renew(&self, identity: &Identity) -> Result<(), BindError> {
+        self.transports.lock().iter().try_for_each(|transport| transport.renew(identity))
     }
 
     /// Tells every lane to finish what is under way and end.

@@ -18,6 +18,7 @@ pub mod local;
 mod node;
 mod permission;
 pub mod provision;
+mod renewal;
 mod repair;
 mod shared;
 

@@ -8,6 +8,7 @@
 use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::NodeConfig;
 use crate::hosted::{Hosted, Parts};
+use crate::renewal::Renewal;
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::{LayoutState, Member, MemberError};
 use galvani_model::store::StoreError;
@@ -137,10 +138,12 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|source| NodeError::Thread { lane: 0, source })?;
+    let mut renewal = Renewal::of(&node.identity);
     let failed = runtime.block_on(async {
         tokio::select! {
             () = stop => None,
             lane = on_ended.recv() => lane,
+            () = renewal.watch(&node.hosted) => None,
         }
     });
     node.stop(lanes, failed)
@@ -150,6 +153,8 @@ pub fn run(
 struct Node {
     name: String,
     dir: DataDir,
+    /// Where its certificate is.
+    identity: PathBuf,
     hosted: Hosted<FjallEngine>,
 }
 
@@ -214,7 +219,8 @@ impl Node {
             faults: config.transport.faults,
             data: Some(config.node.data.clone()),
         })?;
-        Ok(Node { name: name.clone(), dir: opened.dir, hosted })
+        let identity = config.node.identity.clone();
+        Ok(Node { name: name.clone(), dir: opened.dir, identity, hosted })
     }
 
     /// Binds every lane and starts its thread. If one cannot, those that could are stopped.

@@ -15,7 +15,7 @@ use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutError, Member, MemberError};
 use galvani_model::version::ContextKey;
 pub use galvani_transport::Role;
-use galvani_transport::pki::{ClusterCa, PkiError};
+use galvani_transport::pki::{ClusterCa, Identity, PkiError};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -160,6 +160,37 @@ pub fn create_client(ca: &Path, name: &str, role: Role, out: &Path) -> Result<()
     }
     let identity = ClusterCa::load(ca)?.issue_client(name, role)?;
     identity.save(&make_dir(out)?)?;
+    Ok(())
+}
+
+/// Issues a new identity in place of the one in `dir`, for the same node or client, signed by the root in
+/// `ca`. It believes that root and those in `trust`. Until when it is good, in seconds since 1970.
+pub fn renew(ca: &Path, trust: &[PathBuf], dir: &Path) -> Result<Option<u64>, ProvisionError> {
+    let root = ClusterCa::load(ca)?;
+    let identity = Identity::load(dir)?;
+    let (of, mine) = (root.cluster_id_hex()?, identity.cluster_id_hex()?);
+    if of != mine {
+        let cluster = mine.parse().map_err(|_| PkiError::BadPem)?;
+        return Err(ProvisionError::OtherCluster { ca: ca.to_owned(), of, cluster });
+    }
+    let mut trusted = Vec::with_capacity(trust.len());
+    for other in trust {
+        let path = other.join("ca.pem");
+        let read = fs::read_to_string(&path);
+        trusted.push(read.map_err(|source| ProvisionError::Io { path, source })?);
+    }
+    let renewed = root.renew(&identity, &trusted)?;
+    renewed.save(dir)?;
+    Ok(renewed.expires_s())
+}
+
+/// Makes a new root for the cluster of the root in `ca`, in `out`, which must not exist.
+pub fn create_root(ca: &Path, out: &Path) -> Result<(), ProvisionError> {
+    if out.exists() {
+        return Err(ProvisionError::Exists { path: out.to_owned() });
+    }
+    let next = ClusterCa::load(ca)?.successor()?;
+    next.save(&make_dir(out)?)?;
     Ok(())
 }
 

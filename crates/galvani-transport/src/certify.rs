@@ -10,7 +10,8 @@ use rcgen::{
     ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
 };
 
-use crate::pki::{ClusterCa, Identity, PkiError, SIGNER_VALIDITY};
+use crate::PeerIdentity;
+use crate::pki::{ClusterCa, Identity, NODE_VALIDITY, PkiError, SIGNER_VALIDITY};
 use crate::signing::SIGNER_SERVER_NAME;
 
 /// The key of a node that has no certificate yet: ECDSA P-256.
@@ -56,8 +57,29 @@ impl ClusterCa {
         if public.len() != POINT_BYTES || public[0] != UNCOMPRESSED {
             return Err(PkiError::PublicKey);
         }
-        let params = ClusterCa::node_params(node_id_hex, ips)?;
+        let params = ClusterCa::node_params(node_id_hex, ips, NODE_VALIDITY)?;
         self.sign(params, &Point(public.to_vec()))
+    }
+
+    /// Issues a new identity, with a new key, for whom `identity` names: the same node, or the same client
+    /// with the same role. It believes this root, and those whose certificates are in `trusted`.
+    pub fn renew(&self, identity: &Identity, trusted: &[String]) -> Result<Identity, PkiError> {
+        let mut renewed = match identity.peer_identity()? {
+            PeerIdentity::Node { id } => {
+                let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                self.issue_node(&digits, &[])?
+            }
+            PeerIdentity::Client { name, role } => self.issue_client(&name, role)?,
+        };
+        for root in trusted.iter().filter(|root| **root != self.cert_pem) {
+            renewed.ca_pem.push_str(root);
+        }
+        Ok(renewed)
+    }
+
+    /// A new root for the same cluster, to follow this one.
+    pub fn successor(&self) -> Result<ClusterCa, PkiError> {
+        ClusterCa::create(&self.cluster_id_hex()?)
     }
 
     /// Issues what a signer shows: no node's and no client's, for a few days.

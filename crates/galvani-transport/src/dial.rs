@@ -78,9 +78,10 @@ async fn connect(
     addr: SocketAddr,
     expect: Option<[u8; 16]>,
 ) -> Result<Dialed, DownReason> {
+    let client = shared.client.lock().clone();
     let connecting = shared
         .endpoint
-        .connect_with(shared.client.clone(), addr, NODE_SERVER_NAME)
+        .connect_with(client, addr, NODE_SERVER_NAME)
         .map_err(|e| DownReason::Unreachable { detail: e.to_string() })?;
     let connection = connecting.await.map_err(|e| DownReason::of_connection(&e))?;
     link.attach(&connection)?;

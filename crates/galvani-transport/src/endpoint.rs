@@ -71,7 +71,7 @@ impl LaneEndpoint {
             endpoint.local_addr().map_err(|source| BindError::Socket { addr, source })?;
         let shared = Arc::new(Shared {
             endpoint,
-            client,
+            client: Mutex::new(client),
             own: credentials.own,
             local_addr,
             buffers,
@@ -237,6 +237,31 @@ impl Transport {
         self.shared.buffers
     }
 
+    /// Shows and believes what `identity` says from now on, which must name the same peer. Links that
+    /// are up stay up: what was agreed on when they were made is not asked again.
+    pub fn renew(&self, identity: &Identity) -> Result<(), BindError> {
+        let shared = &self.shared;
+        let credentials = Credentials::parse(identity)?;
+        if credentials.own != shared.own {
+            return Err(BindError::OtherPeer);
+        }
+        let client = credentials.client(&shared.config)?;
+        if shared.own.is_node() {
+            let server = credentials.server(&shared.config)?;
+            // Set to none while it shuts down, and that stays.
+            if shared.accepting.load(Ordering::Relaxed) {
+                shared.endpoint.set_server_config(Some(server));
+            }
+        }
+        *shared.client.lock() = client;
+        Ok(())
+    }
+
+    /// Until when the certificate is good that the other side of a link showed, in seconds since 1970.
+    pub fn peer_expires_s(&self, link: LinkId) -> Option<u64> {
+        self.link(link).ok()?.peer_expires_s()
+    }
+
     /// What QUIC measured on a link's path; `None` while it is not connected.
     pub fn path(&self, link: LinkId) -> Option<PathStats> {
         self.link(link).ok()?.path()
@@ -268,7 +293,8 @@ impl Transport {
 /// What the tasks of an endpoint share.
 pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
-    pub(crate) client: ClientConfig,
+    /// What dialing needs; another one once the identity was renewed.
+    pub(crate) client: Mutex<ClientConfig>,
     pub(crate) own: PeerIdentity,
     local_addr: SocketAddr,
     buffers: SocketBuffers,
@@ -363,6 +389,9 @@ pub enum BindError {
     /// The certificate names neither a node nor a client.
     #[error("identity names no peer")]
     Identity(#[source] PeerIdentityError),
+    /// The certificate is another peer's than the one the endpoint was bound with.
+    #[error("the identity is another peer's")]
+    OtherPeer,
     /// Certificate and key do not belong together or are of an unknown kind.
     #[error("identity not usable for tls")]
     Tls(#[source] rustls::Error),

@@ -15,6 +15,7 @@ mod config;
 mod counters;
 mod dial;
 mod endpoint;
+mod expiry;
 mod faults;
 mod faulty_socket;
 mod frame;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -172,6 +173,13 @@ impl Link {
             packets_sent: path.sent_packets,
             packets_lost: path.lost_packets,
         })
+    }
+
+    /// Until when the peer's certificate is good, in seconds since 1970.
+    pub(crate) fn peer_expires_s(&self) -> Option<u64> {
+        let shown = self.ending.lock().connection.as_ref()?.peer_identity()?;
+        let chain = shown.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        crate::expiry::expires_s(chain.first()?)
     }
 
     /// Takes in no more frames; what is queued still goes out.

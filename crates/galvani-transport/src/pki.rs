@@ -71,16 +71,27 @@ impl ClusterCa {
     /// Issues a node's identity. `node_id_hex` is 32 lower-case hexadecimal digits; `ips` are put
     /// in for tools that verify addresses, the cluster itself verifies [`NODE_SERVER_NAME`].
     pub fn issue_node(&self, node_id_hex: &str, ips: &[IpAddr]) -> Result<Identity, PkiError> {
-        self.issue(Self::node_params(node_id_hex, ips)?)
+        self.issue_node_for(node_id_hex, ips, NODE_VALIDITY)
+    }
+
+    /// As [`ClusterCa::issue_node`], valid for `life` from now on.
+    pub fn issue_node_for(
+        &self,
+        node_id_hex: &str,
+        ips: &[IpAddr],
+        life: Duration,
+    ) -> Result<Identity, PkiError> {
+        self.issue(Self::node_params(node_id_hex, ips, life)?)
     }
 
     /// Names and life of a node's certificate.
     pub(crate) fn node_params(
         node_id_hex: &str,
         ips: &[IpAddr],
+        life: Duration,
     ) -> Result<CertificateParams, PkiError> {
         parse_node_id(node_id_hex).ok_or(PkiError::NodeId)?;
-        let mut params = leaf_params(&format!("galvani node {node_id_hex}"), NODE_VALIDITY);
+        let mut params = leaf_params(&format!("galvani node {node_id_hex}"), life);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![
@@ -188,6 +199,12 @@ impl Identity {
         let leaf = CertificateDer::from_pem_slice(self.cert_pem.as_bytes())
             .map_err(|_| PkiError::BadPem)?;
         PeerIdentity::from_certificate(&leaf).map_err(|_| PkiError::BadPem)
+    }
+
+    /// Until when the certificate is good, in seconds since 1970, if that can be read.
+    pub fn expires_s(&self) -> Option<u64> {
+        let leaf = CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).ok()?;
+        crate::expiry::expires_s(&leaf)
     }
 
     /// The id of the cluster that the root was created for, as [`ClusterCa::cluster_id_hex`].

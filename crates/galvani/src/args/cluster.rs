@@ -69,8 +69,50 @@ pub(crate) enum Cluster {
     Apply(Apply),
     /// Give up the change that is under way, before new owners answer reads.
     Abort(Abort),
-    /// Make the directory of a node that is to join, to be copied to its host.
+    /// Invite a node that is to join: a token it comes with, or a directory for its host.
     Invite(Invite),
+    /// Issue certificates anew, for nodes and clients that have some.
+    Renew(Renew),
+    /// Make a new root, to follow the one there is.
+    Root(Root),
+}
+
+/// Arguments of `cluster renew`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani cluster renew --ca prod/ca prod/n1/identity           then copy it to n1's host\n  \
+                         galvani cluster renew --ca prod/ca prod/client\n  \
+                         galvani cluster renew --ca prod/ca2 --trust prod/ca prod/*/identity",
+    after_help = "A new key and a new certificate for whom the old one names, written over the old files. A node \
+                  that runs takes what is copied into its identity directory within seconds, or at once after \
+                  SIGHUP; its links stay up. Nodes are valid for two years, clients for one; galvani status \
+                  and a node's log warn thirty days before."
+)]
+pub(crate) struct Renew {
+    /// Identity directories: ca.pem, cert.pem and key.pem each.
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// The cluster's `ca` directory, whose key signs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ca: PathBuf,
+    /// Another root that is to be believed too, while roots change: its `ca` directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trust: Vec<PathBuf>,
+}
+
+/// Arguments of `cluster root`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani cluster root --ca prod/ca --out prod/ca2",
+    after_help = "How all nodes and clients go over to it while they run: docs/recipes/membership.md."
+)]
+pub(crate) struct Root {
+    /// The `ca` directory of the root there is.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ca: PathBuf,
+    /// Where the new one is made; must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 /// Arguments of `cluster invite`.

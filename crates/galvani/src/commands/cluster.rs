@@ -1,6 +1,7 @@
 //! `cluster create`: certificates, layout and a directory for each node, for real hosts; `cluster
 //! client`: an identity with a role; `cluster plan`: other nodes, in `cluster/plan.rs`; `cluster apply`
-//! and `abort`: carrying that out, in `cluster/apply.rs`; `cluster invite`: a node for it.
+//! and `abort`: carrying that out, in `cluster/apply.rs`; `cluster invite`: a node for it; `cluster
+//! renew` and `root`: certificates anew, in `cluster/renew.rs`.
 //!
 //! Starts nothing; `galvani server` does. The work is `galvani-node/src/provision.rs`.
 
@@ -8,6 +9,7 @@ mod apply;
 pub(crate) mod change;
 mod invite;
 pub(crate) mod plan;
+mod renew;
 
 use crate::args::cluster::{ClientRole, Cluster, ClusterClient, Create, NodeArg};
 use crate::args::line::Line;
@@ -32,6 +34,8 @@ pub(crate) fn run(app: &App, args: Cluster) -> Done {
         Cluster::Apply(args) => block_on(apply::run(app, &args)),
         Cluster::Abort(args) => block_on(apply::abort(app, &args)),
         Cluster::Invite(args) => block_on(invite::run(app, &args)),
+        Cluster::Renew(args) => renew::run(app, &args),
+        Cluster::Root(args) => renew::root(app, &args),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod bucket;
+mod certificates;
 mod changes;
 pub(crate) mod cluster;
 mod consumers;

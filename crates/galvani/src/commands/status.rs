@@ -6,7 +6,7 @@
 use crate::args::see::Status;
 use crate::commands::consumers::{self, Groups};
 use crate::commands::safety::{self, Safety};
-use crate::commands::{Done, changes, damage, graves};
+use crate::commands::{Done, certificates, changes, damage, graves};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
@@ -85,7 +85,7 @@ fn page(
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n{change}\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}{}",
+         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
@@ -99,6 +99,7 @@ fn page(
         graves::log_words(view, reports),
         consumers::words(groups, consumers::keep(reports)),
         sight_words(view, reports),
+        certificates::words(reports),
         fault_words(view, reports),
         crate::output::trimmed(&table),
     )
@@ -304,6 +305,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
         "id": report.id.to_string(),
         "zone": report.zone,
         "up": report.status.is_ok(),
+        "certificate_expires_s": report.certificate_expires_s,
     });
     let more = match &report.status {
         Err(error) => value!({ "error": error.to_string() }),
