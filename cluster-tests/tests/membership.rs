@@ -161,7 +161,10 @@ fn a_killed_node_is_replaced_by_an_empty_one() {
     // A node that is down can hand nothing over.
     let refused = cluster.run(&["dev", "rm", "n3"]).expect(5);
     refused.is_three_part_error().says(&["n3 is down", "NOTHING WAS CHANGED", "node forget n3"]);
-    cluster.run(&["dev", "add", "--replace", "n3"]).expect(0);
+    let replaced = cluster.run(&["dev", "add", "--replace", "n3", "-o", "json"]).expect(0);
+    let replaced = replaced.json("galvani.dev_add/1");
+    let [whole, all] = ["whole_after_ms", "ms"].map(|name| replaced[name].as_f64());
+    assert!(whole.is_some() && whole <= all, "{replaced}");
     load.until_acked(100);
     load.stop(&cluster);
     cluster.run(&["dev", "rm", "n3", "--yes"]).expect(0);

@@ -18,7 +18,7 @@ use crate::dev::{ports, ready, show, up};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
 use crate::report::{Report, json};
-use galvani_client::{Client, ClusterView};
+use galvani_client::{Client, ClusterView, NodeReport, Phase};
 use galvani_model::placement::WEIGHT_NORMAL;
 use galvani_node::cluster_file::ClusterFile;
 use galvani_node::config::NodeConfig;
@@ -26,6 +26,7 @@ use galvani_node::provision::{JoinSpec, NodeSpec, create_joiner};
 use std::collections::BTreeMap;
 use std::process::Child;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// Makes them members.
 pub(crate) async fn add(app: &App, args: &Add) -> Done {
@@ -54,14 +55,56 @@ pub(crate) async fn add(app: &App, args: &Add) -> Done {
             .await
             .map_err(|report| report.next("then", line.to_string()))?,
     };
+    let mut whole = None;
     let moved = match &plan {
-        Some(plan) => carry_out(app, &session, plan, &line, false).await?,
+        Some(plan) => {
+            // Whoever watches for that is not what is waited for.
+            let watched = async {
+                until_whole(&session, plan).await;
+                whole = Some(began.elapsed());
+                std::future::pending::<()>().await;
+            };
+            let moved = tokio::select! {
+                moved = carry_out(app, &session, plan, &line, false) => moved?,
+                () = watched => 0,
+            };
+            // A small change may be over before that was looked at.
+            let seen = timeout(REQUEST, until_whole(&session, plan));
+            if whole.is_none() && seen.await.is_ok() {
+                whole = Some(began.elapsed());
+            }
+            moved
+        }
         None => 0,
     };
     remember(&local, &session)?;
     local.select(app)?;
-    tell(app, &local, ("joined", "galvani.dev_add/1"), &names, moved, began.elapsed())?;
+    let done = Moved { replicas: moved, took: began.elapsed(), whole };
+    tell(app, &local, ("joined", "galvani.dev_add/1"), &names, done)?;
     Ok(Exit::Done)
+}
+
+/// Waits until every owner by the plan's layout is up and has all that it owns: from then on each partition
+/// has as many live replicas as it has copies.
+async fn until_whole(session: &Session, plan: &KeptPlan) {
+    let wanted = plan.layout.id();
+    loop {
+        // One that does not answer now may answer at the next look.
+        if let Ok(view) = session.client.look().await {
+            let owns_now = match &view.change {
+                Some(change) => change.new.id() == wanted && change.phase != Phase::Copying,
+                None => view.layout.id() == wanted,
+            };
+            let reports = if owns_now { session.client.status().await } else { Vec::new() };
+            let is_owner = |report: &&NodeReport| plan.layout.member(report.id).is_some();
+            let owners: Vec<_> = reports.iter().filter(is_owner).collect();
+            let all = owners.len() == plan.layout.members().len();
+            if all && owners.iter().all(|report| report.status.is_ok()) {
+                return;
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// A client of the cluster, whatever context is selected.
@@ -268,14 +311,21 @@ pub(crate) async fn carry_out(
     Ok(plan.from.moves(&plan.layout).moved)
 }
 
+/// What a change of the nodes came to.
+pub(super) struct Moved {
+    pub(super) replicas: usize,
+    pub(super) took: Duration,
+    /// When every partition had all its live replicas again, if that was looked for and seen.
+    pub(super) whole: Option<Duration>,
+}
+
 /// What `dev add` and `dev rm` say at their end.
 pub(super) fn tell(
     app: &App,
     local: &Local,
     (did, schema): (&str, &'static str),
     names: &[String],
-    moved: usize,
-    took: Duration,
+    Moved { replicas: moved, took, whole }: Moved,
 ) -> Result<(), Report> {
     if app.out.is_json() {
         let mut map = show::document(local);
@@ -283,6 +333,9 @@ pub(super) fn tell(
         map.insert(did.to_owned(), names.into());
         map.insert("replicas_moved".to_owned(), moved.into());
         map.insert("ms".to_owned(), json::millis(took));
+        if let Some(whole) = whole {
+            map.insert("whole_after_ms".to_owned(), json::millis(whole));
+        }
         return app.out.json(map);
     }
     if app.out.quiet {
@@ -290,7 +343,12 @@ pub(super) fn tell(
     }
     let replicas = count(moved as u64, "replica");
     let (nodes, took) = (count(local.memory.nodes.len() as u64, "node"), Span(took));
-    app.out.line(&format!("{} {did}  {replicas} moved  {took}  {nodes} now", names.join(" ")))
+    app.out.line(&format!("{} {did}  {replicas} moved  {took}  {nodes} now", names.join(" ")))?;
+    if let Some(whole) = whole {
+        let (n, whole) = (local.memory.n, Span(whole));
+        app.out.say(&format!("every partition has its {n} live replicas after {whole}"));
+    }
+    Ok(())
 }
 
 /// Writes the layout there is now into the cluster's file: what `cluster invite` takes.

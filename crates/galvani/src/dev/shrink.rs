@@ -13,7 +13,7 @@ use crate::connect::{App, Session};
 use crate::context::io_report;
 use crate::dev::control::find;
 use crate::dev::files::{DevNode, Local};
-use crate::dev::grow::{carry_out, connect, remember, tell};
+use crate::dev::grow::{Moved, carry_out, connect, remember, tell};
 use crate::dev::process::{self, ProcessState};
 use crate::exit::Exit;
 use crate::report::Report;
@@ -53,7 +53,8 @@ pub(crate) async fn rm(app: &App, args: &Rm) -> Done {
     }
     remember(&local, &session)?;
     local.select(app)?;
-    tell(app, &local, ("left", "galvani.dev_rm/1"), &names, moved, began.elapsed())?;
+    let done = Moved { replicas: moved, took: began.elapsed(), whole: None };
+    tell(app, &local, ("left", "galvani.dev_rm/1"), &names, done)?;
     Ok(Exit::Done)
 }
 
