@@ -146,9 +146,12 @@ pub(crate) fn write_shape(
 /// then every write counts that is old enough for it.
 pub(crate) fn forgotten(ctx: &mut Ctx<'_>, shard: Shard, issued: Hlc) -> Result<(), Failure> {
     let age_ms = ctx.now.unix_ms.saturating_sub(issued.unix_ms());
-    let keep_ms = ctx.config.limits.feed_keep_ms;
+    let limits = &ctx.config.limits;
+    let by_time = (limits.feed_keep_ms > 0).then_some(limits.feed_keep_ms);
+    let by_bytes = (limits.feed_bytes > 0).then_some(u64::from(TIMEOUT_MS_MAX));
     // Clocks differ: an owner may find a record older than this one does.
-    let is_old = keep_ms > 0 && age_ms >= keep_ms - keep_ms / 8;
+    let goes_after = by_time.into_iter().chain(by_bytes).min();
+    let is_old = goes_after.is_some_and(|after_ms| age_ms >= after_ms - after_ms / 8);
     if is_old && !ctx.sync.has_met(ctx.topology, shard) {
         return Err(Failure::RetryTooLate { age_ms });
     }

@@ -223,6 +223,10 @@ pub(crate) fn filter_words(filter: &Filter) -> String {
         let _ = write!(out, ", keys {:?}", String::from_utf8_lossy(&filter.prefix));
         out.push_str("..");
     }
+    if !filter.authors.is_empty() {
+        let authors: Vec<String> = filter.authors.iter().map(|it| it.short()).collect();
+        let _ = write!(out, ", written through {}", list(&authors));
+    }
     if filter.visibility == Visibility::Quorum {
         out.push_str(", once most owners have them");
     }
@@ -263,10 +267,6 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     const SHARD: Shard = Shard { partition: Partition(3), n: 3 };
-    if !filter.authors.is_empty() {
-        let authors: Vec<String> = filter.authors.iter().map(|it| it.short()).collect();
-        let _ = write!(out, ", written through {}", list(&authors));
-    }
 
     fn spec(generation: u32, made_ms: u64, seen: u64) -> Spec {
         let mut clock = PartitionClock::new();

@@ -233,10 +233,21 @@ impl AntiEntropy {
         }
     }
 
-    /// Whether all that the other owners of a shard had when they were met has come. Where owners are
-    /// never compared it cannot be told, and nobody waits for it.
+    /// Whether all that the other owners of a shard had when they were met has come: of every one that
+    /// can be reached, and of one at least. Where owners are never compared it cannot be told, and
+    /// nobody waits for it.
     pub(crate) fn has_met(&self, topology: &Topology, shard: Shard) -> bool {
-        self.interval == 0 || topology.others(shard).all(|node| self.met.contains(&(shard, node)))
+        if self.interval == 0 {
+            return true;
+        }
+        let met = |node| self.met.contains(&(shard, node));
+        let is_up = |node| {
+            let lane = topology.lane_of(node, shard.partition);
+            lane.is_some_and(|lane| self.peers.contains_key(&lane))
+        };
+        let mut others = topology.others(shard).peekable();
+        others.peek().is_none()
+            || topology.others(shard).any(met) && others.all(|node| met(node) || !is_up(node))
     }
 
     /// A shard is shown to its other owners that can be reached, now.

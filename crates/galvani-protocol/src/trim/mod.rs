@@ -18,7 +18,7 @@ use crate::effect::Now;
 use crate::ops::Ctx;
 use crate::sync;
 use galvani_model::ids::{NodeId, Origin, Shard};
-use galvani_model::limits::Limits;
+use galvani_model::limits::{Limits, TIMEOUT_MS_MAX};
 use galvani_model::store::StoreError;
 use galvani_model::version::{Dot, RecordHead};
 use gauge::{Gauge, Measure};
@@ -216,7 +216,10 @@ impl Trimmer {
     fn written_by_ms(&self, shard: Shard, now_ms: u64) -> u64 {
         let by_time = if self.keep_ms > 0 { now_ms.saturating_sub(self.keep_ms) } else { 0 };
         let measured = self.measured.get(&shard).and_then(|it| it.last);
-        measured.map_or(by_time, |last| last.written_by_ms.max(by_time))
+        // Tries of a call that is still under way must find what the first one left.
+        let by_bytes = now_ms.saturating_sub(u64::from(TIMEOUT_MS_MAX));
+        let by_bytes = measured.map_or(0, |last| last.written_by_ms.min(by_bytes));
+        by_bytes.max(by_time)
     }
 
     /// The round under way is over. What it was about is tried again if it proved nothing, and
