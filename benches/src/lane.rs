@@ -2,9 +2,9 @@
 //!
 //! A [`DrivenLane`] ticks as the node's loop does: inputs, `Wake`, one commit, effects. Three of
 //! them make a [`Trio`], which carries messages from one to the other as values, neither encoded
-//! nor sent. Time hardly moves in it: nothing of the background becomes due.
+//! nor sent, unless it is given a [`Wire`]. Time hardly moves in it: nothing of the background becomes due.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{ClusterId, LaneIndex, NodeId, RequestId, Shard};
@@ -16,6 +16,7 @@ use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, 
 use galvani_storage::engine::Engine;
 use galvani_storage::{NodeStore, StoreConfig};
 use galvani_wire::Message;
+use galvani_wire::codec::{Frame, encode};
 use galvani_wire::message::{Get, Put};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,16 +89,44 @@ impl<E: Engine> DrivenLane<E> {
     }
 }
 
+/// Encodes what travels between nodes, decodes it again and counts its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Wire {
+    /// Whether reads ask the other owners for records that the coordinator has itself.
+    pub bodies: bool,
+    /// Bytes that travelled so far.
+    pub bytes: u64,
+}
+
+impl Wire {
+    fn carry(&mut self, mut message: Message) -> Message {
+        if let Message::Fetch(fetch) = &mut message
+            && self.bodies
+        {
+            fetch.have.clear();
+            fetch.shown.clear();
+            fetch.records = true;
+        }
+        let mut frame = BytesMut::new();
+        encode(1, false, &message, &mut frame);
+        self.bytes += frame.len() as u64;
+        Frame::decode(frame.freeze()).expect("a frame of ours").message
+    }
+}
+
 /// Three lanes of three nodes.
 pub struct Trio<E: Engine> {
     lanes: Vec<DrivenLane<E>>,
+    /// How messages travel between them; `None`: as they are.
+    pub wire: Option<Wire>,
 }
 
 impl<E: Engine> Trio<E> {
     /// Three nodes with these engines.
     pub fn new(engines: [E; 3]) -> Trio<E> {
         let nodes = (1..).zip(engines);
-        let mut trio = Trio { lanes: nodes.map(|(node, e)| DrivenLane::new(node, e)).collect() };
+        let lanes = nodes.map(|(node, e)| DrivenLane::new(node, e)).collect();
+        let mut trio = Trio { lanes, wire: None };
         // What nodes ask each other after a start is answered before anything is measured.
         trio.lanes.iter_mut().for_each(|lane| lane.now.micros += 20_000);
         for node in 0..NODES {
@@ -114,6 +143,13 @@ impl<E: Engine> Trio<E> {
         self.deliver(0, effects).expect("an answer to the client")
     }
 
+    fn carry(&mut self, message: Message) -> Message {
+        match &mut self.wire {
+            Some(wire) => wire.carry(message),
+            None => message,
+        }
+    }
+
     /// Takes what node `from` (counted from 0) said to those it is for, tick by tick, until
     /// nobody says any more. Returns the first answer to a client.
     fn deliver(&mut self, from: usize, effects: Vec<Effect>) -> Option<Message> {
@@ -126,6 +162,7 @@ impl<E: Engine> Trio<E> {
                     match effect {
                         Effect::Ask { to, id, message, .. } => {
                             let at = to.node.0 as usize - 1;
+                            let message = self.carry(message);
                             let from = ReplyTo { link: from as u64, id };
                             self.lanes[at].request(from, message);
                             told[at] = true;
@@ -135,6 +172,7 @@ impl<E: Engine> Trio<E> {
                         }
                         Effect::Answer { to, message, .. } => {
                             let at = to.link as usize;
+                            let message = self.carry(message);
                             self.lanes[at].handle(Input::Reply { id: to.id, message });
                             told[at] = true;
                         }
@@ -155,6 +193,11 @@ impl<E: Engine> Trio<E> {
 
 /// A client's put of key number `number` at w=2, blind, with a value of 1 KiB.
 pub fn put(number: u64) -> Message {
+    put_of(number, Bytes::from_static(&[b'x'; 1024]))
+}
+
+/// The same with another value.
+pub fn put_of(number: u64, value: Bytes) -> Message {
     Message::Put(Put {
         key: crate::key(number),
         kind: Kind::Put,
@@ -164,7 +207,7 @@ pub fn put(number: u64) -> Message {
         context: None,
         options: WriteOptions { w: Some(Quorum::Exactly(2)), ..WriteOptions::default() },
         timeout_ms: 2000,
-        value: Bytes::from_static(&[b'x'; 1024]),
+        value,
     })
 }
 
@@ -190,7 +233,7 @@ fn layout() -> Layout {
 
 #[cfg(test)]
 mod tests {
-    use super::{Trio, get, put};
+    use super::{Trio, Wire, get, put};
     use galvani_storage::engine::MemoryEngine;
     use galvani_wire::Message;
 
@@ -204,5 +247,20 @@ mod tests {
         assert_eq!(done.siblings.len(), 1);
         assert_eq!(done.siblings[0].value.len(), 1024);
         assert!(done.answers.len() >= 2, "a quorum of 2: {:?}", done.answers);
+    }
+
+    #[test]
+    fn bodies_from_everybody_are_the_same_answer_and_more_bytes() {
+        let mut trio = Trio::new([(); 3].map(|()| MemoryEngine::new()));
+        trio.run(put(1));
+        let mut read = |bodies| {
+            trio.wire = Some(Wire { bodies, bytes: 0 });
+            let Message::GetDone(done) = trio.run(get(1)) else { panic!("a read") };
+            (done.siblings, trio.wire.expect("just set").bytes)
+        };
+        let ((plain, few), (full, many)) = (read(false), read(true));
+        assert_eq!(plain, full);
+        assert_eq!(plain[0].value.len(), 1024);
+        assert!(few < 1024 && many >= few + 2 * 1024, "{few} and {many} bytes");
     }
 }
