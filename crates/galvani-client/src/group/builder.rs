@@ -8,9 +8,10 @@ use super::driver::Driver;
 use super::ledger::OnPoison;
 use super::member::Member;
 use super::names::GroupName;
-use super::record::{Options, Spec, filter_words};
+use super::record::{Beat, Options, Spec, filter_words};
 use super::store::GroupStore;
 use crate::client::Client;
+use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{FeedBuilder, Follower, Start, Word};
 use bytes::Bytes;
@@ -173,12 +174,17 @@ impl GroupBuilder {
             return Err(Error::new(OP, name.as_str(), kind));
         }
         let me = self.client.shared.stamper.stamp().rid;
+        let options = self.said(spec.options);
+        // Before its name is there: a name without a heartbeat is that of a member that is gone.
+        let first =
+            Beat::first(me, self.client.shared.net.links.network.unix_ms(), options.lease_ms);
+        let beat_after = store.beat(&first, &Context::default()).await.map_err(within)?;
         let enrolled = store.change_roster(|roster| roster.members.extend([me]));
         enrolled.await.map_err(within)?;
-        let options = self.said(spec.options);
         let (out, deliveries) = mpsc::channel(1);
         let (teller, told) = mpsc::unbounded_channel();
-        let driver = Driver::new(store, spec, options, me, out, (teller.clone(), told));
+        let mut driver = Driver::new(store, spec, options, me, out, (teller.clone(), told));
+        driver.beat_after = beat_after;
         Ok(Member::new(me, deliveries, teller, tokio::spawn(driver.run())))
     }
 

@@ -39,6 +39,7 @@ pub(crate) struct Item {
 /// A shard that this member works on.
 pub(crate) struct Work {
     pub(crate) ledger: Ledger<Item>,
+    pub(crate) taken_at: Instant,
     /// What was read or written last of its position.
     pub(crate) context: Context,
     /// Whether something was done since its position was kept.
@@ -96,6 +97,8 @@ pub(crate) struct Driver {
     pub(crate) last_beat: Instant,
     pub(crate) bell: Option<u64>,
     pub(crate) absent: BTreeMap<RequestId, Instant>,
+    /// Shards that each member named last.
+    pub(crate) claims: BTreeMap<RequestId, BTreeSet<Shard>>,
     pub(crate) erase: BTreeSet<LetterName>,
     pub(crate) unmark: BTreeSet<Pile>,
     pub(crate) leave: Option<Leave>,
@@ -149,6 +152,7 @@ impl Driver {
             last_beat: now,
             bell: None,
             absent: BTreeMap::new(),
+            claims: BTreeMap::new(),
             erase: BTreeSet::new(),
             unmark: BTreeSet::new(),
             leave: None,
@@ -212,6 +216,7 @@ impl Driver {
     pub(crate) fn with(&mut self, shard: Shard, change: impl FnOnce(&mut Ledger<Item>, u64)) {
         let now_ms = self.ms(Instant::now());
         let Some(work) = self.shards.get_mut(&shard) else { return };
+        let tried = work.ledger.tries_one();
         change(&mut work.ledger, now_ms);
         let ledger = &work.ledger;
         // What stands still must not keep the others from going on.
@@ -227,7 +232,8 @@ impl Driver {
                 in_flight: ledger.in_flight(),
             },
         );
-        if ledger.has_dying() {
+        let next = tried && !ledger.tries_one();
+        if ledger.has_dying() || next || ledger.awaits_note(now_ms) {
             self.round_at = Instant::now();
         }
         self.follow_or_not(shard);
@@ -470,6 +476,7 @@ impl Driver {
             beat_after: self.beat_after.clone(),
             fingerprint: self.spec.filter.fingerprint(),
             bury: self.burials(),
+            tries: self.tries(now),
             erase: std::mem::take(&mut self.erase),
             unmark: std::mem::take(&mut self.unmark),
             keep,
@@ -496,6 +503,8 @@ impl Driver {
             halted: false,
             kept_ms: 0,
         });
+        let units = self.shards.values().flat_map(|work| work.ledger.payloads());
+        let oldest = units.filter_map(|item| Some(item.raw.as_ref()?.head.hlc.unix_ms()));
         let lag = |state: &FeedState| Some(state.now_ms.saturating_sub(state.oldest_ms?));
         Beat {
             id: self.me,
@@ -505,6 +514,7 @@ impl Driver {
             shards: working.chain(claimed).collect(),
             unread: self.states.values().map(|state| state.behind).sum(),
             lag_ms: self.states.values().filter_map(lag).max().unwrap_or(0),
+            oldest_ms: oldest.min().unwrap_or(0),
         }
     }
 }

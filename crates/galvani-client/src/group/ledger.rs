@@ -5,72 +5,17 @@
 //! order, because a position is a set of writes. In ordered mode one unit of a key is held at a time,
 //! the oldest first. Next to read: `driver.rs`, which feeds it. Source: algorithms 4.8.
 
+mod tries;
+mod unit;
+
 use galvani_model::feed::Cursor;
 use galvani_model::version::{Dot, PartitionClock};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tries::Care;
+pub use unit::OnPoison;
+use unit::State;
+pub(crate) use unit::{Covers, Rules, Unit};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-/// What becomes of a key whose event was delivered as often as it may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnPoison {
-    /// The event and all later ones of its key go to the dead letters until they are retried or
-    /// dropped; other keys go on. Keeps the order of each key.
-    #[default]
-    ParkKey,
-    /// The event alone goes to the dead letters. Later ones of its key overtake it.
-    Skip,
-    /// The event goes to the dead letters, and its shard stands still until it is retried or dropped.
-    Halt,
-}
-
-/// By what rules events are handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
-    /// Whether one event of a key is held at a time.
-    pub(crate) ordered: bool,
-    /// Most events held at once.
-    pub(crate) max_in_flight: usize,
-    /// How often an event is delivered at most.
-    pub(crate) max_deliver: u32,
-    /// How long a consumer may hold one without a word.
-    pub(crate) ack_wait_ms: u64,
-    pub(crate) on_poison: OnPoison,
-}
-
-/// What is acknowledged with a unit.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Covers {
-    /// A write, or one of several events of it.
-    Write(Dot),
-    /// Writes that are gone. Such a unit never dies.
-    Gone(PartitionClock),
-    /// Nothing: a dead letter that is retried. The group is done with the write already.
-    Letter,
-}
-
-/// One thing to hand out.
-#[derive(Debug)]
-pub(crate) struct Unit<T> {
-    /// Its key, hashed; `None`: it belongs to none.
-    pub(crate) line: Option<u64>,
-    pub(crate) payload: T,
-    /// How often it was handed out.
-    pub(crate) attempt: u32,
-    /// Why it was not acknowledged last time.
-    pub(crate) error: String,
-    /// What it takes in memory.
-    bytes: usize,
-    covers: Covers,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Waiting { from_ms: u64 },
-    Held { until_ms: u64 },
-    Dying,
-}
 
 /// What is under way in one shard.
 #[derive(Debug)]
@@ -101,6 +46,17 @@ pub(crate) struct Ledger<T> {
     /// Keys whose letters halt the shard, and in which round that began.
     halted: BTreeMap<u64, u64>,
     round: u64,
+    /// Of writes that are not done with, how often an event was handed out, as it is kept or to be kept.
+    tries: BTreeMap<Dot, u32>,
+    tries_changed: bool,
+    /// Events for which attempts are kept before they are handed out, still.
+    wary: usize,
+    /// What may be handed out once its attempt is kept, by when.
+    unnoted: BTreeSet<(u64, u64)>,
+    /// Units whose attempt is being kept.
+    noting: Vec<u64>,
+    /// Units whose attempt is kept, and that were not handed out since.
+    noted: BTreeSet<u64>,
 }
 
 impl<T> Ledger<T> {
@@ -122,6 +78,12 @@ impl<T> Ledger<T> {
             settled: BTreeMap::new(),
             halted: BTreeMap::new(),
             round: 0,
+            tries: BTreeMap::new(),
+            tries_changed: false,
+            wary: 0,
+            unnoted: BTreeSet::new(),
+            noting: Vec::new(),
+            noted: BTreeSet::new(),
         }
     }
 
@@ -135,11 +97,17 @@ impl<T> Ledger<T> {
         bytes: usize,
         payload: T,
     ) {
+        let mut attempt = 0;
         if let Covers::Write(dot) = covers {
             *self.open.entry(dot).or_default() += 1;
+            attempt = self.tries.get(&dot).copied().unwrap_or(0);
         }
-        let state = State::Waiting { from_ms: 0 };
-        let unit = Unit { line, payload, attempt: 0, error: String::new(), bytes, covers, state };
+        let care = match covers {
+            Covers::Write(_) => self.care_of(attempt),
+            Covers::Gone(_) | Covers::Letter => Care::None,
+        };
+        let (state, error) = (State::Waiting { from_ms: 0 }, String::new());
+        let unit = Unit { line, payload, attempt, error, bytes, covers, care, state };
         self.bytes += bytes;
         self.units.insert(number, unit);
         if let Some(line) = line {
@@ -147,6 +115,12 @@ impl<T> Ledger<T> {
             if self.parked.contains_key(&line) {
                 return self.die(number, BEHIND);
             }
+        }
+        if attempt >= self.rules.max_deliver
+            && let Some(unit) = self.units.get_mut(&number)
+        {
+            unit.error = UNDONE.to_owned();
+            return self.poison(number);
         }
         self.arm(number);
     }
@@ -162,6 +136,9 @@ impl<T> Ledger<T> {
     pub(crate) fn join(&mut self, other: &Cursor) {
         self.cursor.join(other);
         let cursor = &self.cursor;
+        let known = self.tries.len();
+        self.tries.retain(|dot, _| !cursor.delivered().contains(*dot));
+        self.tries_changed |= self.tries.len() < known;
         let over = |unit: &Unit<T>| match unit.covers {
             Covers::Write(dot) => cursor.delivered().contains(dot),
             Covers::Gone(_) | Covers::Letter => false,
@@ -180,6 +157,7 @@ impl<T> Ledger<T> {
         let (_, number) = *self.may_be_handed().first()?;
         self.ready.remove(&(from_ms, number));
         self.ready_letters.remove(&(from_ms, number));
+        self.noted.remove(&number);
         let unit = self.units.get_mut(&number).expect("what is ready is a unit");
         unit.attempt += 1;
         unit.state = State::Held { until_ms: u64::MAX };
@@ -213,6 +191,8 @@ impl<T> Ledger<T> {
         let Some(unit) = self.units.get_mut(&number) else { return };
         let State::Held { until_ms } = unit.state else { return };
         self.held.remove(&(until_ms, number));
+        self.count(number);
+        let Some(unit) = self.units.get_mut(&number) else { return };
         let pause_ms = delay_ms.unwrap_or_else(|| backoff_ms(number, unit.attempt));
         unit.state = State::Waiting { from_ms: now_ms.saturating_add(pause_ms) };
         unit.error = why.to_owned();
@@ -331,10 +311,11 @@ impl<T> Ledger<T> {
         }
         for (number, payload) in letters.into_iter().rev() {
             let state = State::Waiting { from_ms: 0 };
-            let (covers, error) = (Covers::Letter, String::new());
+            let (covers, error, care) = (Covers::Letter, String::new(), Care::None);
             // Letters come by the key, when somebody asks for them: they are not counted.
+            let (attempt, bytes) = (0, 0);
             let unit =
-                Unit { line: Some(line), payload, attempt: 0, error, bytes: 0, covers, state };
+                Unit { line: Some(line), payload, attempt, error, bytes, covers, care, state };
             self.units.insert(number, unit);
             self.lines.entry(line).or_default().insert(at, number);
         }
@@ -348,6 +329,11 @@ impl<T> Ledger<T> {
     /// The unit, if it is still one.
     pub(crate) fn unit(&self, number: u64) -> Option<&Unit<T>> {
         self.units.get(&number)
+    }
+
+    /// What is not done with.
+    pub(crate) fn payloads(&self) -> impl Iterator<Item = &T> {
+        self.units.values().map(|unit| &unit.payload)
     }
 
     /// What the group is done with.
@@ -450,6 +436,8 @@ impl<T> Ledger<T> {
                 // An event of it that nobody was given must come again, with the others.
                 if !self.spoiled.remove(&dot) {
                     self.cursor.deliver(dot);
+                    self.uncount(dot);
+                    self.wary = self.wary.saturating_sub(1);
                 }
             }
             Covers::Write(_) => {}
@@ -479,6 +467,7 @@ impl<T> Ledger<T> {
         self.disarm(number);
         self.leave_line(number);
         let unit = self.units.remove(&number)?;
+        self.noted.remove(&number);
         self.bytes -= unit.bytes;
         if let State::Held { until_ms } = unit.state {
             self.held.remove(&(until_ms, number));
@@ -501,7 +490,9 @@ impl<T> Ledger<T> {
         let State::Waiting { from_ms } = unit.state else { return };
         let first = |line| self.lines.get(&line).and_then(|queue: &VecDeque<u64>| queue.front());
         let turn = !self.rules.ordered || unit.line.is_none_or(|line| first(line) == Some(&number));
-        if turn {
+        if turn && unit.care != Care::None && !self.noted.contains(&number) {
+            self.unnoted.insert((from_ms, number));
+        } else if turn {
             self.ready.insert((from_ms, number));
             if unit.covers == Covers::Letter {
                 self.ready_letters.insert((from_ms, number));
@@ -511,6 +502,7 @@ impl<T> Ledger<T> {
 
     fn disarm(&mut self, number: u64) {
         if let Some(Unit { state: State::Waiting { from_ms }, .. }) = self.units.get(&number) {
+            self.unnoted.remove(&(*from_ms, number));
             self.ready.remove(&(*from_ms, number));
             self.ready_letters.remove(&(*from_ms, number));
         }
@@ -555,6 +547,8 @@ const BACKOFF_FIRST_MS: u64 = 500;
 const BACKOFF_MAX_MS: u64 = 30_000;
 /// Separates the jitter from every other use of the hash.
 const JITTER_SEED: u64 = 0x6761_6c76_6a69_7431; // "galvjit1"
+/// The error of an event that members were given and never said a word of.
+const UNDONE: &str = "members that were given it ended without a word";
 /// The error of an event that did nothing wrong.
 const BEHIND: &str = "an earlier event of this key is among the dead letters";
 

@@ -105,7 +105,8 @@ impl fmt::Debug for Member {
 pub struct Delivery {
     /// The event. An [`Event::Gap`] tells of writes that are gone; it is acknowledged like any other.
     pub event: Event,
-    /// How often it has been delivered, with this time, by the member that delivers it: 1 at first.
+    /// How often it has been delivered, with this time: 1 at first. What members before this one did counts
+    /// as far as they could keep it.
     pub attempt: u32,
     /// Whether it comes from the dead letters, because an operator asked for that.
     pub retried: bool,

@@ -20,6 +20,7 @@ mod round;
 mod shards;
 mod status;
 mod store;
+mod wary;
 
 pub use builder::GroupBuilder;
 pub use ledger::OnPoison;

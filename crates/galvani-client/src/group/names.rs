@@ -56,6 +56,15 @@ impl GroupName {
         format!("{}/at/{}/{}", self.0, shard.partition.0, shard.n)
     }
 
+    /// What the keys of its attempts start with.
+    pub(crate) fn tries(&self) -> String {
+        format!("{}/tries/", self.0)
+    }
+
+    pub(crate) fn tries_of(&self, shard: Shard) -> String {
+        format!("{}{}/{}", self.tries(), shard.partition.0, shard.n)
+    }
+
     /// The group whose specification this key holds.
     pub(crate) fn of_spec(key: &[u8]) -> Option<&str> {
         std::str::from_utf8(key).ok()?.strip_suffix(SPEC).filter(|name| !name.contains('/'))

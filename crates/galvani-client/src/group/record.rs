@@ -8,11 +8,11 @@
 use super::ledger::OnPoison;
 use galvani_model::feed::{Cursor, FeedToken, Filter, Shows, TokenError, Visibility};
 use galvani_model::ids::{RequestId, Shard};
-use galvani_model::version::PartitionClock;
+use galvani_model::version::{Dot, PartitionClock};
 use galvani_wire::feed::FeedEvent;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -174,6 +174,43 @@ pub(crate) struct Beat {
     pub(crate) unread: u64,
     /// How old the oldest of them is.
     pub(crate) lag_ms: u64,
+    /// When the oldest write was that it has an event of which is not done with, in milliseconds since 1970;
+    /// 0: there is none, or the member does not say.
+    #[serde(default)]
+    pub(crate) oldest_ms: u64,
+}
+
+impl Beat {
+    /// That of a member that has just joined, and works on nothing.
+    pub(crate) fn first(id: RequestId, at_ms: u64, lease_ms: u64) -> Beat {
+        let (joined_ms, shards, unread, lag_ms, oldest_ms) = (at_ms, Vec::new(), 0, 0, 0);
+        Beat { id, joined_ms, at_ms, lease_ms, shards, unread, lag_ms, oldest_ms }
+    }
+}
+
+/// How often events of a shard were handed out that the group is not done with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tries {
+    /// Which time it is that the group was put somewhere: [`Spec::generation`].
+    pub(crate) generation: u32,
+    pub(crate) writes: Vec<(Dot, u32)>,
+}
+
+impl Tries {
+    /// Both were written at once: the more of either.
+    pub(crate) fn merge(self, other: Tries) -> Tries {
+        match self.generation.cmp(&other.generation) {
+            std::cmp::Ordering::Greater => return self,
+            std::cmp::Ordering::Less => return other,
+            std::cmp::Ordering::Equal => {}
+        }
+        let mut most: BTreeMap<Dot, u32> = BTreeMap::new();
+        for (dot, tries) in self.writes.into_iter().chain(other.writes) {
+            let known = most.entry(dot).or_default();
+            *known = tries.max(*known);
+        }
+        Tries { generation: self.generation, writes: most.into_iter().collect() }
+    }
 }
 
 /// An event that could not be dealt with.
@@ -200,6 +237,9 @@ impl Record for Roster {
 }
 impl Record for Beat {
     const KIND: u8 = b'B';
+}
+impl Record for Tries {
+    const KIND: u8 = b'T';
 }
 impl Record for Letter {
     const KIND: u8 = b'L';
@@ -259,7 +299,7 @@ const RECORD_SEED: u64 = 0x6761_6c76_6772_6331; // "galvgrc1"
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Record, RecordError, Roster, Spec, filter_words};
+    use super::{Options, Record, RecordError, Roster, Spec, Tries, filter_words};
     use crate::group::OnPoison;
     use galvani_model::feed::{Cursor, FeedToken, Filter, Shows};
     use galvani_model::ids::{ClusterId, Origin, Partition, RequestId, Shard};
@@ -328,6 +368,20 @@ mod tests {
 
     fn dot(counter: u64) -> Dot {
         Dot { origin: Origin(1), counter }
+    }
+
+    #[test]
+    fn attempts_merge_to_the_more_of_either_of_the_same_generation() {
+        let of = |generation, writes: &[(u64, u32)]| {
+            let writes = writes.iter().map(|&(counter, tries)| (dot(counter), tries)).collect();
+            Tries { generation, writes }
+        };
+        let (mine, theirs) = (of(1, &[(1, 2), (2, 1)]), of(1, &[(1, 1), (3, 4)]));
+        let both = of(1, &[(1, 2), (2, 1), (3, 4)]);
+        assert_eq!((mine.clone().merge(theirs.clone()), theirs.merge(mine)), (both.clone(), both));
+        assert_eq!(of(1, &[(1, 9)]).merge(of(2, &[])), of(2, &[]));
+        let bytes = of(1, &[(1, 2)]).to_bytes();
+        assert_eq!(Tries::from_bytes(&bytes), Ok(of(1, &[(1, 2)])));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! round that kept its position, and dead letters are listed after the bell was heard.
 
 use super::names::{LetterName, Pile};
-use super::record::{Beat, Letter, Roster, Spec};
+use super::record::{Beat, Letter, Roster, Spec, Tries};
 use super::store::{GroupStore, Listed, all};
 use crate::context::Context;
 use crate::error::{ErrorKind, Result};
@@ -22,6 +22,8 @@ pub(crate) struct Job {
     pub(crate) beat_after: Context,
     pub(crate) fingerprint: u64,
     pub(crate) bury: Vec<Burial>,
+    /// Attempts of each shard where they have changed.
+    pub(crate) tries: Vec<(Shard, Tries)>,
     /// Dead letters that were dealt with.
     pub(crate) erase: BTreeSet<LetterName>,
     /// What is not to be delivered again any more.
@@ -50,6 +52,8 @@ pub(crate) struct Report {
     pub(crate) started: Instant,
     pub(crate) beat: Result<Context>,
     pub(crate) buried: Vec<(Shard, u64, Result<()>)>,
+    /// Whether the attempts of each shard were kept.
+    pub(crate) tried: Vec<(Shard, bool)>,
     /// What is to be erased again.
     pub(crate) not_erased: BTreeSet<LetterName>,
     pub(crate) not_unmarked: BTreeSet<Pile>,
@@ -72,6 +76,8 @@ pub(crate) struct Seen {
     pub(crate) beats: BTreeMap<RequestId, Option<Beat>>,
     pub(crate) news: Option<News>,
     pub(crate) loaded: Vec<(Shard, Option<Cursor>, Context)>,
+    /// Attempts that are kept of what was loaded.
+    pub(crate) tries: BTreeMap<Shard, Tries>,
 }
 
 /// What is new since the bell was heard last.
@@ -104,6 +110,18 @@ pub(crate) async fn run(store: GroupStore, job: Job) -> Report {
         }
     };
     let kept = all(job.keep, keep).await;
+    let note = |(shard, tries): (Shard, Tries)| {
+        let store = store.clone();
+        async move {
+            let kept = store.keep_tries(shard, &tries).await;
+            if let Err(error) = &kept {
+                tracing::debug!(%error, %shard, "attempts could not be kept");
+            }
+            (shard, kept.is_ok())
+        }
+    };
+    // After the positions: of what they cover no attempt is kept any more.
+    let tried = all(job.tries, note).await;
     let looking = Looking {
         me: job.beat.id,
         strike: job.strike,
@@ -113,7 +131,7 @@ pub(crate) async fn run(store: GroupStore, job: Job) -> Report {
     };
     let seen = look(&store, looking).await;
     let number = job.number;
-    Report { number, started, beat, buried, not_erased, not_unmarked, kept, seen }
+    Report { number, started, beat, buried, tried, not_erased, not_unmarked, kept, seen }
 }
 
 async fn erase(
@@ -172,8 +190,14 @@ async fn look(store: &GroupStore, looking: Looking) -> Result<Seen> {
         }
     };
     let loaded = all(load.into_iter().collect(), position).await;
-    let loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    Ok(Seen { roster, beats, news, loaded })
+    let loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten();
+    let loaded: Vec<_> = loaded.collect();
+    let shards: BTreeSet<Shard> = loaded.iter().map(|(shard, ..)| *shard).collect();
+    let tries = match shards.is_empty() {
+        true => BTreeMap::new(),
+        false => store.tries(&shards).await?,
+    };
+    Ok(Seen { roster, beats, news, loaded, tries })
 }
 
 async fn news(store: &GroupStore, mine: &BTreeSet<Shard>) -> Result<News> {

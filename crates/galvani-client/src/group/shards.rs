@@ -9,7 +9,7 @@ use super::assign::assign;
 use super::driver::{Driver, Item, Work, id_of};
 use super::ledger::Ledger;
 use super::names::{Class, LetterName, Pile};
-use super::record::{Beat, Letter, Spec};
+use super::record::{Beat, Letter, Spec, Tries};
 use super::round::{Burial, Kept, News, Report, Seen};
 use crate::error::{Error, ErrorKind};
 use crate::feed::{Control, Follower, events_of};
@@ -17,7 +17,7 @@ use galvani_model::feed::Cursor;
 use galvani_model::ids::{Partition, Shard};
 use galvani_model::limits::VALUE_BYTES_MAX;
 use galvani_wire::feed::Begin;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,7 +25,8 @@ use tokio::time::Instant;
 impl Driver {
     /// Takes over what came of a round.
     pub(crate) fn on_report(&mut self, report: Report) {
-        let Report { number, started, beat, buried, not_erased, not_unmarked, kept, seen } = report;
+        let Report { number, started, beat, buried, tried, not_erased, not_unmarked, kept, seen } =
+            report;
         match beat {
             Ok(context) => {
                 self.beat_after = context;
@@ -40,6 +41,7 @@ impl Driver {
         for (shard, number, outcome) in buried {
             self.on_buried(shard, number, outcome.is_ok());
         }
+        self.on_tried(tried);
         self.erase.extend(not_erased);
         self.unmark.extend(not_unmarked);
         let mut old = false;
@@ -102,12 +104,13 @@ impl Driver {
     }
 
     fn on_seen(&mut self, number: u64, seen: Seen) {
-        let Seen { roster, beats, news, loaded } = seen;
+        let Seen { roster, beats, news, loaded, tries } = seen;
         let now = Instant::now();
         self.absent.retain(|id, _| beats.get(id).is_some_and(Option::is_none));
         for (id, _) in beats.iter().filter(|(_, beat)| beat.is_none()) {
             self.absent.entry(*id).or_insert(now);
         }
+        self.note_claims(&beats);
         if self.leave.is_some() {
             return;
         }
@@ -122,7 +125,7 @@ impl Driver {
             if spec.generation != self.spec.generation || spec.start != self.spec.start {
                 return self.restart(spec);
             }
-            self.take_over(loaded);
+            self.take_over(loaded, tries);
             self.set_parked(number, &listed.letters);
             again = marked;
         }
@@ -153,7 +156,11 @@ impl Driver {
     }
 
     /// Begins to work on shards whose positions were read.
-    fn take_over(&mut self, loaded: Vec<(Shard, Option<Cursor>, crate::context::Context)>) {
+    fn take_over(
+        &mut self,
+        loaded: Vec<(Shard, Option<Cursor>, crate::context::Context)>,
+        mut tries: BTreeMap<Shard, Tries>,
+    ) {
         let start = match self.spec.start() {
             Ok(start) => start,
             Err(why) => {
@@ -171,8 +178,13 @@ impl Driver {
             if let Some(kept) = kept {
                 cursor.join(&kept);
             }
+            let tries = tries.remove(&shard).filter(|it| it.generation == self.spec.generation);
+            let tries = tries.unwrap_or_default().writes.into_iter().collect();
+            let mut ledger = Ledger::new(rules, cursor);
+            ledger.take_over(tries, self.is_suspect(shard));
             let work = Work {
-                ledger: Ledger::new(rules, cursor),
+                ledger,
+                taken_at: Instant::now(),
                 context,
                 dirty: false,
                 passed_since: None,
@@ -415,6 +427,7 @@ mod tests {
         };
         let mut work = Work {
             ledger: Ledger::new(rules, Cursor::anew(2)),
+            taken_at: tokio::time::Instant::now(),
             context: Context::default(),
             dirty: false,
             passed_since: None,

@@ -65,6 +65,9 @@ pub struct GroupMember {
     pub unread: u64,
     /// How old the oldest of these is.
     pub lag: Duration,
+    /// When the oldest write was of which it has an event that is not done with: another member would have to
+    /// read it again. `None`: it has none, or does not say.
+    pub oldest_at: Option<SystemTime>,
 }
 
 /// A shard of a group.
@@ -247,6 +250,7 @@ fn member(beat: &Beat) -> GroupMember {
         in_flight: beat.shards.iter().map(|it| it.in_flight).sum(),
         unread: beat.unread,
         lag: Duration::from_millis(beat.lag_ms),
+        oldest_at: time(beat.oldest_ms),
     }
 }
 

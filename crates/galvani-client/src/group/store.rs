@@ -5,7 +5,7 @@
 //! order.
 
 use super::names::{GROUPS, GroupName, LetterKey, LetterName, Pile};
-use super::record::{Beat, Letter, Record, RecordError, Roster, Spec};
+use super::record::{Beat, Letter, Record, RecordError, Roster, Spec, Tries};
 use crate::answer::Sibling;
 use crate::bucket::Bucket;
 use crate::client::Client;
@@ -18,7 +18,7 @@ use galvani_model::bucket::{BucketName, BucketProps, FeedMode};
 use galvani_model::feed::{Cursor, FeedToken};
 use galvani_model::ids::{RequestId, Shard};
 use galvani_model::limits::VALUE_BYTES_MAX;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -194,6 +194,38 @@ impl GroupStore {
         joined.join(cursor);
         let written = self.groups().put(key, bytes(&joined)).after(&context).send().await?;
         Ok((Some(joined), written.context))
+    }
+
+    /// The attempts that are kept of these shards, where there are some. What cannot be read counts for none:
+    /// it is no more than a count.
+    pub(crate) async fn tries(&self, shards: &BTreeSet<Shard>) -> Result<BTreeMap<Shard, Tries>> {
+        let mut kept = BTreeSet::new();
+        let mut pages = self.groups().list(self.name.tries());
+        while let Some(page) = pages.next_page().await? {
+            kept.extend(page.keys.into_iter().map(|it| it.key));
+        }
+        let is_kept = |shard: &Shard| kept.contains(self.name.tries_of(*shard).as_bytes());
+        let there = shards.iter().copied().filter(is_kept).collect();
+        let read = |shard| {
+            let store = self.clone();
+            async move {
+                let read = store.groups().get(store.name.tries_of(shard)).await?;
+                let known = read.values().filter_map(|bytes| Tries::from_bytes(bytes).ok());
+                Ok(known.reduce(Tries::merge).map(|tries| (shard, tries)))
+            }
+        };
+        let read = all(there, read).await.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(read.into_iter().flatten().collect())
+    }
+
+    /// Keeps attempts, in place of those that are kept.
+    pub(crate) async fn keep_tries(&self, shard: Shard, tries: &Tries) -> Result<()> {
+        let bytes: Bytes = tries.to_bytes().into();
+        let write = |siblings: Vec<Sibling>| match tries.writes.is_empty() {
+            true => gone(siblings),
+            false => Merge::Put(bytes.clone()),
+        };
+        self.groups().update(self.name.tries_of(shard), write).await.map(drop)
     }
 
     /// All dead letters, and what is to be delivered again.

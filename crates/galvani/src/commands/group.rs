@@ -126,7 +126,7 @@ fn print(app: &App, status: &GroupStatus, keep: Option<Duration>, shards: bool) 
     ))?;
     if let Some(left) = until_gone(status, keep) {
         let left = Age(left.as_secs());
-        app.out.line(&format!("the oldest write not read yet is kept for {left} at least"))?;
+        app.out.line(&format!("the oldest write not done with is kept for {left} at least"))?;
     }
     let halted = status.shards.iter().filter(|shard| shard.halted).count() as u64;
     if halted > 0 {
@@ -277,12 +277,18 @@ fn state(on_poison: OnPoison) -> &'static str {
     }
 }
 
-/// How long the oldest write that members have not been sent is kept, at least; `None` if there is none, or
-/// writes are kept for ever. Later than that it may be gone, if it was replaced.
+/// How long the oldest write is kept, at least, that members have not been sent or are not done with; `None`
+/// if there is none, or writes are kept for ever. Later than that it may be gone, if it was replaced, for
+/// whoever has to read it then.
 pub(super) fn until_gone(status: &GroupStatus, keep: Option<Duration>) -> Option<Duration> {
-    let unread = status.members.iter().filter(|member| member.unread > 0);
-    let lag = unread.map(|member| member.lag).max()?;
-    Some(keep?.saturating_sub(lag))
+    let now = SystemTime::now();
+    let ages = status.members.iter().flat_map(|member| {
+        let unread = (member.unread > 0).then_some(member.lag);
+        let held = member.oldest_at.map(|at| now.duration_since(at).unwrap_or_default());
+        [unread, held]
+    });
+    let oldest = ages.flatten().max()?;
+    Some(keep?.saturating_sub(oldest))
 }
 
 /// All of a group.
@@ -319,6 +325,7 @@ fn member(member: &GroupMember) -> Value {
         "waiting": member.waiting,
         "in_flight": member.in_flight,
         "unread": member.unread,
+        "oldest_at": member.oldest_at.map(json::time),
         "lag_ms": json::millis(member.lag),
     })
 }
