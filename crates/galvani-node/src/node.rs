@@ -9,11 +9,12 @@ use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::NodeConfig;
 use crate::hosted::{Hosted, Parts};
 use crate::renewal::Renewal;
+use crate::shared::forget_votes;
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::{LayoutState, Member, MemberError};
 use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
-use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind};
+use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind, UncleanWhy};
 use galvani_storage::engine::{Engine, EngineConfig, EngineError, FjallEngine};
 use galvani_transport::pki::{Identity, PkiError};
 use galvani_transport::{
@@ -199,6 +200,14 @@ impl Node {
         let keep_origins = opened.start == StartKind::Clean;
         tracing::info!(event = "node_start", node = %member.name(), start = ?opened.start);
         let engine = open_engine(&config, &opened)?;
+        if opened.start == (StartKind::Unclean { why: UncleanWhy::Copied }) {
+            // It may be of an earlier time than the votes that this node has given.
+            forget_votes(&engine)?;
+        }
+        opened
+            .dir
+            .settle()
+            .map_err(|source| NodeError::Dir { path: config.node.data.clone(), source })?;
         // What an earlier run left to the operating system may be acked as durable from now on.
         let path = opened.dir.engine_path();
         engine.sync().map_err(|source| NodeError::Engine { path, source })?;

@@ -11,9 +11,9 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{NodeId, Partition};
 use galvani_model::placement::{LayoutState, Member};
 use galvani_model::store::StoreError;
-use galvani_protocol::Topology;
+use galvani_protocol::{Topology, VOTER_FACT};
 use galvani_storage::engine::{Batch, Durability, Engine, EngineError, Table};
-use galvani_storage::format::rows;
+use galvani_storage::format::{keys, rows};
 use galvani_wire::message::CreateBucket;
 use galvani_wire::twin::Greeting;
 use parking_lot::Mutex;
@@ -313,6 +313,14 @@ pub(crate) fn save_member<E: Engine>(engine: &E, member: &Member) -> Result<(), 
     batch.put_with(Table::Meta, MEMBER_KEY, |out| rows::put(MEMBER_KEY, member, out));
     let saved = engine.commit(&batch, Durability::Fsync);
     saved.map_err(|error| StoreError::Failed { what: error.to_string() })
+}
+
+/// Makes the node ask the other voters before it votes on a layout: its disk may be of an earlier time.
+pub(crate) fn forget_votes<E: Engine>(engine: &E) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.delete(Table::Meta, &keys::fact(VOTER_FACT));
+    let forgotten = engine.commit(&batch, Durability::Fsync);
+    forgotten.map_err(|error| StoreError::Failed { what: error.to_string() })
 }
 
 fn load<E: Engine, T: serde::de::DeserializeOwned>(

@@ -256,7 +256,7 @@ impl GetOp {
                 self.records.entry(dot).or_insert_with(|| record.clone());
             }
             if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
-                ctx.counters.incarnations += 1;
+                ctx.on_amnesia();
             }
             // Best effort: a full disk must not stop a read.
             let _ = ctx.take_in(self.shard, record, self.policy, None);

@@ -75,7 +75,7 @@ impl KnownOp {
             if ctx.store.forget_origin(shard).is_err() {
                 return;
             }
-            ctx.counters.incarnations += 1;
+            ctx.on_amnesia();
         }
         ctx.origins.confirm(shard, self.to.node);
     }

@@ -232,6 +232,12 @@ impl Lane {
         self.topology.epoch()
     }
 
+    /// Whether its disk is known to have every vote on layouts that it ever gave: else it asks the others
+    /// before it votes. Lane 0 of a member only.
+    pub fn has_its_votes(&self) -> bool {
+        self.layout.recall.is_whole()
+    }
+
     /// Shards that it has yet to catch up with before the layout's change may go on.
     pub fn shards_copying(&self) -> usize {
         self.layout.transfer.left()

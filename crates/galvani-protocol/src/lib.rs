@@ -40,6 +40,7 @@ mod unsay;
 
 pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};
 pub use lane::{Lane, LaneConfig};
+pub use layout::recall::VOTER as VOTER_FACT;
 pub use membership::swim::Standing;
 pub use ops::ASKS_PER_OP;
 pub use sync::run::RepairProgress;

@@ -8,7 +8,7 @@ use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::feed::Feeds;
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
-use crate::layout::Layouts;
+use crate::layout::{Layouts, recall};
 use crate::membership::score::Scores;
 use crate::origins::Origins;
 use crate::reap::Reaper;
@@ -18,7 +18,7 @@ use crate::sync::AntiEntropy;
 use crate::topology::Topology;
 use crate::trim::Trimmer;
 use galvani_model::bucket::ConflictPolicy;
-use galvani_model::ids::{NodeId, Shard};
+use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::N_MAX;
 use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
@@ -178,6 +178,15 @@ impl Ctx<'_> {
             Taken::Duplicate => {}
         }
         Ok(taken)
+    }
+
+    /// Others know of more of this node's own writes than it does: its disk went back in time, and the
+    /// vnode has taken a new incarnation. Votes may be gone, too.
+    pub(crate) fn on_amnesia(&mut self) {
+        self.counters.incarnations += 1;
+        if self.config.lane == LaneIndex(0) {
+            recall::distrust(self);
+        }
     }
 
     /// Holds a value again that was lost here. Returns whether anything changed.

@@ -440,7 +440,7 @@ fn store_here(
     (policy, expires_ms): (ConflictPolicy, u64),
 ) -> Result<(Record, u32, bool), Refusal> {
     if replica::notice_amnesia(ctx.store, shard, &[], &context.seen)? {
-        ctx.counters.incarnations += 1;
+        ctx.on_amnesia();
     }
     let mut head = RecordHead {
         dot: Dot::new(galvani_model::ids::Origin(0), 0),

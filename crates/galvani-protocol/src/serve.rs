@@ -57,7 +57,7 @@ fn take_in_record(ctx: &mut Ctx<'_>, shard: Shard, record: Record) -> Result<(),
     }
     let store = |error: StoreError| replica::as_replica_error(&error);
     if replica::notice_amnesia_in(ctx.store, shard, &record.head).map_err(store)? {
-        ctx.counters.incarnations += 1;
+        ctx.on_amnesia();
     }
     match ctx.take_in(shard, record, policy, None).map_err(store)? {
         Taken::New { discarded, retry } => {
@@ -83,7 +83,7 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
     let store = |error: StoreError| replica::as_replica_error(&error);
     let past = Default::default();
     if replica::notice_amnesia(ctx.store, shard, &have, &past).map_err(store)? {
-        ctx.counters.incarnations += 1;
+        ctx.on_amnesia();
     }
     let local = replica::read(ctx.store, shard, &key).map_err(store)?;
     let (mut heads, mut values) = (Vec::new(), Vec::new());

@@ -87,7 +87,7 @@ pub enum Vote {
         /// The ballot.
         ballot: Ballot,
     },
-    /// What it keeps of that epoch: it was asked for nothing else.
+    /// What it keeps of that epoch, and it has every vote it ever gave: it was asked for nothing else.
     Kept(Box<Promise>),
     /// It has promised itself to a larger ballot.
     Outbid(Ballot),
@@ -98,6 +98,8 @@ pub enum Vote {
         /// The epoch it knows.
         epoch: u64,
     },
+    /// What it keeps of that epoch; its disk may lack votes that it gave.
+    Forgot(Box<Promise>),
 }
 
 /// What a voter keeps on its disk: all it has said of the epoch that comes next.

@@ -273,11 +273,17 @@ impl LayoutState {
         }
     }
 
+    /// The next state, in which everything stays as it is: only the epoch is over.
+    pub fn again(&self) -> LayoutState {
+        LayoutState { epoch: self.epoch + 1, ..self.clone() }
+    }
+
     /// Whether `later` is a state that may come right after this one.
     pub fn may_become(&self, later: &LayoutState) -> bool {
         let begun = later.transition.as_ref().map(|change| self.begin(change.next.clone()));
         let begun = begun.is_some_and(|state| state.as_ref() == Ok(later));
-        begun || self.advance().as_ref() == Ok(later) || self.abort().as_ref() == Ok(later)
+        let goes_on = self.advance().as_ref() == Ok(later) || *later == self.again();
+        begun || goes_on || self.abort().as_ref() == Ok(later)
     }
 
     fn layouts(&self) -> impl Iterator<Item = &Arc<Layout>> + Clone + '_ {

@@ -129,7 +129,7 @@ fn take_in_one(ctx: &mut Ctx<'_>, shard: Shard, record: Record) -> Result<(), Re
     }
     let failed = |error| replica::as_replica_error(&error);
     if replica::notice_amnesia_in(ctx.store, shard, &record.head).map_err(failed)? {
-        ctx.counters.incarnations += 1;
+        ctx.on_amnesia();
     }
     match ctx.take_in(shard, record, policy, None).map_err(failed)? {
         Taken::New { discarded, retry } => {

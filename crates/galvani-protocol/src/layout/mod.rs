@@ -64,6 +64,7 @@ pub(crate) struct Layouts {
     pub(crate) rehome: Rehome,
     pub(crate) steward: Steward,
     pub(crate) recall: Recall,
+    pub(crate) read: register::Read,
 }
 
 /// What is to be started.

@@ -7,9 +7,11 @@
 //! Source: Lamport 2001 (Paxos made simple); Rystsov 2018 (CASPaxos), where the value follows from the
 //! one before it.
 
+use super::recall::{self, distrust};
 use super::{PATIENCE_MICROS, adopt, first_lane};
 use crate::effect::{PeerLane, ReplyTo};
 use crate::ops::{Ctx, Heard, NOBODY, Step};
+use bytes::Bytes;
 use galvani_model::ids::NodeId;
 use galvani_model::placement::LayoutState;
 use galvani_model::store::StoreError;
@@ -31,13 +33,36 @@ pub(crate) fn voters(state: &LayoutState) -> impl Iterator<Item = NodeId> + '_ {
     state.current().members().iter().map(|member| member.id()).take(VOTERS_MAX)
 }
 
-/// What this voter has promised and accepted for the epoch that comes next.
+/// What was read last of what this voter has promised.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    bytes: Bytes,
+    promise: Promise,
+}
+
+/// What this voter has promised and accepted for the epoch that comes next. What cannot be read is no
+/// word of having promised nothing: then it asks the others before it votes.
 fn promise(ctx: &mut Ctx<'_>, epoch: u64) -> Result<Promise, StoreError> {
-    let kept = ctx.store.fact(PROMISE)?;
-    let kept = kept.map(|bytes| Promise::from_bytes(&bytes)).transpose().map_err(|error| {
-        StoreError::Corrupt { what: format!("what this node has promised: {error}") }
-    })?;
-    Ok(kept.filter(|kept| kept.epoch == epoch).unwrap_or(Promise { epoch, ..Promise::default() }))
+    let none = Promise { epoch, ..Promise::default() };
+    let bytes = match ctx.store.fact(PROMISE) {
+        Ok(None) => return Ok(none),
+        Ok(Some(bytes)) => bytes,
+        Err(StoreError::Corrupt { .. }) => {
+            distrust(ctx);
+            return Ok(none);
+        }
+        Err(error) => return Err(error),
+    };
+    let read = &mut ctx.layout.read;
+    if read.bytes != bytes {
+        let Ok(promise) = Promise::from_bytes(&bytes) else {
+            distrust(ctx);
+            return Ok(none);
+        };
+        *read = Read { bytes, promise };
+    }
+    let kept = &read.promise;
+    Ok(if kept.epoch == epoch { kept.clone() } else { none })
 }
 
 fn keep(ctx: &mut Ctx<'_>, promise: &Promise) -> Result<(), StoreError> {
@@ -83,9 +108,11 @@ pub(crate) fn on_prepare(ctx: &mut Ctx<'_>, prepare: &Prepare) -> Result<Vote, S
     if let Some(vote) = elsewhere(ctx, prepare.epoch) {
         return Ok(vote);
     }
+    recall::look(ctx)?;
     let mut promise = promise(ctx, prepare.epoch)?;
     if prepare.ballot == Ballot::default() {
-        return Ok(Vote::Kept(Box::new(promise)));
+        let keeps = if ctx.layout.recall.is_whole() { Vote::Kept } else { Vote::Forgot };
+        return Ok(keeps(Box::new(promise)));
     }
     if !ctx.layout.recall.may_vote(ctx.topology.epoch() + 1) {
         return Ok(Vote::Behind { epoch: ctx.topology.epoch() });
@@ -111,10 +138,11 @@ pub(crate) fn on_accept(ctx: &mut Ctx<'_>, accept: Accept) -> Result<Vote, Store
     if !fits || !ctx.topology.layout().may_become(&state) {
         return Ok(Vote::Behind { epoch: ctx.topology.epoch() });
     }
+    recall::look(ctx)?;
+    let mut promise = promise(ctx, state.epoch())?;
     if !ctx.layout.recall.may_vote(ctx.topology.epoch() + 1) {
         return Ok(Vote::Behind { epoch: ctx.topology.epoch() });
     }
-    let mut promise = promise(ctx, state.epoch())?;
     if ballot < promise.promised {
         return Ok(Vote::Outbid(promise.promised));
     }
@@ -314,7 +342,7 @@ impl ProposeOp {
                     ctx.ask(self.voters[index], NOBODY, 0, Message::LayoutIs(state));
                 }
             }
-            Some(Vote::Kept(_)) | None => *pending = false,
+            Some(Vote::Kept(_) | Vote::Forgot(_)) | None => *pending = false,
         }
         Step::Wait
     }

@@ -379,7 +379,7 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
 /// replication brings it first.
 pub(crate) fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock) {
     if replica::notice_amnesia_in_clock(ctx.store, shard, &clock) == Ok(true) {
-        ctx.counters.incarnations += 1;
+        ctx.on_amnesia();
     }
     let Ok(state) = ctx.store.replica(shard) else { return };
     let lacks = !state.clock.missing_from(&clock).is_empty();

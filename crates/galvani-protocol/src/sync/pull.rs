@@ -104,7 +104,7 @@ impl PullOp {
                 Err(_) => return Page::Failed,
             };
             if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
-                ctx.counters.incarnations += 1;
+                ctx.on_amnesia();
             }
             let bytes = record.value.len() as u64;
             let hidden = hidden.binary_search(&(index as u16)).is_ok();
@@ -148,7 +148,7 @@ impl PullOp {
             return None;
         }
         if replica::notice_amnesia_in_clock(ctx.store, self.shard, trimmed) == Ok(true) {
-            ctx.counters.incarnations += 1;
+            ctx.on_amnesia();
         }
         replica::adopt_trimmed(ctx.store, self.shard, trimmed, *until).ok()?;
         ctx.sync.note_change(self.shard, ctx.now);

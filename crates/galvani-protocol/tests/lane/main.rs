@@ -11,3 +11,4 @@ mod liveness;
 mod overload;
 mod read_repair;
 mod requests;
+mod votes;

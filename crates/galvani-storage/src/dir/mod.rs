@@ -158,14 +158,39 @@ impl DataDir {
             }
         };
         let dir = DataDir { path: path.to_path_buf(), identity: file.identity, _lock: lock };
-        dir.begin_use(&file, here).map_err(|error| DirError::io(DirStep::Mark, &error))?;
+        dir.begin_use().map_err(|error| DirError::io(DirStep::Mark, &error))?;
         Ok(OpenedDir { dir, start, power })
+    }
+
+    /// A copy is at home here from now on: whoever uses it has dealt with what it may have forgotten
+    /// ([`UncleanWhy::Copied`]). Until then each start finds it a copy. Nothing otherwise.
+    pub fn settle(&self) -> Result<(), DirError> {
+        self.adopt().map_err(|error| DirError::io(DirStep::Mark, &error))
+    }
+
+    fn adopt(&self) -> io::Result<()> {
+        let path = self.path.join(IDENTITY_FILE);
+        let file = IdentityFile::read(&path).map_err(io::Error::other)?;
+        if file.fingerprint == Fingerprint::of(&path)? {
+            return Ok(());
+        }
+        // Written in place of the old one it would have a new inode: the name is taken by a new file
+        // whose own facts are what it says.
+        let temporary = self.path.join(IDENTITY_TEMPORARY);
+        remove_if_there(&temporary)?;
+        let mut new = File::create_new(&temporary)?;
+        let fingerprint = Fingerprint::of(&temporary)?;
+        new.write_all(&IdentityFile::new(self.identity, fingerprint).to_bytes())?;
+        new.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_dir(&self.path)
     }
 
     /// Marks the stop as clean and gives the directory up. Call it last: after the engine was
     /// synced and closed. If it fails the next start is unclean, which is safe.
     pub fn stop_clean(self) -> Result<(), DirError> {
         let mark = || {
+            self.adopt()?;
             let fingerprint = Fingerprint::of(&self.path.join(IDENTITY_FILE))?;
             let mark = identity::CleanMark::new(self.identity, fingerprint);
             write_whole(&self.path, CLEAN_FILE, &mark.to_bytes())
@@ -188,24 +213,12 @@ impl DataDir {
         self.path.join(ENGINE_DIR)
     }
 
-    /// Durably takes the clean mark away, adopts a copied identity and notes the boot.
-    fn begin_use(&self, file: &IdentityFile, here: Fingerprint) -> io::Result<()> {
+    /// Durably takes the clean mark away and notes the boot.
+    fn begin_use(&self) -> io::Result<()> {
         remove_if_there(&self.path.join(CLEAN_FILE))?;
         // First: if this fails the mark is gone all the same.
         sync_dir(&self.path)?;
         write_whole(&self.path, BOOT_FILE, fingerprint::boot_id().as_bytes())?;
-        if file.fingerprint != here {
-            // Written in place of the old one it would have a new inode: the name is taken by a
-            // new file whose own facts are what it says.
-            let temporary = self.path.join(IDENTITY_TEMPORARY);
-            remove_if_there(&temporary)?;
-            let mut new = File::create_new(&temporary)?;
-            let fingerprint = Fingerprint::of(&temporary)?;
-            new.write_all(&IdentityFile::new(self.identity, fingerprint).to_bytes())?;
-            new.sync_all()?;
-            fs::rename(&temporary, self.path.join(IDENTITY_FILE))?;
-            sync_dir(&self.path)?;
-        }
         Ok(())
     }
 }

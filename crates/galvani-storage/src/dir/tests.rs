@@ -101,6 +101,13 @@ fn a_copy_of_a_cleanly_stopped_directory_is_noticed() {
     copy_with_cp(&path, &copy);
     let opened = open(&copy);
     assert_eq!((opened.start, opened.power), (COPIED, PowerHistory::MayHaveLostPower));
+    drop(opened);
+    let opened = open(&copy);
+    assert_eq!(opened.start, COPIED, "a start that came to nothing changes nothing of that");
+    opened.dir.settle().expect("room");
+    drop(opened);
+    let opened = open(&copy);
+    assert_eq!(opened.start, StartKind::Unclean { why: UncleanWhy::Crashed });
     opened.dir.stop_clean().expect("stops");
     assert_eq!(open(&copy).start, StartKind::Clean, "the copy is now at home where it is");
     assert_eq!(open(&path).start, StartKind::Clean, "the original is not touched");

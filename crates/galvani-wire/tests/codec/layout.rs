@@ -72,6 +72,7 @@ pub(crate) fn messages() -> Vec<Message> {
             promised: ballot,
             accepted: Some((ballot, state())),
         })))),
+        Message::Voted(Ok(Vote::Forgot(Box::default()))),
         Message::Voted(Ok(Vote::Outbid(ballot))),
         Message::Voted(Ok(Vote::Decided(Box::new(state())))),
         Message::Voted(Ok(Vote::Behind { epoch: 3 })),
