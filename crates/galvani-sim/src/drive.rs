@@ -515,18 +515,6 @@ impl World {
         self.renew_topology(node);
     }
 
-    /// Lets every lane of a node know what the node has written down.
-    pub(crate) fn renew_topology(&mut self, node: usize) {
-        let topology = self.topology_of(node);
-        let now = self.now_of(node);
-        for slot in &mut self.nodes[node].lanes {
-            slot.lane.handle(Input::Topology(topology.clone()), now, &mut slot.store);
-        }
-        for lane in 0..self.nodes[node].lanes.len() {
-            self.schedule_tick(LaneAt { node, lane }, self.now + 1);
-        }
-    }
-
     fn check_in_flight(&mut self, head: &galvani_model::version::RecordHead, from: LaneAt) {
         let known = self.ledger.entry(head.dot).map(|entry| entry.record.head == *head);
         let effects_first = self.mutant == Some(Mutant::EffectsFirst);

@@ -318,12 +318,16 @@ impl World {
 
     /// The node does nothing for a while; what arrives waits.
     fn pause(&mut self, node: usize) {
+        let longest = self.dice.faults.pick(&[50_000, 500_000, 3_000_000]);
+        let wait = self.dice.faults.between(1_000, longest);
+        self.pause_for(node, wait);
+    }
+
+    pub(crate) fn pause_for(&mut self, node: usize, wait: u64) {
         self.coverage.add("fault.pause", 1);
         self.trace.note(self.now, &[11, node as u64], || format!("node {node} is paused"));
         self.nodes[node].life = Life::Paused;
         self.nodes[node].disturbed_at = self.now;
-        let longest = self.dice.faults.pick(&[50_000, 500_000, 3_000_000]);
-        let wait = self.dice.faults.between(1_000, longest);
         let boot = self.nodes[node].boot;
         self.queue.push(self.now + wait, Event::Resume { node, boot });
         for conn in self.net.ids() {

@@ -5,12 +5,14 @@
 //! Next to read: `faults.rs`, which breaks what goes on meanwhile; `oracles/overlap.rs`.
 
 use crate::history::Purpose;
+use crate::node::Life;
 use crate::packet::{Event, LaneAt};
 use crate::rng::Rng;
 use crate::world::{World, member};
 use galvani_model::ids::Shard;
 use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::version::Dot;
+use galvani_protocol::{Input, Topology};
 use galvani_wire::Message;
 use galvani_wire::layout::{ChangeLayout, Wish};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +24,16 @@ const TIMEOUT_MS: u32 = 1_500;
 /// What was decided in a run.
 pub(crate) struct Layouts {
     dice: Rng,
+    /// For faults at the borders of epochs only.
+    borders: Rng,
     /// The state of each epoch that some node has adopted.
     pub(crate) states: BTreeMap<u64, Arc<LayoutState>>,
 }
 
 impl Layouts {
     pub(crate) fn new(seed: u64, founding: Arc<LayoutState>) -> Layouts {
-        Layouts { dice: Rng::new(seed, 8), states: BTreeMap::from([(1, founding)]) }
+        let (dice, borders) = (Rng::new(seed, 8), Rng::new(seed, 9));
+        Layouts { dice, borders, states: BTreeMap::from([(1, founding)]) }
     }
 
     /// The state that every cluster file names.
@@ -73,6 +78,82 @@ impl World {
             }
         }
         self.renew_topology(node);
+        if self.aims_at_borders() && self.layouts.borders.chance(250) {
+            let wait = self.layouts.borders.pick(&[1, 1_000, 30_000]);
+            let boot = self.nodes[node].boot;
+            self.queue.push(self.now + wait, Event::Border { node, boot });
+        }
+    }
+
+    /// Lets every lane of a node know what the node has written down.
+    pub(crate) fn renew_topology(&mut self, node: usize) {
+        let topology = self.next_topology_of(node);
+        for lane in 0..self.nodes[node].lanes.len() {
+            let (at, boot) = (LaneAt { node, lane }, self.nodes[node].boot);
+            match self.adoption_delay() {
+                0 => self.adopt_late(at, boot, topology.clone()),
+                wait => {
+                    let topology = topology.clone();
+                    self.queue.push(self.now + wait, Event::Adopt { at, boot, topology });
+                }
+            }
+        }
+    }
+
+    /// A lane hears of it.
+    pub(crate) fn adopt_late(&mut self, at: LaneAt, boot: u64, topology: Arc<Topology>) {
+        let now = self.now_of(at.node);
+        let node = &mut self.nodes[at.node];
+        if node.boot != boot {
+            return;
+        }
+        let Some(slot) = node.lanes.get_mut(at.lane) else { return };
+        slot.lane.handle(Input::Topology(topology), now, &mut slot.store);
+        self.schedule_tick(at, self.now + 1);
+    }
+
+    fn aims_at_borders(&self) -> bool {
+        !self.calm && self.profile.changes.is_some_and(|changes| changes.borders)
+    }
+
+    /// How long a lane goes on by the epoch before, in microseconds: as one that has much to do.
+    pub(crate) fn adoption_delay(&mut self) -> u64 {
+        if !self.aims_at_borders() || !self.layouts.borders.chance(200) {
+            return 0;
+        }
+        let longest = self.layouts.borders.pick(&[5_000, 100_000, 1_500_000]);
+        self.layouts.borders.between(1, longest)
+    }
+
+    /// A node has just gone to the next epoch: it, or another one that may not have, is stopped for so
+    /// long that others may be two phases on, dies, or is cut off.
+    pub(crate) fn at_border(&mut self, node: usize, boot: u64) {
+        let up = self.nodes_that(Life::Up);
+        if !self.aims_at_borders() || self.nodes[node].boot != boot || !up.contains(&node) {
+            return;
+        }
+        self.coverage.add("fault.at_border", 1);
+        let dice = &mut self.layouts.borders;
+        let longest = dice.pick(&[100_000, 1_000_000, 6_000_000]);
+        let (wait, other) = (dice.between(1_000, longest), dice.pick(&up));
+        match dice.below(6) {
+            0 => self.pause_for(node, wait),
+            1 | 2 => self.pause_for(other, wait),
+            3 => {
+                self.crash(node, "fault.crash");
+                self.queue.push(self.now + wait, Event::Start { node });
+            }
+            4 => {
+                self.crash(other, "fault.crash");
+                self.queue.push(self.now + wait, Event::Start { node: other });
+            }
+            _ => {
+                let others = (0..self.nodes.len()).filter(|at| *at != node);
+                let pairs: Vec<_> = others.flat_map(|at| [(node, at), (at, node)]).collect();
+                self.cut_links(&pairs);
+                self.queue.push(self.now + wait, Event::Heal { pairs });
+            }
+        }
     }
 
     /// Somebody asks for another layout, or two do.
@@ -175,7 +256,10 @@ impl World {
 
     /// Owner sets of a shard that quorums may have gone by lately.
     pub(crate) fn recent_owners(&self, shard: Shard) -> Vec<Vec<usize>> {
-        let recent = self.layouts.states.values().rev().take(4);
+        let mut recent: Vec<&Arc<LayoutState>> = self.layouts.states.values().rev().collect();
+        // An epoch that is over without a change has the owners of the one before it.
+        recent.dedup_by(|before, later| before.again() == ***later);
+        let recent = recent.into_iter().take(4);
         let layouts = recent.flat_map(|state| {
             let next = state.transition().map(|change| change.next.clone());
             [Some(state.current().clone()), next]

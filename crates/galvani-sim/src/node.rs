@@ -65,6 +65,8 @@ pub(crate) struct Node {
     /// When the clock was last set, in microseconds, and how far ahead it was before.
     pub(crate) set_from: Option<(u64, i64)>,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
+    /// What its lanes were told of the cluster last.
+    pub(crate) topology: Option<Arc<Topology>>,
     /// What it has written down of the layout.
     pub(crate) layout: Arc<LayoutState>,
     /// Committed and not known to be synced.
@@ -128,6 +130,7 @@ impl Node {
             wall_ahead_ms: 0,
             set_from: None,
             buckets,
+            topology: None,
             layout,
             unsynced: BTreeSet::new(),
             backup: None,
@@ -154,6 +157,7 @@ impl Node {
             _ => self.clean && !self.copied,
         };
         self.boot += 1;
+        self.topology = Some(boot.topology.clone());
         (self.clean, self.copied) = (false, false);
         // As the real node does: what an earlier run left to the operating system may be acked as
         // durable from now on.

@@ -3,7 +3,9 @@
 //! Plain names and values; nothing here does anything. Next to read: `world.rs`, which routes them.
 
 use bytes::Bytes;
+use galvani_protocol::Topology;
 use galvani_wire::Message;
+use std::sync::Arc;
 
 /// A lane of a node, by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +85,10 @@ pub(crate) enum Event {
     Nemesis,
     /// Somebody asks for another layout; so many more come after this one.
     ChangeLayout { left: u32 },
+    /// A fault that is aimed at a node's going to the next epoch.
+    Border { node: usize, boot: u64 },
+    /// A lane hears of an epoch later than its node's other lanes.
+    Adopt { at: LaneAt, boot: u64, topology: Arc<Topology> },
     /// Links that were cut work again.
     Heal { pairs: Vec<(usize, usize)> },
     /// A paused node goes on.

@@ -122,6 +122,8 @@ pub struct Changes {
     pub count: u32,
     /// Usual time between them, in microseconds.
     pub pace: u64,
+    /// Whether faults are aimed at the moments at which nodes and lanes go from one epoch to the next.
+    pub borders: bool,
 }
 
 impl Profile {
@@ -278,6 +280,7 @@ fn draw_changes(rng: &mut Rng, profile: &mut Profile) {
         spares: rng.between(1, 2) as usize,
         count: rng.between(1, 5) as u32,
         pace: rng.pick(&[200_000, 800_000, 2_500_000]),
+        borders: rng.chance(600),
     });
 }
 
@@ -328,8 +331,9 @@ impl fmt::Display for Profile {
         if self.limits.feed_keep_ms > 0 {
             write!(f, ", records kept for {} ms", self.limits.feed_keep_ms)?;
         }
-        if let Some(Changes { spares, count, pace }) = self.changes {
+        if let Some(Changes { spares, count, pace, borders }) = self.changes {
             write!(f, ", {count} changes of the layout by {pace} us, {spares} spares")?;
+            f.write_str(if borders { ", faults at their borders" } else { "" })?;
         }
         if self.expiring > 0 {
             let margin_ms = self.limits.expiry_margin_ms;

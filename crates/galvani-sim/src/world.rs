@@ -169,6 +169,8 @@ impl World {
             Event::ConsumerPatience { consumer, ask } => self.consumer_gives_up(consumer, ask),
             Event::Nemesis => self.nemesis(),
             Event::ChangeLayout { left } => self.change_layout(left),
+            Event::Border { node, boot } => self.at_border(node, boot),
+            Event::Adopt { at, boot, topology } => self.adopt_late(at, boot, topology),
             Event::Heal { pairs } => self.heal(&pairs),
             Event::Resume { node, boot } => self.resume(node, boot),
             Event::Start { node } => self.start_node(node),
@@ -239,6 +241,20 @@ impl World {
         }
         let (id, layout) = (self.nodes[node].id, self.nodes[node].layout.clone());
         Arc::new(Topology::new(id, "sim".into(), layout, buckets, context_key()))
+    }
+
+    /// The same with a later state or other buckets than its lanes know: as the real node makes it.
+    pub(crate) fn next_topology_of(&mut self, node: usize) -> Arc<Topology> {
+        let whole = self.topology_of(node);
+        let known = self.nodes[node].topology.take().unwrap_or_else(|| whole.clone());
+        let mut next = Topology::clone(&known);
+        if known.epoch() < whole.epoch() {
+            next = known.with_layout(whole.layout().clone());
+        }
+        next.buckets.clone_from(&whole.buckets);
+        let next = Arc::new(next);
+        self.nodes[node].topology = Some(next.clone());
+        next
     }
 
     /// A lane tries to connect; tries again while that may still work.
