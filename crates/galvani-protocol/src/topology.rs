@@ -15,6 +15,7 @@ use galvani_model::version::ContextKey;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// One node's picture of its cluster.
 #[derive(Clone, Debug)]
@@ -106,6 +107,19 @@ impl Topology {
     /// The numbers of copies that buckets keep.
     pub fn copies(&self) -> BTreeSet<u8> {
         self.buckets.values().map(|props| props.n).collect()
+    }
+}
+
+impl Topology {
+    /// A mark of the buckets: two nodes have the same one if they know the same buckets.
+    pub(crate) fn buckets_mark(&self) -> u32 {
+        let mut bytes = Vec::new();
+        for (name, props) in &self.buckets {
+            // No name contains a zero byte.
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(&[0, props.n]);
+        }
+        xxh3_64(&bytes) as u32
     }
 }
 

@@ -173,6 +173,6 @@ pub struct Progress {
     pub epoch: u64,
     /// Shards of which it has yet to catch up with their old owners.
     pub left: u32,
-    /// Buckets it knows.
+    /// A mark of the buckets it knows: equal for equal ones.
     pub buckets: u32,
 }

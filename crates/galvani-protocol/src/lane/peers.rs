@@ -92,6 +92,7 @@ impl Lane {
     pub(super) fn on_peer_down(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
         self.up.remove(&peer);
         self.scores.on_link(peer);
+        self.layout.steward.peer_down(peer);
         self.part(peer, now, store);
     }
 

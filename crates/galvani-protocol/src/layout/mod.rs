@@ -372,7 +372,7 @@ fn progress(ctx: &mut Ctx<'_>) -> Progress {
     let left = ctx.layout.transfer.left() as u32;
     // Reads are about to be answered on the strength of it.
     *ctx.fsync |= left == 0;
-    let buckets = ctx.topology.buckets.len() as u32;
+    let buckets = ctx.topology.buckets_mark();
     Progress { epoch: ctx.topology.epoch(), left, buckets }
 }
 

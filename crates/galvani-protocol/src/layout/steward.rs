@@ -64,6 +64,15 @@ impl Steward {
         self.decided = epoch;
     }
 
+    /// A lane cannot be reached: what it said may not hold for the process that comes after it, nor may
+    /// its node know any more what it was told.
+    pub(crate) fn peer_down(&mut self, peer: PeerLane) {
+        self.reports.remove(&peer);
+        if peer.lane == LaneIndex(0) {
+            self.told.remove(&peer.node);
+        }
+    }
+
     /// A proposal is over.
     pub(crate) fn proposed(&mut self) {
         self.proposing = false;
@@ -186,12 +195,11 @@ fn lanes(topology: &Topology) -> impl Iterator<Item = PeerLane> + '_ {
     })
 }
 
-/// Whether a lane goes by this epoch, has caught up, and knows every bucket.
+/// Whether a lane goes by this epoch, has caught up, and knows the same buckets.
 fn is_done(ctx: &Ctx<'_>, lane: PeerLane) -> bool {
-    let buckets = ctx.topology.buckets.len() as u32;
+    let (epoch, buckets) = (ctx.topology.epoch(), ctx.topology.buckets_mark());
     let report = ctx.layout.steward.reports.get(&lane);
-    report
-        .is_some_and(|it| it.epoch == ctx.topology.epoch() && it.left == 0 && it.buckets >= buckets)
+    report.is_some_and(|it| it.epoch == epoch && it.left == 0 && it.buckets == buckets)
 }
 
 /// Whether all lanes of a node are known to go by this epoch.
@@ -310,8 +318,8 @@ impl SurveyOp {
         ctx.layout.steward.asking.remove(&self.to);
         if let Heard::Reply(Message::Progress(progress)) = heard {
             ctx.layout.heard_of(progress.epoch);
-            let lacks = (progress.buckets as usize) < ctx.topology.buckets.len();
-            if lacks && self.to.lane == LaneIndex(0) {
+            let differs = progress.buckets != ctx.topology.buckets_mark();
+            if differs && self.to.lane == LaneIndex(0) {
                 tell_buckets(ctx, self.to);
             }
             ctx.layout.steward.reports.insert(self.to, progress);

@@ -11,4 +11,5 @@ mod liveness;
 mod overload;
 mod read_repair;
 mod requests;
+mod steward;
 mod votes;

@@ -1,0 +1,128 @@
+//! Seeing to it that a change goes on: whose word is believed, and for how long.
+//!
+//! Node 1 is the first member, so it is the one that proposes. Next to read: `layout.rs`.
+
+use crate::bench::{Bench, answers, peer};
+use galvani_model::ids::NodeId;
+use galvani_model::limits::Limits;
+use galvani_model::placement::{LayoutState, Member};
+use galvani_protocol::{Effect, Input};
+use galvani_wire::Message;
+use galvani_wire::layout::{AskProgress, Ballot, Progress};
+use std::sync::Arc;
+
+/// Node 99 joins, and the copying has begun.
+fn copying(bench: &mut Bench) {
+    let current = bench.topology.layout().current();
+    let mut members = current.members().to_vec();
+    let address = "127.0.0.1:7999".parse().expect("an address");
+    members.push(Member::new(NodeId(99), "n99", "z", 100, vec![address]).expect("a member"));
+    let next = current.next(members).expect("there are nodes enough");
+    let state = bench.topology.layout().begin(Arc::new(next)).expect("it follows");
+    adopt(bench, state);
+    bench.handle(Input::PeerUp(peer(NodeId(99))));
+    bench.tick();
+}
+
+fn adopt(bench: &mut Bench, state: LayoutState) {
+    let topology = Arc::new(bench.topology.with_layout(Arc::new(state)));
+    bench.topology = topology.clone();
+    bench.handle(Input::Topology(topology));
+    bench.tick();
+}
+
+/// What this node says of the buckets it knows.
+fn mark(bench: &mut Bench) -> u32 {
+    bench.request(false, Message::AskProgress(AskProgress { epoch: 2 }));
+    match answers(&bench.tick())[..] {
+        [Message::Progress(progress)] => progress.buckets,
+        ref other => panic!("one answer expected, got {other:?}"),
+    }
+}
+
+/// Some seconds, in which the others say that they are done, and node 99 what it is told to.
+fn run(bench: &mut Bench, says: impl Fn(u32) -> Option<Progress>) -> Vec<Effect> {
+    let mark = mark(bench);
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        bench.now.micros += 60_000;
+        bench.handle(Input::Wake);
+        for effect in bench.tick() {
+            if let Effect::Ask { to, id, ref message, .. } = effect {
+                let done = Progress { epoch: 2, left: 0, buckets: mark };
+                let answer = match message {
+                    Message::AskProgress(_) if to.node == NodeId(99) => {
+                        says(mark).map(Message::Progress)
+                    }
+                    Message::AskProgress(_) => Some(Message::Progress(done)),
+                    Message::LayoutIs(_) => Some(Message::Noted),
+                    _ => None,
+                };
+                answer.into_iter().for_each(|message| bench.handle(Input::Reply { id, message }));
+            }
+            seen.push(effect);
+        }
+    }
+    seen
+}
+
+fn done(mark: u32) -> Option<Progress> {
+    Some(Progress { epoch: 2, left: 0, buckets: mark })
+}
+
+fn proposes(effects: &[Effect]) -> bool {
+    let for_next = |effect: &Effect| match effect {
+        Effect::Ask { message: Message::Prepare(prepare), .. } => {
+            prepare.epoch == 3 && prepare.ballot != Ballot::default()
+        }
+        _ => false,
+    };
+    effects.iter().any(for_next)
+}
+
+#[test]
+fn a_phase_ends_when_every_lane_says_so() {
+    let mut bench = Bench::new(Limits::default());
+    copying(&mut bench);
+    assert!(!proposes(&run(&mut bench, |_| None)), "node 99 has said nothing");
+    let behind = |mark| Some(Progress { epoch: 2, left: 1, buckets: mark });
+    assert!(!proposes(&run(&mut bench, behind)), "it has a shard to catch up with");
+    assert!(proposes(&run(&mut bench, done)));
+}
+
+#[test]
+fn what_a_lane_said_does_not_hold_for_the_process_after_it() {
+    let mut bench = Bench::new(Limits::default());
+    copying(&mut bench);
+    // One of the others holds the phase up while node 99 says that it is done.
+    let third = peer(NodeId(3));
+    bench.handle(Input::PeerDown(third));
+    assert!(!proposes(&run(&mut bench, done)), "node 3 has said nothing");
+    // It is started anew, perhaps on another disk.
+    bench.handle(Input::PeerDown(peer(NodeId(99))));
+    bench.handle(Input::PeerUp(peer(NodeId(99))));
+    bench.handle(Input::PeerUp(third));
+    let seen = run(&mut bench, |_| None);
+    assert!(!proposes(&seen), "nothing is known of this process");
+    let told = |effect: &Effect| match effect {
+        Effect::Ask { to, message: Message::LayoutIs(_), .. } => to.node == NodeId(99),
+        _ => false,
+    };
+    assert!(seen.iter().any(told), "nor whether it knows of the change");
+    assert!(proposes(&run(&mut bench, done)));
+}
+
+#[test]
+fn as_many_buckets_are_not_the_same_buckets() {
+    let mut bench = Bench::new(Limits::default());
+    copying(&mut bench);
+    let other = |mark: u32| Some(Progress { epoch: 2, left: 0, buckets: mark ^ 1 });
+    let seen = run(&mut bench, other);
+    assert!(!proposes(&seen), "it would refuse writes of a bucket that it does not know");
+    let taught = |effect: &Effect| match effect {
+        Effect::Ask { to, message: Message::DefineBucket(_), .. } => to.node == NodeId(99),
+        _ => false,
+    };
+    assert!(seen.iter().any(taught), "it is told of them");
+    assert!(proposes(&run(&mut bench, done)));
+}
