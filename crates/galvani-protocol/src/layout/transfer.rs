@@ -78,6 +78,11 @@ impl Transfer {
         !self.shards.is_empty() && self.shards.get(&shard).is_some_and(|it| it.ready != Ready::Yes)
     }
 
+    /// Whether a shard has yet to get what its old owners have.
+    pub(crate) fn is_catching_up(&self, shard: Shard) -> bool {
+        self.shards.get(&shard).is_some_and(|it| !it.done)
+    }
+
     /// When [`poll`] has something to do, in the lane's microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.due_at

@@ -84,7 +84,8 @@ struct Peer {
     unsaid: BTreeSet<Shard>,
     compare_at: u64,
     comparing: bool,
-    sweep_at: u64,
+    /// `None` where nothing is compared.
+    sweep_at: Option<u64>,
     /// Shards of which it holds what this replica lacks.
     behind: BTreeMap<Shard, Behind>,
     pull_at: u64,
@@ -141,9 +142,11 @@ impl AntiEntropy {
 
     /// A peer can be reached: it is shown all that both own.
     pub(crate) fn peer_up(&mut self, peer: PeerLane, shared: BTreeSet<Shard>, now: Now) {
-        if self.interval == 0 || shared.is_empty() {
+        if shared.is_empty() {
             return;
         }
+        // Where nothing is compared, what a change of the layout needs is pulled all the same.
+        let shared = if self.interval == 0 { BTreeSet::new() } else { shared };
         let spread = self.jitter.wrapping_add(u64::from(peer.lane.0)) % SWEEP_MICROS;
         let known = Peer {
             up_at: now.micros,
@@ -151,7 +154,10 @@ impl AntiEntropy {
             unsaid: shared,
             compare_at: now.micros,
             comparing: false,
-            sweep_at: now.micros + SWEEP_MICROS / 2 + spread,
+            sweep_at: match self.interval {
+                0 => None,
+                _ => Some(now.micros + SWEEP_MICROS / 2 + spread),
+            },
             behind: BTreeMap::new(),
             pull_at: 0,
             pulling: false,
@@ -163,6 +169,7 @@ impl AntiEntropy {
     /// A peer that can be reached is shown these shards, too.
     pub(crate) fn share(&mut self, peer: PeerLane, shared: BTreeSet<Shard>, now: Now) {
         match self.peers.get_mut(&peer) {
+            Some(_) if self.interval == 0 => {}
             Some(known) => {
                 known.unsaid.extend(shared);
                 known.compare_at = now.micros;
@@ -252,6 +259,9 @@ impl AntiEntropy {
 
     /// A shard is shown to its other owners that can be reached, now.
     pub(crate) fn show_again(&mut self, topology: &Topology, shard: Shard, now: Now) {
+        if self.interval == 0 {
+            return;
+        }
         for node in topology.replicas(shard) {
             let lane = topology.lane_of(node, shard.partition);
             if let Some(peer) = lane.and_then(|lane| self.peers.get_mut(&lane)) {
@@ -300,7 +310,7 @@ impl AntiEntropy {
             let due = peer.behind.iter().filter(|(shard, _)| !self.pulling.contains(shard));
             let due = due.map(|(_, behind)| behind.due).min().filter(|_| !peer.pulling);
             let pull = due.map(|due| due.max(peer.pull_at));
-            [Some(peer.sweep_at), compare.then_some(peer.compare_at), pull]
+            [peer.sweep_at, compare.then_some(peer.compare_at), pull]
         });
         self.due_at = peers.flatten().chain(spread).min();
     }
@@ -332,8 +342,8 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) -> Vec<Ask> {
 fn poll_compare(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
     let now = ctx.now.micros;
     let peer = ctx.sync.peers.get_mut(&lane)?;
-    if peer.sweep_at <= now {
-        peer.sweep_at = now + SWEEP_MICROS;
+    if peer.sweep_at.is_some_and(|at| at <= now) {
+        peer.sweep_at = Some(now + SWEEP_MICROS);
         peer.unsaid.extend(shared(ctx.topology, ctx.config.lane, lane));
     }
     if peer.comparing || peer.unsaid.is_empty() || peer.compare_at > now {
@@ -380,6 +390,9 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
 pub(crate) fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: PartitionClock) {
     if replica::notice_amnesia_in_clock(ctx.store, shard, &clock) == Ok(true) {
         ctx.on_amnesia();
+    }
+    if ctx.sync.interval == 0 && !ctx.layout.transfer.is_catching_up(shard) {
+        return;
     }
     let Ok(state) = ctx.store.replica(shard) else { return };
     let lacks = !state.clock.missing_from(&clock).is_empty();

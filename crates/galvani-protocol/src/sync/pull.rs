@@ -165,6 +165,11 @@ impl PullOp {
             peer.pull_at = now + if busy { BUSY_PAUSE_MICROS } else { 0 };
             let behind = peer.behind.remove(&self.shard);
             match (page, behind) {
+                // Nothing else would find it again.
+                (Page::Failed, Some(Behind { clock, .. })) if sync.interval == 0 => {
+                    let due = now + FAILED_PAUSE_MICROS;
+                    peer.behind.insert(self.shard, Behind { clock, due });
+                }
                 (Page::Failed, _) => {
                     peer.unsaid.insert(self.shard);
                     peer.compare_at = peer.compare_at.max(now + sync.interval);

@@ -75,7 +75,7 @@ impl AntiEntropy {
             }
             for node in topology.replicas(shard) {
                 let lane = topology.lane_of(node, shard.partition);
-                let lane = lane.filter(|lane| self.peers.contains_key(lane));
+                let lane = lane.filter(|lane| self.interval > 0 && self.peers.contains_key(lane));
                 self.run.unsaid.extend(lane.map(|lane| (lane, shard)));
             }
         }

@@ -1,14 +1,17 @@
-//! Seeing to it that a change goes on: whose word is believed, and for how long.
+//! Seeing to it that a change goes on: whose word is believed, for how long, and what copying needs.
 //!
 //! Node 1 is the first member, so it is the one that proposes. Next to read: `layout.rs`.
 
 use crate::bench::{Bench, answers, peer};
-use galvani_model::ids::NodeId;
+use galvani_model::ids::{NodeId, Origin, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::placement::{LayoutState, Member};
+use galvani_model::version::{PartitionClock, Range};
 use galvani_protocol::{Effect, Input};
 use galvani_wire::Message;
 use galvani_wire::layout::{AskProgress, Ballot, Progress};
+use galvani_wire::message::Clocks;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Node 99 joins, and the copying has begun.
@@ -125,4 +128,38 @@ fn as_many_buckets_are_not_the_same_buckets() {
     };
     assert!(seen.iter().any(taught), "it is told of them");
     assert!(proposes(&run(&mut bench, done)));
+}
+
+#[test]
+fn a_change_is_copied_also_where_owners_are_not_compared() {
+    let limits = Limits { anti_entropy_ms: 0, ..Limits::default() };
+    let mut bench = Bench::of(NodeId(99), limits);
+    copying(&mut bench);
+    let theirs: PartitionClock =
+        [Range { origin: Origin(7), first: 1, last: 3 }].into_iter().collect();
+    let (mut met, mut pulled) = (BTreeSet::<Shard>::new(), BTreeSet::<Shard>::new());
+    for _ in 0..40 {
+        bench.now.micros += 60_000;
+        bench.handle(Input::Wake);
+        for effect in bench.tick() {
+            let Effect::Ask { id, message, .. } = effect else { continue };
+            match message {
+                Message::AskClocks(ask) => {
+                    met.extend(&ask.shards);
+                    let clocks = ask.shards.iter().map(|_| Some(theirs.clone())).collect();
+                    let message = Message::Clocks(Ok(Clocks { epoch: 2, clocks }));
+                    bench.handle(Input::Reply { id, message });
+                }
+                Message::Pull(pull) => {
+                    assert_eq!(pull.wanted, theirs);
+                    pulled.insert(pull.shard);
+                }
+                Message::Compare(_) => panic!("nothing is compared"),
+                _ => {}
+            }
+        }
+    }
+    assert!(!met.is_empty(), "it has shards to catch up with");
+    assert!(!pulled.is_empty(), "and asks for what it lacks");
+    assert!(pulled.is_subset(&met));
 }
