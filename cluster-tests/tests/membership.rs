@@ -303,7 +303,7 @@ fn a_node_of_another_host_is_invited_and_drained_and_a_stranger_is_told_why() {
     cluster.start_node("n3");
 
     // One that does not run would hold up the change for ever.
-    let nobody = format!("m9=00000000000000000000000000000009@127.0.0.1:{}", free_port());
+    let nobody = format!("m9@a=00000000000000000000000000000009@127.0.0.1:{}", free_port());
     let plan = cluster.run(&["cluster", "plan", "add", &nobody, "-o", "json"]).expect(0);
     let id = plan.json("galvani.plan/1")["id"].as_str().expect("an id").to_owned();
     let refused = cluster.run(&["cluster", "apply", &id]).expect(5);

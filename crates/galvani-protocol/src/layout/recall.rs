@@ -99,13 +99,14 @@ pub(crate) fn distrust(ctx: &mut Ctx<'_>) {
     if recall.trusted == Some(false) && recall.only.is_none() {
         return;
     }
-    (recall.trusted, recall.only, recall.left_out) = (Some(false), None, None);
+    (recall.only, recall.left_out) = (None, None);
     recall.heard.clear();
     recall.due_at = Some(ctx.now.micros);
     // Should that fail: whatever made it doubtful is met again by the next process.
-    if ctx.store.set_fact(VOTER, None).is_ok() {
-        *ctx.fsync = true;
-    }
+    let noted = ctx.store.set_fact(VOTER, None).is_ok();
+    *ctx.fsync |= noted;
+    // The disk is looked at again.
+    ctx.layout.recall.trusted = if noted { None } else { Some(false) };
 }
 
 /// Looks on the disk whether every vote is there, where that is not known.
