@@ -263,6 +263,38 @@ fn free_port() -> u16 {
     socket.local_addr().expect("bound").port()
 }
 
+/// A plan begins so slowly that it can be told to rest, which it does whatever is started anew.
+fn rests_and_goes_on(cluster: &Cluster, id: &str) {
+    let idle = cluster.run(&["cluster", "pause"]).expect(5);
+    idle.is_three_part_error().says(&["nothing is copying", "no change"]);
+    cluster.run(&["cluster", "apply", id, "--max-rate", "10kB/s"]).expect(0);
+    cluster.run(&["cluster", "pause", id]).expect(0);
+    let change = || {
+        let status = cluster.run(&["status", "-o", "json"]).expect(0).json("galvani.status/1");
+        status["change"].clone()
+    };
+    until("the page to say so", || {
+        let page = cluster.run(&["status"]).expect(0).text().to_owned();
+        if page.contains("at rest: galvani cluster resume") { Ok(()) } else { Err(page) }
+    });
+    for node in ["n1", "n2", "n3"] {
+        cluster.kill(node);
+        cluster.start_node(node);
+    }
+    let resting = change();
+    assert_eq!(resting["paused"], true, "{resting}");
+    assert_eq!(resting["max_bytes_per_second"], 10_000, "{resting}");
+    assert!(resting["shards_left"].as_u64() > Some(0), "{resting}");
+    cluster.run(&["cluster", "resume"]).expect(0);
+    until("some of it to be copied", || {
+        let change = change();
+        match change["bytes"].as_u64() > Some(0) && change["paused"] == false {
+            true => Ok(()),
+            false => Err(change.to_string()),
+        }
+    });
+}
+
 #[test]
 fn a_node_of_another_host_is_invited_and_drained_and_a_stranger_is_told_why() {
     let cluster = Cluster::start();
@@ -320,11 +352,13 @@ fn a_node_of_another_host_is_invited_and_drained_and_a_stranger_is_told_why() {
     });
     cluster.block_on(async {
         for number in 0..200 {
-            let put = client.put(format!("k/{number}"), "v").blind().w(2);
+            let put = client.put(format!("k/{number}"), "v".repeat(10_000)).blind().w(2);
             put.send().await.expect("stored");
         }
     });
-    let applied = cluster.run(&["cluster", "apply", &id, "--wait", "-o", "json"]).expect(0);
+    rests_and_goes_on(&cluster, &id);
+    let fast = ["cluster", "apply", &id, "--wait", "--max-rate", "900MB/s", "-o", "json"];
+    let applied = cluster.run(&fast).expect(0);
     assert_eq!(applied.json("galvani.apply/1")["done"], true);
     cluster.block_on(client.look()).expect("a server answers");
     let status = cluster.status_of(&client, "m1");

@@ -7,7 +7,7 @@
 use crate::call::{Plan, run};
 use crate::client::Client;
 use crate::error::Result;
-use galvani_model::placement::{Layout, LayoutState};
+use galvani_model::placement::{Layout, LayoutState, Pace};
 use galvani_wire::Message;
 use galvani_wire::layout::{ChangeLayout, Wish};
 use std::sync::Arc;
@@ -23,8 +23,23 @@ impl Client {
     /// than the current one, another change is under way, a bucket keeps more copies than there would
     /// be nodes, or the epoch is another one.
     /// [`ErrorKind::JoinerUnfit`](crate::ErrorKind::JoinerUnfit) if a node that would join cannot.
-    pub async fn begin_layout(&self, next: Arc<Layout>, after: u64) -> Result<LayoutState> {
-        self.change_layout("change the layout", Wish::Begin { next, after }).await
+    pub async fn begin_layout(
+        &self,
+        next: Arc<Layout>,
+        after: u64,
+        pace: Pace,
+    ) -> Result<LayoutState> {
+        self.change_layout("change the layout", Wish::Begin { next, after, pace }).await
+    }
+
+    /// Lets the new owners of the change that began with an epoch copy at another pace, or pause. It is
+    /// decided like the change itself, and outlives restarts.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LayoutRefused`](crate::ErrorKind::LayoutRefused) if it is over, or done with copying.
+    pub async fn pace_layout(&self, begun: u64, pace: Pace) -> Result<LayoutState> {
+        self.change_layout("pace the change of the layout", Wish::Pace { begun, pace }).await
     }
 
     /// Gives up the change that began with an epoch ([`LayoutChange::begun`](crate::LayoutChange)), if it is

@@ -95,7 +95,7 @@ pub use galvani_model::feed::{Cursor, FeedToken, Filter, Shows, TokenError, Visi
 pub use galvani_model::hlc::Hlc;
 pub use galvani_model::ids::{NodeId, Partition, RequestId, Shard};
 pub use galvani_model::key::KeyError;
-pub use galvani_model::placement::{Layout, LayoutState, Member, Phase, Transition};
+pub use galvani_model::placement::{Layout, LayoutState, Member, Pace, Phase, Transition};
 pub use galvani_model::request::Quorum;
 pub use galvani_model::store::{Damage, HintFigures};
 pub use galvani_model::topic::{Topic, TopicError};
@@ -104,7 +104,7 @@ pub use galvani_transport::pki::Identity;
 pub use galvani_wire::failure::QuorumKind;
 pub use galvani_wire::layout::Unfit;
 pub use galvani_wire::repair::RepairState;
-pub use galvani_wire::view::{Counters, LayoutChange, LinkDelay, LinkFaults};
+pub use galvani_wire::view::{Copying, Counters, LayoutChange, LinkDelay, LinkFaults};
 pub use galvani_wire::{ClusterView, NodeStatus, Outcome, ReplicaError};
 
 /// A future on the heap that may move between threads: what awaiting a request makes.

@@ -320,6 +320,7 @@ async fn status_is_partial_rather_than_late() {
             unreadable: 0,
             damaged_files: Vec::new(),
             runs_twice: BTreeMap::new(),
+            copying: Default::default(),
         }))),
     })
     .await;

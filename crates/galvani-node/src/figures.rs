@@ -12,7 +12,7 @@ use galvani_model::ids::NodeId;
 use galvani_model::store::{Damage, HintFigures};
 use galvani_storage::engine::Engine;
 use galvani_wire::NodeStatus;
-use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
+use galvani_wire::view::{Copying, Counters, DAMAGED_NAMED_MAX};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -28,6 +28,7 @@ pub(crate) struct LaneFigures {
     pub(crate) layout_epoch: u64,
     pub(crate) shards_copying: u32,
     pub(crate) shards_leaving: u32,
+    pub(crate) copying: Copying,
     pub(crate) tombstones: u64,
     /// Values that expire and are not collected yet.
     pub(crate) expiring: u64,
@@ -68,6 +69,8 @@ pub(crate) fn status<E: Engine>(
         *known = since.min(*known);
     }
     let kept_ms = lanes.iter().map(|lane| lane.feed_keep_ms).filter(|ms| *ms > 0);
+    let mut copying = Copying::default();
+    lanes.iter().for_each(|lane| copying.add(&lane.copying));
     let (peers_up, peers_down) = peers(&lanes, shared.topology().node);
     let any = |of: fn(&LaneFigures) -> &Vec<NodeId>| -> Vec<NodeId> {
         let nodes: BTreeSet<NodeId> = lanes.iter().flat_map(of).copied().collect();
@@ -106,6 +109,7 @@ pub(crate) fn status<E: Engine>(
         feed_keep_ms: kept_ms.min().unwrap_or(0),
         unreadable: shared.engine.unreadable(),
         damaged_files: shared.files.damaged(),
+        copying,
         runs_twice: lanes.first().map(|lane| lane.runs_twice.clone()).unwrap_or_default(),
     }
 }

@@ -496,6 +496,7 @@ impl<E: Engine> LaneLoop<E> {
             layout_epoch: self.lane.layout_epoch(),
             shards_copying: self.lane.shards_copying() as u32,
             shards_leaving: self.lane.shards_leaving() as u32,
+            copying: self.lane.copying(),
             tombstones: self.store.tombstones_waiting(),
             expiring: self.store.expiring_waiting(),
             collection_waits: self.lane.collection_waits(),

@@ -38,7 +38,7 @@ use galvani_model::limits::Limits;
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_wire::Message;
 use galvani_wire::failure::Failure;
-use galvani_wire::view::Counters;
+use galvani_wire::view::{Copying, Counters};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -241,6 +241,11 @@ impl Lane {
     /// Shards that it has yet to catch up with before the layout's change may go on.
     pub fn shards_copying(&self) -> usize {
         self.layout.transfer.left()
+    }
+
+    /// How far it is with that.
+    pub fn copying(&self) -> Copying {
+        self.layout.transfer.figures(self.now.micros)
     }
 
     /// Shards that it holds and owns no more.

@@ -10,7 +10,7 @@ use crate::packet::{Event, LaneAt};
 use crate::rng::Rng;
 use crate::world::{World, member};
 use galvani_model::ids::Shard;
-use galvani_model::placement::{Layout, LayoutState, Member};
+use galvani_model::placement::{Layout, LayoutState, Member, Pace};
 use galvani_model::version::Dot;
 use galvani_protocol::{Input, Topology};
 use galvani_wire::Message;
@@ -187,7 +187,7 @@ impl World {
             Some(change) if self.layouts.dice.chance(300) => Wish::Abort { begun: change.begun },
             _ => {
                 let next = Arc::new(self.another_layout(&state));
-                Wish::Begin { next, after: state.epoch() }
+                Wish::Begin { next, after: state.epoch(), pace: Pace::default() }
             }
         };
         self.coverage.add("layout.asked_for", 1);

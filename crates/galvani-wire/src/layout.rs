@@ -7,7 +7,7 @@
 use crate::codec::DecodeError;
 use bytes::Bytes;
 use galvani_model::ids::NodeId;
-use galvani_model::placement::{Layout, LayoutState};
+use galvani_model::placement::{Layout, LayoutState, Pace};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -30,11 +30,20 @@ pub enum Wish {
         /// The epoch that whoever asks saw: another one, and nothing is done. So a wish that comes
         /// late does not begin again what was given up since.
         after: u64,
+        /// How fast new owners are to copy.
+        pace: Pace,
     },
     /// Give a change up.
     Abort {
         /// The epoch that it began with: a wish that comes late ends no other change.
         begun: u64,
+    },
+    /// Let new owners copy at another pace.
+    Pace {
+        /// The epoch that the change began with.
+        begun: u64,
+        /// The pace.
+        pace: Pace,
     },
 }
 

@@ -6,7 +6,7 @@
 use core::net::SocketAddr;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{ClusterId, NodeId};
-use galvani_model::placement::{Layout, Member, Phase};
+use galvani_model::placement::{Layout, Member, Pace, Phase};
 use galvani_model::store::{Damage, HintFigures};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,45 @@ pub struct LayoutChange {
     pub phase: Phase,
     /// The epoch it began with.
     pub begun: u64,
+    /// How fast new owners copy.
+    #[serde(default)]
+    pub pace: Pace,
+}
+
+/// How far the copying of a change is on one node, or one lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copying {
+    /// Shards that were or are to be caught up with.
+    pub shards: u32,
+    /// Those that are not done.
+    pub left: u32,
+    /// Records copied since this node began with it, or was started anew.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records that old owners were seen to have and that are still to come.
+    pub records_left: u64,
+    /// Bytes a second lately.
+    pub bytes_per_second: u64,
+}
+
+impl Copying {
+    /// Adds another lane's, or node's.
+    pub fn add(&mut self, other: &Copying) {
+        self.shards += other.shards;
+        self.left += other.left;
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.records_left += other.records_left;
+        self.bytes_per_second += other.bytes_per_second;
+    }
+
+    /// About how many bytes are still to come, by the mean of the records that came; `None` as long as
+    /// none did.
+    pub fn bytes_left(&self) -> Option<u64> {
+        let mean = self.bytes.checked_div(self.records)?;
+        Some(mean.saturating_mul(self.records_left))
+    }
 }
 
 /// Figures of one node since it started.
@@ -297,6 +336,9 @@ pub struct NodeStatus {
     /// Nodes under whose id several processes greeted this one and run, and where: at most
     /// [`TWINS_NAMED_MAX`] of each node.
     pub runs_twice: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
+    /// How far the copying of the layout's change is on it; zeros while none is under way.
+    #[serde(default)]
+    pub copying: Copying,
 }
 
 /// Processes of one node that a node names.

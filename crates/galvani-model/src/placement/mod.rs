@@ -30,4 +30,4 @@ pub use layout::Layout;
 pub use member::{Member, MemberError, WEIGHT_MAX, WEIGHT_NORMAL};
 pub use plan::{Moves, NodeMoves, PartitionMoves, ZoneForce};
 pub use record::{LayoutError, LayoutRecord};
-pub use state::{Incoming, LayoutState, Owners, Phase, StateError, Transition};
+pub use state::{Incoming, LayoutState, Owners, Pace, Phase, StateError, Transition};

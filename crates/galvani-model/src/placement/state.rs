@@ -37,6 +37,26 @@ pub struct Transition {
     pub phase: Phase,
     /// The epoch it began with: owners that are new keep it beside what they copy.
     pub begun: u64,
+    /// How fast they copy.
+    #[serde(default, skip_serializing_if = "Pace::is_free")]
+    pub pace: Pace,
+}
+
+/// How fast new owners copy what the old ones have. Decided like everything else of a change, so that it
+/// outlives every restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Whether they copy nothing for now. Reads, writes and what is under way go on.
+    pub paused: bool,
+    /// Bytes a second that each node copies at most; 0: as many as it can.
+    pub bytes_per_second: u64,
+}
+
+impl Pace {
+    /// Whether nothing holds the copying back.
+    pub fn is_free(&self) -> bool {
+        *self == Pace::default()
+    }
 }
 
 /// One epoch of a cluster's layout.
@@ -242,7 +262,8 @@ impl LayoutState {
             return Err(StateError::Changing { version, begun });
         }
         let epoch = self.epoch + 1;
-        let transition = Some(Transition { next, phase: Phase::Copying, begun: epoch });
+        let pace = Pace::default();
+        let transition = Some(Transition { next, phase: Phase::Copying, begun: epoch, pace });
         LayoutState { epoch, current: self.current.clone(), transition }.checked()
     }
 
@@ -273,6 +294,25 @@ impl LayoutState {
         }
     }
 
+    /// The next state, in which new owners copy at another pace.
+    pub fn at_pace(&self, pace: Pace) -> Result<LayoutState, StateError> {
+        let change = self.transition.as_ref().ok_or(StateError::NotChanging)?;
+        if change.phase != Phase::Copying {
+            return Err(StateError::TooLate);
+        }
+        let transition = Some(Transition { pace, ..change.clone() });
+        Ok(LayoutState { transition, ..self.again() })
+    }
+
+    /// The state in which the change to `next` begins at a pace.
+    pub fn begin_at(&self, next: Arc<Layout>, pace: Pace) -> Result<LayoutState, StateError> {
+        let mut state = self.begin(next)?;
+        if let Some(change) = &mut state.transition {
+            change.pace = pace;
+        }
+        Ok(state)
+    }
+
     /// The next state, in which everything stays as it is: only the epoch is over.
     pub fn again(&self) -> LayoutState {
         LayoutState { epoch: self.epoch + 1, ..self.clone() }
@@ -280,8 +320,10 @@ impl LayoutState {
 
     /// Whether `later` is a state that may come right after this one.
     pub fn may_become(&self, later: &LayoutState) -> bool {
-        let begun = later.transition.as_ref().map(|change| self.begin(change.next.clone()));
-        let begun = begun.is_some_and(|state| state.as_ref() == Ok(later));
+        let change = later.transition.as_ref();
+        let begun = change.map(|change| self.begin_at(change.next.clone(), change.pace));
+        let paced = change.map(|change| self.at_pace(change.pace));
+        let begun = [begun, paced].iter().flatten().any(|state| state.as_ref() == Ok(later));
         let goes_on = self.advance().as_ref() == Ok(later) || *later == self.again();
         begun || goes_on || self.abort().as_ref() == Ok(later)
     }

@@ -9,6 +9,7 @@
 //! Reads and writes never wait for a decision: they go by the epoch they know, and are refused where
 //! that is too old (`serve.rs`). Next to read: `galvani-model/src/placement/state.rs`; algorithms 9.4.
 
+mod gate;
 pub(crate) mod recall;
 pub(crate) mod register;
 pub(crate) mod rehome;
@@ -384,6 +385,7 @@ pub(crate) fn describe(topology: &Topology) -> ClusterView {
         new: change.next.clone(),
         phase: change.phase,
         begun: change.begun,
+        pace: change.pace,
     });
     ClusterView {
         cluster: state.current().cluster(),
@@ -435,7 +437,7 @@ fn wished(ctx: &mut Ctx<'_>, wish: &Wish) -> Result<Option<LayoutState>, Failure
         return Err(Failure::LayoutRefused { why });
     }
     match wish {
-        Wish::Begin { next, after } => {
+        Wish::Begin { next, after, pace } => {
             let on_its_way = state.transition().is_some_and(|change| change.next.id() == next.id());
             if on_its_way || state.current().id() == next.id() {
                 return Ok(None);
@@ -449,7 +451,7 @@ fn wished(ctx: &mut Ctx<'_>, wish: &Wish) -> Result<Option<LayoutState>, Failure
                 let why = format!("a bucket keeps {most} copies, and there would be {nodes} nodes");
                 return Err(Failure::LayoutRefused { why });
             }
-            let begun = state.begin(next.clone()).map_err(state_failure)?;
+            let begun = state.begin_at(next.clone(), *pace).map_err(state_failure)?;
             let epoch = state.epoch();
             if epoch != *after {
                 let why = format!("it was asked for in epoch {after}, now it is epoch {epoch}");
@@ -464,6 +466,14 @@ fn wished(ctx: &mut Ctx<'_>, wish: &Wish) -> Result<Option<LayoutState>, Failure
             _ if state.epoch() < *begun => Err(behind(ctx, *begun)),
             // What was meant is over, or was given up.
             _ => Ok(None),
+        },
+        Wish::Pace { begun, pace } => match state.transition() {
+            Some(change) if change.begun == *begun && change.pace == *pace => Ok(None),
+            Some(change) if change.begun == *begun => {
+                state.at_pace(*pace).map(Some).map_err(state_failure)
+            }
+            _ if state.epoch() < *begun => Err(behind(ctx, *begun)),
+            _ => Err(state_failure(StateError::NotChanging)),
         },
     }
 }

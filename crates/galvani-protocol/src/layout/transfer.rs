@@ -6,6 +6,7 @@
 //! (`sync/`). What a node has of a shard from days when it owned it is out of date (tombstones were
 //! collected without it) and goes first. Next to read: `steward.rs`. Source: algorithms 9.4.
 
+use super::gate::Gate;
 use super::steward::majority;
 use super::{PATIENCE_MICROS, Wanted, is_due};
 use crate::effect::PeerLane;
@@ -19,6 +20,7 @@ use galvani_model::store::StoreError;
 use galvani_model::version::PartitionClock;
 use galvani_wire::Message;
 use galvani_wire::message::{AskClocks, Clocks};
+use galvani_wire::view::Copying;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a source's clock may stay uncovered before the source is asked again, in microseconds.
@@ -36,6 +38,7 @@ pub(crate) struct Transfer {
     shards: BTreeMap<Shard, Catching>,
     asking: BTreeSet<PeerLane>,
     due_at: Option<u64>,
+    pub(crate) gate: Gate,
 }
 
 /// One shard.
@@ -47,6 +50,8 @@ struct Catching {
     /// How many of them are needed at least.
     least: usize,
     done: bool,
+    /// Dots that some source was seen to have and that are not here.
+    missing: u64,
 }
 
 /// Whether what a node had of the shard is gone.
@@ -76,6 +81,29 @@ impl Transfer {
     /// Whether rows of days gone by are still to go: nothing may be taken in.
     pub(crate) fn is_being_emptied(&self, shard: Shard) -> bool {
         !self.shards.is_empty() && self.shards.get(&shard).is_some_and(|it| it.ready != Ready::Yes)
+    }
+
+    /// How far it is, for people.
+    pub(crate) fn figures(&self, now_micros: u64) -> Copying {
+        let open = self.shards.values().filter(|it| !it.done);
+        Copying {
+            shards: self.shards.len() as u32,
+            left: self.left() as u32,
+            records_left: open.map(|it| it.missing).fold(0, u64::saturating_add),
+            ..self.gate.figures(now_micros)
+        }
+    }
+
+    /// When a shard may be filled further; `None`: now.
+    pub(crate) fn held_until(&self, shard: Shard, now_micros: u64) -> Option<u64> {
+        self.is_catching_up(shard).then(|| self.gate.shut_until(now_micros)).flatten()
+    }
+
+    /// A shard took in records; the bytes are those of heads and values.
+    pub(crate) fn took(&mut self, shard: Shard, records: u64, bytes: u64, now_micros: u64) {
+        if self.is_catching_up(shard) {
+            self.gate.took(records, bytes, now_micros);
+        }
     }
 
     /// Whether a shard has yet to get what its old owners have.
@@ -111,9 +139,14 @@ pub(crate) fn renew(ctx: &mut Ctx<'_>) {
         ctx.layout.transfer = Transfer::default();
         return;
     };
+    let lanes = state.member(ctx.topology.node).map_or(1, |member| member.lane_count());
     let transfer = &mut ctx.layout.transfer;
     if transfer.begun != change.begun {
         *transfer = Transfer { begun: change.begun, ..Transfer::default() };
+    }
+    if transfer.gate.set(change.pace, lanes, ctx.now.micros) {
+        // What waits does so by the pace of before.
+        ctx.sync.pull_now(|shard| transfer.is_catching_up(shard), ctx.now);
     }
     if change.phase != Phase::Copying {
         // Everybody has caught up, or it would not be so.
@@ -136,7 +169,8 @@ pub(crate) fn renew(ctx: &mut Ctx<'_>) {
             let least = least.saturating_sub(usize::from(!incoming.fresh));
             let sources = incoming.sources.into_iter().map(|node| (node, Source::Unasked));
             let ready = if incoming.fresh { Ready::No } else { Ready::Yes };
-            let catching = Catching { ready, sources: sources.collect(), least, done: false };
+            let catching =
+                Catching { ready, sources: sources.collect(), least, done: false, missing: 0 };
             transfer.shards.insert(shard, catching);
         }
     }
@@ -229,9 +263,13 @@ fn look(ctx: &mut Ctx<'_>, shard: Shard) {
     let Ok(state) = ctx.store.replica(shard) else { return };
     let clock = &state.clock;
     let Some(it) = ctx.layout.transfer.shards.get_mut(&shard) else { return };
+    it.missing = 0;
     for source in it.sources.values_mut() {
         let Source::Had(had, at) = source else { continue };
-        if clock.missing_from(had).is_empty() {
+        let missing = clock.missing_from(had);
+        let dots = missing.iter().map(|range| range.last - range.first + 1);
+        it.missing = it.missing.max(dots.fold(0, u64::saturating_add));
+        if missing.is_empty() {
             *source = Source::Met;
         } else if *at + ASK_AGAIN_MICROS <= now {
             // It may have lost since what nobody else has: a later word is as good.

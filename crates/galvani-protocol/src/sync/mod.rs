@@ -272,6 +272,15 @@ impl AntiEntropy {
         self.reschedule();
     }
 
+    /// What is known to be lacking of some shards is asked for as soon as it may be.
+    pub(crate) fn pull_now(&mut self, which: impl Fn(Shard) -> bool, now: Now) {
+        for peer in self.peers.values_mut() {
+            let behind = peer.behind.iter_mut().filter(|(shard, _)| which(**shard));
+            behind.for_each(|(_, behind)| behind.due = behind.due.min(now.micros));
+        }
+        self.reschedule();
+    }
+
     /// Shards of which some peer is known to hold what this replica lacks.
     pub(crate) fn shards_behind(&self) -> usize {
         let behind = self.peers.values().flat_map(|peer| peer.behind.keys());
@@ -367,6 +376,11 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
     loop {
         let mut due = peer.behind.iter().filter(|(_, behind)| behind.due <= now);
         let (&shard, behind) = due.find(|(shard, _)| !sync.pulling.contains(shard))?;
+        if let Some(at) = ctx.layout.transfer.held_until(shard, now) {
+            let clock = behind.clock.clone();
+            peer.behind.insert(shard, Behind { clock, due: at });
+            continue;
+        }
         // A clock that cannot be read: the next comparison finds the difference again.
         let missing = match ctx.store.replica(shard) {
             Ok(state) => state.clock.missing_from(&behind.clock),

@@ -88,6 +88,7 @@ impl PullOp {
         let through = pulled.through;
         let hidden = pulled.hidden.clone();
         let trimmed = (pulled.trimmed.clone(), pulled.trimmed_until);
+        let (mut records_taken, mut bytes_taken) = (0, 0);
         for (index, record) in pulled.into_records().enumerate() {
             let dot = record.head.dot;
             let wanted = self.wanted.contains(dot) && last.is_none_or(|last| last < dot);
@@ -107,6 +108,8 @@ impl PullOp {
                 ctx.on_amnesia();
             }
             let bytes = record.value.len() as u64;
+            records_taken += 1;
+            bytes_taken += bytes + head_bytes(&record.head) as u64;
             let hidden = hidden.binary_search(&(index as u16)).is_ok();
             // A tombstone is never hidden, whoever says so: nothing else would stop a late value.
             let hidden = hidden && record.head.kind == Kind::Put;
@@ -126,6 +129,7 @@ impl PullOp {
             }
             last = Some(dot);
         }
+        ctx.layout.transfer.took(self.shard, records_taken, bytes_taken, ctx.now.micros);
         let last = last.max(through);
         if !trimmed.0.is_empty() && self.adopt(ctx, &trimmed, last).is_none() {
             return Page::Failed;

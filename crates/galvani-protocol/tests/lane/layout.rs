@@ -6,7 +6,7 @@ use crate::bench::{Bench, answers, asks, failure, peer, put};
 use bytes::Bytes;
 use galvani_model::ids::{NodeId, Partition, Shard};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, LayoutState, Member};
+use galvani_model::placement::{Layout, LayoutState, Member, Pace};
 use galvani_model::store::Holdings;
 use galvani_protocol::{Effect, Input, PeerLane};
 use galvani_storage::engine::FailKind;
@@ -42,7 +42,7 @@ fn begin(bench: &mut Bench, wish: Wish) -> Vec<(PeerLane, u64)> {
 }
 
 fn wish(bench: &Bench, next: Arc<Layout>) -> Wish {
-    Wish::Begin { next, after: bench.topology.epoch() }
+    Wish::Begin { next, after: bench.topology.epoch(), pace: Pace::default() }
 }
 
 fn change(bench: &mut Bench, wish: Wish) {

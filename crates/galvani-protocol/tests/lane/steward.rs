@@ -3,14 +3,16 @@
 //! Node 1 is the first member, so it is the one that proposes. Next to read: `layout.rs`.
 
 use crate::bench::{Bench, answers, peer};
-use galvani_model::ids::{NodeId, Origin, Shard};
+use bytes::Bytes;
+use galvani_model::hlc::Hlc;
+use galvani_model::ids::{NodeId, Origin, RequestId, Shard};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{LayoutState, Member};
-use galvani_model::version::{PartitionClock, Range};
+use galvani_model::placement::{LayoutState, Member, Pace};
+use galvani_model::version::{Dot, Kind, PartitionClock, Range, RecordHead, value_hash};
 use galvani_protocol::{Effect, Input};
 use galvani_wire::Message;
 use galvani_wire::layout::{AskProgress, Ballot, Progress};
-use galvani_wire::message::Clocks;
+use galvani_wire::message::{Clocks, Pull, Pulled};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -128,6 +130,88 @@ fn as_many_buckets_are_not_the_same_buckets() {
     };
     assert!(seen.iter().any(taught), "it is told of them");
     assert!(proposes(&run(&mut bench, done)));
+}
+
+/// Node 99 catches up with shards of which the old owners have three records each; how many pages of one
+/// record it asks for in so many microseconds: few enough that nobody is held for down.
+fn pulls(bench: &mut Bench, micros: u64, bytes: usize) -> usize {
+    let theirs: PartitionClock =
+        [Range { origin: Origin(7), first: 1, last: 3 }].into_iter().collect();
+    let (end, mut pulled) = (bench.now.micros + micros, 0);
+    while bench.now.micros < end {
+        bench.now.micros += 60_000;
+        bench.handle(Input::Wake);
+        for effect in bench.tick() {
+            let Effect::Ask { id, message, .. } = effect else { continue };
+            match message {
+                Message::AskClocks(ask) => {
+                    let clocks = ask.shards.iter().map(|_| Some(theirs.clone())).collect();
+                    let message = Message::Clocks(Ok(Clocks { epoch: 2, clocks }));
+                    bench.handle(Input::Reply { id, message });
+                }
+                Message::Pull(pull) => {
+                    pulled += 1;
+                    let page = page(bench, &pull, bytes);
+                    bench.handle(Input::Reply { id, message: Message::Pulled(Ok(page)) });
+                }
+                _ => {}
+            }
+        }
+    }
+    pulled
+}
+
+/// The first of the records that are asked for.
+fn page(bench: &Bench, pull: &Pull, bytes: usize) -> Pulled {
+    let mut keys = (0..).map(|number| crate::bench::key(&format!("key-{number}")));
+    let key = keys.find(|key| bench.shard(key) == pull.shard).expect("some key fits");
+    let counter = pull.wanted.ranges().next().expect("something is asked for").first;
+    let value = Bytes::from(vec![7; bytes]);
+    let head = RecordHead {
+        dot: Dot::new(Origin(7), counter),
+        key,
+        past: Default::default(),
+        hlc: Hlc::from_unix_ms(1_000_000),
+        rid: RequestId(u128::from(pull.shard.partition.0) << 8 | u128::from(counter)),
+        author: NodeId(1),
+        kind: Kind::Put,
+        value_len: bytes as u32,
+        value_hash: value_hash(Kind::Put, &value),
+        expires_ms: 0,
+        supersedes: Default::default(),
+        concurrent: Vec::new(),
+        emits: Vec::new(),
+    };
+    let through = Some(head.dot);
+    Pulled { heads: vec![head], values: vec![value], through, ..Pulled::default() }
+}
+
+#[test]
+fn copying_keeps_to_its_pace_and_rests_when_it_is_told_to() {
+    let limits = Limits { anti_entropy_ms: 0, ..Limits::default() };
+    let mut bench = Bench::of(NodeId(99), limits);
+    copying(&mut bench);
+    // What it asks for at once is for `pulls` to answer.
+    let paced = |bench: &mut Bench, pace| {
+        let state = bench.topology.layout().at_pace(pace).expect("it is copying");
+        bench.topology = Arc::new(bench.topology.with_layout(Arc::new(state)));
+        bench.handle(Input::Topology(bench.topology.clone()));
+    };
+    paced(&mut bench, Pace { paused: true, bytes_per_second: 0 });
+    // The first questions for clocks were not answered, and are made again after two seconds.
+    assert_eq!(pulls(&mut bench, 2_200_000, 1_000), 0, "it rests");
+    let all = bench.lane.copying();
+    assert_eq!(all.records_left, 3 * u64::from(all.left), "{all:?}");
+    // One from each owner at once, and then one in a tenth of a second.
+    paced(&mut bench, Pace { paused: false, bytes_per_second: 10_000 });
+    let slow = pulls(&mut bench, 700_000, 1_000) as u64;
+    assert!((1..=12).contains(&slow), "{slow} pages of 1,000 bytes in 0.7 seconds");
+    let copied = bench.lane.copying();
+    assert_eq!(copied.records, slow, "{copied:?}");
+    assert!(copied.bytes >= slow * 1_000 && copied.records_left > 0, "{copied:?}");
+    paced(&mut bench, Pace::default());
+    let fast = pulls(&mut bench, 700_000, 1_000) as u64;
+    assert!(fast > slow, "nothing holds it back: {fast} pages and {slow}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use super::bucket;
 use galvani_model::bucket::BucketProps;
 use galvani_model::ids::{ClusterId, NodeId};
-use galvani_model::placement::{Layout, LayoutState, Member, Phase};
+use galvani_model::placement::{Layout, LayoutState, Member, Pace, Phase};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
 use galvani_wire::layout::{
@@ -26,7 +26,8 @@ pub(crate) fn view() -> ClusterView {
     let layout = Layout::compute(ClusterId(9), 1, 8, 3, members.clone()).expect("a layout");
     let new = Layout::compute(ClusterId(9), 2, 8, 2, members).expect("a layout");
     let (old, new) = (Arc::new(layout), Arc::new(new));
-    let change = LayoutChange { old: old.clone(), new, phase: Phase::Switching, begun: 6 };
+    let change =
+        LayoutChange { old: old.clone(), new, phase: Phase::Switching, begun: 6, pace: pace() };
     ClusterView {
         cluster: ClusterId(9),
         name: "dev".into(),
@@ -36,6 +37,10 @@ pub(crate) fn view() -> ClusterView {
         change: Some(change),
         buckets: BTreeMap::from([(bucket(), BucketProps::with_copies(3))]),
     }
+}
+
+fn pace() -> Pace {
+    Pace { paused: true, bytes_per_second: 5 }
 }
 
 fn state() -> LayoutState {
@@ -53,13 +58,18 @@ pub(crate) fn messages() -> Vec<Message> {
     let ballot = Ballot { round: 5, node: NodeId(2) };
     vec![
         Message::ChangeLayout(Box::new(ChangeLayout {
-            wish: Wish::Begin { next: view().layout, after: 3 },
+            wish: Wish::Begin { next: view().layout, after: 3, pace: pace() },
             timeout_ms: 9,
         })),
         Message::ChangeLayout(Box::new(ChangeLayout {
             wish: Wish::Abort { begun: 4 },
             timeout_ms: 9,
         })),
+        Message::ChangeLayout(Box::new(ChangeLayout {
+            wish: Wish::Pace { begun: 4, pace: pace() },
+            timeout_ms: 9,
+        })),
+        Message::LayoutChanged(Box::new(state().at_pace(pace()).expect("it is copying"))),
         Message::LayoutChanged(Box::new(state())),
         Message::AskLayout,
         Message::LayoutIs(Box::new(state())),

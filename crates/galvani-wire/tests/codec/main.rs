@@ -26,7 +26,7 @@ use galvani_wire::message::{
 };
 use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::twin::{Greeting, Twin};
-use galvani_wire::view::{Counters, LinkDelay, LinkFaults, NodeStatus};
+use galvani_wire::view::{Copying, Counters, LinkDelay, LinkFaults, NodeStatus};
 use layout::view;
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
@@ -218,6 +218,7 @@ fn tool_messages() -> Vec<Message> {
             feed_keep_ms: 86_400_000,
             unreadable: 7,
             damaged_files: vec!["/data/engine/0".into()],
+            copying: Copying { shards: 5, left: 4, records: 3, ..Copying::default() },
             runs_twice: BTreeMap::from([(
                 NodeId(3),
                 ["[::1]:7101".parse().expect("an address")].into(),

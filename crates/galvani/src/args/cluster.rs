@@ -12,6 +12,7 @@ use galvani_model::placement::{WEIGHT_MAX, WEIGHT_NORMAL};
 use galvani_node::config::DurabilityMode;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -67,6 +68,10 @@ pub(crate) enum Cluster {
     Plan(Plan),
     /// Carry out a plan while the cluster serves.
     Apply(Apply),
+    /// Let the copying of the change that is under way rest; reads and writes go on.
+    Pause(Paced),
+    /// Let it go on.
+    Resume(Paced),
     /// Give up the change that is under way, before new owners answer reads.
     Abort(Abort),
     /// Invite a node that is to join: a token it comes with, or a directory for its host.
@@ -174,6 +179,10 @@ pub(crate) struct Apply {
     /// How long. [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "wait")]
     pub(crate) wait_timeout: Option<Duration>,
+    /// Bytes a second that each node copies at most, such as 20MiB/s. It is kept with the change: applied
+    /// again with another rate, the change goes on with that. [default: as many as it can]
+    #[arg(long, value_name = "BYTES", value_parser = value::byte_rate)]
+    pub(crate) max_rate: Option<NonZeroU64>,
 }
 
 impl Apply {
@@ -184,6 +193,29 @@ impl Apply {
             .place(&self.id)
             .flag("--wait", self.wait)
             .given("--wait-timeout", time.map(|time| time.to_string().replace(' ', "")))
+            .given("--max-rate", self.max_rate)
+    }
+}
+
+/// Arguments of `cluster pause` and `cluster resume`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    before_help = "  galvani cluster pause                         whatever is copying rests, also over restarts\n  \
+                         galvani cluster resume                        and goes on\n  \
+                         galvani cluster apply 7f3a --max-rate 20MiB/s another rate, for each node",
+    after_help = "Members decide on it as on the change itself. While it rests writes need the old owners and \
+                  the new ones, as before.\n\
+                  Exit 5: nothing is copying. 10: another change is under way."
+)]
+pub(crate) struct Paced {
+    /// The plan whose change is meant, or the beginning of its id.
+    pub(crate) id: Option<String>,
+}
+
+impl Paced {
+    /// The command that was typed.
+    pub(crate) fn line(&self, command: &'static str) -> Line {
+        self.id.iter().fold(Line::new(command), |line, id| line.place(id))
     }
 }
 

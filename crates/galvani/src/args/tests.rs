@@ -155,6 +155,9 @@ fn commands_on_nodes_are_written_as_they_were_typed() {
             Command::Node(Node::Forget(forget)) => {
                 forget.leave.line("node forget").flag("--yes", forget.yes)
             }
+            Command::Cluster(Cluster::Pause(paced)) => paced.line("cluster pause"),
+            Command::Cluster(Cluster::Resume(paced)) => paced.line("cluster resume"),
+            Command::Cluster(Cluster::Abort(abort)) => abort.line(),
             other => panic!("{other:?}"),
         };
         line.to_string()
@@ -168,6 +171,10 @@ fn commands_on_nodes_are_written_as_they_were_typed() {
         "galvani dev add --name other --replace n3",
         "galvani dev rm n4 n5 --yes",
         "galvani cluster apply 7f3a --wait --wait-timeout 5m",
+        "galvani cluster apply 7f3a --max-rate 20971520",
+        "galvani cluster pause",
+        "galvani cluster resume 7f3a",
+        "galvani cluster abort 7f3a",
         "galvani node drain n4 --wait-timeout 10m",
         "galvani node forget n4 --yes",
     ] {

@@ -108,6 +108,13 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     scaled(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("kB", 1000), ("MB", 1_000_000), ("B", 1)])
 }
 
+/// Bytes a second: `500kB`, `20MiB`, `20MiB/s`.
+pub(crate) fn byte_rate(text: &str) -> Result<NonZeroU64, String> {
+    let bytes = size(text.strip_suffix("/s").unwrap_or(text))?;
+    NonZeroU64::new(bytes)
+        .ok_or_else(|| "must be at least 1 (galvani cluster pause stops it)".into())
+}
+
 /// A count: `1000`, `10k`, `1M`.
 pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
     let number = scaled(text, &[("k", 1000), ("M", 1_000_000)])

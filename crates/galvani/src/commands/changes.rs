@@ -5,9 +5,10 @@
 
 use crate::commands::cluster::change::phase_word;
 use crate::connect::Session;
-use crate::report::text::count;
-use galvani_client::{ClusterView, Member, NodeReport};
+use crate::report::text::{Size, Span, count};
+use galvani_client::{ClusterView, Copying, LayoutChange, Member, NodeReport, Phase};
 use serde_json::{Value, json as value};
+use std::time::Duration;
 
 /// A node that is no member and says how it would be one, and how it is, if it says so.
 #[derive(Clone, Debug)]
@@ -47,6 +48,7 @@ pub(super) fn pending(view: &ClusterView, reports: &[NodeReport]) -> Option<Stri
     if let Some(change) = &view.change {
         let (old, new) = (change.old.version(), change.new.version());
         words.push(format!("v{old} -> v{new}  {}", phase_word(change.phase)));
+        words.extend(copied(change, reports));
     }
     for report in reports {
         let Ok(status) = &report.status else { continue };
@@ -59,6 +61,46 @@ pub(super) fn pending(view: &ClusterView, reports: &[NodeReport]) -> Option<Stri
         say(status.shards_leaving, "has yet to hand over");
     }
     (!words.is_empty()).then(|| words.join("   "))
+}
+
+/// All nodes together.
+fn copying(reports: &[NodeReport]) -> Copying {
+    let mut all = Copying::default();
+    let answers = reports.iter().filter_map(|report| report.status.as_ref().ok());
+    answers.for_each(|status| all.add(&status.copying));
+    all
+}
+
+/// Seconds until all is copied, if it goes on as it did lately.
+fn seconds_left(all: &Copying) -> Option<u64> {
+    all.bytes_left()?.checked_div(all.bytes_per_second)
+}
+
+/// How far the copying is, in words; `None` when nothing is to be copied any more.
+pub(super) fn copied(change: &LayoutChange, reports: &[NodeReport]) -> Option<String> {
+    let all = copying(reports);
+    if change.phase != Phase::Copying || all.left == 0 {
+        return None;
+    }
+    let done = all.shards - all.left;
+    let mut words = format!("{done} of {} copied", count(all.shards.into(), "shard"));
+    if all.bytes > 0 {
+        words += &format!(", {}", Size(all.bytes));
+    }
+    if let Some(left) = all.bytes_left() {
+        words += &format!(" of about {}", Size(all.bytes.saturating_add(left)));
+    }
+    if change.pace.paused {
+        return Some(words + ", at rest: galvani cluster resume");
+    }
+    words += &format!(", {}/s", Size(all.bytes_per_second));
+    if let Some(left) = seconds_left(&all) {
+        words += &format!(", about {} left", Span(Duration::from_secs(left)));
+    }
+    if change.pace.bytes_per_second > 0 {
+        words += &format!(" (at most {}/s a node)", Size(change.pace.bytes_per_second));
+    }
+    Some(words)
 }
 
 /// Lines of the page; none if there is nothing to say.
@@ -85,14 +127,25 @@ pub(super) fn lines(
 }
 
 /// The same for scripts: `null` while the layout stays.
-pub(super) fn document(view: &ClusterView) -> Value {
+pub(super) fn document(view: &ClusterView, reports: &[NodeReport]) -> Value {
     let Some(change) = &view.change else { return Value::Null };
+    let all = copying(reports);
     value!({
         "from_version": change.old.version(),
         "to_version": change.new.version(),
         "to_layout": change.new.id().to_string(),
         "phase": phase_word(change.phase),
         "begun_epoch": change.begun,
+        "paused": change.pace.paused,
+        "max_bytes_per_second": change.pace.bytes_per_second,
+        "shards": all.shards,
+        "shards_left": all.left,
+        "records": all.records,
+        "records_left": all.records_left,
+        "bytes": all.bytes,
+        "bytes_left_estimate": all.bytes_left(),
+        "bytes_per_second": all.bytes_per_second,
+        "seconds_left_estimate": seconds_left(&all),
     })
 }
 

@@ -8,6 +8,7 @@
 mod apply;
 pub(crate) mod change;
 mod invite;
+mod pace;
 pub(crate) mod plan;
 mod renew;
 
@@ -32,6 +33,8 @@ pub(crate) fn run(app: &App, args: Cluster) -> Done {
         Cluster::Client(args) => client(app, &args),
         Cluster::Plan(args) => block_on(plan::run(app, args)),
         Cluster::Apply(args) => block_on(apply::run(app, &args)),
+        Cluster::Pause(args) => block_on(pace::run(app, &args, true)),
+        Cluster::Resume(args) => block_on(pace::run(app, &args, false)),
         Cluster::Abort(args) => block_on(apply::abort(app, &args)),
         Cluster::Invite(args) => block_on(invite::run(app, &args)),
         Cluster::Renew(args) => renew::run(app, &args),

@@ -15,7 +15,7 @@ use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
 use crate::report::{Report, json};
-use galvani_client::{BucketName, ClusterView, NodeId, NodeReport, Partition, Shard};
+use galvani_client::{BucketName, ClusterView, NodeId, NodeReport, Pace, Partition, Shard};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -143,7 +143,7 @@ async fn go(
     };
     Plans::of(&app.state).keep(&plan)?;
     let (began, mut signals) = (Instant::now(), Signals::taken()?);
-    let (epoch, _) = change::begin(app, session, &plan, line).await?;
+    let (epoch, _) = change::begin(app, session, &plan, line, Pace::default()).await?;
     let patience = leave.wait_timeout.unwrap_or(PATIENCE);
     let watch = Watch { app, session, plan: &plan, epoch, strict, patience };
     tokio::select! {

@@ -43,7 +43,7 @@ async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
     if app.out.is_json() {
         let mut map = document(&view, &reports, &safety);
         map.insert("groups".to_owned(), consumers::document(&groups, consumers::keep(&reports)));
-        map.insert("change".to_owned(), changes::document(&view));
+        map.insert("change".to_owned(), changes::document(&view, &reports));
         map.insert("applicants".to_owned(), changes::applicants_document(&applicants));
         return app.out.json(map);
     }

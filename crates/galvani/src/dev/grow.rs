@@ -18,7 +18,7 @@ use crate::dev::{ports, ready, show, up};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
 use crate::report::{Report, json};
-use galvani_client::{Client, ClusterView, NodeReport, Phase};
+use galvani_client::{Client, ClusterView, NodeReport, Pace, Phase};
 use galvani_model::placement::WEIGHT_NORMAL;
 use galvani_node::cluster_file::ClusterFile;
 use galvani_node::config::NodeConfig;
@@ -296,7 +296,7 @@ pub(crate) async fn carry_out(
 ) -> Result<usize, Report> {
     Plans::of(&app.state).keep(plan)?;
     let mut signals = Signals::taken()?;
-    let (epoch, _) = change::begin(app, session, plan, line).await?;
+    let (epoch, _) = change::begin(app, session, plan, line, Pace::default()).await?;
     let watch = Watch { app, session, plan, epoch, strict, patience: PATIENCE };
     tokio::select! {
         done = watch.until_done() => change::note_left(app, done?),

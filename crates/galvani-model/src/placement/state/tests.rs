@@ -102,3 +102,21 @@ fn whoever_is_new_or_comes_earlier_has_to_catch_up() {
     assert!(fresh > 0 && moved > 0, "both were met: {fresh} {moved}");
     assert_eq!(copying.members().count(), 6);
 }
+
+#[test]
+fn a_change_goes_on_at_another_pace_and_an_epoch_may_be_over_without_one() {
+    let state = LayoutState::founding(layout(1, 1..=3));
+    let again = state.again();
+    assert_eq!((again.epoch(), again.current()), (2, state.current()));
+    assert!(state.may_become(&again) && !again.may_become(&state));
+    let pace = Pace { paused: true, bytes_per_second: 7 };
+    assert_eq!(state.at_pace(pace), Err(StateError::NotChanging));
+    let begun = state.begin_at(layout(2, 1..=4), pace).expect("it follows");
+    assert!(state.may_become(&begun), "at whatever pace it begins");
+    let faster = begun.at_pace(Pace::default()).expect("it is copying");
+    assert!(begun.may_become(&faster) && !state.may_become(&faster));
+    assert_eq!(faster.transition().map(|it| (it.begun, it.phase)), Some((2, Phase::Copying)));
+    let switching = faster.advance().expect("it goes on");
+    assert_eq!(switching.at_pace(pace), Err(StateError::TooLate));
+    assert!(switching.may_become(&switching.again()));
+}

@@ -4,6 +4,7 @@
 //! far it is. Nothing here moves data. Next to read: `change.rs`.
 
 use super::change::{self, Begun, PATIENCE, REQUEST, Watch};
+use super::pace;
 use super::plan::kept::{KeptPlan, Plans};
 use crate::args::cluster::{Abort, Apply};
 use crate::args::line::Line;
@@ -13,7 +14,8 @@ use crate::connect::{App, RETRIES};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
 use crate::report::{Report, client, json};
-use galvani_client::ErrorKind;
+use galvani_client::{ErrorKind, Pace, Phase};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// Begins it, and waits for its end if that is asked.
@@ -22,7 +24,16 @@ pub(crate) async fn run(app: &App, args: &Apply) -> Done {
     let session = app.connect_with(app.global.timeout.unwrap_or(REQUEST), RETRIES).await?;
     let mut signals = Signals::taken()?;
     let began = Instant::now();
-    let (epoch, begun) = change::begin(app, &session, &plan, &args.line()).await?;
+    let pace =
+        Pace { bytes_per_second: args.max_rate.map_or(0, NonZeroU64::get), ..Pace::default() };
+    let (mut epoch, begun) = change::begin(app, &session, &plan, &args.line(), pace).await?;
+    if let (Begun::Already, Some(_)) = (begun, args.max_rate) {
+        let view = change::look(app, &session, &args.line()).await?;
+        if let Some(under_way) = view.change.as_ref().filter(|it| it.phase == Phase::Copying) {
+            let pace = Pace { paused: under_way.pace.paused, ..pace };
+            epoch = pace::set(app, &session, under_way, pace, &args.line()).await?;
+        }
+    }
     if !args.wait {
         tell(app, &plan, begun, None)?;
         return Ok(Exit::Done);

@@ -6,13 +6,14 @@
 
 use super::plan::kept::KeptPlan;
 use crate::args::line::Line;
+use crate::commands::changes;
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::client::Retype;
 use crate::report::text::{Span, count};
 use crate::report::{Report, client};
 use galvani_client::{
-    ClusterView, ErrorKind, LayoutChange, Member, NodeId, NodeReport, Phase, Unfit,
+    ClusterView, ErrorKind, LayoutChange, Member, NodeId, NodeReport, Pace, Phase, Unfit,
 };
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,7 @@ pub(crate) async fn begin(
     session: &Session,
     plan: &KeptPlan,
     line: &Line,
+    pace: Pace,
 ) -> Result<(u64, Begun), Report> {
     let view = look(app, session, line).await?;
     if view.layout.cluster() != plan.layout.cluster() {
@@ -68,7 +70,7 @@ pub(crate) async fn begin(
     if let Some(report) = refused(plan, &view) {
         return Err(report);
     }
-    match session.client.begin_layout(plan.layout.clone().into(), view.epoch).await {
+    match session.client.begin_layout(plan.layout.clone().into(), view.epoch, pace).await {
         Ok(state) if state.transition().is_none() => Ok((state.epoch(), Begun::There)),
         Ok(state) => Ok((state.epoch(), before)),
         Err(error) => {
@@ -365,21 +367,12 @@ pub(crate) fn note_left(app: &App, left: Option<String>) {
 
 /// What keeps a phase from its end.
 fn phase_words(change: &LayoutChange, reports: &[NodeReport]) -> String {
-    let busy: Vec<String> = reports
-        .iter()
-        .filter_map(|report| {
-            let name = &report.name;
-            match &report.status {
-                Err(_) => Some(format!("{name} does not answer")),
-                Ok(status) if status.shards_copying > 0 => {
-                    Some(format!("{name} {}", shards(status.shards_copying)))
-                }
-                Ok(_) => None,
-            }
-        })
-        .collect();
+    let silent = reports.iter().filter(|report| report.status.is_err());
+    let silent = silent.map(|report| format!("{} does not answer", report.name));
+    let copied = changes::copied(change, reports);
+    let busy: Vec<String> = copied.into_iter().chain(silent).collect();
     let phase = phase_word(change.phase);
-    if busy.is_empty() { phase.to_owned() } else { format!("{phase}: {}", busy.join(", ")) }
+    if busy.is_empty() { phase.to_owned() } else { format!("{phase}: {}", busy.join("   ")) }
 }
 
 /// What a phase is called.
@@ -448,6 +441,7 @@ mod tests {
             new: Arc::new(new.clone()),
             phase: Phase::Copying,
             begun: 2,
+            pace: galvani_client::Pace::default(),
         });
         let buckets = BTreeMap::from([(BucketName::default_bucket(), BucketProps::with_copies(3))]);
         let (cluster, node) = (layout.cluster(), NodeId(1));
