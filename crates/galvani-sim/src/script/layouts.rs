@@ -11,6 +11,7 @@ use crate::profile::Changes;
 use crate::world::member;
 use galvani_model::ids::NodeId;
 use galvani_model::placement::Change;
+use galvani_model::placement::Pace;
 use galvani_wire::Message;
 use galvani_wire::layout::{ChangeLayout, Wish};
 use std::sync::Arc;
@@ -20,7 +21,10 @@ pub(super) fn changes(words: &Words<'_>) -> Result<Option<Changes>, String> {
     let spares: Option<usize> = words.optional("spares")?;
     match spares {
         Some(spares) if !(1..=2).contains(&spares) => Err("spares is 1 or 2".into()),
-        spares => Ok(spares.map(|spares| Changes { spares, count: 0, pace: 1_000_000 })),
+        spares => {
+            let changes = |spares| Changes { spares, count: 0, pace: 1_000_000, borders: false };
+            Ok(spares.map(changes))
+        }
     }
 }
 
@@ -44,7 +48,8 @@ impl Script {
         let state = world.nodes.get(via).map(|known| known.layout.clone());
         let state = state.ok_or(format!("there is no node n{via}"))?;
         let next = state.current().changed(&[change]).map_err(|error| error.to_string())?;
-        let wish = Wish::Begin { next: Arc::new(next), after: state.epoch() };
+        let wish =
+            Wish::Begin { next: Arc::new(next), after: state.epoch(), pace: Pace::default() };
         let message =
             Message::ChangeLayout(Box::new(ChangeLayout { wish, timeout_ms: TIMEOUT_MS }));
         let to = LaneAt { node: via, lane: 0 };
