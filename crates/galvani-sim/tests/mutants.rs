@@ -46,7 +46,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::AcksForOthers => 1..=10,
         Mutant::TrimsWithoutProof => 1..=150,
         Mutant::TrimsTombstones => 670..=685,
-        Mutant::SkipsCopying => 236..=256,
+        Mutant::SkipsCopying => 320..=330,
         Mutant::ForgetsVotes => 1..=30,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
     }
