@@ -35,8 +35,8 @@ const RANGES_MAX: usize = 1 << 20;
 /// Records that all sessions of a lane read in a tick, those that are kept out included: a few
 /// milliseconds of its work.
 const LOOKS_MAX: usize = 2_048;
-/// Records that they read in [`BUSY_MICROS`] while clients wait for the lane: some 13,000 a second, more than
-/// a lane takes in that is that busy, and a tenth of its time.
+/// Records that each of them reads in [`BUSY_MICROS`] while clients wait for the lane: some 13,000 a second,
+/// more than a lane takes in that is that busy. A share for all together would let none of many keep up.
 const LOOKS_BUSY: usize = 64;
 /// For how long that is counted, in microseconds; also how long they rest at most once it is used up.
 const BUSY_MICROS: u64 = 5_000;
@@ -56,30 +56,31 @@ pub(crate) struct Feeds {
     pub(crate) heard: OwnersHeard,
 }
 
-/// What sessions may read while clients wait for the lane: all of them together, in a stretch of time.
+/// What sessions may read while clients wait for the lane, in a stretch of time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     /// When the stretch began, in the lane's microseconds.
     began: u64,
     /// Records that were read in it.
     read: usize,
-    /// Whether clients waited when sessions were looked at last.
-    busy: bool,
+    /// How much may be read in it while clients wait; `None` when none waited at the last look.
+    allowed: Option<usize>,
 }
 
 impl Share {
-    /// Records that may be read now.
-    fn looks(&mut self, now: u64, busy: bool) -> usize {
-        self.busy = busy;
+    /// Records that so many sessions may read now.
+    fn looks(&mut self, now: u64, busy: bool, sessions: usize) -> usize {
+        self.allowed = busy.then_some((LOOKS_BUSY * sessions).min(LOOKS_MAX));
         if now >= self.began + BUSY_MICROS {
             (self.began, self.read) = (now, 0);
         }
-        if busy { LOOKS_BUSY.saturating_sub(self.read) } else { LOOKS_MAX }
+        self.allowed.map_or(LOOKS_MAX, |allowed| allowed.saturating_sub(self.read))
     }
 
     /// Before that nothing is read, in the lane's microseconds.
     fn rests_until(&self) -> u64 {
-        if self.busy && self.read >= LOOKS_BUSY { self.began + BUSY_MICROS } else { 0 }
+        let is_used_up = self.allowed.is_some_and(|allowed| self.read >= allowed);
+        if is_used_up { self.began + BUSY_MICROS } else { 0 }
     }
 }
 
@@ -240,7 +241,8 @@ pub(crate) fn on_next(ctx: &mut Ctx<'_>, from: ReplyTo, next: FeedNext) {
 /// sessions keep to their share of it.
 pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool, busy: bool) {
     let now = ctx.now.micros;
-    let mut looks = ctx.feed.share.looks(now, busy);
+    let sessions = ctx.feed.sessions.len();
+    let mut looks = ctx.feed.share.looks(now, busy, sessions.max(1));
     if looks == 0 && !stopping {
         return;
     }

@@ -51,7 +51,7 @@ impl Lane {
         self.reaper.unsay();
         let followers = self.feed.unsay();
         self.sync.unsay(self.now);
-        self.layout.unsay();
+        self.layout.unsay(self.now);
         for effect in &effects {
             let unsent = match effect {
                 Effect::Ask {

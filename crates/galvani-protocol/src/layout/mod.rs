@@ -130,10 +130,10 @@ impl Layouts {
     }
 
     /// What a failed commit took away: what was emptied or decided in it was not.
-    pub(crate) fn unsay(&mut self) {
+    pub(crate) fn unsay(&mut self, now: Now) {
         self.adopting = 0;
-        self.transfer.unsay();
-        self.retire.unsay();
+        self.transfer.unsay(now);
+        self.retire.unsay(now);
         self.recall.unsay();
     }
 }

@@ -7,7 +7,7 @@
 //! Next to read: `transfer.rs`, the other end of it.
 
 use super::{PATIENCE_MICROS, Wanted, is_due};
-use crate::effect::PeerLane;
+use crate::effect::{Now, PeerLane};
 use crate::ops::{Ctx, Heard, NOBODY, Step};
 use crate::reap::SHARDS_MAX;
 use galvani_model::ids::{NodeId, Shard};
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How often owners are asked, in microseconds.
 const PACE_MICROS: u64 = 500_000;
 /// Rows that go in one tick.
-const ROWS_MAX: usize = 2_000;
+const ROWS_MAX: usize = 500;
 /// Records that are sent of one shard to one owner before it is asked again.
 const RECORDS_MAX: usize = 64;
 
@@ -68,9 +68,10 @@ impl Retire {
         self.due_at
     }
 
-    /// Nothing of a failed tick went.
-    pub(crate) fn unsay(&mut self) {
+    /// Nothing of a failed tick went. What it took away, or the disk, may be why it failed.
+    pub(crate) fn unsay(&mut self, now: Now) {
         self.shards.values_mut().for_each(|it| it.gone = false);
+        self.due_at = self.due_at.map(|due| due.max(now.micros + PACE_MICROS));
     }
 }
 

@@ -9,7 +9,7 @@
 use super::gate::Gate;
 use super::steward::majority;
 use super::{PATIENCE_MICROS, Wanted, is_due};
-use crate::effect::PeerLane;
+use crate::effect::{Now, PeerLane};
 use crate::ops::{Ctx, Heard, Step};
 use crate::reap::SHARDS_MAX;
 use crate::sync;
@@ -28,7 +28,7 @@ const ASK_AGAIN_MICROS: u64 = 10_000_000;
 /// How often it looks whether clocks are covered, in microseconds.
 const PACE_MICROS: u64 = 50_000;
 /// Rows that go in one tick: some milliseconds of work.
-const ROWS_MAX: usize = 2_000;
+const ROWS_MAX: usize = 500;
 
 /// The shards that a lane has to catch up with.
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ impl Transfer {
     }
 
     /// Nothing of a failed tick went.
-    pub(crate) fn unsay(&mut self) {
+    pub(crate) fn unsay(&mut self, now: Now) {
         for it in self.shards.values_mut() {
             if it.ready == Ready::Staged {
                 it.ready = Ready::No;
@@ -127,7 +127,7 @@ impl Transfer {
             it.sources.values_mut().for_each(|source| *source = Source::Unasked);
         }
         if !self.shards.is_empty() {
-            self.due_at = Some(0);
+            self.due_at = Some(now.micros + PACE_MICROS);
         }
     }
 }
@@ -208,6 +208,15 @@ fn joined(shard: Shard) -> Vec<u8> {
     [b"joined/", &shard.partition.0.to_be_bytes()[..], &[shard.n]].concat()
 }
 
+/// Takes away what a shard has, of at most `rows` rows, and counts them; one that never held anything
+/// counts for little. Whether that was all.
+fn empty(ctx: &mut Ctx<'_>, shard: Shard, rows: &mut usize) -> Result<bool, StoreError> {
+    let was_held = ctx.store.replica(shard).map_or(true, |state| !state.clock.is_empty());
+    let all = ctx.store.empty(shard, *rows)?;
+    *rows = if was_held { 0 } else { rows.saturating_sub(ROWS_MAX / 100) };
+    Ok(all)
+}
+
 /// Takes away what shards have from days gone by. Whether there is more to do at once.
 fn make_ready(ctx: &mut Ctx<'_>) -> bool {
     let begun = ctx.layout.transfer.begun;
@@ -239,11 +248,8 @@ fn make_ready(ctx: &mut Ctx<'_>) -> bool {
             Ok(Some(kept)) if kept == mark => Ready::Yes,
             Ok(_) if ctx.layout.retire.holds_back(shard) => continue,
             Ok(_) if rows == 0 => return true,
-            Ok(_) => match ctx.store.empty(shard, rows) {
-                Ok(true) if ctx.store.set_fact(&name, Some(mark.clone())).is_ok() => {
-                    rows = rows.saturating_sub(ROWS_MAX / 100);
-                    Ready::Staged
-                }
+            Ok(_) => match empty(ctx, shard, &mut rows) {
+                Ok(true) if ctx.store.set_fact(&name, Some(mark.clone())).is_ok() => Ready::Staged,
                 Ok(true) => continue,
                 Ok(false) => return true,
                 Err(_) => continue,

@@ -123,6 +123,13 @@ impl Batch {
         })
     }
 
+    /// Whether it writes facts about the store itself and nothing else.
+    pub fn is_of_facts(&self) -> bool {
+        self.iter().all(|op| match op {
+            Op::Put { table, .. } | Op::Delete { table, .. } => table == Table::Meta,
+        })
+    }
+
     /// Bytes of keys and values held, replaced ones included: what the caller bounds ticks by.
     pub fn bytes(&self) -> usize {
         self.arena.len()
@@ -246,7 +253,7 @@ mod tests {
         let mut batch = Batch::new();
         batch.put(Table::Meta, b"fact", b"1");
         batch.delete(Table::Objects, b"a");
-        assert!(batch.is_vital());
+        assert!(batch.is_vital() && !batch.is_of_facts());
         batch.put(Table::Objects, b"a", b"1");
         assert!(!batch.is_vital(), "it writes what users send");
         batch.delete(Table::Objects, b"a");

@@ -150,7 +150,7 @@ impl FjallEngine {
     fn write(&self, open: &Open, batch: &Batch) -> Result<(), EngineError> {
         let space = &self.shared.space;
         let admitted = space.admit(batch.bytes()).or_else(|refused| match batch.is_vital() {
-            true => space.admit_vital(batch.bytes(), refused),
+            true => space.admit_vital(batch.bytes(), batch.is_of_facts(), refused),
             false => Err(refused),
         });
         if let Err(error) = admitted {

@@ -61,16 +61,19 @@ impl SpaceGuard {
     }
 
     /// Admits a small batch that must not be refused for want of space ([`Batch::is_vital`]) from the
-    /// reserve, down to half of it; `refused` otherwise.
+    /// reserve, down to half of it, and one of facts alone down to a quarter: what takes rows away must
+    /// leave room for votes and layouts. `refused` otherwise.
     ///
     /// [`Batch::is_vital`]: crate::engine::Batch::is_vital
     pub(super) fn admit_vital(
         &self,
         bytes: usize,
+        is_of_facts: bool,
         refused: EngineError,
     ) -> Result<(), EngineError> {
         let free_bytes = self.free_bytes()?;
-        let spare = free_bytes.saturating_sub(self.reserve_bytes / 2);
+        let kept_back = self.reserve_bytes / if is_of_facts { 4 } else { 2 };
+        let spare = free_bytes.saturating_sub(kept_back);
         if bytes > VITAL_BYTES_MAX || spare <= bytes as u64 * ALLOWANCE_PART {
             return Err(refused);
         }
