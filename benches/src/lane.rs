@@ -179,6 +179,7 @@ impl<E: Engine> Trio<E> {
                         Effect::Datagram { .. }
                         | Effect::Liveness { .. }
                         | Effect::Adopt(_)
+                        | Effect::Unequal { .. }
                         | Effect::DefineBucket { .. } => {}
                     }
                 }

@@ -104,7 +104,9 @@ pub use galvani_transport::pki::Identity;
 pub use galvani_wire::failure::QuorumKind;
 pub use galvani_wire::layout::Unfit;
 pub use galvani_wire::repair::RepairState;
-pub use galvani_wire::view::{Copying, Counters, LayoutChange, LinkDelay, LinkFaults};
+pub use galvani_wire::view::{
+    Copying, Counters, LayoutChange, LinkDelay, LinkFaults, UnequalShard,
+};
 pub use galvani_wire::{ClusterView, NodeStatus, Outcome, ReplicaError};
 
 /// A future on the heap that may move between threads: what awaiting a request makes.

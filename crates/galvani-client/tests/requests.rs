@@ -321,6 +321,8 @@ async fn status_is_partial_rather_than_late() {
             damaged_files: Vec::new(),
             runs_twice: BTreeMap::new(),
             copying: Default::default(),
+            unequal: Vec::new(),
+            unequal_all: 0,
         }))),
     })
     .await;

@@ -12,7 +12,7 @@ use galvani_model::ids::NodeId;
 use galvani_model::store::{Damage, HintFigures};
 use galvani_storage::engine::Engine;
 use galvani_wire::NodeStatus;
-use galvani_wire::view::{Copying, Counters, DAMAGED_NAMED_MAX};
+use galvani_wire::view::{Copying, Counters, DAMAGED_NAMED_MAX, UnequalShard};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -44,6 +44,9 @@ pub(crate) struct LaneFigures {
     pub(crate) repair: RepairFigures,
     /// Damaged rows, the first of them.
     pub(crate) damaged: Vec<Damage>,
+    /// Shards found unequal to another owner's, the first of them, and how many there are.
+    pub(crate) unequal: Vec<UnequalShard>,
+    pub(crate) unequal_all: u32,
     /// Said by lane 0 only.
     pub(crate) runs_twice: BTreeMap<NodeId, BTreeSet<SocketAddr>>,
 }
@@ -111,6 +114,12 @@ pub(crate) fn status<E: Engine>(
         damaged_files: shared.files.damaged(),
         copying,
         runs_twice: lanes.first().map(|lane| lane.runs_twice.clone()).unwrap_or_default(),
+        unequal: lanes
+            .iter()
+            .flat_map(|lane| lane.unequal.iter().copied())
+            .take(DAMAGED_NAMED_MAX)
+            .collect(),
+        unequal_all: lanes.iter().map(|lane| lane.unequal_all).sum(),
     }
 }
 

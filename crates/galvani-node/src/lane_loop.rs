@@ -422,6 +422,7 @@ impl<E: Engine> LaneLoop<E> {
                     }
                 }
             }
+            Effect::Unequal { peer, shard, mended } => repair::log_unequal(peer, shard, mended),
             // All of the tick were written down together.
             Effect::DefineBucket { .. } => {}
         }
@@ -508,6 +509,8 @@ impl<E: Engine> LaneLoop<E> {
             peers_suspect,
             peers_silent,
             runs_twice: self.twins.running_twice(),
+            unequal: repair::unequal(&self.lane).take(DAMAGED_NAMED_MAX).collect(),
+            unequal_all: self.lane.unequal().count() as u32,
         };
         self.shared.publish(self.me.lane.0 as usize, figures);
     }
@@ -563,6 +566,7 @@ fn without_bucket(effect: Effect, why: &str) -> Effect {
         | Effect::Datagram { .. }
         | Effect::Liveness { .. }
         | Effect::Adopt(_)
+        | Effect::Unequal { .. }
         | Effect::DefineBucket { .. } => effect,
     }
 }

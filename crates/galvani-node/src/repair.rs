@@ -6,10 +6,11 @@
 
 use crate::figures;
 use crate::shared::Shared;
-use galvani_protocol::RepairProgress;
+use galvani_model::ids::Shard;
+use galvani_protocol::{Lane, PeerLane, RepairProgress};
 use galvani_storage::engine::{Engine, EngineError};
 use galvani_wire::repair::RepairState;
-use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
+use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX, UnequalShard};
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -160,6 +161,20 @@ impl Drop for FileCheckEnd {
         }
         *self.found.lock() = FilesFound { running: false, damaged };
     }
+}
+
+/// Writes down that a shard was found unequal to another owner's, or that it is mended.
+pub(crate) fn log_unequal(peer: PeerLane, shard: Shard, mended: bool) {
+    let (partition, n, node) = (shard.partition.0, shard.n, peer.node);
+    match mended {
+        false => tracing::error!(event = "replica_unequal", partition, n, peer = %node),
+        true => tracing::info!(event = "replica_mended", partition, n, peer = %node),
+    }
+}
+
+/// Shards that a lane finds unequal now.
+pub(crate) fn unequal(lane: &Lane) -> impl Iterator<Item = UnequalShard> {
+    lane.unequal().map(|(peer, shard)| UnequalShard { shard, peer: peer.node })
 }
 
 /// How far all lanes are together. One that has not heard of the last one yet is still at work.

@@ -6,7 +6,7 @@
 use crate::topology::Topology;
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
-use galvani_model::ids::{LaneIndex, NodeId, Partition};
+use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard};
 use galvani_model::placement::LayoutState;
 use galvani_wire::Message;
 use std::sync::Arc;
@@ -133,6 +133,16 @@ pub enum Effect {
     /// The cluster has decided on a layout: write it down, and then let every lane of this node know,
     /// as [`Input::Topology`].
     Adopt(Arc<LayoutState>),
+    /// Write down for people that a shard's objects differ from another owner's although both have
+    /// taken in the same, or that they do so no more.
+    Unequal {
+        /// The other owner.
+        peer: PeerLane,
+        /// The shard.
+        shard: Shard,
+        /// Whether it was found before and is equal now.
+        mended: bool,
+    },
     /// Make a bucket known to every lane of this node, durably, before later effects go out.
     DefineBucket {
         /// Its name.

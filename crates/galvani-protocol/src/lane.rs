@@ -275,6 +275,12 @@ impl Lane {
         self.sync.shards_behind()
     }
 
+    /// Other owners that hold other objects of a shard than this lane although both have taken in
+    /// the same, as far as is known of those that can be reached.
+    pub fn unequal(&self) -> impl Iterator<Item = (PeerLane, Shard)> {
+        self.sync.unequal.all()
+    }
+
     /// How far the repair that was asked for last is.
     pub fn repair(&self) -> RepairProgress {
         self.sync.repair_progress()

@@ -69,5 +69,7 @@ pub(crate) fn unsay_one(
         Effect::DefineBucket { .. } | Effect::Adopt(_) => None,
         // They rest on nothing that is stored.
         Effect::Datagram { .. } | Effect::Liveness { .. } | Effect::Ask { .. } => Some(effect),
+        // What a comparison found; the next one says it again.
+        Effect::Unequal { .. } => Some(effect),
     }
 }

@@ -302,6 +302,7 @@ impl World {
                 Effect::Liveness { node, alive } => self.tell_liveness(from, node, alive),
                 Effect::DefineBucket { name, props } => self.define_bucket(from.node, name, props),
                 Effect::Adopt(state) => self.adopt_layout(from.node, state),
+                Effect::Unequal { .. } => {}
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use core::net::SocketAddr;
 use galvani_model::bucket::{BucketName, BucketProps};
-use galvani_model::ids::{ClusterId, NodeId};
+use galvani_model::ids::{ClusterId, NodeId, Shard};
 use galvani_model::placement::{Layout, Member, Pace, Phase};
 use galvani_model::store::{Damage, HintFigures};
 use serde::{Deserialize, Serialize};
@@ -339,10 +339,25 @@ pub struct NodeStatus {
     /// How far the copying of the layout's change is on it; zeros while none is under way.
     #[serde(default)]
     pub copying: Copying,
+    /// Shards that it finds unequal to another owner's now, as far as it reaches them: at most
+    /// [`DAMAGED_NAMED_MAX`] of them.
+    pub unequal: Vec<UnequalShard>,
+    /// All of those.
+    pub unequal_all: u32,
+}
+
+/// A shard whose objects differ from another owner's although both have taken in the same: damage,
+/// or a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnequalShard {
+    /// The shard.
+    pub shard: Shard,
+    /// The other owner.
+    pub peer: NodeId,
 }
 
 /// Processes of one node that a node names.
 pub const TWINS_NAMED_MAX: usize = 8;
 
-/// Damaged rows that a node names; all are counted.
+/// Damaged rows, and unequal shards, that a node names; all are counted.
 pub const DAMAGED_NAMED_MAX: usize = 20;

@@ -69,6 +69,7 @@ impl Lane {
                 | Effect::Datagram { .. }
                 | Effect::Liveness { .. }
                 | Effect::Adopt(_)
+                | Effect::Unequal { .. }
                 | Effect::DefineBucket { .. } => None,
             };
             match unsent {

@@ -2,10 +2,10 @@
 //!
 //! One message shows many clocks; the answer says for each: equal, or here is mine. Both sides then
 //! know what they lack, and each pulls on its own. Equal clocks with unequal digests are damage or
-//! a bug: counted and mended on both sides.
+//! a bug: counted, told and mended on both sides.
 //! Next to read: `pull.rs`, `unequal.rs`. Source: algorithms 2.5, 6.4.
 
-use super::{AntiEntropy, learn};
+use super::{AntiEntropy, learn, unequal};
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
@@ -100,11 +100,8 @@ impl CompareOp {
         ctx.reaper.stir(shard, ctx.now);
         ctx.sync.run.is_compared(self.to, shard);
         match comparison {
-            Comparison::Equal => ctx.sync.unequal.settled(self.to, shard),
-            Comparison::Unequal(_) => {
-                ctx.counters.digests_unequal += 1;
-                ctx.sync.unequal.found(self.to, shard, ctx.now);
-            }
+            Comparison::Equal => unequal::settled(ctx, self.to, shard),
+            Comparison::Unequal(_) => unequal::found(ctx, self.to, shard),
             Comparison::Differs(clock) => {
                 ctx.counters.shards_differing += 1;
                 learn(ctx, self.to, shard, clock);
@@ -163,12 +160,11 @@ fn one(
         }
         ctx.sync.run.is_compared(sender, shard);
         ctx.sync.met(sender, shard);
-        ctx.sync.unequal.settled(sender, shard);
+        unequal::settled(ctx, sender, shard);
         return Ok(Comparison::Equal);
     }
     if equal {
-        ctx.counters.digests_unequal += 1;
-        ctx.sync.unequal.found(sender, shard, ctx.now);
+        unequal::found(ctx, sender, shard);
         return Ok(Comparison::Unequal(mine));
     }
     let clock = state.clock.clone();

@@ -185,12 +185,14 @@ impl AntiEntropy {
         let held: BTreeSet<Shard> = held(topology, mine).collect();
         self.changed.retain(|shard| held.contains(shard));
         self.met.retain(|(shard, node)| held.contains(shard) && topology.is_replica(*node, *shard));
+        let shared = |lane: &PeerLane, shard: &Shard| {
+            held.contains(shard)
+                && topology.is_replica(lane.node, *shard)
+                && topology.lane_of(lane.node, shard.partition) == Some(*lane)
+        };
+        self.unequal.retain(shared);
         for (lane, peer) in &mut self.peers {
-            let shared = |shard: &Shard| {
-                held.contains(shard)
-                    && topology.is_replica(lane.node, *shard)
-                    && topology.lane_of(lane.node, shard.partition) == Some(*lane)
-            };
+            let shared = |shard: &Shard| shared(lane, shard);
             peer.meeting.retain(shared);
             peer.unsaid.retain(shared);
             peer.behind.retain(|shard, _| shared(shard));

@@ -8,7 +8,7 @@
 //! compare again; where that finds them unequal still, the pauses grow.
 //! Next to read: `../replica.rs`. Source: algorithms 2.5, 6.4.
 
-use crate::effect::{Now, PeerLane};
+use crate::effect::{Effect, Now, PeerLane};
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
 use crate::serve;
@@ -52,15 +52,22 @@ struct Found {
 }
 
 impl Unequal {
-    /// A comparison found equal clocks and unequal digests.
-    pub(crate) fn found(&mut self, peer: PeerLane, shard: Shard, now: Now) {
+    /// A comparison found equal clocks and unequal digests; returns whether that is news.
+    fn found(&mut self, peer: PeerLane, shard: Shard, now: Now) -> bool {
         let new = Found { fresh: true, not_before: now.micros, tries: 0 };
+        let is_news = !self.found.contains_key(&(peer, shard));
         self.found.entry((peer, shard)).or_insert(new).fresh = true;
+        is_news
     }
 
-    /// A comparison found them equal.
-    pub(crate) fn settled(&mut self, peer: PeerLane, shard: Shard) {
-        self.found.remove(&(peer, shard));
+    /// Who differs in what, as far as is known.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (PeerLane, Shard)> {
+        self.found.keys().copied()
+    }
+
+    /// Keeps those that are shared still.
+    pub(super) fn retain(&mut self, shared: impl Fn(&PeerLane, &Shard) -> bool) {
+        self.found.retain(|(peer, shard), _| shared(peer, shard));
     }
 
     /// Whether a shard differs from a peer's, as far as is known.
@@ -102,6 +109,21 @@ impl Unequal {
             found.not_before = now + (PAUSE_MICROS << found.tries.min(PAUSE_SHIFT_MAX));
             found.tries = found.tries.saturating_add(1);
         }
+    }
+}
+
+/// A comparison found equal clocks and unequal digests: damage, or a bug.
+pub(super) fn found(ctx: &mut Ctx<'_>, peer: PeerLane, shard: Shard) {
+    ctx.counters.digests_unequal += 1;
+    if ctx.sync.unequal.found(peer, shard, ctx.now) {
+        ctx.effects.push(Effect::Unequal { peer, shard, mended: false });
+    }
+}
+
+/// A comparison found all equal.
+pub(super) fn settled(ctx: &mut Ctx<'_>, peer: PeerLane, shard: Shard) {
+    if ctx.sync.unequal.found.remove(&(peer, shard)).is_some() {
+        ctx.effects.push(Effect::Unequal { peer, shard, mended: true });
     }
 }
 

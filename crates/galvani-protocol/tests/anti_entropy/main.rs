@@ -39,6 +39,8 @@ struct Pair {
     deaf: bool,
     /// Every ask and answer that went over the link.
     seen: Vec<Message>,
+    /// What each side said of shards that it found unequal: side, shard, whether it is mended.
+    told: Vec<(usize, Shard, bool)>,
     rids: u128,
 }
 
@@ -136,6 +138,7 @@ impl Pair {
             linked: false,
             deaf: false,
             seen: Vec::new(),
+            told: Vec::new(),
             rids: 0,
         }
     }
@@ -191,6 +194,10 @@ impl Pair {
                 self.seen.push(message.clone());
                 let input = Input::Reply { id: to.id, message };
                 self.handle((to.link - 10) as usize, input);
+            }
+            Effect::Unequal { peer: other, shard, mended } => {
+                assert_eq!(other, peer(1 - from), "it names the other owner");
+                self.told.push((from, shard, mended));
             }
             _ => {}
         }

@@ -1,15 +1,16 @@
 //! Rows that are damaged or lost on one of two owners, and how they come back.
 
-use super::{Pair, SHARD};
+use super::{Pair, SHARD, Side, node, peer};
 use galvani_model::bucket::BucketName;
+use galvani_model::ids::{LaneIndex, Shard};
 use galvani_model::key::Key;
 use galvani_model::store::{Rewrite, Store};
 use galvani_model::version::{Digest, Dot, Object};
-use galvani_protocol::Input;
+use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::{Batch, Corruption, Durability, Engine, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
-use galvani_wire::message::Replicate;
+use galvani_wire::message::{Compare, Replicate};
 use galvani_wire::view::Counters;
 
 fn key(name: &str) -> Key {
@@ -98,6 +99,40 @@ fn equal_clock_unequal_digest_is_found_and_presence_wins() {
     let said = pair.seen.len();
     pair.pass(10_000);
     assert_eq!(pair.seen.len(), said, "it is at rest");
+}
+
+#[test]
+fn unequal_replicas_are_told_once_when_found_and_once_when_mended() {
+    let mut pair = filled();
+    lose(&pair, 1, "k07");
+    verify(&mut pair, 1);
+    for (side, Side { lane, .. }) in pair.sides.iter().enumerate() {
+        let told = pair.told.iter().filter(|(by, ..)| *by == side);
+        let told: Vec<(Shard, bool)> = told.map(|&(_, shard, mended)| (shard, mended)).collect();
+        assert_eq!(told, [(SHARD, false), (SHARD, true)], "side {side}: found, then mended");
+        assert_eq!(lane.unequal().count(), 0);
+        assert!(lane.counters().digests_unequal > 0, "what was met stays counted");
+    }
+}
+
+#[test]
+fn a_peer_that_goes_away_is_unequal_no_more_and_nobody_says_that_it_is_mended() {
+    let mut pair = filled();
+    let shards = vec![(SHARD, pair.clock(1), Digest(7))];
+    let wrong = Message::Compare(Compare { node: node(0), lane: LaneIndex(0), shards });
+    for _ in 0..2 {
+        pair.request(1, wrong.clone());
+    }
+    assert_eq!(pair.sides[1].lane.unequal().collect::<Vec<_>>(), [(peer(0), SHARD)]);
+    let told = |effects: Vec<Effect>| {
+        effects.into_iter().filter(|effect| matches!(effect, Effect::Unequal { .. })).collect()
+    };
+    let said: Vec<Effect> = told(pair.tick(1));
+    assert_eq!(said, [Effect::Unequal { peer: peer(0), shard: SHARD, mended: false }]);
+    pair.handle(1, Input::PeerDown(peer(0)));
+    assert_eq!(pair.sides[1].lane.unequal().count(), 0);
+    let said: Vec<Effect> = told(pair.tick(1));
+    assert_eq!(said, []);
 }
 
 #[test]

@@ -26,7 +26,9 @@ use galvani_wire::message::{
 };
 use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::twin::{Greeting, Twin};
-use galvani_wire::view::{Copying, Counters, LinkDelay, LinkFaults, NodeStatus};
+use galvani_wire::view::{
+    Copying, Counters, LinkDelay, LinkFaults, NodeStatus, UnequalShard,
+};
 use layout::view;
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
@@ -223,6 +225,8 @@ fn tool_messages() -> Vec<Message> {
                 NodeId(3),
                 ["[::1]:7101".parse().expect("an address")].into(),
             )]),
+            unequal: vec![UnequalShard { shard, peer: NodeId(2) }],
+            unequal_all: 8,
         })),
         Message::SetFaults(SetFaults { heal: true, links: link_faults() }),
         Message::FaultsSet(link_faults()),

@@ -1,11 +1,14 @@
 //! Damage by name, in `status` and `repair`: rows that are not mended, files that cannot be read.
 //!
 //! A node names the first of its damaged rows and counts all. A file stays damaged when the rows in
-//! it are mended: the way back is to let the node fill itself anew. Next to read: `repair.rs`.
+//! it are mended: the way back is to let the node fill itself anew. Shards of which two owners hold
+//! different objects of the same history are named as long as they do. Next to read: `repair.rs`.
 
+use crate::commands::status::name;
 use crate::report::text::{count, key};
-use galvani_client::{Damage, NodeReport};
+use galvani_client::{ClusterView, Damage, NodeReport, Shard, UnequalShard};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// A damaged row as people can look for it.
 pub(super) fn row(row: &Damage) -> String {
@@ -43,11 +46,62 @@ pub(super) fn document(rows: &[Damage]) -> Value {
     json!(rows.iter().map(one).collect::<Vec<Value>>())
 }
 
-/// Lines of the status about damage; none if there is none.
-pub(super) fn words(reports: &[NodeReport]) -> String {
-    let mut lines = String::new();
+/// What is unequal now, as far as it is named: the shard, and the two owners by name.
+fn unequal(view: &ClusterView, reports: &[NodeReport]) -> BTreeSet<(Shard, [String; 2])> {
+    let mut found = BTreeSet::new();
     for report in reports {
         let Ok(status) = &report.status else { continue };
+        for UnequalShard { shard, peer } in &status.unequal {
+            let mut owners = [report.name.clone(), name(view, *peer)];
+            owners.sort();
+            found.insert((*shard, owners));
+        }
+    }
+    found
+}
+
+/// The alarm in the line about repair; `met` is how often equal histories with unequal digests were
+/// met since the nodes started.
+pub(super) fn alarm(view: &ClusterView, reports: &[NodeReport], met: u64) -> String {
+    let shards: BTreeSet<Shard> = unequal(view, reports).into_iter().map(|(at, _)| at).collect();
+    alarm_words(shards.len() as u64, met)
+}
+
+fn alarm_words(now: u64, met: u64) -> String {
+    match (now, met) {
+        (0, 0) => String::new(),
+        (0, met) => format!("   {} met since the start, none now", count(met, "unequal digest")),
+        (now, _) => format!("   DAMAGE: {} unequal", count(now, "shard")),
+    }
+}
+
+fn unequal_line(shard: Shard, owners: &[String; 2]) -> String {
+    let (partition, [one, other]) = (shard.partition.0, owners);
+    format!(
+        "unequal      partition {partition} (n={}): {one} and {other} have taken in the same and \
+         hold different objects   mended by itself; at once: galvani repair --partition \
+         {partition}\n",
+        shard.n
+    )
+}
+
+/// The same of one node for scripts.
+pub(super) fn unequal_document(view: &ClusterView, found: &[UnequalShard]) -> Value {
+    let one = |UnequalShard { shard, peer }: &UnequalShard| json!({ "partition": shard.partition.0, "n": shard.n, "peer": name(view, *peer) });
+    json!(found.iter().map(one).collect::<Vec<Value>>())
+}
+
+/// Lines of the status about damage; none if there is none.
+pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
+    let found = unequal(view, reports);
+    let mut lines: String = found.iter().map(|(at, owners)| unequal_line(*at, owners)).collect();
+    for report in reports {
+        let Ok(status) = &report.status else { continue };
+        let unnamed = u64::from(status.unequal_all).saturating_sub(status.unequal.len() as u64);
+        if unnamed > 0 {
+            lines +=
+                &format!("unequal      {} and {} more\n", report.name, count(unnamed, "shard"));
+        }
         let all = status.counters.rows_damaged;
         for damaged in &status.damaged {
             lines += &format!("damaged      {} {}\n", report.name, row(damaged));
@@ -72,7 +126,7 @@ pub(super) fn words(reports: &[NodeReport]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{document, row};
+    use super::{alarm_words, document, row, unequal_line};
     use galvani_client::{BucketName, Damage, Partition, Shard};
     use galvani_model::key::Key;
 
@@ -84,5 +138,18 @@ mod tests {
         assert_eq!(row(&damage), "partition 17 (n=3): key cart/42\\n of bucket shop");
         let json = document(&[damage]).to_string();
         assert_eq!(json, r#"[{"bucket":"shop","key":"cart/42\n","n":3,"partition":17}]"#);
+    }
+
+    #[test]
+    fn unequal_replicas_are_an_alarm_until_they_are_mended() {
+        assert_eq!(alarm_words(0, 0), "");
+        assert_eq!(alarm_words(2, 5), "   DAMAGE: 2 shards unequal");
+        assert_eq!(alarm_words(0, 5), "   5 unequal digests met since the start, none now");
+        let shard = Shard { partition: Partition(17), n: 3 };
+        assert_eq!(
+            unequal_line(shard, &["n1".to_owned(), "n2".to_owned()]),
+            "unequal      partition 17 (n=3): n1 and n2 have taken in the same and hold different \
+             objects   mended by itself; at once: galvani repair --partition 17\n"
+        );
     }
 }

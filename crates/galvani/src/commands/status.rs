@@ -92,8 +92,8 @@ fn page(
         view.layout.version(),
         safety.words(),
         twice_words(view, reports),
-        repair_words(reports),
-        damage::words(reports),
+        repair_words(view, reports),
+        damage::words(view, reports),
         hint_words(view, reports),
         graves::words(view, reports),
         graves::log_words(view, reports),
@@ -106,7 +106,7 @@ fn page(
 }
 
 /// What anti-entropy has yet to bring, and whether it found replicas that ought to be equal.
-fn repair_words(reports: &[NodeReport]) -> String {
+fn repair_words(view: &ClusterView, reports: &[NodeReport]) -> String {
     let behind: Vec<String> = reports
         .iter()
         .filter_map(|report| {
@@ -120,10 +120,7 @@ fn repair_words(reports: &[NodeReport]) -> String {
     let held = reports.iter().filter_map(|report| report.status.as_ref().ok());
     let held = held.flat_map(|status| status.hints.values()).map(|held| held.count).sum();
     let behind = lacking(&behind, &safety::away(reports), held);
-    let alarm = match unequal {
-        0 => String::new(),
-        times => format!("   DAMAGE: {} between equal clocks", count(times, "unequal digest")),
-    };
+    let alarm = damage::alarm(view, reports, unequal);
     let damaged: u64 = counted(reports, |counters| counters.rows_damaged);
     let lost: u64 = counted(reports, |counters| counters.readopted);
     let mended: u64 = counted(reports, |counters| counters.rows_mended) + lost;
@@ -344,6 +341,8 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "peers_silent": names(&status.peers_silent),
                 "faults": faults::document(view, &status.faults),
                 "damaged": damage::document(&status.damaged),
+                "unequal": damage::unequal_document(view, &status.unequal),
+                "unequal_all": status.unequal_all,
                 "unreadable": status.unreadable,
                 "damaged_files": status.damaged_files,
                 "feed_keep_ms": status.feed_keep_ms,
