@@ -119,7 +119,7 @@ impl AntiEntropy {
             interval: u64::from(limits.anti_entropy_ms) * 1000,
             unequal: Unequal::default(),
             mender: Mender::default(),
-            verify: Verify::new(limits.verify_hours),
+            verify: Verify::new(limits.verify_hours, jitter),
             run: Run::default(),
             jitter,
             peers: BTreeMap::new(),

@@ -1,12 +1,14 @@
 //! Reading a shard through: are its rows whole, and do its objects add up to its digest?
 //!
 //! Every shard has its turn once in `limits.verify_hours`, and at once when it was found unequal or
-//! a row of it was mended. First each record of the clock is read, and its object with it; then the
-//! objects are added up. What is written meanwhile behind the place where it stands is added as it
-//! happens, so writers never make it start again; a damaged row or a failed commit does. A digest
-//! that the data does not bear out is corrected and the shard is shown to the other owners, who
-//! find what is lost (`unequal.rs`). A step is a bounded number of rows and of bytes; then clients
-//! have the lane at least as long as the step took. It mends no row: `damage.rs` does.
+//! a row of it was mended. The turns begin anew with each start, at a shard that chance picks: a
+//! node that is started every day reads all of them in time, too. First each record of the clock is
+//! read, and its object with it; then the objects are added up. What is written meanwhile behind
+//! the place where it stands is added as it happens, so writers never make it start again; a
+//! damaged row or a failed commit does. A digest that the data does not bear out is corrected and
+//! the shard is shown to the other owners, who find what is lost (`unequal.rs`). A step is a
+//! bounded number of rows and of bytes; then clients have the lane at least as long as the step
+//! took. It mends no row: `damage.rs` does.
 
 use crate::ops::Ctx;
 use crate::replica;
@@ -37,6 +39,8 @@ const TRIES_MAX: u32 = 10;
 pub(crate) struct Verify {
     /// How often every shard has its turn, in microseconds; 0: never.
     period: u64,
+    /// Which shard has the first turn: any number.
+    first: u64,
     /// When the next shard has its turn; `None` until the first poll.
     turn_at: Option<u64>,
     /// The last shard that had it.
@@ -76,9 +80,10 @@ struct Progress {
 }
 
 impl Verify {
-    /// Reads everything through every so many hours; only what is wanted if that is 0.
-    pub(crate) fn new(hours: u32) -> Verify {
-        Verify { period: u64::from(hours) * 3_600_000_000, ..Verify::default() }
+    /// Reads everything through every so many hours, beginning at a shard that `first`, any number,
+    /// picks; only what is wanted if that is 0.
+    pub(crate) fn new(hours: u32, first: u64) -> Verify {
+        Verify { period: u64::from(hours) * 3_600_000_000, first, ..Verify::default() }
     }
 
     /// The digest of a shard is to be worked out.
@@ -200,12 +205,16 @@ impl Verify {
             return None;
         }
         let owned = owned();
-        let first = self.turn_at.is_none();
-        self.turn_at = Some(now + self.period / owned.len().max(1) as u64);
-        if first {
+        let is_laid_out = self.turn_at.is_some();
+        let count = owned.len().max(1) as u64;
+        self.turn_at = Some(now + self.period / count);
+        if !is_laid_out {
             return None;
         }
-        let next = owned.iter().find(|&&shard| self.turn_of.is_none_or(|last| shard > last));
+        let next = match self.turn_of {
+            None => owned.get((self.first % count) as usize),
+            Some(last) => owned.iter().find(|&&shard| shard > last),
+        };
         let shard = *next.or(owned.first())?;
         self.turn_of = Some(shard);
         Some((shard, None))
@@ -329,5 +338,44 @@ fn again(ctx: &mut Ctx<'_>, at: Progress) {
     let Some(wanted) = at.wanted else { return };
     if !ctx.sync.verify.again(at.shard, wanted, ctx.now.micros) {
         ctx.sync.run.is_unread(at.shard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verify;
+    use galvani_model::ids::{Partition, Shard};
+    use std::collections::BTreeSet;
+
+    const SHARDS: u16 = 8;
+
+    fn owned() -> Vec<Shard> {
+        (0..SHARDS).map(|at| Shard { partition: Partition(at), n: 3 }).collect()
+    }
+
+    /// Shards that have their turns within so many periods of a shard after a start.
+    fn read(first: u64, turns: u64) -> Vec<Shard> {
+        let mut verify = Verify::new(1, first);
+        assert!(verify.begin(owned, 0).is_none(), "the turns are laid out");
+        let turn = verify.period / u64::from(SHARDS);
+        let turns = (1..=turns).filter_map(|at| verify.begin(owned, at * turn));
+        turns.map(|(shard, _)| shard).collect()
+    }
+
+    #[test]
+    fn all_shards_have_their_turns_once_in_a_period_wherever_they_begin() {
+        for first in [0, 3, 7, u64::MAX] {
+            let read = read(first, u64::from(SHARDS));
+            assert_eq!(read.iter().copied().collect::<BTreeSet<_>>().len(), 8, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_started_again_and_again_reads_its_last_shards_too() {
+        // Long before it is through it is started anew, with another number each time.
+        let read: BTreeSet<Shard> = (0..64_u64)
+            .flat_map(|boot| read(boot.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 7, 1))
+            .collect();
+        assert_eq!(read.into_iter().collect::<Vec<_>>(), owned());
     }
 }
