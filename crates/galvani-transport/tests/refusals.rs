@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use common::{
     ANY_PORT, PATIENCE, batch, bind, client, expect_down, expect_up, new_ca, node, node_id, nodes,
 };
-use galvani_transport::pki::Identity;
+use galvani_transport::pki::{ClusterCa, Identity};
 use galvani_transport::{
-    ALPN, Class, CloseCode, Config, Counters, DownReason, Event, LaneEndpoint, Role,
+    ALPN, Class, CloseCode, Config, Counters, DownReason, Event, LaneEndpoint, NODE_SERVER_NAME,
+    Role,
 };
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 
 mod raw;
 
@@ -78,6 +80,72 @@ async fn a_stranger_is_refused_by_the_server_and_never_comes_up() {
     let reason = refusal(bind(&stranger, Config::default()), &server).await;
     assert!(matches!(reason, DownReason::TlsFailed { .. }), "{reason:?}");
     counted(&server, |c| c.refused_tls == 1 && c.links_up == 0).await;
+}
+
+/// A node's identity by the root's own key that was good until the year named.
+fn good_until(ca: &ClusterCa, year: i32) -> Identity {
+    let name = |name: String| SanType::DnsName(name.try_into().expect("plain letters"));
+    let mut root = CertificateParams::default();
+    let cluster = ca.cluster_id_hex().expect("made here");
+    root.distinguished_name.push(DnType::CommonName, format!("galvani cluster {cluster}"));
+    let issuer = Issuer::new(root, KeyPair::from_pem(&ca.key_pem).expect("made here"));
+    let mut params = CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.subject_alt_names =
+        vec![name(NODE_SERVER_NAME.to_owned()), name(format!("{:032x}.{NODE_SERVER_NAME}", 2))];
+    let key = KeyPair::generate().expect("randomness");
+    let cert_pem = params.signed_by(&key, &issuer).expect("signed").pem();
+    Identity { ca_pem: ca.cert_pem.clone(), cert_pem, key_pem: key.serialize_pem() }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_by_both_sides() {
+    let ca = new_ca();
+    // The same with a later end is let in: it is the date alone that is refused.
+    let mut server = bind(&node(&ca, 1), Config::default());
+    let mut good = bind(&good_until(&ca, 2999), Config::default());
+    good.dial(server.local_addr(), None, 0);
+    expect_up(&mut good).await;
+    expect_up(&mut server).await;
+
+    let expired = good_until(&ca, 2021);
+    let server = bind(&node(&ca, 3), Config::default());
+    let reason = refusal(bind(&expired, Config::default()), &server).await;
+    assert!(matches!(reason, DownReason::TlsFailed { .. }), "{reason:?}");
+    counted(&server, |c| c.refused_tls == 1 && c.links_up == 0).await;
+    let stale = raw::serve_as(&expired, ALPN);
+    let mut dialer = bind(&node(&ca, 4), Config::default());
+    dialer.dial(stale.local_addr().expect("bound"), None, 0);
+    let (_, reason) = expect_down(&mut dialer).await;
+    assert!(matches!(reason, DownReason::TlsFailed { .. }), "{reason:?}");
+}
+
+/// X7: what is sent before the handshake is confirmed could be sent again by anybody who heard it.
+#[tokio::test]
+async fn a_client_that_would_send_before_the_handshake_is_confirmed_cannot() {
+    let ca = new_ca();
+    let mut server = bind(&node(&ca, 1), Config::default());
+    let (endpoint, config) = raw::resuming(&client(&ca));
+    let mut connections = Vec::new();
+    for round in 0..3 {
+        let dialed = endpoint.connect_with(config.clone(), server.local_addr(), NODE_SERVER_NAME);
+        let connection = match dialed.expect("a valid address").into_0rtt() {
+            Ok(_) => panic!("round {round}: a session was kept that lets data go at once"),
+            Err(connecting) => connecting.await.expect("a good certificate"),
+        };
+        // An answer is here: whatever else the server sends at the handshake's end is, too.
+        let (mut send, mut recv) = connection.open_bi().await.expect("stream");
+        send.write_all(&[Class::Client.wire_id()]).await.expect("sent");
+        let (link, _) = expect_up(&mut server).await;
+        server.send(link, Class::Client, &[b"x"]).expect("there is room");
+        let mut byte = [0_u8; 1];
+        let heard = tokio::time::timeout(PATIENCE, recv.read_exact(&mut byte)).await;
+        heard.expect("in time").expect("open");
+        connections.push((connection, send, recv));
+    }
 }
 
 #[tokio::test]

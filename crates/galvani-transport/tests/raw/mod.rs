@@ -19,6 +19,22 @@ pub(crate) async fn connect(identity: &Identity, server: SocketAddr) -> Connecti
     try_connect(identity, server, ALPN).await.expect("connected")
 }
 
+/// Connects again and again with what a client keeps for a resumption that sends data at once; the
+/// same endpoint and what it keeps are used for all.
+pub(crate) fn resuming(identity: &Identity) -> (Endpoint, quinn::ClientConfig) {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("tls 1.3")
+        .with_root_certificates(roots(identity))
+        .with_client_auth_cert(vec![certificate(&identity.cert_pem)], key(identity))
+        .expect("certificate");
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.enable_early_data = true;
+    let config = QuicClientConfig::try_from(tls).expect("cipher suites");
+    let endpoint = Endpoint::client(ANY_PORT).expect("endpoint");
+    (endpoint, quinn::ClientConfig::new(Arc::new(config)))
+}
+
 /// As `connect` with any protocol name; gives back how the handshake ended.
 pub(crate) async fn try_connect(
     identity: &Identity,
