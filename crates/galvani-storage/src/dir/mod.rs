@@ -29,7 +29,8 @@ use crate::engine::PowerHistory;
 
 /// The data directory's format. Any other one is refused: rows of format 1 have no index of
 /// tombstones and count tombstones in their digests; rows of format 2 know no expiry, and
-/// clock rows of format 3 no latest write.
+/// clock rows of format 3 no latest write; records of format 4 know no events, and formats up to 5 do not
+/// tell until when what was trimmed was issued.
 pub const FORMAT_VERSION: u32 = 6;
 
 /// Whose data a directory holds.

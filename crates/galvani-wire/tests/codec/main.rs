@@ -26,9 +26,7 @@ use galvani_wire::message::{
 };
 use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::twin::{Greeting, Twin};
-use galvani_wire::view::{
-    Copying, Counters, LinkDelay, LinkFaults, NodeStatus, UnequalShard,
-};
+use galvani_wire::view::{Copying, Counters, LinkDelay, LinkFaults, NodeStatus, UnequalShard};
 use layout::view;
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
