@@ -3,9 +3,12 @@
 //! `crates/galvani-client/examples` runs here as it would run anywhere: a process for each service, SIGKILL,
 //! a new process. What docs/recipes shows of them is what they are.
 
-use galvani_client::{BucketProps, Client, Context};
+use galvani_client::{
+    BucketProps, Client, Context, Cursor, Dot, Event, FeedToken, Op, Shard, Start,
+};
 use galvani_cluster_tests::command::Running;
 use galvani_cluster_tests::{Cluster, Ran, binary, until};
+use galvani_model::version::Range;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -123,6 +126,81 @@ fn a_read_model_that_is_killed_at_any_moment_is_what_the_data_are() {
     drop(second);
 }
 
+/// The write that placed an order.
+async fn placed(client: &Client, key: &str) -> (Shard, Dot) {
+    let feed = client.feed().bucket("orders").prefix(key.to_owned()).from(Start::Beginning);
+    let mut feed = feed.subscribe().await.expect("all are up");
+    loop {
+        // wait: for the write, which is there; the feed fails if it cannot go on
+        match feed.next().await.expect("a feed goes on").expect("a feed goes on") {
+            Event::Changed(change) if change.op == Op::Put => {
+                return (change.source.shard, change.source.dot);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The position that the read model keeps, as if it had not seen one write and all others.
+async fn forget_one(client: &Client, (shard, dot): (Shard, Dot)) {
+    let bucket = client.bucket("orders-by-customer");
+    let read = bucket.get("position").await.expect("all are up");
+    let kept = read.one().expect("one program keeps it").expect("it is kept");
+    let line = kept.iter().position(|byte| *byte == b'\n').expect("a first line") + 1;
+    let mut token = FeedToken::from_bytes(&kept[line..]).expect("a position");
+    let delivered = token.cursors[&shard].delivered();
+    assert!(delivered.contains(dot), "the model has seen it");
+    let all = delivered.ranges().flat_map(|range| {
+        (range.first..=range.last).map(move |counter| Dot { origin: range.origin, counter })
+    });
+    let one = |dot: Dot| Range { origin: dot.origin, first: dot.counter, last: dot.counter };
+    let without = Cursor::at(all.filter(|it| *it != dot).map(one).collect());
+    token.cursors.insert(shard, without);
+    let altered = [&kept[..line], &token.to_bytes()].concat();
+    bucket.put("position", altered).after(&read).send().await.expect("all are up");
+}
+
+/// Red if a write is applied again because it comes again: of an order that was deleted since, alone.
+#[test]
+fn a_write_that_comes_to_the_read_model_again_and_alone_changes_nothing() {
+    let cluster = Cluster::start();
+    let client = cluster.client();
+    let orders = client.bucket("orders");
+    cluster.block_on(async {
+        let props = BucketProps::with_copies(3);
+        client.create_bucket("orders", props).await.expect("all are up");
+        let put = orders.put("c00/gone", "5").blind().send().await.expect("all are up");
+        orders.delete("c00/gone").after(&put.context).send().await.expect("all are up");
+    });
+    // Both come together, and the position is kept after both.
+    let first = begin(&cluster, "read_model", &["run"]);
+    let gone = cluster.block_on(placed(&client, "c00/gone"));
+    until("the position to be kept", || {
+        let read = async { client.bucket("orders-by-customer").get("position").await };
+        let read = cluster.block_on(read).map_err(|error| error.to_string())?;
+        let kept = read.one().ok().flatten().ok_or("none")?;
+        let line = kept.iter().position(|byte| *byte == b'\n').ok_or("no line")? + 1;
+        let token = FeedToken::from_bytes(&kept[line..]).map_err(|error| error.to_string())?;
+        let cursor = token.cursors.get(&gone.0).ok_or("not begun")?;
+        if cursor.delivered().contains(gone.1) { Ok(()) } else { Err("not seen".to_owned()) }
+    });
+    drop(first);
+    cluster.block_on(forget_one(&client, gone));
+    let _second = begin(&cluster, "read_model", &["run"]);
+    // What is written now comes with the one that comes again, or after it.
+    cluster.block_on(async {
+        for number in 0..400 {
+            let key = format!("c02/{number}");
+            orders.put(key, "1").blind().send().await.expect("all are up");
+        }
+    });
+    until("the model to have all that is new", || {
+        let model = model(&cluster);
+        if model.get("c02") == Some(&(400, 400)) { Ok(()) } else { Err(model) }
+    });
+    assert_eq!(model(&cluster).get("c00"), None, "the order that was deleted stays so");
+}
+
 /// How each order must end: state, stock, payment.
 fn end_of(n: u32) -> [&'static str; 3] {
     match (n % 5, n % 3) {
@@ -187,6 +265,51 @@ fn orders_are_completed_or_compensated_whatever_service_is_killed() {
     }
     let one = |(id, [state, ..]): (&String, &[&str; 3])| (id.clone(), [(*state).to_owned()].into());
     assert_eq!(ends, expected.iter().map(one).collect());
+}
+
+/// Red if a service does again what it has done because it is asked again, whatever came since.
+#[test]
+fn everything_told_once_more_changes_no_order() {
+    const ORDERS: u32 = 30;
+    let cluster = Cluster::start();
+    let words = ["place", "0", &ORDERS.to_string()];
+    Ran::of(&mut example(&cluster, "order_saga", &words), b"").expect(0);
+    let mut running = begin(&cluster, "order_saga", &["run"]);
+    let expected: BTreeSet<(String, Vec<String>)> =
+        (0..ORDERS).map(|n| (format!("o{n}"), end_of(n).map(str::to_owned).into())).collect();
+    let as_expected = || {
+        let lines = shown(&cluster, "order_saga").into_iter();
+        let now: BTreeSet<_> = lines.map(|line| (line[0].clone(), line[1..].to_vec())).collect();
+        let left: Vec<_> = now.difference(&expected).cloned().collect();
+        if now == expected { Ok(()) } else { Err(left) }
+    };
+    until("every order to be completed or compensated", as_expected);
+    let told = |topic: &str| {
+        let words = ["feed", "--topic", topic, "--from", "start", "--until", "now", "-o", "jsonl"];
+        cluster.run(&words).expect(0).text().lines().count()
+    };
+    // Each step is told again, and by that what follows from it.
+    for (group, asked, answers) in [
+        ("saga-stock", "saga.stock", "saga.answers"),
+        ("saga-payment", "saga.payment", "saga.answers"),
+        ("saga-orders", "saga.answers", "saga.done"),
+    ] {
+        let (asked, before) = (told(asked), told(answers));
+        cluster.run(&["group", "reset", group, "--to", "start"]).expect(0);
+        let least = if group == "saga-orders" { 0 } else { asked };
+        until(&format!("{group} to answer all of it again"), || {
+            let now = told(answers);
+            if now >= before + least { Ok(()) } else { Err((before, least, now)) }
+        });
+        until(&format!("{group} to be done with all of it"), || {
+            let shown = cluster.run(&["group", "show", group, "-o", "json"]).expect(0);
+            let shown = shown.json("galvani.group/1");
+            let done = shown["behind"] == 0 && shown["resets"] == 1 && shown["dead_letters"] == 0;
+            if done { Ok(()) } else { Err(shown["behind"].clone()) }
+        });
+    }
+    assert!(!running.has_ended(), "it goes on");
+    as_expected().unwrap_or_else(|wrong| panic!("changed by what came again: {wrong:?}"));
 }
 
 #[test]

@@ -299,6 +299,23 @@ fn a_node_that_holds_what_it_had_as_a_member_is_not_taken_in() {
     assert_eq!(refused_for(&mut bench), Unfit::Holds { shards: 3 });
 }
 
+/// Red if it is asked in the same tick: while its link is gone and nobody has heard so, that has no end.
+#[test]
+fn a_node_that_cannot_be_sent_to_is_asked_again_and_not_at_once() {
+    let mut bench = Bench::new(Limits::default());
+    bench.handle(Input::PeerUp(peer(NodeId(99))));
+    bench.tick();
+    let wished = wish(&bench, next(&bench));
+    change(&mut bench, wished);
+    let [(_, id)] = asks(&bench.tick())[..] else { panic!("only node 99 is asked") };
+    bench.handle(Input::Undelivered { id });
+    assert!(asks(&bench.tick()).is_empty(), "nothing more in this moment");
+    bench.now.micros += 150_000;
+    bench.handle(Input::Wake);
+    let asked = asks(&bench.tick()).into_iter().filter(|(to, _)| *to == peer(NodeId(99)));
+    assert_eq!(asked.count(), 1);
+}
+
 #[test]
 fn a_node_says_what_it_holds_and_does_not_own() {
     let mut bench = Bench::new(Limits::default());
