@@ -94,8 +94,8 @@ pub struct Limits {
     /// spread over it.
     pub verify_hours: u32,
     /// Bytes of hints one lane holds for one owner that is away; beyond it hints for that owner are
-    /// refused and do not count for w. The last one may pass it by its record's head. Default 256 MiB. Nothing
-    /// diverges: what the owner missed is found when clocks are compared.
+    /// refused and do not count for w. The last one may pass it by its record's head. Default 256 MiB.
+    /// Nothing diverges: what the owner missed is found when clocks are compared.
     pub hint_bytes_per_owner: u64,
     /// Bytes of hints one lane holds in all. Default 1 GiB.
     pub hint_bytes: u64,
