@@ -3,6 +3,7 @@
 use galvani_cluster_tests::cluster::{command_in, temporary};
 use galvani_cluster_tests::command::Running;
 use galvani_cluster_tests::{Cluster, Ran, until};
+use galvani_storage::dir::FORMAT_VERSION;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -256,10 +257,12 @@ fn a_data_directory_of_another_node_or_format_is_refused_unchanged() {
     // A newer format: the number raised, the checksum right.
     let good = fs::read_to_string(&identity).expect("text");
     let line = good.lines().next().expect("a line");
-    let newer = line.replacen("\"format\":5", "\"format\":6", 1);
+    let number = |format: u32| format!("\"format\":{format}");
+    let newer = line.replacen(&number(FORMAT_VERSION), &number(FORMAT_VERSION + 1), 1);
     assert_ne!(line, newer, "the format is not where the test thinks");
     fs::write(&identity, format!("{newer}\n{:08x}\n", crc32c(newer.as_bytes()))).expect("written");
-    refused(&cluster, &home, &["data format 6 is newer than 5"]);
+    let numbers = format!("data format {} is newer than {FORMAT_VERSION}", FORMAT_VERSION + 1);
+    refused(&cluster, &home, &[&numbers]);
     fs::write(&identity, good.replacen('a', "b", 1)).expect("written");
     refused(&cluster, &home, &["damaged"]);
     fs::write(&identity, &good).expect("written");
