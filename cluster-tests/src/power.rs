@@ -5,7 +5,10 @@
 //! rights and loop devices that not every machine gives. Where `CI` is `true` a test must not pass without
 //! them; elsewhere it says loudly that it did not run. Dropping a disk unmounts it, also in a panic.
 
+use crate::cluster::{Cluster, temporary};
+use crate::processes;
 use crate::wait::until;
+use rustix::process::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -113,6 +116,36 @@ impl Drop for PowerDisk {
             let _ = ran(Command::new("losetup").arg("-d").arg(device));
         }
     }
+}
+
+/// Room for a node's engine and the reserve that writes leave free.
+const DISK_MIB: u64 = 384;
+
+/// The data of these nodes on disks that can lose power.
+pub fn on_power_disks(nodes: &[&str], durability: &str) -> Option<(Cluster, Vec<PowerDisk>)> {
+    let root = temporary();
+    let mount = |name: &&str| {
+        let (image, home) = (root.path().join(format!("{name}.img")), root.path().join("dev"));
+        PowerDisk::mount(&image, &home.join(name).join("data"), DISK_MIB)
+    };
+    let disks: Vec<PowerDisk> = nodes.iter().map(mount).collect::<Option<_>>()?;
+    Some((Cluster::in_root(root, &["--durability", durability]), disks))
+}
+
+/// The disks lose power, and the nodes on them end.
+pub fn lose_power(cluster: &Cluster, nodes: &[&str], disks: &[PowerDisk]) {
+    cut(disks, cluster.scratch());
+    for name in nodes {
+        // One may have ended by itself when its disk failed.
+        let home = cluster.home(name);
+        until(&format!("{name} to be gone"), || {
+            match processes::signal(&home, Signal::KILL) + processes::of_node(&home).len() {
+                0 => Ok(()),
+                left => Err(left),
+            }
+        });
+    }
+    disks.iter().for_each(PowerDisk::plug_in_again);
 }
 
 fn mount(image: &Path, at: &Path) -> Result<(), String> {

@@ -2,70 +2,22 @@
 //! there afterwards, and what may be gone is what the guarantees say.
 //!
 //! Each node's data directory is an ext4 of its own that is shut down without a flush, and its process is
-//! killed; then it is mounted again. A file written just before must be gone, or nothing was tried.
+//! killed; then it is mounted again. A file written just before must be gone, or nothing was tried. In mode
+//! `fsync`, with one ack, see the program `power-cut`.
 
 use galvani_client::{Client, Quorum};
-use galvani_cluster_tests::cluster::temporary;
 use galvani_cluster_tests::history::any_seed;
 use galvani_cluster_tests::load::check_all;
-use galvani_cluster_tests::power::{PowerDisk, cut};
-use galvani_cluster_tests::{Cluster, History, Load, processes, until};
+use galvani_cluster_tests::power::{lose_power, on_power_disks};
+use galvani_cluster_tests::{Cluster, History, Load, until};
 use galvani_model::ids::Origin;
-use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
-/// Room for a node's engine and the reserve that writes leave free.
-const DISK_MIB: u64 = 384;
-
-/// The data of these nodes on disks that can lose power.
-fn on_power_disks(nodes: &[&str], durability: &str) -> Option<(Cluster, Vec<PowerDisk>)> {
-    let root = temporary();
-    let mount = |name: &&str| {
-        let (image, home) = (root.path().join(format!("{name}.img")), root.path().join("dev"));
-        PowerDisk::mount(&image, &home.join(name).join("data"), DISK_MIB)
-    };
-    let disks: Vec<PowerDisk> = nodes.iter().map(mount).collect::<Option<_>>()?;
-    Some((Cluster::in_root(root, &["--durability", durability]), disks))
-}
-
-/// The disks lose power, and the nodes on them end.
-fn lose_power(cluster: &Cluster, nodes: &[&str], disks: &[PowerDisk]) {
-    cut(disks, cluster.scratch());
-    for name in nodes {
-        // One may have ended by itself when its disk failed.
-        let home = cluster.home(name);
-        until(&format!("{name} to be gone"), || {
-            match processes::signal(&home, Signal::KILL) + processes::of_node(&home).len() {
-                0 => Ok(()),
-                left => Err(left),
-            }
-        });
-    }
-    disks.iter().for_each(PowerDisk::plug_in_again);
-}
-
 fn settled(cluster: &Cluster) {
     cluster.run(&["wait", "--for", "settled", "--timeout", "60s"]).expect(0);
-}
-
-#[test]
-fn after_all_nodes_lost_power_every_write_acked_by_one_disk_is_there() {
-    let Some((cluster, disks)) = on_power_disks(&ALL, "fsync") else { return };
-    let history = Arc::new(History::new(any_seed()));
-    for round in 0..3 {
-        // One ack, so that each write rests on one disk until the others have it, too.
-        let load = Load::start(&cluster, &history, &ALL, 6, 1_u8);
-        load.until_acked(150);
-        lose_power(&cluster, &ALL, &disks);
-        load.stop(&cluster);
-        cluster.start_all();
-        settled(&cluster);
-        check_all(&cluster, &cluster.client(), &history, Quorum::All);
-        println!("round {round}: {} acked writes are there", history.acked());
-    }
 }
 
 /// The name under which n1 counts its writes of a shard now.
