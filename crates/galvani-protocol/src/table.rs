@@ -191,13 +191,17 @@ impl OpTable {
         self.waiting
     }
 
-    /// An answered operation to give up when there are more than `most` of them: the one that
-    /// would be given up first anyway.
+    /// An operation that nobody waits for, to give up when there are more than `most` of them: the one
+    /// that would be given up first anyway. Never one of layouts: a proposal that is woken early tries
+    /// again instead, and would be taken again without end.
     pub(crate) fn take_lingering_above(&mut self, most: usize) -> Option<(u64, Op)> {
         if self.ops.len() - self.waiting <= most {
             return None;
         }
-        let lingers = |&&(_, id): &&(u64, u64)| !self.ops[&id].is_waited_for();
+        let lingers = |&&(_, id): &&(u64, u64)| {
+            let op = &self.ops[&id];
+            !op.is_waited_for() && !matches!(op, Op::Layout(_))
+        };
         let id = self.deadlines.iter().find(lingers).map(|&(_, id)| id)?;
         self.take(id).map(|op| (id, op))
     }
