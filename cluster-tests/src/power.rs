@@ -89,16 +89,21 @@ impl PowerDisk {
     }
 }
 
-/// All of `disks` lose power at once, as near as one process can do it. `scratch` is for its files.
-pub fn cut(disks: &[PowerDisk], scratch: &Path) {
+/// The program that cuts, which is built once in `scratch`.
+fn cutter(scratch: &Path) -> PathBuf {
     let (source, cutter) = (scratch.join("cutter.c"), scratch.join("cutter"));
     if !cutter.exists() {
         fs::write(&source, CUTTER).expect("a scratch directory is writable");
         let built = ran(Command::new("cc").arg("-o").arg(&cutter).arg(&source));
         built.expect("there is a C compiler: Rust links with it");
     }
+    cutter
+}
+
+/// All of `disks` lose power at once, as near as one process can do it.
+fn cut(disks: &[PowerDisk], cutter: &Path) {
     let paths = disks.iter().map(|disk| &disk.at);
-    ran(Command::new(&cutter).args(paths)).expect("ext4 can be shut down");
+    ran(Command::new(cutter).args(paths)).expect("ext4 can be shut down");
 }
 
 impl Drop for PowerDisk {
@@ -132,17 +137,20 @@ pub fn on_power_disks(nodes: &[&str], durability: &str) -> Option<(Cluster, Vec<
     Some((Cluster::in_root(root, &["--durability", durability]), disks))
 }
 
-/// The disks lose power, and the nodes on them end.
+/// The power of these nodes goes, and that of their disks. The nodes end first, as they do in a power cut:
+/// one that went on would ack what a file system that is shut down calls synced, and that has an error
+/// of its own there (ext4 says nothing where it could not finish what a sync had begun).
 pub fn lose_power(cluster: &Cluster, nodes: &[&str], disks: &[PowerDisk]) {
-    cut(disks, cluster.scratch());
+    let cutter = cutter(cluster.scratch());
     for name in nodes {
-        // One may have ended by itself when its disk failed.
+        processes::signal(&cluster.home(name), Signal::KILL);
+    }
+    cut(disks, &cutter);
+    for name in nodes {
         let home = cluster.home(name);
-        until(&format!("{name} to be gone"), || {
-            match processes::signal(&home, Signal::KILL) + processes::of_node(&home).len() {
-                0 => Ok(()),
-                left => Err(left),
-            }
+        until(&format!("{name} to be gone"), || match processes::of_node(&home).len() {
+            0 => Ok(()),
+            left => Err(left),
         });
     }
     disks.iter().for_each(PowerDisk::plug_in_again);

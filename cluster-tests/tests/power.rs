@@ -2,8 +2,7 @@
 //! there afterwards, and what may be gone is what the guarantees say.
 //!
 //! Each node's data directory is an ext4 of its own that is shut down without a flush, and its process is
-//! killed; then it is mounted again. A file written just before must be gone, or nothing was tried. In mode
-//! `fsync`, with one ack, see the program `power-cut`.
+//! killed; then it is mounted again. A file written just before must be gone, or nothing was tried.
 
 use galvani_client::{Client, Quorum};
 use galvani_cluster_tests::history::any_seed;
@@ -105,4 +104,20 @@ fn in_mode_os_what_was_asked_to_be_durable_survives_the_power_of_all() {
     println!("{} durable ones acked, {} lost", acked[1].len(), lost[1].len());
     assert!(!acked[1].is_empty());
     assert_eq!(lost[1], [] as [String; 0]);
+}
+
+#[test]
+fn after_all_nodes_lost_power_every_write_acked_by_one_disk_is_there() {
+    let Some((cluster, disks)) = on_power_disks(&ALL, "fsync") else { return };
+    let history = Arc::new(History::new(any_seed()));
+    for _ in 0..3 {
+        // One ack, so that each write rests on one disk until the others have it, too.
+        let load = Load::start(&cluster, &history, &ALL, 6, 1_u8);
+        load.until_acked(150);
+        lose_power(&cluster, &ALL, &disks);
+        load.stop(&cluster);
+        cluster.start_all();
+        settled(&cluster);
+        check_all(&cluster, &cluster.client(), &history, Quorum::All);
+    }
 }

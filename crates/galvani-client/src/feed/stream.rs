@@ -249,7 +249,9 @@ impl FeedBuilder {
                 Some(member) => filter.authors.push(member.id()),
                 None => {
                     let members = view.layout.members().iter();
-                    let known: Vec<&str> = members.map(|member| member.name()).collect();
+                    let mut known: Vec<&str> = members.map(|member| member.name()).collect();
+                    // Members come in the order of their ids, which are drawn.
+                    known.sort_unstable();
                     let shown: String = author.chars().take(80).collect();
                     let known = known.join(", ");
                     let what = format!("the cluster has no node {shown:?}: there are {known}");
