@@ -74,7 +74,7 @@ impl PowerDisk {
     }
 
     /// The power is back: mounts it anew, which replays the file system's journal. No process may have
-    /// a file of it open. Panics if what [`cut`] wrote just before is there: nothing was lost then.
+    /// a file of it open. Panics if what [`lose_power`] wrote just before is there: nothing was lost then.
     pub fn plug_in_again(&self) {
         until("the disk to be unmounted", || ran(Command::new("umount").arg(&self.at)));
         mount(&self.image, &self.at).expect("a file system is mounted again after a cut");
