@@ -210,7 +210,7 @@ impl<E: Engine> Lagged<E> {
         let mut after = state.clone();
         after.tick_ms = tick_ms;
         if !due.is_empty() {
-            self.base.try_again_when_full();
+            self.base.try_disk_again();
             for waiting in &due {
                 let (shard, record) = (waiting.at.shard, waiting.record.clone());
                 let policy = self.journal.policy(record.head.key.bucket());

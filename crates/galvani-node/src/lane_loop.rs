@@ -319,9 +319,6 @@ impl<E: Engine> LaneLoop<E> {
         loop {
             let fsync = self.lane.wants_fsync(self.store.has_staged());
             let committed = self.store.commit(fsync);
-            if let Err(error) = &committed {
-                tracing::error!(event = "commit_failed", error = %error);
-            }
             let effects = self.lane.end_tick(committed);
             if effects.is_empty() {
                 return;
@@ -446,7 +443,7 @@ impl<E: Engine> LaneLoop<E> {
     fn publish(&mut self, now: Now) {
         if now.micros >= self.published_at + PUBLISH_MICROS {
             self.sweep(now);
-            self.store.try_again_when_full();
+            self.store.try_disk_again();
             self.publish_now(now);
         }
     }

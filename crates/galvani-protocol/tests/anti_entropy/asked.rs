@@ -155,7 +155,7 @@ fn a_shard_is_read_when_what_its_reading_put_right_is_committed() {
     }
     pair.pass(10);
     assert_eq!((progress(&pair).running, progress(&pair).read), (true, 0), "it was not written");
-    pair.sides[1].store.try_again_when_full();
+    pair.sides[1].store.try_disk_again();
     pair.pass(5_000);
     assert_eq!((progress(&pair).running, progress(&pair).read), (false, 1));
     assert!(rows(&pair) >= before + 1_200, "it was read again");

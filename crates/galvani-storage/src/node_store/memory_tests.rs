@@ -31,7 +31,7 @@ fn what_is_remembered_is_what_was_committed() {
             // In doubt: whatever was remembered is read anew.
             _ => drop(store.object(SHARD, &key("a")).expect_err("the damaged row")),
         }
-        store.try_again_when_full();
+        store.try_disk_again();
     }
 }
 

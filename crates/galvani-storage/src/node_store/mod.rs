@@ -11,6 +11,7 @@ mod config;
 mod crash_tests;
 mod damage;
 mod expiring;
+mod failure;
 mod hints;
 mod holdings;
 mod index;
@@ -31,11 +32,12 @@ mod trim;
 #[cfg(test)]
 mod trim_tests;
 
-use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table, store_error};
+use crate::engine::{Batch, Durability, Engine, EngineError, Table, store_error};
 use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 pub use config::{MemoryConfig, StoreConfig};
 use damage::Damaged;
+use failure::Shut;
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
@@ -100,6 +102,8 @@ pub struct NodeStore<E> {
     unsynced: bool,
     /// Whether a sync failed: nothing acked as durable may be said any more.
     lost: bool,
+    /// Since the engine could not be opened again.
+    shut: Option<Shut>,
     /// Where the sweep of request rows goes on.
     sweep_from: Vec<u8>,
     /// Records held for owners that are away.
@@ -109,10 +113,6 @@ pub struct NodeStore<E> {
     /// Shards whose last rows go with this tick.
     emptied: BTreeSet<Shard>,
 }
-
-/// While the disk is full, writes are refused before they are staged, so that reads of the same tick
-/// are not lost with them; every so many commits one tick may try whether there is room again.
-const FULL_PROBE_COMMITS: u32 = 16;
 
 impl<E: Engine> NodeStore<E> {
     /// Opens the store of one lane.
@@ -138,6 +138,7 @@ impl<E: Engine> NodeStore<E> {
             owes_sync: false,
             unsynced: true,
             lost: false,
+            shut: None,
             sweep_from: vec![0],
             hints: Hints::default(),
             facts: StagedFacts::new(),
@@ -167,6 +168,10 @@ impl<E: Engine> NodeStore<E> {
         if self.is_lost() {
             self.roll_back(&EngineError::Lost);
             return Err(store_error(EngineError::Lost));
+        }
+        if self.shut.is_some() {
+            self.roll_back(&EngineError::Closed);
+            return Err(store_error(EngineError::Closed));
         }
         self.full_for = self.full_for.map(|commits| commits.saturating_add(1));
         if self.takes_writes() {
@@ -211,6 +216,7 @@ impl<E: Engine> NodeStore<E> {
                 if matches!(error, EngineError::Full { .. }) {
                     self.full_for = Some(0);
                 }
+                tracing::error!(event = "commit_failed", error = %error);
                 self.roll_back(&error);
                 Err(match error.is_in_doubt() {
                     true => StoreError::InDoubt { what: error.to_string() },
@@ -235,22 +241,9 @@ impl<E: Engine> NodeStore<E> {
         }
     }
 
-    /// Whether a sync failed, this lane's or another's. The node must stop without a clean mark: what
-    /// the disk has of the last moments is not known, and only a new start, under new incarnations,
-    /// is safe.
-    pub fn is_lost(&self) -> bool {
-        self.lost || self.engine.is_lost()
-    }
-
     /// Bytes staged so far: what a driver bounds its ticks by.
     pub fn staged_bytes(&self) -> usize {
         self.batch.bytes()
-    }
-
-    /// Lets the next write find out whether a full disk has room again. The driver calls it now and
-    /// then, so that an idle node recovers, too.
-    pub fn try_again_when_full(&mut self) {
-        self.full_for = self.full_for.map(|_| FULL_PROBE_COMMITS);
     }
 
     /// Whether anything is staged that a commit would write.
@@ -283,49 +276,12 @@ impl<E: Engine> NodeStore<E> {
         &self.engine
     }
 
-    /// Whether writes are staged: not while the disk is known to be full.
-    fn takes_writes(&self) -> bool {
-        self.full_for.is_none_or(|commits| commits >= FULL_PROBE_COMMITS)
-    }
-
     /// Makes the next commit take origins off the disk that must not be used again.
     fn write_off_renewed(&mut self) {
         for shard in self.renewed.clone() {
             // A state that cannot be read names no origin that a later start could read either.
             if self.replica(shard).is_ok() {
                 self.dirty.insert(shard);
-            }
-        }
-    }
-
-    /// Forgets everything staged. What the engine kept of a failed batch is in doubt until it is
-    /// opened again, so that happens here and all cached state is read anew.
-    fn roll_back(&mut self, error: &EngineError) {
-        self.renewed.append(&mut self.dirty);
-        self.renewed.append(&mut self.touched);
-        for shard in &self.renewed {
-            self.states.remove(shard);
-        }
-        self.damaged.roll_back();
-        self.forget_tick();
-        self.owes_sync |= error.is_in_doubt();
-        self.unsynced = true;
-        // A failed sync is never tried again: the kernel may have dropped the pages and would say
-        // that all is well. Whoever drives this store must end.
-        let failed_sync = matches!(error, EngineError::Io { step: IoStep::Sync, .. });
-        self.lost |= failed_sync || matches!(error, EngineError::Lost);
-        let stuck = matches!(error, EngineError::ReadOnly | EngineError::Closed);
-        if !self.is_lost() && (error.is_in_doubt() || stuck) {
-            self.states.clear();
-            self.memory.clear();
-            if let Err(again) = self.engine.reopen() {
-                tracing::error!(event = "engine_reopen_failed", error = %again);
-                // Also where nothing is staged any more the next commit must try again.
-                self.owes_sync = true;
-            }
-            // Whether the batch's hints are there is not known either.
-            if let Err(again) = self.count_hints(0) {
-                tracing::error!(event = "hints_not_counted", error = %again);
             }
         }
     }

@@ -192,7 +192,7 @@ fn a_failed_sync_of_one_lane_stops_every_lane() {
 }
 
 #[test]
-fn an_engine_that_a_failed_reopen_closed_is_opened_by_the_next_commit() {
+fn an_engine_that_could_not_be_opened_again_is_tried_no_more_often_than_the_driver_says() {
     for fail in [FailKind::IoKept, FailKind::IoLost] {
         let engine = Arc::new(MemoryEngine::new());
         let mut store = open(&engine, true);
@@ -202,7 +202,16 @@ fn an_engine_that_a_failed_reopen_closed_is_opened_by_the_next_commit() {
         engine.fail_next_reopen();
         stage(&mut store, &record(2, "a")).expect("staged");
         store.commit(false).expect_err("it was told to fail");
+        for _ in 0..1_000 {
+            store.commit(false).expect_err("closed, and nothing is tried yet");
+        }
         assert!(store.object(SHARD, &key("a")).is_err(), "{fail:?}: closed");
+        engine.fail_next_reopen();
+        store.try_disk_again();
+        store.commit(false).expect_err("closed, and could not be opened by this");
+        store.commit(false).expect_err("closed, and nothing is tried yet");
+        assert!(store.object(SHARD, &key("a")).is_err(), "{fail:?}: still closed");
+        store.try_disk_again();
         store.commit(false).expect_err("closed, and opened again by this");
         assert!(!store.object(SHARD, &key("a")).expect("readable").is_absent(), "{fail:?}");
         stage(&mut store, &record(3, "b")).expect("staged");
@@ -225,7 +234,7 @@ fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
     assert_eq!(store.object(SHARD, &key("a")).expect("reads go on").versions().len(), 1);
     store.commit(false).expect("nothing staged, nothing refused");
     engine.set_full(false);
-    store.try_again_when_full();
+    store.try_disk_again();
     stage(&mut store, &record(2, "a")).expect("the next write finds out");
     store.commit(false).expect("there is room again");
     engine.set_full(true);
@@ -466,7 +475,7 @@ fn a_hint_of_a_failed_commit_does_not_count_and_a_damaged_one_is_taken_away() {
     store.hold(TARGET, SHARD, &record(1, "a"), 50).expect("staged");
     store.commit(false).expect_err("no room");
     assert_eq!((store.hint_bytes(TARGET), store.hint_figures().len()), ((0, 0), 0));
-    store.try_again_when_full();
+    store.try_disk_again();
     for counter in 1..=3 {
         store.hold(TARGET, SHARD, &record(counter, "a"), 50).expect("room again");
     }
