@@ -85,18 +85,22 @@ impl World {
         }
     }
 
-    /// Lets every lane of a node know what the node has written down.
+    /// Lets every lane of a node know what the node has written down: as the real node, in the order
+    /// in which it was.
     pub(crate) fn renew_topology(&mut self, node: usize) {
         let topology = self.next_topology_of(node);
         for lane in 0..self.nodes[node].lanes.len() {
             let (at, boot) = (LaneAt { node, lane }, self.nodes[node].boot);
-            match self.adoption_delay() {
-                0 => self.adopt_late(at, boot, topology.clone()),
-                wait => {
-                    let topology = topology.clone();
-                    self.queue.push(self.now + wait, Event::Adopt { at, boot, topology });
-                }
+            let drawn = self.now + self.adoption_delay();
+            let slot = &mut self.nodes[node].lanes[lane];
+            // What is due at this very moment may still be on the queue.
+            if drawn == self.now && slot.told_until < self.now {
+                self.adopt_late(at, boot, topology.clone());
+                continue;
             }
+            slot.told_until = slot.told_until.max(drawn);
+            let told = Event::Adopt { at, boot, topology: topology.clone() };
+            self.queue.push(slot.told_until, told);
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct LaneSlot {
     pub(crate) inbox: VecDeque<Input>,
     /// When its next tick is due, if one is on the queue.
     pub(crate) tick_at: Option<u64>,
+    /// When it hears the last of what it was told of the cluster.
+    pub(crate) told_until: u64,
 }
 
 impl LaneSlot {
@@ -195,6 +197,7 @@ impl Node {
                     store: SimStore::new(opened.store, boot.policies.clone(), boot.mutant),
                     inbox: VecDeque::new(),
                     tick_at: None,
+                    told_until: 0,
                 }
             })
             .collect();
