@@ -71,9 +71,14 @@ impl Lane {
             };
             let now_members = members(&self.topology);
             if members(&before) != now_members {
-                // Who is down is found out anew, and nobody says of one that it is up again.
+                // Who is down is found out anew, and nobody says of one that it is up again. A lane that
+                // has heard of the members before this one may have heard of this one's verdict since.
+                let tells = self.swim.is_some();
                 self.swim = lives_with(&self.config, &self.topology);
                 for node in self.down.clone() {
+                    if tells {
+                        self.effects.push(Effect::Liveness { node, alive: true });
+                    }
                     self.on_liveness(node, true, now, store);
                 }
             }

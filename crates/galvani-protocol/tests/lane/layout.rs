@@ -8,7 +8,7 @@ use galvani_model::ids::{NodeId, Partition, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutState, Member, Pace};
 use galvani_model::store::Holdings;
-use galvani_protocol::{Effect, Input, PeerLane};
+use galvani_protocol::{Effect, Input, PeerLane, Standing};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
@@ -404,4 +404,19 @@ fn a_voter_without_its_votes_asks_the_others_before_it_votes() {
     assert_eq!(vote(&mut bench, prepare), Ok(Vote::Outbid(ballot(4, 3))), "as they promised");
     let trusted = bench.store.fact(b"voter").expect("readable");
     assert_eq!(trusted, Some(Bytes::from_static(b"1")));
+}
+
+#[test]
+fn a_change_of_the_members_takes_back_for_all_lanes_who_is_down() {
+    let mut bench = Bench::new(Limits::default());
+    bench.handle(Input::Liveness { node: NodeId(2), alive: false });
+    bench.tick();
+    let topology = Arc::new(bench.topology.with_layout(Arc::new(copying(&bench))));
+    bench.handle(Input::Topology(topology));
+    let told = bench.tick().into_iter().find_map(|effect| match effect {
+        Effect::Liveness { node, alive } => Some((node, alive)),
+        _ => None,
+    });
+    assert_eq!(told, Some((NodeId(2), true)), "another lane may have adopted it before the verdict");
+    assert_eq!(bench.lane.standing(NodeId(2)), Standing::Alive);
 }
