@@ -405,6 +405,9 @@ pub trait Store: Holdings {
     /// Bytes of hints for `target`, and for all targets together, staged ones included.
     fn hint_bytes(&self, target: NodeId) -> (u64, u64);
 
+    /// The highest counter of `origin` among the committed hints of `shard`, whomever they are for (0: none).
+    fn hinted(&mut self, shard: Shard, origin: Origin) -> Result<u64, StoreError>;
+
     /// Committed hints by target; none is empty.
     fn hint_figures(&self) -> &BTreeMap<NodeId, HintFigures>;
 

@@ -1,7 +1,8 @@
-//! Asking an owner how much it knows of our kept origins, before they are used again.
+//! Asking a node how much it knows of our kept origins, before they are used again.
 //!
-//! Sent once to each owner when it can first be reached after a clean start. An owner that knows
-//! more than we do proves that our disk is older than our writes: a new incarnation, then.
+//! Sent once to each member when it can first be reached after a clean start: owners know by what they
+//! have taken in, any other node by the hints that it holds for owners. One that knows more than we do
+//! proves that our disk is older than our writes: a new incarnation, then.
 //! Next to read: `origins.rs`. Source: algorithms 2.2, rule 3.
 
 use crate::effect::PeerLane;
@@ -26,8 +27,8 @@ pub(crate) struct KnownOp {
 }
 
 impl KnownOp {
-    /// The questions for a peer that can be reached from now on: shards whose kept origin it owns
-    /// too and has not spoken of yet.
+    /// The questions for a peer that can be reached from now on: shards of whose kept origin it has not
+    /// spoken yet.
     pub(crate) fn questions(
         ctx: &mut Ctx<'_>,
         to: PeerLane,
@@ -90,7 +91,8 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskKnown) -> Result<Known, StoreEr
     for &(shard, origin) in ask.origins.iter().take(ORIGINS_PER_ASK) {
         let owned = ctx.topology.layout().contains(shard)
             && ctx.topology.is_replica(ctx.topology.node, shard);
-        counters.push(if owned { replica::known(ctx.store, shard, origin)? } else { 0 });
+        let taken_in = if owned { replica::known(ctx.store, shard, origin)? } else { 0 };
+        counters.push(taken_in.max(ctx.store.hinted(shard, origin)?));
     }
     Ok(Known { counters })
 }

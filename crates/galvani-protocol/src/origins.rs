@@ -2,7 +2,7 @@
 //!
 //! An origin is the hash of a number drawn once per process start, the shard, and a count: unique
 //! for ever as long as that number is random. An origin kept from before a clean stop is used again
-//! only after every other owner has said how much it knows of it; a write that cannot wait takes a
+//! only after every other member has said how much it knows of it; a write that cannot wait takes a
 //! new incarnation, which is always safe and costs one more entry in clocks.
 //! Next to read: `replica.rs`. Source: algorithms 2.1-2.2.
 
@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(crate) struct Origins {
     boot: u128,
     taken: u64,
-    /// Kept from before a clean stop, and which owners have yet to say what they know of it.
+    /// Kept from before a clean stop, and which nodes have yet to say what they know of it.
     unconfirmed: BTreeMap<Shard, BTreeSet<NodeId>>,
 }
 
@@ -26,7 +26,7 @@ impl Origins {
         Origins { boot, taken: 0, unconfirmed: BTreeMap::new() }
     }
 
-    /// A shard whose origin was kept: `others` are the owners to ask before it is used again.
+    /// A shard whose origin was kept: `others` are the nodes to ask before it is used again.
     pub(crate) fn keep(&mut self, shard: Shard, others: BTreeSet<NodeId>) {
         if !others.is_empty() {
             self.unconfirmed.insert(shard, others);

@@ -8,7 +8,7 @@
 
 use crate::client::NewWrite;
 use crate::mutant::Mutant;
-use crate::node::state_in;
+use crate::node::{Node, state_in};
 use crate::packet::{Event, LaneAt};
 use crate::store::Deaf;
 use crate::world::{World, at, context_key};
@@ -33,7 +33,7 @@ pub(crate) const PROBES: u32 = 8;
 pub(crate) struct Forgotten {
     /// The origin whose counter went back.
     pub(crate) origin: Origin,
-    /// Whether another owner's disk named a lost dot then, and no owner's disk lost anything since.
+    /// Whether another owner's disk, or a hint, named a lost dot then, and no disk lost anything since.
     pub(crate) known: bool,
     /// Whether a message has named a lost dot since.
     pub(crate) told: bool,
@@ -165,7 +165,8 @@ impl World {
                 other != node
                     && self.nodes[other].clock_on_disk(shard).max_counter(origin) > now.counter
             };
-            let known = others.into_iter().any(knows);
+            let hinted = |other: &Node| other.hinted_on_disk(shard, origin) > now.counter;
+            let known = others.into_iter().any(knows) || self.members().any(hinted);
             let name = if known { "amnesia.known" } else { "amnesia.unknown" };
             self.coverage.add(name, 1);
             let forgotten = Forgotten { origin, known, told: false };

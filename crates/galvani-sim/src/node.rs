@@ -8,9 +8,10 @@ use crate::disk::Disk;
 use crate::mutant::Mutant;
 use crate::rng::Rng;
 use crate::store::{Policies, SimStore};
+use bytes::Bytes;
 use core::ops::ControlFlow;
 use galvani_model::bucket::{BucketName, BucketProps};
-use galvani_model::ids::{LaneIndex, NodeId, Shard};
+use galvani_model::ids::{LaneIndex, NodeId, Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::placement::LayoutState;
@@ -264,6 +265,35 @@ impl Node {
     /// The partition clock of a shard as the disk has it.
     pub(crate) fn clock_on_disk(&self, shard: Shard) -> PartitionClock {
         self.state_on_disk(shard).clock
+    }
+
+    /// How many hints its disk has, of all its lanes.
+    pub(crate) fn hints_on_disk(&self) -> usize {
+        let mut rows = 0;
+        let mut visit = |_: &[u8], _: &[u8]| {
+            rows += 1;
+            ControlFlow::Continue(())
+        };
+        let seen = self.disk.memory().scan(Table::Hints, &[0], None, usize::MAX, &mut visit);
+        seen.expect("a disk in memory can be read");
+        rows
+    }
+
+    /// The highest counter of an origin among the hints on its disk that can be read.
+    pub(crate) fn hinted_on_disk(&self, shard: Shard, origin: Origin) -> u64 {
+        let mut last = 0;
+        let mut visit = |key: &[u8], row: &[u8]| {
+            if let Some((_, of, dot)) = keys::split_hint(key)
+                && (of, dot.origin) == (shard, origin)
+                && rows::get_record(key, &Bytes::copy_from_slice(row)).is_ok()
+            {
+                last = last.max(dot.counter);
+            }
+            ControlFlow::Continue(())
+        };
+        let seen = self.disk.memory().scan(Table::Hints, &[0], None, usize::MAX, &mut visit);
+        seen.expect("a disk in memory can be read");
+        last
     }
 
     /// A key as the disk has it.

@@ -10,9 +10,9 @@ use crate::oracles::{alive, buried, digest, kept, same};
 use crate::packet::{LaneAt, Route};
 use crate::profile::TTL_MS_LONGEST;
 use crate::world::World;
-use galvani_model::ids::Shard;
+use galvani_model::ids::{NodeId, Shard};
 use galvani_model::request::{Quorum, ReadOptions};
-use galvani_model::store::Store;
+use galvani_model::store::{HintFigures, Store};
 use galvani_protocol::Input;
 use galvani_storage::engine::CrashKeep;
 use galvani_wire::Message;
@@ -140,7 +140,8 @@ impl World {
             return;
         }
         if !idle {
-            self.violate("comes_to_rest", format!("events go on and on {when}"));
+            let restless = self.restless();
+            self.violate("comes_to_rest", format!("events go on and on {when}: {restless}"));
         }
         for node in 0..self.nodes.len() {
             for (lane, slot) in self.nodes[node].lanes.iter().enumerate() {
@@ -156,6 +157,25 @@ impl World {
         if let Some(call) = waiting {
             self.violate("answered_in_time", format!("call {call} is open {when}"));
         }
+    }
+
+    /// The lanes that have something to do yet, and whom they hold hints for.
+    fn restless(&self) -> String {
+        let mut found = Vec::new();
+        for (node, known) in self.nodes.iter().enumerate() {
+            for (lane, slot) in
+                known.lanes.iter().enumerate().filter(|(_, it)| !it.lane.is_settled())
+            {
+                let count =
+                    |(id, it): (&NodeId, &HintFigures)| (self.by_id.get(id).copied(), it.count);
+                let hinted: Vec<_> = slot.store.hint_figures().iter().map(count).collect();
+                let rows = known.hints_on_disk();
+                found.push(format!(
+                    "n{node}.{lane} counts hints for {hinted:?}, its node has {rows}"
+                ));
+            }
+        }
+        found.join(", ")
     }
 
     /// Finishes buckets that were made on some nodes only, by making them again.
@@ -181,7 +201,7 @@ impl World {
     }
 
     /// Nodes that are members by the last state of the layout.
-    fn members(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| self.layout.member(node.id).is_some())
     }
 

@@ -415,6 +415,10 @@ impl Store for SimStore {
         self.inner.hint_bytes(target)
     }
 
+    fn hinted(&mut self, shard: Shard, origin: Origin) -> Result<u64, StoreError> {
+        self.inner.hinted(shard, origin)
+    }
+
     fn hint_figures(&self) -> &BTreeMap<NodeId, HintFigures> {
         self.inner.hint_figures()
     }

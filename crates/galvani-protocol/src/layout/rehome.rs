@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 
 /// How often it looks again while there are such hints, in microseconds.
 const PACE_MICROS: u64 = 500_000;
+/// How long after there may be some it looks, in microseconds: what this tick still holds by the layout
+/// before is committed by then.
+const LOOK_MICROS: u64 = 10_000;
 /// Hints that are sent at once.
 const HINTS_MAX: usize = ASKS_PER_OP as usize;
 /// Hints that are looked at for a page.
@@ -40,7 +43,7 @@ pub(crate) type Page = Vec<(NodeId, Shard, Record)>;
 impl Rehome {
     /// There may be some.
     pub(crate) fn look(&mut self, now: Now) {
-        self.due_at = Some(now.micros);
+        self.due_at = Some(now.micros + LOOK_MICROS);
     }
 
     /// When [`poll`] has something to do, in the lane's microseconds.

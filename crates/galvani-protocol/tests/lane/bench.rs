@@ -11,7 +11,7 @@ use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
-use galvani_model::store::Holdings;
+use galvani_model::store::{Holdings, OwnOrigin};
 use galvani_model::version::{ContextKey, Kind};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::MemoryEngine;
@@ -31,6 +31,7 @@ pub(crate) struct Bench {
     pub(crate) topology: Arc<Topology>,
     pub(crate) now: Now,
     pub(crate) requests: u64,
+    pub(crate) starts: u128,
 }
 
 pub(crate) fn key(name: &str) -> Key {
@@ -73,7 +74,7 @@ impl Bench {
         let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 7 };
         let lane = Lane::new(config, topology.clone(), []);
         let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
-        let mut bench = Bench { lane, store, engine, topology, now, requests: 0 };
+        let mut bench = Bench { lane, store, engine, topology, now, requests: 0, starts: 0 };
         for node in (1..=NODES as u128).map(NodeId).filter(|&node| node != me) {
             bench.handle(Input::PeerUp(peer(node)));
         }
@@ -98,14 +99,31 @@ impl Bench {
 
     /// A new process on the same disk, its peers up.
     pub(crate) fn restart(&mut self) {
+        self.restart_keeping(None);
+    }
+
+    /// The same after a clean stop, which keeps who it minted as in a shard; whom it asks how much they
+    /// know of that.
+    pub(crate) fn restart_with(&mut self, shard: Shard, own: OwnOrigin) -> Vec<(PeerLane, u64)> {
+        let effects = self.restart_keeping(Some((shard, own)));
+        let known = |effect: &Effect| match effect {
+            Effect::Ask { to, id, message: Message::AskKnown(_), .. } => Some((*to, *id)),
+            _ => None,
+        };
+        effects.iter().filter_map(known).collect()
+    }
+
+    fn restart_keeping(&mut self, kept: Option<(Shard, OwnOrigin)>) -> Vec<Effect> {
         let limits = Limits::default();
-        let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 8 };
-        self.lane = Lane::new(config, self.topology.clone(), []);
+        self.starts += 1;
+        let boot = 7 + self.starts;
+        let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot };
+        self.lane = Lane::new(config, self.topology.clone(), kept);
         let me = self.topology.node;
         for node in (1..=NODES as u128).map(NodeId).filter(|&node| node != me) {
             self.handle(Input::PeerUp(peer(node)));
         }
-        self.tick();
+        self.tick()
     }
 
     pub(crate) fn handle(&mut self, input: Input) {

@@ -1,7 +1,7 @@
 //! Sloppy quorums and hinted handoff, one input at a time.
 
 use crate::bench::{Bench, answers, asks, failure, peer, put, strict};
-use galvani_model::ids::{LaneIndex, NodeId, Shard};
+use galvani_model::ids::{LaneIndex, NodeId, Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::request::Quorum;
@@ -10,7 +10,10 @@ use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::{Corruption, Table};
 use galvani_wire::Message;
 use galvani_wire::failure::{Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{Hint, HintsPulled, PullHints, Pulled, Put, Replicated};
+use galvani_wire::message::{
+    AskKnown, Hint, HintsPulled, Known, PullHints, Pulled, Put, Replicated,
+};
+use std::collections::BTreeSet;
 
 /// Node 1 of four with a key it owns, the other owners, and the one node that is none.
 fn cluster() -> (Bench, Key, [NodeId; 2], NodeId) {
@@ -107,6 +110,12 @@ fn a_hint_is_held_given_page_by_page_and_dropped_when_it_is_durable_at_its_owner
     holder.request(false, message.clone());
     assert_eq!(answers(&holder.tick()), [&stored()]);
     assert_eq!(holder.store.hint_figures()[&owner].count, 1);
+    let Message::Hint(Hint { record, .. }) = &message else { unreachable!("made as a hint") };
+    let dot = record.head.dot;
+    let origins = vec![(shard, dot.origin), (shard, Origin(99))];
+    holder.request(false, Message::AskKnown(AskKnown { origins }));
+    let known = Message::Known(Known { counters: vec![dot.counter, 0] });
+    assert_eq!(answers(&holder.tick()), [&known], "whoever minted it may have forgotten it");
     let pull = |taken| {
         let (lane, refused, credit) = (LaneIndex(0), Vec::new(), 1 << 20);
         Message::PullHints(PullHints { node: owner, lane, taken, refused, credit })
@@ -349,4 +358,32 @@ fn holder_of_one() -> (Bench, Shard, NodeId, Message) {
     record.shard = shard;
     record.head.key = key;
     (bench, shard, owner, Message::Hint(Hint { owner, record }))
+}
+
+#[test]
+fn a_kept_origin_is_used_again_once_every_member_has_spoken_stand_ins_too() {
+    let (mut bench, key, others, fallback) = cluster();
+    let shard = bench.shard(&key);
+    let everyone = BTreeSet::from([others[0], others[1], fallback]);
+    let next = |bench: &mut Bench, rid| {
+        bench.request(false, strict(put(key.clone(), rid, 1)));
+        bench.tick();
+        bench.store.replica(shard).expect("readable").own.expect("it wrote")
+    };
+    // Who speaks after a clean stop, what the stand-in's hints name, whether the origin stays.
+    let cases = [(None, 0, true), (Some(fallback), 0, false), (None, 1, false)];
+    for (rid, (silent, ahead, kept)) in (1..).step_by(2).zip(cases) {
+        let before = next(&mut bench, rid);
+        let questions = bench.restart_with(shard, before);
+        let asked: BTreeSet<NodeId> = questions.iter().map(|(to, _)| to.node).collect();
+        assert_eq!(asked, everyone);
+        for (to, id) in questions.into_iter().filter(|(to, _)| Some(to.node) != silent) {
+            let ahead = if to.node == fallback { ahead } else { 0 };
+            let known = Known { counters: vec![before.counter + ahead] };
+            bench.handle(Input::Reply { id, message: Message::Known(known) });
+        }
+        bench.tick();
+        let after = next(&mut bench, rid + 1);
+        assert_eq!(after.origin == before.origin, kept, "{silent:?} {ahead}");
+    }
 }

@@ -417,6 +417,10 @@ fn a_change_of_the_members_takes_back_for_all_lanes_who_is_down() {
         Effect::Liveness { node, alive } => Some((node, alive)),
         _ => None,
     });
-    assert_eq!(told, Some((NodeId(2), true)), "another lane may have adopted it before the verdict");
+    assert_eq!(
+        told,
+        Some((NodeId(2), true)),
+        "another lane may have adopted it before the verdict"
+    );
     assert_eq!(bench.lane.standing(NodeId(2)), Standing::Alive);
 }

@@ -9,7 +9,7 @@ use super::{NodeStore, store_error};
 use crate::engine::{Engine, Table};
 use crate::format::{keys, rows};
 use bytes::Bytes;
-use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard};
+use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, Shard};
 use galvani_model::store::{HintFigures, HintPage, StoreError};
 use galvani_model::version::{Dot, Record};
 use std::collections::BTreeMap;
@@ -139,8 +139,10 @@ impl<E: Engine> NodeStore<E> {
             }
             ControlFlow::Continue(())
         };
-        // One range for each partition: other lanes' hints for the same target are not read.
-        for &partition in partitions {
+        // One range for each partition. Hints of another lane are for that lane to count and to let go.
+        let (lane, lanes) = (self.config.lane, self.config.lanes);
+        let mine = |partition: &&Partition| LaneIndex::of(**partition, lanes) == lane;
+        for &partition in partitions.iter().filter(mine) {
             let (mut start, end) = keys::hints_of(target, partition);
             if let Some((shard, dot)) = after {
                 if partition < shard.partition {
@@ -165,6 +167,38 @@ impl<E: Engine> NodeStore<E> {
             }
         }
         Ok(page)
+    }
+
+    /// See [`galvani_model::store::Store::hinted`]. A search by halves, so that a flood of hints costs no
+    /// more than a few dozen looks.
+    pub(super) fn last_hinted(&self, shard: Shard, origin: Origin) -> Result<u64, StoreError> {
+        let mut last = 0;
+        for &target in self.hints.figures.keys() {
+            let end = keys::hint(target, shard, Dot::new(origin, u64::MAX));
+            // The first hint from a counter on, if there is one.
+            let first_from = |counter: u64| {
+                let start = keys::hint(target, shard, Dot::new(origin, counter));
+                let mut found = None;
+                let mut visit = |key: &[u8], _: &[u8]| {
+                    found = keys::split_hint(key).map(|(_, _, dot)| dot.counter);
+                    ControlFlow::Break(())
+                };
+                self.engine
+                    .scan(Table::Hints, &start, Some(&end), 1, &mut visit)
+                    .map_err(store_error)?;
+                Ok::<_, StoreError>(found)
+            };
+            let mut beyond = u64::MAX;
+            while last + 1 < beyond {
+                // Close to what is there first: counters are small numbers.
+                let middle = last + 1 + (beyond - last - 1).min(last.max(1)) / 2;
+                match first_from(middle)? {
+                    Some(counter) => last = counter,
+                    None => beyond = middle,
+                }
+            }
+        }
+        Ok(last)
     }
 
     /// See [`galvani_model::store::Store::release`].

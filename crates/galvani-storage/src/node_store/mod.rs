@@ -40,7 +40,7 @@ use damage::Damaged;
 use failure::Shut;
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{LaneIndex, NodeId, Partition, Shard, WriteId};
+use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::{
     Change, Damage, HintFigures, HintPage, IndexPage, Indexed, Listed, LogPage, OwnOrigin,
@@ -524,6 +524,10 @@ impl<E: Engine> Store for NodeStore<E> {
 
     fn hint_bytes(&self, target: NodeId) -> (u64, u64) {
         self.bytes_of_hints(target)
+    }
+
+    fn hinted(&mut self, shard: Shard, origin: Origin) -> Result<u64, StoreError> {
+        self.last_hinted(shard, origin)
     }
 
     fn hint_figures(&self) -> &BTreeMap<NodeId, HintFigures> {

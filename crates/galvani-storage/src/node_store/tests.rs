@@ -468,6 +468,50 @@ fn a_hint_is_held_once_paged_in_order_and_goes_when_it_is_released() {
 }
 
 #[test]
+fn a_lane_is_given_its_own_hints_only() {
+    let engine = Arc::new(MemoryEngine::new());
+    let lane_of = |lane| {
+        let config = StoreConfig { lane: LaneIndex(lane), lanes: 2, ..config(true) };
+        NodeStore::open(engine.clone(), config).expect("opens").store
+    };
+    let mut lanes = [lane_of(0), lane_of(1)];
+    let all: Vec<Partition> = (0..4).map(Partition).collect();
+    for &partition in &all {
+        let store = &mut lanes[usize::from(partition.0 % 2)];
+        store.hold(TARGET, Shard { partition, ..SHARD }, &record(1, "a"), 50).expect("room");
+        store.commit(false).expect("room");
+    }
+    for (lane, store) in lanes.iter_mut().enumerate() {
+        let page = store.hints(TARGET, None, &all, 1 << 20, 100).expect("readable");
+        let given: Vec<u16> = page.records.iter().map(|(shard, _)| shard.partition.0).collect();
+        assert_eq!(given, [lane as u16, lane as u16 + 2], "whatever partitions are asked for");
+    }
+}
+
+#[test]
+fn the_last_hint_of_an_origin_is_found_whoever_it_is_for_and_whatever_is_between() {
+    let mut store = open(&Arc::new(MemoryEngine::new()), true);
+    assert_eq!(store.hinted(SHARD, ORIGIN), Ok(0));
+    let mut last = 0;
+    for (number, counter) in
+        [1, 2, 3, 40, 41, 10_000, 1 << 40, u64::MAX - 1].into_iter().enumerate()
+    {
+        // For one target and the other by turns, so that neither has them all.
+        let target = NodeId(8 + number as u128 % 2);
+        store.hold(target, SHARD, &record(counter, "a"), 50).expect("room");
+        assert_eq!(store.hinted(SHARD, ORIGIN), Ok(last), "not before the commit");
+        store.commit(false).expect("room");
+        last = counter;
+        assert_eq!(store.hinted(SHARD, ORIGIN), Ok(last));
+    }
+    assert_eq!(store.hinted(SHARD, Origin(ORIGIN.0 + 1)), Ok(0));
+    assert_eq!(store.hinted(Shard { n: SHARD.n + 1, ..SHARD }, ORIGIN), Ok(0));
+    store.release(NodeId(9), SHARD, Dot::new(ORIGIN, u64::MAX - 1)).expect("room");
+    store.commit(false).expect("room");
+    assert_eq!(store.hinted(SHARD, ORIGIN), Ok(1 << 40));
+}
+
+#[test]
 fn a_hint_of_a_failed_commit_does_not_count_and_a_damaged_one_is_taken_away() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
