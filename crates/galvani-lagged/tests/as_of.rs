@@ -7,10 +7,11 @@ mod common;
 
 use bytes::Bytes;
 use common::{
-    LAG_MS, START_MS, at, delete, fresh, histories, key, naive, page, settle, shard_of, write,
+    LAG_MS, START_MS, Values, at, delete, fresh, histories, key, naive, page, settle, shard_of,
+    values, write,
 };
 use galvani_lagged::config::PAGE_KEYS_MAX;
-use galvani_lagged::{AsOf, Found, Lagged, LaggedError, Moment, Place, Selector};
+use galvani_lagged::{AsOf, Lagged, LaggedError, Moment, Place, Selector};
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::ids::{NodeId, RequestId};
 use galvani_model::key::Key;
@@ -18,17 +19,6 @@ use galvani_model::version::{Dot, Kind, Record, value_hash};
 use galvani_storage::engine::MemoryEngine;
 use proptest::prelude::{prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
-
-type Values = BTreeMap<Vec<Dot>, Bytes>;
-
-fn values(replica: &mut Lagged<MemoryEngine>, found: &Found, at_ms: u64) -> Values {
-    let versions: Vec<_> = found.values(at_ms).cloned().collect();
-    let value = |it: galvani_model::version::Version| {
-        let value = replica.value(found.shard, &it).expect("kept");
-        (it.dots.to_vec(), value)
-    };
-    versions.into_iter().map(value).collect()
-}
 
 /// A key's values, and what could not be left out; `None`: it is blurred.
 fn shown(

@@ -8,14 +8,14 @@
 mod common;
 
 use common::{
-    LAG_MS, START_MS, at, delete, key, naive, open, page, retry_of, settle, shard_of, write,
+    KEEPS, LAG_MS, START_MS, at, delete, held, key, naive, open, page, position, retry_of, settle,
+    shard_of, shown, write,
 };
-use galvani_lagged::{AsOf, Hole, Lagged, LaggedError};
+use galvani_lagged::{Hole, Lagged, LaggedError};
 use galvani_model::ids::Origin;
-use galvani_model::key::Key;
 use galvani_model::version::{Dot, PartitionClock, Range, Record};
 use galvani_storage::engine::{CrashKeep, FailKind, MemoryEngine};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 #[derive(Clone, Copy, Debug)]
 enum Action {
@@ -65,13 +65,6 @@ enum Fault {
     BaseSync,
 }
 
-const KEEPS: [CrashKeep; 4] = [
-    CrashKeep::Committed,
-    CrashKeep::Synced { unsynced: 0 },
-    CrashKeep::Synced { unsynced: 1 },
-    CrashKeep::Synced { unsynced: usize::MAX },
-];
-
 const FAULTS: [Fault; 9] = [
     Fault::None,
     Fault::Journal(FailKind::Full),
@@ -110,38 +103,6 @@ fn run(
         Action::Resume => replica.resume(at(LAG_MS))?,
     }
     Ok(())
-}
-
-fn held(replica: &mut Lagged<MemoryEngine>, records: &[Record]) -> BTreeSet<Dot> {
-    let here = |record: &&Record| {
-        let shard = shard_of(&record.head.key);
-        replica.head(shard, record.head.dot).expect("readable").is_some()
-    };
-    records.iter().filter(here).map(|record| record.head.dot).collect()
-}
-
-fn position(replica: &Lagged<MemoryEngine>, records: &[Record]) -> BTreeSet<Dot> {
-    let positions = replica.positions();
-    let done = |record: &&Record| {
-        let shard = shard_of(&record.head.key);
-        positions.get(&shard).is_some_and(|it| it.delivered().contains(record.head.dot))
-    };
-    let done: BTreeSet<Dot> = records.iter().filter(done).map(|record| record.head.dot).collect();
-    let all: u64 = positions.values().map(|it| it.delivered().len()).sum();
-    assert_eq!(all, done.len() as u64, "it is done with nothing else");
-    done
-}
-
-fn shown(replica: &mut Lagged<MemoryEngine>, key: &Key) -> BTreeMap<Vec<Dot>, bytes::Bytes> {
-    let moment = replica.moment(AsOf::Latest, START_MS).expect("always");
-    let Some(found) = replica.read_at(key, &moment, None).expect("readable") else {
-        return BTreeMap::new();
-    };
-    let versions: Vec<_> = found.values(START_MS).cloned().collect();
-    let value = |it: galvani_model::version::Version| {
-        (it.dots.to_vec(), replica.value(found.shard, &it).expect("kept"))
-    };
-    versions.into_iter().map(value).collect()
 }
 
 #[test]

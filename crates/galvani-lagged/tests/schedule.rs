@@ -8,9 +8,10 @@
 
 mod common;
 
-use common::{History, LAG_MS, START_MS, histories, naive, open, page, shard_of};
-use galvani_lagged::{AsOf, Lagged, Now};
-use galvani_model::key::Key;
+use common::{
+    History, KEEPS, LAG_MS, START_MS, held, histories, naive, open, page, position, shown,
+};
+use galvani_lagged::{Lagged, Now};
 use galvani_model::version::{Dot, Record};
 use galvani_storage::engine::{CrashKeep, FailKind, MemoryEngine};
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
@@ -88,43 +89,6 @@ impl World {
         }
     }
 }
-
-/// Which of these the replica has.
-fn held(replica: &mut Lagged<MemoryEngine>, records: &[Record]) -> BTreeSet<Dot> {
-    let here = |record: &&Record| {
-        let shard = shard_of(&record.head.key);
-        replica.head(shard, record.head.dot).expect("readable").is_some()
-    };
-    records.iter().filter(here).map(|record| record.head.dot).collect()
-}
-
-fn position(replica: &Lagged<MemoryEngine>, records: &[Record]) -> BTreeSet<Dot> {
-    let positions = replica.positions();
-    let done = |record: &&Record| {
-        let shard = shard_of(&record.head.key);
-        positions.get(&shard).is_some_and(|it| it.delivered().contains(record.head.dot))
-    };
-    records.iter().filter(done).map(|record| record.head.dot).collect()
-}
-
-fn shown(replica: &mut Lagged<MemoryEngine>, key: &Key) -> BTreeMap<Vec<Dot>, bytes::Bytes> {
-    let moment = replica.moment(AsOf::Latest, START_MS).expect("always");
-    let Some(found) = replica.read_at(key, &moment, None).expect("readable") else {
-        return BTreeMap::new();
-    };
-    let versions: Vec<_> = found.values(START_MS).cloned().collect();
-    let value = |it: galvani_model::version::Version| {
-        (it.dots.to_vec(), replica.value(found.shard, &it).expect("kept"))
-    };
-    versions.into_iter().map(value).collect()
-}
-
-const KEEPS: [CrashKeep; 4] = [
-    CrashKeep::Committed,
-    CrashKeep::Synced { unsynced: 0 },
-    CrashKeep::Synced { unsynced: 1 },
-    CrashKeep::Synced { unsynced: usize::MAX },
-];
 
 /// What may be said of it at any time; why not, where it is wrong.
 fn holds(world: &mut World, history: &History) -> Result<(), String> {

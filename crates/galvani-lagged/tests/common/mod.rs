@@ -1,4 +1,5 @@
-//! Histories of a few keys, and what is plainly true of them: used by all tests of this crate.
+//! Histories of a few keys, what is plainly true of them, and what a replica says of them: used by all
+//! tests of this crate.
 //!
 //! A history is made of writes that saw some of the earlier ones of their key, retries of them through
 //! other coordinators, and an order of arrival that has little to do with when they were issued. The
@@ -7,14 +8,14 @@
 #![allow(dead_code)]
 
 use bytes::Bytes;
-use galvani_lagged::{Arrivals, Lagged, LaggedConfig, Now};
+use galvani_lagged::{Arrivals, AsOf, Found, Lagged, LaggedConfig, Now};
 use galvani_model::bucket::BucketName;
 use galvani_model::hash::{key_hash, partition_of};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{ClusterId, NodeId, Origin, RequestId, Shard};
 use galvani_model::key::Key;
-use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, value_hash};
-use galvani_storage::engine::MemoryEngine;
+use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, Version, value_hash};
+use galvani_storage::engine::{CrashKeep, MemoryEngine};
 use proptest::prelude::{Strategy, any};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +25,17 @@ pub(crate) const LAG_MS: u64 = 60_000;
 pub(crate) const KEEP_MS: u64 = 1_000_000;
 /// When histories begin, in milliseconds since 1970.
 pub(crate) const START_MS: u64 = 1_700_000_000_000;
+
+/// What a disk may have of its last batches once its process has ended.
+pub(crate) const KEEPS: [CrashKeep; 4] = [
+    CrashKeep::Committed,
+    CrashKeep::Synced { unsynced: 0 },
+    CrashKeep::Synced { unsynced: 1 },
+    CrashKeep::Synced { unsynced: usize::MAX },
+];
+
+/// Values of a key, by the dots of each.
+pub(crate) type Values = BTreeMap<Vec<Dot>, Bytes>;
 
 pub(crate) fn config() -> LaggedConfig {
     LaggedConfig {
@@ -132,6 +144,45 @@ pub(crate) fn settle(replica: &mut Lagged<MemoryEngine>, now: Now) -> u64 {
     }
 }
 
+/// Which of these a replica has.
+pub(crate) fn held(replica: &mut Lagged<MemoryEngine>, records: &[Record]) -> BTreeSet<Dot> {
+    let here = |record: &&Record| {
+        let shard = shard_of(&record.head.key);
+        replica.head(shard, record.head.dot).expect("readable").is_some()
+    };
+    records.iter().filter(here).map(|record| record.head.dot).collect()
+}
+
+/// Which of these it says that it is done with: these, and nothing else.
+pub(crate) fn position(replica: &Lagged<MemoryEngine>, records: &[Record]) -> BTreeSet<Dot> {
+    let positions = replica.positions();
+    let done = |record: &&Record| {
+        let shard = shard_of(&record.head.key);
+        positions.get(&shard).is_some_and(|it| it.delivered().contains(record.head.dot))
+    };
+    let done: BTreeSet<Dot> = records.iter().filter(done).map(|record| record.head.dot).collect();
+    let all: u64 = positions.values().map(|it| it.delivered().len()).sum();
+    assert_eq!(all, done.len() as u64, "it is done with nothing else");
+    done
+}
+
+/// What a key shows as the latest. See [`naive`].
+pub(crate) fn shown(replica: &mut Lagged<MemoryEngine>, key: &Key) -> Values {
+    let moment = replica.moment(AsOf::Latest, START_MS).expect("always");
+    let found = replica.read_at(key, &moment, None).expect("readable");
+    found.map(|found| values(replica, &found, START_MS)).unwrap_or_default()
+}
+
+/// The values of what was found that have not ended by then.
+pub(crate) fn values(replica: &mut Lagged<MemoryEngine>, found: &Found, at_ms: u64) -> Values {
+    let versions: Vec<_> = found.values(at_ms).cloned().collect();
+    let value = |it: Version| {
+        let value = replica.value(found.shard, &it).expect("kept");
+        (it.dots.to_vec(), value)
+    };
+    versions.into_iter().map(value).collect()
+}
+
 /// The writes of a key that no other of these records replaces, deletions included, with all their dots.
 pub(crate) fn live<'a>(
     records: impl Iterator<Item = &'a Record> + Clone,
@@ -155,10 +206,7 @@ pub(crate) fn live<'a>(
 }
 
 /// What a key shows of these records: its values, by the dots of each.
-pub(crate) fn naive<'a>(
-    records: impl Iterator<Item = &'a Record> + Clone,
-    key: &Key,
-) -> BTreeMap<Vec<Dot>, Bytes> {
+pub(crate) fn naive<'a>(records: impl Iterator<Item = &'a Record> + Clone, key: &Key) -> Values {
     let values = live(records, key).into_iter().filter(|(_, it)| it.head.kind == Kind::Put);
     values.map(|(dots, record)| (dots, record.value.clone())).collect()
 }
