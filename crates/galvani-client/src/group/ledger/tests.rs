@@ -7,7 +7,7 @@ use galvani_model::version::{Dot, PartitionClock};
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
 
-const RULES: Rules = Rules {
+pub(super) const RULES: Rules = Rules {
     ordered: true,
     max_in_flight: 4,
     max_deliver: 3,
@@ -15,17 +15,26 @@ const RULES: Rules = Rules {
     on_poison: OnPoison::ParkKey,
 };
 
-fn dot(counter: u64) -> Dot {
+pub(super) fn dot(counter: u64) -> Dot {
     Dot { origin: Origin(7), counter }
 }
 
 /// Events 1 to `count`, each of the key that `line` says.
 fn ledger(rules: Rules, count: u64, line: impl Fn(u64) -> u64) -> Ledger<u64> {
     let mut ledger = Ledger::new(rules, Cursor::default());
-    for number in 1..=count {
+    fill(&mut ledger, 1..=count, line);
+    ledger
+}
+
+/// Events of these numbers come, each of the key that `line` says.
+pub(super) fn fill(
+    ledger: &mut Ledger<u64>,
+    numbers: impl IntoIterator<Item = u64>,
+    line: impl Fn(u64) -> u64,
+) {
+    for number in numbers {
         ledger.add(number, Some(line(number)), Covers::Write(dot(number)), 1, number);
     }
-    ledger
 }
 
 fn hand(ledger: &mut Ledger<u64>, now_ms: u64) -> Option<u64> {

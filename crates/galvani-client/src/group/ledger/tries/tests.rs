@@ -3,32 +3,18 @@
 //!
 //! The store is a value here: a position for each that kept one, merged when it is read, and the attempts.
 
-use super::super::{Covers, Ledger, OnPoison, Rules};
+use super::super::tests::{RULES, dot, fill};
+use super::super::{Covers, Ledger, Rules};
 use galvani_model::feed::Cursor;
-use galvani_model::ids::Origin;
 use galvani_model::version::Dot;
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
-
-const RULES: Rules = Rules {
-    ordered: true,
-    max_in_flight: 4,
-    max_deliver: 3,
-    ack_wait_ms: 1_000,
-    on_poison: OnPoison::ParkKey,
-};
-
-fn dot(counter: u64) -> Dot {
-    Dot { origin: Origin(7), counter }
-}
 
 /// A shard that was taken over, and whose events 1 to `count` are each of their own key.
 fn taken(count: u64, tries: &[(u64, u32)], wary: bool) -> Ledger<u64> {
     let mut ledger = Ledger::new(RULES, Cursor::default());
     ledger.take_over(tries.iter().map(|&(at, tries)| (dot(at), tries)).collect(), wary);
-    for number in 1..=count {
-        ledger.add(number, Some(number), Covers::Write(dot(number)), 1, number);
-    }
+    fill(&mut ledger, 1..=count, |number| number);
     ledger
 }
 
@@ -147,11 +133,9 @@ impl Member {
         let position = store.position();
         let mut ledger = Ledger::new(PATIENT, position.clone());
         ledger.take_over(store.tries.clone(), wary);
-        for (number, key) in (1..).zip(keys) {
-            if !position.delivered().contains(dot(number)) {
-                ledger.add(number, Some(*key), Covers::Write(dot(number)), 1, number);
-            }
-        }
+        let all = 1..=keys.len() as u64;
+        let left = all.filter(|number| !position.delivered().contains(dot(*number)));
+        fill(&mut ledger, left, |number| keys[number as usize - 1]);
         Member { ledger, held: Vec::new() }
     }
 
