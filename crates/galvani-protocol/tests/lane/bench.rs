@@ -155,6 +155,42 @@ impl Bench {
     pub(crate) fn shard(&self, key: &Key) -> Shard {
         self.topology.layout().current().shard_of(key, 3)
     }
+
+    /// The layout after the current one: it has the same members and node 99.
+    pub(crate) fn next_layout(&self) -> Arc<Layout> {
+        let current = self.topology.layout().current();
+        let mut members = current.members().to_vec();
+        let address = "127.0.0.1:7999".parse().expect("an address");
+        members.push(Member::new(NodeId(99), "n99", "z", 100, vec![address]).expect("a member"));
+        Arc::new(current.next(members).expect("there are nodes enough"))
+    }
+
+    /// The first phase of the change to it.
+    pub(crate) fn copying(&self) -> LayoutState {
+        self.topology.layout().begin(self.next_layout()).expect("it follows")
+    }
+
+    /// The lane hears that this is decided.
+    pub(crate) fn adopt(&mut self, state: LayoutState) {
+        let topology = Arc::new(self.topology.with_layout(Arc::new(state)));
+        self.topology = topology.clone();
+        self.handle(Input::Topology(topology));
+        self.tick();
+    }
+
+    /// Three epochs on: the layout has these members.
+    pub(crate) fn change_to(&mut self, members: Vec<Member>) {
+        let current = self.topology.layout().current();
+        let next: Arc<Layout> = Arc::new(current.next(members).expect("there are enough"));
+        for _ in 0..3 {
+            let state = self.topology.layout();
+            let state = match state.transition() {
+                None => state.begin(next.clone()),
+                Some(_) => state.advance(),
+            };
+            self.adopt(state.expect("it follows"));
+        }
+    }
 }
 
 pub(crate) fn peer(node: NodeId) -> PeerLane {

@@ -6,7 +6,7 @@ use crate::bench::{Bench, answers, asks, failure, peer, put};
 use bytes::Bytes;
 use galvani_model::ids::{NodeId, Partition, Shard};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, LayoutState, Member, Pace};
+use galvani_model::placement::{Layout, LayoutState, Pace};
 use galvani_model::store::Holdings;
 use galvani_protocol::{Effect, Input, PeerLane, Standing};
 use galvani_storage::engine::FailKind;
@@ -18,24 +18,26 @@ use galvani_wire::layout::{
 use galvani_wire::message::{Fetch, Replicated};
 use std::sync::Arc;
 
-/// The bench's layout and one more node after it.
-fn next(bench: &Bench) -> Arc<Layout> {
-    let current = bench.topology.layout().current();
-    let mut members = current.members().to_vec();
-    let address = "127.0.0.1:7999".parse().expect("an address");
-    members.push(Member::new(NodeId(99), "n99", "z", 100, vec![address]).expect("a member"));
-    Arc::new(current.next(members).expect("there are nodes enough"))
+/// An administrator asks for the layout in which node 99 joins. What the lane does then.
+fn ask_for_next(bench: &mut Bench) -> Vec<Effect> {
+    let wished = wish(bench, bench.next_layout());
+    change(bench, wished);
+    bench.tick()
 }
 
-/// Asks for a change, and lets node 99, whom it brings, say that it holds nothing. What was asked of
-/// the voters then.
-fn begin(bench: &mut Bench, wish: Wish) -> Vec<(PeerLane, u64)> {
+/// The same where node 99 can be reached. The number of what it is asked, and nobody else.
+fn ask_joiner(bench: &mut Bench) -> u64 {
     bench.handle(Input::PeerUp(peer(NodeId(99))));
     bench.tick();
-    change(bench, wish);
-    let effects = bench.tick();
+    let effects = ask_for_next(bench);
     let [(joiner, id)] = asks(&effects)[..] else { panic!("only who comes is asked: {effects:?}") };
     assert_eq!(joiner, peer(NodeId(99)));
+    id
+}
+
+/// The same, and node 99 says that it holds nothing. What was asked of the voters then.
+fn begin(bench: &mut Bench) -> Vec<(PeerLane, u64)> {
+    let id = ask_joiner(bench);
     let empty = Message::JoinerIs(Ok(JoinerIs { epoch: 1, held: 0 }));
     bench.handle(Input::Reply { id, message: empty });
     asks(&bench.tick())
@@ -48,17 +50,6 @@ fn wish(bench: &Bench, next: Arc<Layout>) -> Wish {
 fn change(bench: &mut Bench, wish: Wish) {
     let change = ChangeLayout { wish, timeout_ms: 2_000 };
     bench.request(false, Message::ChangeLayout(Box::new(change)));
-}
-
-fn adopt(bench: &mut Bench, state: LayoutState) {
-    let topology = Arc::new(bench.topology.with_layout(Arc::new(state)));
-    bench.topology = topology.clone();
-    bench.handle(Input::Topology(topology));
-    bench.tick();
-}
-
-fn copying(bench: &Bench) -> LayoutState {
-    bench.topology.layout().begin(next(bench)).expect("it follows")
 }
 
 /// What node 1 answers to a read of a shard by this epoch.
@@ -79,8 +70,8 @@ fn read_by(bench: &mut Bench, shard: Shard, epoch: u64) -> Option<ReplicaError> 
 #[test]
 fn what_goes_by_owners_of_before_is_refused_where_they_change() {
     let mut bench = Bench::new(Limits::default());
-    let state = copying(&bench);
-    adopt(&mut bench, state.clone());
+    let state = bench.copying();
+    bench.adopt(state.clone());
     let mine = (0..16).map(|at| Shard { partition: Partition(at), n: 3 });
     let mine: Vec<Shard> = mine.filter(|shard| state.is_replica(NodeId(1), *shard)).collect();
     let (mut refused, mut served) = (0, 0);
@@ -98,8 +89,8 @@ fn what_goes_by_owners_of_before_is_refused_where_they_change() {
 #[test]
 fn while_owners_change_a_write_needs_both_quorums() {
     let mut bench = Bench::new(Limits::default());
-    let state = copying(&bench);
-    adopt(&mut bench, state.clone());
+    let state = bench.copying();
+    bench.adopt(state.clone());
     bench.handle(Input::PeerUp(peer(NodeId(99))));
     bench.tick();
     let mut keys = (0..).map(|number| crate::bench::key(&format!("key-{number}")));
@@ -138,7 +129,7 @@ fn vote(bench: &mut Bench, message: Message) -> Result<Vote, ReplicaError> {
 #[test]
 fn a_voter_keeps_its_word() {
     let mut bench = Bench::new(Limits::default());
-    let state = copying(&bench);
+    let state = bench.copying();
     let prepare = |ballot| Message::Prepare(Prepare { epoch: 2, ballot });
     let accept = |ballot, state: &LayoutState| {
         Message::Accept(Box::new(Accept { ballot, state: state.clone() }))
@@ -157,7 +148,7 @@ fn a_voter_keeps_its_word() {
     let switching = state.advance().expect("it goes on");
     let behind = Ok(Vote::Behind { epoch: 1 });
     assert_eq!(vote(&mut bench, accept(ballot(9, 2), &switching)), behind);
-    adopt(&mut bench, state.clone());
+    bench.adopt(state.clone());
     let decided = Ok(Vote::Decided(Box::new(state)));
     assert_eq!(vote(&mut bench, prepare(ballot(9, 2))), decided);
 }
@@ -181,9 +172,8 @@ fn a_vote_that_is_not_on_the_disk_is_not_given() {
 #[test]
 fn an_administrators_layout_is_decided_by_a_majority_and_then_adopted() {
     let mut bench = Bench::new(Limits::default());
-    let state = copying(&bench);
-    let wished = wish(&bench, next(&bench));
-    let asked = begin(&mut bench, wished);
+    let state = bench.copying();
+    let asked = begin(&mut bench);
     let voters = bench.topology.layout().current().members().len();
     assert_eq!(asked.len(), voters - 1, "this node votes without being asked");
     let mine = ballot(1, 1);
@@ -202,7 +192,7 @@ fn an_administrators_layout_is_decided_by_a_majority_and_then_adopted() {
     }
     assert!(effects.contains(&Effect::Adopt(Arc::new(state.clone()))), "{effects:?}");
     assert!(matches!(answers(&effects)[..], [Message::LayoutChanged(told)] if **told == state));
-    adopt(&mut bench, state);
+    bench.adopt(state);
     // Asking for it again is no error; asking for another one is.
     let same = bench.topology.layout().transition().expect("on").next.clone();
     let wished = wish(&bench, same);
@@ -220,16 +210,16 @@ fn an_administrators_layout_is_decided_by_a_majority_and_then_adopted() {
 #[test]
 fn a_wish_that_comes_late_ends_and_begins_nothing_else() {
     let mut bench = Bench::new(Limits::default());
-    let early = wish(&bench, next(&bench));
-    let state = copying(&bench);
-    adopt(&mut bench, state.clone());
+    let early = wish(&bench, bench.next_layout());
+    let state = bench.copying();
+    bench.adopt(state.clone());
     // Given up, and begun again: by the same plan, or by another.
-    adopt(&mut bench, state.abort().expect("it is copying"));
+    bench.adopt(state.abort().expect("it is copying"));
     change(&mut bench, early);
     let refused = failure(&bench.tick());
     assert!(matches!(refused.0, Failure::LayoutRefused { .. }), "{refused:?}");
-    let state = copying(&bench);
-    adopt(&mut bench, state.clone());
+    let state = bench.copying();
+    bench.adopt(state.clone());
     change(&mut bench, Wish::Abort { begun: 2 });
     let effects = bench.tick();
     assert!(matches!(answers(&effects)[..], [Message::LayoutChanged(told)] if **told == state));
@@ -257,9 +247,7 @@ fn refused_for(bench: &mut Bench) -> Unfit {
 #[test]
 fn a_node_that_cannot_be_reached_is_not_taken_in() {
     let mut bench = Bench::new(Limits::default());
-    let wished = wish(&bench, next(&bench));
-    change(&mut bench, wished);
-    let effects = bench.tick();
+    let effects = ask_for_next(&mut bench);
     assert!(asks(&effects).is_empty() && answers(&effects).is_empty(), "it may come: {effects:?}");
     bench.now.micros += 1_400_000;
     bench.handle(Input::Wake);
@@ -272,9 +260,7 @@ fn a_node_that_cannot_be_reached_is_not_taken_in() {
 #[test]
 fn a_node_that_comes_in_time_is_taken_in_and_one_that_is_silent_is_not() {
     let mut bench = Bench::new(Limits::default());
-    let wished = wish(&bench, next(&bench));
-    change(&mut bench, wished);
-    bench.tick();
+    ask_for_next(&mut bench);
     bench.handle(Input::PeerUp(peer(NodeId(99))));
     bench.now.micros += 150_000;
     bench.handle(Input::Wake);
@@ -289,11 +275,7 @@ fn a_node_that_comes_in_time_is_taken_in_and_one_that_is_silent_is_not() {
 #[test]
 fn a_node_that_holds_what_it_had_as_a_member_is_not_taken_in() {
     let mut bench = Bench::new(Limits::default());
-    bench.handle(Input::PeerUp(peer(NodeId(99))));
-    bench.tick();
-    let wished = wish(&bench, next(&bench));
-    change(&mut bench, wished);
-    let [(_, id)] = asks(&bench.tick())[..] else { panic!("only node 99 is asked") };
+    let id = ask_joiner(&mut bench);
     let holds = Message::JoinerIs(Ok(JoinerIs { epoch: 1, held: 3 }));
     bench.handle(Input::Reply { id, message: holds });
     assert_eq!(refused_for(&mut bench), Unfit::Holds { shards: 3 });
@@ -303,11 +285,7 @@ fn a_node_that_holds_what_it_had_as_a_member_is_not_taken_in() {
 #[test]
 fn a_node_that_cannot_be_sent_to_is_asked_again_and_not_at_once() {
     let mut bench = Bench::new(Limits::default());
-    bench.handle(Input::PeerUp(peer(NodeId(99))));
-    bench.tick();
-    let wished = wish(&bench, next(&bench));
-    change(&mut bench, wished);
-    let [(_, id)] = asks(&bench.tick())[..] else { panic!("only node 99 is asked") };
+    let id = ask_joiner(&mut bench);
     bench.handle(Input::Undelivered { id });
     assert!(asks(&bench.tick()).is_empty(), "nothing more in this moment");
     bench.now.micros += 150_000;
@@ -332,15 +310,7 @@ fn a_node_says_what_it_holds_and_does_not_own() {
     assert_eq!(ask(&mut bench), 0, "it owns what it holds");
     let mut members = bench.topology.layout().current().members().to_vec();
     members.retain(|member| member.id() != NodeId(1));
-    let without = bench.topology.layout().current().next(members).expect("three are enough");
-    for _ in 0..3 {
-        let state = bench.topology.layout();
-        let state = match state.transition() {
-            None => state.begin(Arc::new(without.clone())),
-            Some(_) => state.advance(),
-        };
-        adopt(&mut bench, state.expect("it follows"));
-    }
+    bench.change_to(members);
     assert_eq!(ask(&mut bench), 1, "it is a member no more");
 }
 
@@ -351,8 +321,7 @@ fn a_proposal_gives_way_to_what_was_accepted_before_it() {
     members.pop();
     let other = bench.topology.layout().current().next(members).expect("there are enough");
     let other = bench.topology.layout().begin(Arc::new(other)).expect("it follows");
-    let wished = wish(&bench, next(&bench));
-    let asked = begin(&mut bench, wished);
+    let asked = begin(&mut bench);
     let voters = bench.topology.layout().current().members().len();
     let mine = ballot(1, 1);
     for (at, &(_, id)) in asked[..voters / 2].iter().enumerate() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Origin, RequestId, Shard};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{LayoutState, Member, Pace};
+use galvani_model::placement::Pace;
 use galvani_model::version::{Dot, Kind, PartitionClock, Range, RecordHead, value_hash};
 use galvani_protocol::{Effect, Input};
 use galvani_wire::Message;
@@ -18,21 +18,8 @@ use std::sync::Arc;
 
 /// Node 99 joins, and the copying has begun.
 fn copying(bench: &mut Bench) {
-    let current = bench.topology.layout().current();
-    let mut members = current.members().to_vec();
-    let address = "127.0.0.1:7999".parse().expect("an address");
-    members.push(Member::new(NodeId(99), "n99", "z", 100, vec![address]).expect("a member"));
-    let next = current.next(members).expect("there are nodes enough");
-    let state = bench.topology.layout().begin(Arc::new(next)).expect("it follows");
-    adopt(bench, state);
+    bench.adopt(bench.copying());
     bench.handle(Input::PeerUp(peer(NodeId(99))));
-    bench.tick();
-}
-
-fn adopt(bench: &mut Bench, state: LayoutState) {
-    let topology = Arc::new(bench.topology.with_layout(Arc::new(state)));
-    bench.topology = topology.clone();
-    bench.handle(Input::Topology(topology));
     bench.tick();
 }
 

@@ -6,7 +6,6 @@ use crate::bench::{Bench, answers, peer};
 use bytes::Bytes;
 use galvani_model::ids::{LaneIndex, NodeId};
 use galvani_model::limits::Limits;
-use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::store::{Holdings, Store};
 use galvani_model::version::Range;
 use galvani_protocol::{Effect, Input};
@@ -16,31 +15,9 @@ use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::layout::{Ballot, Prepare, Promise, Vote};
 use galvani_wire::message::Compare;
-use std::sync::Arc;
 
 fn ballot(round: u64, node: u128) -> Ballot {
     Ballot { round, node: NodeId(node) }
-}
-
-fn adopt(bench: &mut Bench, state: LayoutState) {
-    let topology = Arc::new(bench.topology.with_layout(Arc::new(state)));
-    bench.topology = topology.clone();
-    bench.handle(Input::Topology(topology));
-    bench.tick();
-}
-
-/// Three epochs on: the layout has these members.
-fn change_to(bench: &mut Bench, members: Vec<Member>) {
-    let current = bench.topology.layout().current();
-    let next: Arc<Layout> = Arc::new(current.next(members).expect("there are enough"));
-    for _ in 0..3 {
-        let state = bench.topology.layout();
-        let state = match state.transition() {
-            None => state.begin(next.clone()),
-            Some(_) => state.advance(),
-        };
-        adopt(bench, state.expect("it follows"));
-    }
 }
 
 /// A new process on a disk that says nothing of votes.
@@ -123,7 +100,7 @@ fn a_new_cluster_has_nothing_to_remember() {
 fn an_epoch_on_which_it_may_have_voted_is_left_to_those_who_can_decide_it() {
     let mut bench = Bench::new(Limits::default());
     let members = bench.topology.layout().current().members()[..3].to_vec();
-    change_to(&mut bench, members);
+    bench.change_to(members);
     forget(&mut bench);
     // A proposal may have its promise, and come to the others only after they were asked.
     say(&mut bench, 2, Vote::Kept);
@@ -150,7 +127,7 @@ fn an_epoch_on_which_it_may_have_voted_is_left_to_those_who_can_decide_it() {
     assert!(asked.contains(&2) && asked.contains(&3), "it has the epoch decided: {asked:?}");
     assert_eq!(vote(&mut bench, 5, ballot(99, 2)), behind, "and has no part in it");
     let again = bench.topology.layout().again();
-    adopt(&mut bench, again);
+    bench.adopt(again);
     bench.handle(Input::Wake);
     bench.tick();
     let promised = Ok(Vote::Promised { ballot: ballot(1, 2), accepted: None });
@@ -162,12 +139,7 @@ fn an_epoch_on_which_it_may_have_voted_is_left_to_those_who_can_decide_it() {
 fn a_node_that_is_to_be_a_voter_asks_before_it_is_one() {
     let mut bench = Bench::of(NodeId(99), Limits::default());
     forget(&mut bench);
-    let mut members = bench.topology.layout().current().members().to_vec();
-    let address = "127.0.0.1:7999".parse().expect("an address");
-    members.push(Member::new(NodeId(99), "n99", "z", 100, vec![address]).expect("a member"));
-    let next = bench.topology.layout().current().next(members).expect("there are enough");
-    let copying = bench.topology.layout().begin(Arc::new(next)).expect("it follows");
-    adopt(&mut bench, copying);
+    bench.adopt(bench.copying());
     let voter = |bench: &mut Bench| bench.store.fact(b"voter").expect("readable").is_some();
     say(&mut bench, 2, Vote::Kept);
     say(&mut bench, 3, Vote::Forgot);
