@@ -372,7 +372,9 @@ fn read_peer_message(
             fetch.key.check()?;
             Message::Fetch(fetch)
         }
-        35 => Message::Fetched(read_held(header, body)?),
+        35 => Message::Fetched(read_records::<Held>(header, body, |held| {
+            (&held.heads, &mut held.values)
+        })?),
         36 => {
             let fetch: crate::message::FetchPage = read(header)?;
             check_range(&fetch.prefix, fetch.after.as_ref())?;
@@ -386,14 +388,18 @@ fn read_peer_message(
         42 => Message::Compare(read(header)?),
         43 => Message::Compared(read(header)?),
         44 => Message::Pull(read(header)?),
-        45 => Message::Pulled(read_pulled(header, body)?),
+        45 => Message::Pulled(read_records::<Pulled>(header, body, |pulled| {
+            (&pulled.heads, &mut pulled.values)
+        })?),
         46 => {
             let mut hint: crate::message::Hint = read(header)?;
             hint.record.value = read_value(&hint.record.head, body)?;
             Message::Hint(hint)
         }
         47 => Message::PullHints(read(header)?),
-        48 => Message::HintsPulled(read_hints(header, body)?),
+        48 => Message::HintsPulled(read_records::<HintsPulled>(header, body, |pulled| {
+            (&pulled.records.heads, &mut pulled.records.values)
+        })?),
         49 => Message::HintsWait(read(header)?),
         59 => {
             let find: crate::message::FindHints = read(header)?;
@@ -450,12 +456,18 @@ fn read_feed(header: &[u8], body: &mut Body) -> Result<FeedPage, DecodeError> {
     Ok(page)
 }
 
-fn read_held(header: &[u8], body: &mut Body) -> Result<Result<Held, ReplicaError>, DecodeError> {
-    let mut fetched: Result<Held, ReplicaError> = read(header)?;
-    if let Ok(held) = &mut fetched {
-        held.values = read_values(&held.heads, body)?;
+/// An answer with records, whose values are in the body. `of` says where in it heads and values are.
+fn read_records<T: DeserializeOwned>(
+    header: &[u8],
+    body: &mut Body,
+    of: fn(&mut T) -> (&[RecordHead], &mut Vec<Bytes>),
+) -> Result<Result<T, ReplicaError>, DecodeError> {
+    let mut answer: Result<T, ReplicaError> = read(header)?;
+    if let Ok(held) = &mut answer {
+        let (heads, values) = of(held);
+        *values = read_values(heads, body)?;
     }
-    Ok(fetched)
+    Ok(answer)
 }
 
 fn read_slice(header: &[u8]) -> Result<Result<SliceIs, ReplicaError>, DecodeError> {
@@ -466,28 +478,6 @@ fn read_slice(header: &[u8]) -> Result<Result<SliceIs, ReplicaError>, DecodeErro
         }
     }
     Ok(slice)
-}
-
-fn read_pulled(
-    header: &[u8],
-    body: &mut Body,
-) -> Result<Result<Pulled, ReplicaError>, DecodeError> {
-    let mut pulled: Result<Pulled, ReplicaError> = read(header)?;
-    if let Ok(pulled) = &mut pulled {
-        pulled.values = read_values(&pulled.heads, body)?;
-    }
-    Ok(pulled)
-}
-
-fn read_hints(
-    header: &[u8],
-    body: &mut Body,
-) -> Result<Result<HintsPulled, ReplicaError>, DecodeError> {
-    let mut pulled: Result<HintsPulled, ReplicaError> = read(header)?;
-    if let Ok(pulled) = &mut pulled {
-        pulled.records.values = read_values(&pulled.records.heads, body)?;
-    }
-    Ok(pulled)
 }
 
 /// The values of records whose heads came in the header.
