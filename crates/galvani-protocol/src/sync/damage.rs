@@ -6,6 +6,7 @@
 //! reported; if this vnode minted it under the origin it has now, it takes a new one, so that
 //! nobody can ever take one dot for another. Next to read: `../replica.rs`. Source: algorithms 2.5.
 
+use super::pull;
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
@@ -16,18 +17,14 @@ use galvani_model::ids::{NodeId, Origin, Shard};
 use galvani_model::store::{Damage, RequestEntry, Rewrite, StoreError};
 use galvani_model::version::{Dot, DotSet, Object, PartitionClock, Version};
 use galvani_wire::Message;
-use galvani_wire::message::{Pull, Pulled};
+use galvani_wire::message::Pulled;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Damaged records asked for at once.
 const RECORDS_MAX: usize = 256;
-/// Bytes of values they may bring: a few milliseconds of a lane's work.
-const CREDIT_BYTES: u32 = 256 << 10;
 /// Records of the own log that one step reads, and bytes of them.
 const STEP_ROWS: usize = 128;
 const STEP_BYTES: usize = 1 << 20;
-/// How long a peer may take to answer, in microseconds.
-const PATIENCE_MICROS: u64 = 5_000_000;
 /// Pause between two steps, in microseconds, and after one that failed.
 const PAUSE_MICROS: u64 = 1_000;
 const RETRY_MICROS: u64 = 1_000_000;
@@ -333,9 +330,8 @@ impl RecoverOp {
         shard: Shard,
         wanted: PartitionClock,
     ) -> RecoverOp {
-        let pull = Pull { shard, wanted: wanted.clone(), credit: CREDIT_BYTES };
-        ctx.ask(to, op, 0, Message::Pull(pull));
-        RecoverOp { to, shard, wanted, deadline: ctx.now.micros + PATIENCE_MICROS }
+        let deadline = pull::ask(ctx, op, to, shard, wanted.clone());
+        RecoverOp { to, shard, wanted, deadline }
     }
 
     /// The peer answered, or cannot.

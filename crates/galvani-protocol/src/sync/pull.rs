@@ -53,6 +53,19 @@ enum Page {
     Failed,
 }
 
+/// Asks a peer for the records of `wanted`, as many as are a few milliseconds of a lane's work. Returns when
+/// its answer is given up.
+pub(super) fn ask(
+    ctx: &mut Ctx<'_>,
+    op: u64,
+    to: PeerLane,
+    shard: Shard,
+    wanted: PartitionClock,
+) -> u64 {
+    ctx.ask(to, op, 0, Message::Pull(Pull { shard, wanted, credit: CREDIT_BYTES }));
+    ctx.now.micros + PATIENCE_MICROS
+}
+
 impl PullOp {
     /// Asks a peer for the records of `wanted`.
     pub(crate) fn start(
@@ -62,9 +75,8 @@ impl PullOp {
         shard: Shard,
         wanted: PartitionClock,
     ) -> PullOp {
-        let pull = Pull { shard, wanted: wanted.clone(), credit: CREDIT_BYTES };
-        ctx.ask(to, op, 0, Message::Pull(pull));
-        PullOp { to, shard, wanted, deadline: ctx.now.micros + PATIENCE_MICROS }
+        let deadline = ask(ctx, op, to, shard, wanted.clone());
+        PullOp { to, shard, wanted, deadline }
     }
 
     /// The peer answered, or cannot. `busy` says whether clients wait for this lane.
