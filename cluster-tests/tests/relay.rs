@@ -3,8 +3,9 @@
 //!
 //! It needs redis-server and nats-server; where one is missing, its test says `NOT TESTED`.
 
+use galvani_brokers::{Broker, Kind};
 use galvani_client::{Applied, Client, EventId, Topic};
-use galvani_cluster_tests::broker::{Broker, Kind};
+use galvani_cluster_tests::broker::ids;
 use galvani_cluster_tests::command::Running;
 use galvani_cluster_tests::{Cluster, until};
 use std::collections::BTreeSet;
@@ -81,8 +82,8 @@ fn everything_acked_is_at_the_broker_once(kind: Kind, stream: &str, path: &str) 
         drop(running);
         more("without a relay");
         running = relay(&cluster, &target);
-        let delivered = broker.ids(stream).map_or(0, |ids| ids.len());
-        until("the relay to go on", || match broker.ids(stream) {
+        let delivered = ids(&broker, stream).map_or(0, |ids| ids.len());
+        until("the relay to go on", || match ids(&broker, stream) {
             Ok(ids) if ids.len() > delivered => Ok(()),
             other => Err(other.map(|ids| ids.len())),
         });
@@ -98,14 +99,14 @@ fn everything_acked_is_at_the_broker_once(kind: Kind, stream: &str, path: &str) 
     cluster.block_on(writer).expect("no panic");
     let told = told.lock().expect("no test panics with it");
     until("all that was acknowledged to be at the broker", || {
-        let ids: BTreeSet<String> = broker.ids(stream)?.into_iter().collect();
+        let ids: BTreeSet<String> = ids(&broker, stream)?.into_iter().collect();
         match told.acked.difference(&ids).count() {
             0 => Ok(()),
             missing => Err(format!("{missing} of {} missing", told.acked.len())),
         }
     });
     assert!(!running.has_ended(), "it goes on");
-    let ids = broker.ids(stream).expect("it answers");
+    let ids = ids(&broker, stream).expect("it answers");
     let set: BTreeSet<String> = ids.iter().cloned().collect();
     assert_eq!(ids.len(), set.len(), "the broker knows an event that comes again");
     let unknown = set.difference(&told.acked).count();

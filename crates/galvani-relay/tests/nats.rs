@@ -9,35 +9,23 @@ use async_nats::Client;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{StreamExt, stream};
+use galvani_brokers::{Broker, Kind};
 use galvani_relay::{Reason, Relay, Secret, Settings, Target};
 use serde_json::{Value, json};
-use std::path::Path;
-use support::{
-    Broker, DEADLINE, assert_all_once_in_order, deliver_through_a_kill, events, settings,
-};
-
-fn arguments(folder: &Path, port: u16) -> Vec<String> {
-    let store = folder.join("store").display().to_string();
-    let port = port.to_string();
-    ["-a", "127.0.0.1", "-p", &port, "-js", "-sd", &store].map(String::from).to_vec()
-}
-
-fn with_token(folder: &Path, port: u16) -> Vec<String> {
-    [arguments(folder, port), ["--auth", "opensesame"].map(String::from).to_vec()].concat()
-}
+use support::{DEADLINE, assert_all_once_in_order, deliver_through_a_kill, events, settings};
 
 fn server() -> Option<Broker> {
-    Some(Broker::start(support::program("nats-server")?, arguments))
+    Broker::start(Kind::Nats)
 }
 
 async fn relay(broker: &Broker, rest: &str, settings: Settings) -> Relay {
-    let target: Target = format!("nats://127.0.0.1:{}/{rest}", broker.port).parse().unwrap();
+    let target: Target = format!("nats://127.0.0.1:{}/{rest}", broker.port()).parse().unwrap();
     Relay::open(target, settings).await.unwrap()
 }
 
 async fn connect(broker: &Broker) -> Client {
     let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
-    let client = options.connect(format!("127.0.0.1:{}", broker.port)).await.unwrap();
+    let client = options.connect(format!("127.0.0.1:{}", broker.port())).await.unwrap();
     let state = || client.connection_state() == async_nats::connection::State::Connected;
     support::until("the server answers", state).await;
     client
@@ -141,8 +129,7 @@ async fn an_event_that_is_too_large_for_the_server_is_refused_and_others_go_on()
 
 #[tokio::test]
 async fn the_secret_is_the_token() {
-    let Some(program) = support::program("nats-server") else { return };
-    let broker = Broker::start(program, with_token);
+    let Some(broker) = Broker::start_with(Kind::Nats, &["--auth", "opensesame"]) else { return };
     let secret = Secret::new(b"opensesame\n");
     let mut right = relay(&broker, "s?create=S", Settings { secret, ..settings() }).await;
     right.deliver(events("e", 1, 1)).await.unwrap();

@@ -5,34 +5,24 @@
 
 mod support;
 
+use galvani_brokers::{Broker, Kind};
 use galvani_relay::{Reason, Relay, Secret, Settings, Target};
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
-use std::path::Path;
 use std::time::Duration;
-use support::{
-    Broker, DEADLINE, assert_all_once_in_order, deliver_through_a_kill, events, settings,
-};
-
-fn arguments(folder: &Path, port: u16) -> Vec<String> {
-    let (folder, port) = (folder.display(), port);
-    let line = format!(
-        "--port {port} --bind 127.0.0.1 --dir {folder} --save '' --appendonly yes --appendfsync everysec"
-    );
-    line.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
-}
+use support::{DEADLINE, assert_all_once_in_order, deliver_through_a_kill, events, settings};
 
 fn server() -> Option<Broker> {
-    Some(Broker::start(support::program("redis-server")?, arguments))
+    Broker::start(Kind::Redis)
 }
 
 async fn relay(broker: &Broker, rest: &str, settings: Settings) -> Relay {
-    let target: Target = format!("redis://127.0.0.1:{}/{rest}", broker.port).parse().unwrap();
+    let target: Target = format!("redis://127.0.0.1:{}/{rest}", broker.port()).parse().unwrap();
     Relay::open(target, settings).await.unwrap()
 }
 
 async fn connect(broker: &Broker) -> MultiplexedConnection {
-    let client = redis::Client::open(("127.0.0.1", broker.port)).unwrap();
+    let client = redis::Client::open(("127.0.0.1", broker.port())).unwrap();
     let start = std::time::Instant::now();
     loop {
         let mut connection = match client.get_multiplexed_async_connection().await {

@@ -60,7 +60,7 @@ impl Receiver {
             ids: HashSet::new(),
             connections: 0,
         }));
-        let mut receiver = Receiver { port: support::free_port(), state, task: None };
+        let mut receiver = Receiver { port: galvani_brokers::free_port(), state, task: None };
         receiver.restart().await;
         receiver
     }

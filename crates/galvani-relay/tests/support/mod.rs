@@ -1,14 +1,12 @@
-//! What the tests with real servers share: events, servers that are killed and come back, the verdict.
+//! What the tests with real servers share: events, a delivery through a kill of the server, the verdict.
 //!
-//! Each test file uses a part of it. Next to read: `redis.rs`, `nats.rs`, `webhook.rs`.
+//! The servers themselves are in `cluster-tests/brokers`. Each test file uses a part of this one. Next to
+//! read: `redis.rs`, `nats.rs`, `webhook.rs`.
 #![allow(dead_code, unreachable_pub)]
 
+use galvani_brokers::Broker;
 use galvani_relay::{FiguresHandle, Outgoing, Relay, Retry, Settings};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -51,80 +49,6 @@ pub fn assert_all_once_in_order(got: &[Vec<u8>], sent: &[Outgoing]) {
         places.entry(&event.key).or_default().push(place_of[&event.body[..]]);
     }
     assert!(places.values().all(|places| places.is_sorted()), "a key's events are out of order");
-}
-
-/// A server program: of `PATH` or where Debian puts it. Says so if it is missing; fails on the build
-/// server, where it must not be.
-pub fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/bin"].map(PathBuf::from));
-    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
-    if found.is_none() {
-        let told = format!("NOT TESTED: {name} is missing; install it: apt-get install {name}");
-        assert!(std::env::var_os("CI").is_none(), "{told}");
-        println!("{told}");
-    }
-    found
-}
-
-/// A port that was free a moment ago, below those that the system gives out: a client that tries again
-/// and again while the server is away must not be given the server's port.
-pub fn free_port() -> u16 {
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    let offset = std::process::id().wrapping_mul(61);
-    loop {
-        let next = offset.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
-        let port = 20_000 + (next % 12_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// A server process with a folder and a port of its own, which it keeps when it is started again.
-pub struct Broker {
-    program: PathBuf,
-    arguments: fn(&Path, u16) -> Vec<String>,
-    folder: tempfile::TempDir,
-    pub port: u16,
-    process: Option<Child>,
-}
-
-impl Broker {
-    pub fn start(program: PathBuf, arguments: fn(&Path, u16) -> Vec<String>) -> Broker {
-        let folder = tempfile::tempdir().expect("a folder can be made");
-        let mut broker = Broker { program, arguments, folder, port: free_port(), process: None };
-        broker.restart();
-        broker
-    }
-
-    /// Starts it; it need not answer yet.
-    pub fn restart(&mut self) {
-        assert!(self.process.is_none(), "it runs");
-        let log = std::fs::File::create(self.folder.path().join("log")).expect("a log can be made");
-        let process = Command::new(&self.program)
-            .args((self.arguments)(self.folder.path(), self.port))
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .stderr(log.try_clone().expect("a descriptor is left"))
-            .stdout(log)
-            .spawn();
-        self.process = Some(process.expect("the server starts"));
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("it is our process");
-            process.wait().expect("it is our process");
-        }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// Waits until `done` says so.

@@ -10,6 +10,7 @@ use crate::workspace::{Kind, Member, Workspace};
 pub const FLOORS: &[(&str, u8)] = &[
     ("galvani-model", 1),
     ("galvani-load", 1),
+    ("galvani-brokers", 1),
     ("galvani-wire", 2),
     ("galvani-protocol", 3),
     ("galvani-storage", 3),
