@@ -5,9 +5,10 @@
 
 use crate::context::Context;
 use crate::directory::Directory;
-use crate::error::{Error, ErrorKind, Result, Span};
+use crate::error::{Error, ErrorKind, Result};
 use bytes::Bytes;
 use galvani_model::ids::RequestId;
+use galvani_model::span::Span;
 use galvani_model::version::{Dot, Kind};
 use galvani_wire::message::{GetDone, PutDone};
 use galvani_wire::{Answer, Outcome};

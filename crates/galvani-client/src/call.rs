@@ -11,7 +11,7 @@
 use crate::client::Shared;
 use crate::deadline::Deadline;
 use crate::directory::{Directory, Route, Target};
-use crate::error::{Applied, Attempt, Error, ErrorKind, Span, Trace};
+use crate::error::{Applied, Attempt, Error, ErrorKind, Trace};
 use crate::failure::{kind_of, verdict};
 use crate::health::Standing;
 use crate::net::Fault;
@@ -20,6 +20,7 @@ use crate::request::{Make, Request};
 use crate::retry::{Fate, jittered, pause};
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{NodeId, RequestId};
+use galvani_model::span::Span;
 use galvani_transport::SendError;
 use galvani_wire::message::Failed;
 use galvani_wire::{Message, Outcome};

@@ -6,7 +6,6 @@
 
 mod words;
 
-pub(crate) use self::words::Span;
 use self::words::{Tail, unfit, verb};
 use crate::answer::ReplicaAnswer;
 use galvani_model::bucket::BucketNameError;
@@ -14,6 +13,7 @@ use galvani_model::ids::{NodeId, RequestId, Shard};
 use galvani_model::key::KeyError;
 use galvani_model::limits::{EMIT_BYTES_MAX, EMITS_MAX};
 use galvani_model::request::Quorum;
+use galvani_model::span::Span;
 use galvani_wire::ReplicaError;
 use galvani_wire::failure::QuorumKind;
 use galvani_wire::layout::Unfit;

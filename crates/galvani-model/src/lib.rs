@@ -17,6 +17,7 @@ pub mod placement;
 pub mod quorum;
 pub mod quorum_promise;
 pub mod request;
+pub mod span;
 pub mod store;
 pub mod topic;
 mod varint;

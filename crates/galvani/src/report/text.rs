@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+// Errors of the client say in the same words how long something took.
+pub(crate) use galvani_model::span::Span;
 
 /// Bytes as one line of text: what is not printable is escaped, cut after `max` characters.
 pub(crate) fn printable(bytes: &[u8], max: usize) -> String {
@@ -61,20 +64,6 @@ pub(crate) fn shell(bytes: &[u8]) -> Cow<'_, str> {
         Ok(_) | Err(_) => {
             let escaped: String = bytes.iter().map(|b| b.escape_ascii().to_string()).collect();
             format!("$'{}'", escaped.replace("\\\"", "\"")).into()
-        }
-    }
-}
-
-/// A duration: `0.6 ms`, `40 ms`, `2.0 s`.
-pub(crate) struct Span(pub(crate) Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.as_secs_f64() * 1e3;
-        match ms {
-            ms if ms >= 950.0 => write!(f, "{:.1} s", ms / 1e3),
-            ms if ms >= 10.0 => write!(f, "{ms:.0} ms"),
-            ms => write!(f, "{ms:.1} ms"),
         }
     }
 }
@@ -151,7 +140,7 @@ const VALUE_CHARS_SHOWN: usize = 60;
 
 #[cfg(test)]
 mod tests {
-    use super::{Age, Size, Span, clock, count, grouped, printable, quoted, shell};
+    use super::{Age, Size, clock, count, grouped, printable, quoted, shell};
     use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
@@ -178,9 +167,6 @@ mod tests {
 
     #[test]
     fn figures_read_well() {
-        assert_eq!(Span(Duration::from_micros(640)).to_string(), "0.6 ms");
-        assert_eq!(Span(Duration::from_millis(40)).to_string(), "40 ms");
-        assert_eq!(Span(Duration::from_millis(1999)).to_string(), "2.0 s");
         assert_eq!(Age(252).to_string(), "4 m 12 s");
         assert_eq!(Age(3_542_400).to_string(), "41 d");
         assert_eq!(Size(17).to_string(), "17 B");
