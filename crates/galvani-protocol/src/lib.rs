@@ -8,6 +8,7 @@
 pub mod admission;
 mod buckets;
 pub mod budget;
+mod durable_clocks;
 pub mod effect;
 mod expired;
 mod expiries;

@@ -26,7 +26,7 @@ use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_model::version::{Dot, Kind, Record};
 use galvani_wire::Message;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
-use galvani_wire::message::Failed;
+use galvani_wire::message::{AskClocks, Failed};
 use galvani_wire::view::Counters;
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
@@ -252,6 +252,21 @@ impl Ctx<'_> {
     /// Asks replica `index` of operation `op`.
     pub(crate) fn ask(&mut self, to: PeerLane, op: u64, index: usize, message: Message) {
         self.effects.push(Effect::Ask { to, id: ask_id(op, index), forwarded: false, message });
+    }
+
+    /// Asks it for its clocks of some shards: as they are, or `durable` as they are once they survive
+    /// power loss.
+    pub(crate) fn ask_clocks(
+        &mut self,
+        to: PeerLane,
+        op: u64,
+        index: usize,
+        shards: &[Shard],
+        durable: bool,
+    ) {
+        let (node, lane) = (self.topology.node, self.config.lane);
+        let ask = AskClocks { node, lane, shards: shards.to_vec(), durable };
+        self.ask(to, op, index, Message::AskClocks(ask));
     }
 }
 

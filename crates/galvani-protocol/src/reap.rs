@@ -23,6 +23,7 @@
 //! equal before it has pulled them all, the tombstone among them.
 //! Next to read: `replica.rs`, `collect`. Source: algorithms 2.4, 2.7.
 
+use crate::durable_clocks::{DurableClocks, Progress};
 use crate::effect::{Now, PeerLane};
 use crate::expiries::Expiries;
 use crate::ops::{Ctx, Heard, Step};
@@ -34,7 +35,6 @@ use galvani_model::ids::{NodeId, Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::store::{Indexed, StoreError};
 use galvani_model::version::{Dot, PartitionClock, Version};
-use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::message::{AskClocks, Clocks};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +47,6 @@ const RANGES_MAX: usize = 50_000;
 const SLICE: usize = 256;
 /// Pause between two slices while clients wait for this lane, in microseconds.
 const BUSY_PAUSE_MICROS: u64 = 10_000;
-/// How long a peer may take to answer, in microseconds.
-const PATIENCE_MICROS: u64 = 5_000_000;
 /// Longest time for which expired values are gathered before a round, in microseconds.
 const GATHER_MAX_MICROS: u64 = 30_000_000;
 /// Their margin is this many times as long, where it is shorter.
@@ -347,41 +345,17 @@ pub(crate) fn turn(at: u64, pace: u64) -> u64 {
     at.next_multiple_of(pace.max(1))
 }
 
-/// Asks peers for their clocks of some shards as they are once they survive power loss. Returns when
-/// their answers are given up: at once where nobody is asked.
-pub(crate) fn ask_durably(ctx: &mut Ctx<'_>, op: u64, peers: &[PeerLane], shards: &[Shard]) -> u64 {
-    let (node, lane) = (ctx.topology.node, ctx.config.lane);
-    for (index, &peer) in peers.iter().enumerate() {
-        let ask = AskClocks { node, lane, shards: shards.to_vec(), durable: true };
-        ctx.ask(peer, op, index, Message::AskClocks(ask));
-    }
-    ctx.now.micros + if peers.is_empty() { 0 } else { PATIENCE_MICROS }
-}
-
-/// A round under way: clocks asked for.
+/// A round under way.
 #[derive(Clone, Debug)]
 pub(crate) struct ReapOp {
-    round: Round,
-    /// What each peer answered, in the order of the round's shards.
-    heard: Vec<Option<Vec<Option<PartitionClock>>>>,
-    /// The epoch of the layout by which it asked.
-    epoch: u64,
-    /// When answers are given up, in the lane's microseconds.
-    pub(crate) deadline: u64,
+    /// Of the other owners of its shards.
+    pub(crate) clocks: DurableClocks,
 }
 
 impl ReapOp {
     /// Asks the owners; where there are no others it is over at its deadline, at once.
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, round: Round) -> ReapOp {
-        let deadline = ask_durably(ctx, op, &round.peers, &round.shards);
-        let heard = vec![None; round.peers.len()];
-        ReapOp { round, heard, epoch: ctx.topology.epoch(), deadline }
-    }
-
-    /// The index of the ask that waits for `peer`.
-    pub(crate) fn waits_for(&self, peer: PeerLane) -> Option<usize> {
-        let at = self.round.peers.iter().position(|&asked| asked == peer)?;
-        self.heard[at].is_none().then_some(at)
+        ReapOp { clocks: DurableClocks::ask(ctx, op, round.peers, round.shards) }
     }
 
     /// An owner answered, or cannot. `busy` says whether clients wait for this lane.
@@ -392,31 +366,19 @@ impl ReapOp {
         heard: Heard,
         busy: bool,
     ) -> Step {
-        match heard {
-            Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks })))
-                if clocks.len() == self.round.shards.len() && index < self.heard.len() =>
-            {
-                ctx.layout.heard_of(epoch);
-                self.heard[index] = Some(clocks);
-            }
-            Heard::Reply(_) | Heard::Silence => {
-                ctx.reaper.failed(&self.round.shards, ctx.now.micros);
-                return Step::Done;
-            }
+        match self.clocks.on_heard(ctx, index, heard) {
+            Progress::Waiting => return Step::Wait,
+            Progress::Complete => self.collect(ctx, busy),
+            Progress::Failed => ctx.reaper.failed(self.clocks.shards(), ctx.now.micros),
         }
-        if self.heard.iter().any(Option::is_none) {
-            return Step::Wait;
-        }
-        self.collect(ctx, busy);
         Step::Done
     }
 
     /// Time is up.
     pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
-        if self.round.peers.is_empty() {
-            self.collect(ctx, false);
-        } else {
-            ctx.reaper.failed(&self.round.shards, ctx.now.micros);
+        match self.clocks.asks_nobody() {
+            true => self.collect(ctx, false),
+            false => ctx.reaper.failed(self.clocks.shards(), ctx.now.micros),
         }
         Step::Done
     }
@@ -425,14 +387,10 @@ impl ReapOp {
     fn collect(&self, ctx: &mut Ctx<'_>, busy: bool) {
         let pause = if busy { BUSY_PAUSE_MICROS } else { 0 };
         let mut left = SLICE;
-        for (at, &shard) in self.round.shards.iter().enumerate() {
+        for (at, &shard) in self.clocks.shards().iter().enumerate() {
             let Some(mut waiting) = ctx.reaper.shards.remove(&shard) else { continue };
             waiting.asking = false;
-            let clocks: Option<Vec<&PartitionClock>> =
-                self.heard.iter().map(|all| all.as_ref()?.get(at)?.as_ref()).collect();
-            // Those that were asked are not all that hold it by now.
-            let clocks = clocks.filter(|_| !ctx.topology.is_stale(self.epoch, shard));
-            let looked = match clocks {
+            let looked = match self.clocks.of(ctx.topology, at) {
                 Some(clocks) if left > 0 => slice(ctx, shard, &mut waiting, &clocks, left),
                 Some(_) => Ok(0),
                 None => {

@@ -61,9 +61,9 @@ impl Op {
             Op::Recover(op) => op.deadline,
             Op::Unequal(op) => op.deadline,
             Op::FetchHints(op) => op.deadline,
-            Op::Reap(op) => op.deadline,
+            Op::Reap(op) => op.clocks.deadline,
             Op::Hear(op) => op.deadline,
-            Op::Trim(op) => op.deadline,
+            Op::Trim(op) => op.clocks.deadline,
             Op::Layout(op) => op.deadline(),
         }
     }
@@ -117,9 +117,9 @@ impl Op {
             Op::Recover(op) => (op.to == peer).then_some(0),
             Op::Unequal(op) => (op.to == peer).then_some(0),
             Op::FetchHints(op) => (op.to == peer).then_some(0),
-            Op::Reap(op) => op.waits_for(peer),
+            Op::Reap(op) => op.clocks.waits_for(peer),
             Op::Hear(op) => (op.to == peer).then_some(0),
-            Op::Trim(op) => op.waits_for(peer),
+            Op::Trim(op) => op.clocks.waits_for(peer),
             Op::Layout(op) => op.waits_for(peer),
         }
     }

@@ -11,7 +11,7 @@ use crate::reap::SHARDS_MAX;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::version::PartitionClock;
 use galvani_wire::Message;
-use galvani_wire::message::{AskClocks, Clocks};
+use galvani_wire::message::Clocks;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the clocks of a followed shard are asked for, in microseconds.
@@ -180,9 +180,7 @@ pub(crate) struct HearOp {
 impl HearOp {
     /// Asks a peer for its clocks.
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, to: PeerLane, shards: Vec<Shard>) -> HearOp {
-        let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        let ask = AskClocks { node, lane, shards: shards.clone(), durable: false };
-        ctx.ask(to, op, 0, Message::AskClocks(ask));
+        ctx.ask_clocks(to, op, 0, &shards, false);
         let (asked_ms, deadline) = (ctx.now.unix_ms, ctx.now.micros + PATIENCE_MICROS);
         HearOp { to, shards, asked_ms, deadline }
     }

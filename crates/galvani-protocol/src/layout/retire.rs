@@ -14,7 +14,7 @@ use galvani_model::ids::{NodeId, Shard};
 use galvani_model::store::StoreError;
 use galvani_model::version::{Dot, PartitionClock};
 use galvani_wire::Message;
-use galvani_wire::message::{AskClocks, Clocks, Replicate};
+use galvani_wire::message::{Clocks, Replicate};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often owners are asked, in microseconds.
@@ -175,9 +175,7 @@ pub(crate) struct RetireOp {
 
 impl RetireOp {
     pub(super) fn start(ctx: &mut Ctx<'_>, op: u64, to: PeerLane, shards: Vec<Shard>) -> RetireOp {
-        let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        let ask = AskClocks { node, lane, shards: shards.clone(), durable: true };
-        ctx.ask(to, op, 0, Message::AskClocks(ask));
+        ctx.ask_clocks(to, op, 0, &shards, true);
         let deadline = ctx.now.micros + PATIENCE_MICROS;
         RetireOp { to, shards, epoch: ctx.topology.epoch(), deadline }
     }

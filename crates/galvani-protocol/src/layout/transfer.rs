@@ -19,7 +19,7 @@ use galvani_model::placement::Phase;
 use galvani_model::store::StoreError;
 use galvani_model::version::PartitionClock;
 use galvani_wire::Message;
-use galvani_wire::message::{AskClocks, Clocks};
+use galvani_wire::message::Clocks;
 use galvani_wire::view::Copying;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -322,9 +322,7 @@ pub(crate) struct MeetOp {
 
 impl MeetOp {
     pub(super) fn start(ctx: &mut Ctx<'_>, op: u64, to: PeerLane, shards: Vec<Shard>) -> MeetOp {
-        let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        let ask = AskClocks { node, lane, shards: shards.clone(), durable: false };
-        ctx.ask(to, op, 0, Message::AskClocks(ask));
+        ctx.ask_clocks(to, op, 0, &shards, false);
         let begun = ctx.layout.transfer.begun;
         MeetOp { to, shards, begun, deadline: ctx.now.micros + PATIENCE_MICROS }
     }

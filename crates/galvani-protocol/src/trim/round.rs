@@ -3,19 +3,17 @@
 //! The records were looked at before the owners were asked, and are judged again when all have
 //! answered, by their clocks and by what this replica holds then. It proves nothing while another
 //! owner has taken in what this one lacks: that could be what replaced a value here.
-//! Next to read: `judge.rs`, `../reap.rs`, which asks the same.
+//! Next to read: `judge.rs`, `../durable_clocks.rs`, and `../reap.rs`, which asks the same.
 
 use super::judge::Judge;
+use crate::durable_clocks::{DurableClocks, Progress};
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
-use crate::reap::ask_durably;
 use crate::replica;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
-use galvani_model::version::{Dot, PartitionClock, RecordHead};
-use galvani_wire::Message;
-use galvani_wire::message::Clocks;
+use galvani_model::version::{Dot, RecordHead};
 
 /// Records that could go, and whom to ask.
 #[derive(Clone, Debug)]
@@ -31,26 +29,15 @@ pub(crate) struct TrimRound {
 #[derive(Clone, Debug)]
 pub(crate) struct TrimOp {
     round: TrimRound,
-    /// What each peer answered.
-    heard: Vec<Option<PartitionClock>>,
-    /// The epoch of the layout by which it asked.
-    epoch: u64,
-    /// When answers are given up, in the lane's microseconds.
-    pub(crate) deadline: u64,
+    /// Of the other owners of its shard.
+    pub(crate) clocks: DurableClocks,
 }
 
 impl TrimOp {
     /// Asks the other owners; where there are none it is over at its deadline, at once.
     pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, round: TrimRound) -> TrimOp {
-        let deadline = ask_durably(ctx, op, &round.peers, &[round.shard]);
-        let heard = vec![None; round.peers.len()];
-        TrimOp { round, heard, epoch: ctx.topology.epoch(), deadline }
-    }
-
-    /// The index of the ask that waits for `peer`.
-    pub(crate) fn waits_for(&self, peer: PeerLane) -> Option<usize> {
-        let at = self.round.peers.iter().position(|&asked| asked == peer)?;
-        self.heard[at].is_none().then_some(at)
+        let clocks = DurableClocks::ask(ctx, op, round.peers.clone(), vec![round.shard]);
+        TrimOp { round, clocks }
     }
 
     /// An owner answered, or cannot. `busy` says whether clients wait for this lane.
@@ -61,37 +48,29 @@ impl TrimOp {
         heard: Heard,
         busy: bool,
     ) -> Step {
-        let clock = match heard {
-            Heard::Reply(Message::Clocks(Ok(Clocks { epoch, mut clocks })))
-                if clocks.len() == 1 =>
-            {
-                ctx.layout.heard_of(epoch);
-                clocks.pop().flatten()
+        match self.clocks.on_heard(ctx, index, heard) {
+            // There is one shard: without this owner's clock of it nothing more need be heard.
+            Progress::Waiting | Progress::Complete if !self.clocks.has_told(index, 0) => {
+                self.fail(ctx, busy);
             }
-            Heard::Reply(_) | Heard::Silence => None,
-        };
-        match (clock, self.heard.get_mut(index)) {
-            (Some(clock), Some(slot)) => *slot = Some(clock),
-            (None, _) | (_, None) => {
-                ctx.trimmer.over(false, self.round.next, ctx.now.micros, busy);
-                return Step::Done;
-            }
+            Progress::Waiting => return Step::Wait,
+            Progress::Complete => self.finish(ctx, busy),
+            Progress::Failed => self.fail(ctx, busy),
         }
-        if self.heard.iter().any(Option::is_none) {
-            return Step::Wait;
-        }
-        self.finish(ctx, busy);
         Step::Done
     }
 
     /// Time is up.
     pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
-        if self.round.peers.is_empty() {
-            self.finish(ctx, false);
-        } else {
-            ctx.trimmer.over(false, self.round.next, ctx.now.micros, false);
+        match self.clocks.asks_nobody() {
+            true => self.finish(ctx, false),
+            false => self.fail(ctx, false),
         }
         Step::Done
+    }
+
+    fn fail(&self, ctx: &mut Ctx<'_>, busy: bool) {
+        ctx.trimmer.over(false, self.round.next, ctx.now.micros, busy);
     }
 
     fn finish(&self, ctx: &mut Ctx<'_>, busy: bool) {
@@ -104,15 +83,15 @@ impl TrimOp {
     fn trim(&self, ctx: &mut Ctx<'_>) -> Result<bool, StoreError> {
         let shard = self.round.shard;
         // Something is lost on one of the replicas, and what is here may be needed to hold it again.
-        // Or those that were asked are not all that hold it by now.
-        if ctx.sync.unequal.is_found(shard) || ctx.topology.is_stale(self.epoch, shard) {
+        if ctx.sync.unequal.is_found(shard) {
             return Ok(false);
         }
+        let Some(mut clocks) = self.clocks.of(ctx.topology, 0) else { return Ok(false) };
         let own = ctx.store.replica(shard)?.clock.clone();
-        if self.heard.iter().flatten().any(|theirs| !own.missing_from(theirs).is_empty()) {
+        if clocks.iter().any(|theirs| !own.missing_from(theirs).is_empty()) {
             return Ok(false);
         }
-        let clocks: Vec<&PartitionClock> = self.heard.iter().flatten().chain([&own]).collect();
+        clocks.push(&own);
         let mut judge = Judge::new(shard, &clocks);
         let (mut dots, mut bytes, mut until) = (Vec::new(), 0, Hlc::default());
         for head in &self.round.heads {
