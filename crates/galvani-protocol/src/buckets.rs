@@ -47,10 +47,7 @@ impl BucketOp {
         let others = ctx.topology.layout().members().map(|member| member.id());
         let to_tell: Vec<NodeId> = others.filter(|&node| !ctx.is_me(node)).collect();
         let mut this = BucketOp { op, reply_to, bucket, to_tell, deadline };
-        match this.tell_next(ctx) {
-            Step::Wait => Some(this),
-            Step::Done => None,
-        }
+        this.tell_next(ctx).keep(this)
     }
 
     fn prepare(ctx: &Ctx<'_>, bucket: &CreateBucket) -> Result<u64, Failure> {

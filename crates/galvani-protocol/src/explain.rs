@@ -44,16 +44,9 @@ impl ExplainOp {
         reply_to: ReplyTo,
         explain: Explain,
     ) -> Option<ExplainOp> {
-        match Self::prepare(ctx, op, reply_to, explain) {
-            Ok((mut this, timeout_ms)) => match this.launch(ctx, timeout_ms) {
-                Step::Wait => Some(this),
-                Step::Done => None,
-            },
-            Err(failure) => {
-                ctx.refuse(reply_to, op, failure);
-                None
-            }
-        }
+        let timeout_ms = explain.timeout_ms;
+        let prepared = Self::prepare(ctx, op, reply_to, explain);
+        ctx.begin(reply_to, op, prepared, |this, ctx| this.launch(ctx, timeout_ms))
     }
 
     fn prepare(
@@ -61,7 +54,7 @@ impl ExplainOp {
         op: u64,
         reply_to: ReplyTo,
         explain: Explain,
-    ) -> Result<(ExplainOp, u32), Failure> {
+    ) -> Result<ExplainOp, Failure> {
         let Explain { key, hints, timeout_ms } = explain;
         let (_, shard) = ctx.topology.locate(&key).ok_or(Failure::UnknownBucket)?;
         // Leave the owners' answers time to travel back before the client gives up.
@@ -74,8 +67,7 @@ impl ExplainOp {
         }
         let asked = Asked::new(&nodes, ctx.now);
         let (heard, found) = (BTreeMap::new(), BTreeMap::new());
-        let this = ExplainOp { op, reply_to, key, shard, asked, owners, heard, found, deadline };
-        Ok((this, timeout_ms))
+        Ok(ExplainOp { op, reply_to, key, shard, asked, owners, heard, found, deadline })
     }
 
     fn launch(&mut self, ctx: &mut Ctx<'_>, timeout_ms: u32) -> Step {

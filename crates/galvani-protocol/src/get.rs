@@ -69,19 +69,11 @@ impl GetOp {
         shard: Shard,
         owners: &Owners,
     ) -> Option<GetOp> {
-        match Self::prepare(ctx, op, reply_to, get, shard, owners) {
-            Ok(mut this) => {
-                this.launch(ctx);
-                match this.progress(ctx) {
-                    Step::Wait => Some(this),
-                    Step::Done => None,
-                }
-            }
-            Err(failure) => {
-                ctx.refuse(reply_to, op, failure);
-                None
-            }
-        }
+        let prepared = Self::prepare(ctx, op, reply_to, get, shard, owners);
+        ctx.begin(reply_to, op, prepared, |this, ctx| {
+            this.launch(ctx);
+            this.progress(ctx)
+        })
     }
 
     fn prepare(

@@ -46,16 +46,8 @@ impl ListOp {
         list: List,
         shard: Shard,
     ) -> Option<ListOp> {
-        match Self::prepare(ctx, op, reply_to, &list, shard) {
-            Ok(mut this) => match this.launch(ctx, list, shard) {
-                Step::Wait => Some(this),
-                Step::Done => None,
-            },
-            Err(failure) => {
-                ctx.refuse(reply_to, op, failure);
-                None
-            }
-        }
+        let prepared = Self::prepare(ctx, op, reply_to, &list, shard);
+        ctx.begin(reply_to, op, prepared, |this, ctx| this.launch(ctx, list, shard))
     }
 
     fn prepare(

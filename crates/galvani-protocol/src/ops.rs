@@ -86,6 +86,16 @@ pub(crate) enum Step {
     Done,
 }
 
+impl Step {
+    /// An operation after its first step: what goes into the lane's table, if it waits for more.
+    pub(crate) fn keep<T>(self, op: T) -> Option<T> {
+        match self {
+            Step::Wait => Some(op),
+            Step::Done => None,
+        }
+    }
+}
+
 /// The lane's pieces an operation may use while it handles one input.
 pub(crate) struct Ctx<'a> {
     pub(crate) config: &'a LaneConfig,
@@ -247,6 +257,23 @@ impl Ctx<'_> {
     /// Refuses a request before anything was done.
     pub(crate) fn refuse(&mut self, to: ReplyTo, op: u64, failure: Failure) {
         self.fail(to, op, failure, AppliedOutcome::No, Vec::new());
+    }
+
+    /// Starts a request: its first step where it could be prepared, a refusal where not. `None`: it is over.
+    pub(crate) fn begin<T>(
+        &mut self,
+        to: ReplyTo,
+        op: u64,
+        prepared: Result<T, Failure>,
+        first: impl FnOnce(&mut T, &mut Self) -> Step,
+    ) -> Option<T> {
+        match prepared {
+            Ok(mut started) => first(&mut started, self).keep(started),
+            Err(failure) => {
+                self.refuse(to, op, failure);
+                None
+            }
+        }
     }
 
     /// Asks replica `index` of operation `op`.

@@ -175,10 +175,7 @@ impl PutOp {
             put.stand_in(ctx, owner);
         }
         put.let_go();
-        match put.progress(ctx) {
-            Step::Wait => Some(put),
-            Step::Done => None,
-        }
+        put.progress(ctx).keep(put)
     }
 
     /// An owner answered, or cannot.

@@ -208,10 +208,7 @@ impl ProposeOp {
             round_at: 0,
             deadline,
         };
-        match this.begin_round(ctx) {
-            Step::Wait => Some(this),
-            Step::Done => None,
-        }
+        this.begin_round(ctx).keep(this)
     }
 
     /// Whether a client waits for it.

@@ -140,10 +140,7 @@ impl RehomeOp {
             ctx.ask(to, op, this.asked.len(), Message::Replicate(replicate));
             this.asked.push(Some((to, target, shard, dot)));
         }
-        match this.progress(ctx) {
-            Step::Wait => Some(this),
-            Step::Done => None,
-        }
+        this.progress(ctx).keep(this)
     }
 
     pub(super) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
