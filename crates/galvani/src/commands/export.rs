@@ -8,13 +8,13 @@ mod target;
 
 use crate::args::data::Export;
 use crate::commands::del::worse;
-use crate::commands::patience::{Interrupted, Patience, Signals, Stop};
+use crate::commands::patience::{self, Interrupted, Patience, Signals, Stop};
 use crate::commands::progress::bar;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::record::{End, Record, Value};
-use crate::report::client::{About, Retype};
+use crate::report::client::Retype;
 use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json};
 use bytes::Bytes;
@@ -33,10 +33,8 @@ pub(crate) async fn run(app: &App, args: Export) -> Done {
         Some(_) => Signals::taken()?,
         None => Signals::left(),
     };
-    let timeout = app.global.timeout.unwrap_or(TIMEOUT);
-    let session = app.connect_with(timeout, RETRIES).await?;
+    let (session, about) = patience::connect(app, &args.bucket).await?;
     let began = Instant::now();
-    let about = About { bucket: Some(args.bucket.bucket.clone()), timeout, ..app.about() };
     let subject = args.file.display().to_string();
     let retype = Retype { command: "export", subject, line: app.again(args.line()), about };
     let mut run = Run {
@@ -237,8 +235,5 @@ fn shown(path: &Path) -> String {
     crate::report::text::key(path.as_os_str().as_encoded_bytes())
 }
 
-/// Time of one request of an export: long enough for the client to turn to another node.
-const TIMEOUT: Duration = Duration::from_secs(4);
-const RETRIES: u8 = 4;
 /// Failures told one by one.
 const FAILURES_TOLD: u64 = 20;

@@ -9,13 +9,13 @@ mod lines;
 
 use crate::args::data::Import;
 use crate::commands::del::worse;
-use crate::commands::patience::{Interrupted, Patience, Signals, Stop};
+use crate::commands::patience::{self, Interrupted, Patience, Signals, Stop};
 use crate::commands::progress::bar;
 use crate::commands::{Done, options};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::record::{End, Record};
-use crate::report::client::{About, Retype};
+use crate::report::client::Retype;
 use crate::report::text::{Span, count, grouped};
 use crate::report::{Report, client, json, mistakes};
 use bytes::Bytes;
@@ -68,10 +68,8 @@ pub(crate) async fn run(app: &App, args: Import) -> Done {
     let (lines, total) = lines::open(&args.file, args.skip)?;
     let mut failures = args.failed.as_deref().map(create).transpose()?;
     let signals = Signals::taken()?;
-    let timeout = app.global.timeout.unwrap_or(TIMEOUT);
-    let session = app.connect_with(timeout, RETRIES).await?;
+    let (session, about) = patience::connect(app, &args.bucket).await?;
     let began = Instant::now();
-    let about = About { bucket: Some(args.bucket.bucket.clone()), timeout, ..app.about() };
     let subject = args.file.display().to_string();
     let retype = Retype { command: "import", subject, line: app.again(args.line()), about };
     let mut run = Run {
@@ -357,8 +355,5 @@ fn create(path: &Path) -> Result<BufWriter<File>, Report> {
     File::create(path).map(BufWriter::new).map_err(|error| mistakes::file(path, &error))
 }
 
-/// Time of one request of an import: long enough for the client to turn to another node.
-const TIMEOUT: Duration = Duration::from_secs(4);
-const RETRIES: u8 = 4;
 /// Failures told one by one; all go to `--failed`.
 const FAILURES_TOLD: u64 = 20;

@@ -6,8 +6,11 @@
 //! as `--patience` says, or when one record failed for that long. What is tried again must bear it:
 //! a write reads first. [`Watch`] decides and is told the time; the rest waits.
 
+use crate::args::data::InBucket;
+use crate::connect::{App, Session};
 use crate::output::Output;
 use crate::report::Report;
+use crate::report::client::About;
 use crate::report::text::Span;
 use galvani_client::{Error, ErrorKind, List, Page};
 use indicatif::ProgressBar;
@@ -227,6 +230,14 @@ impl Watch {
     }
 }
 
+/// Connects for many records of a bucket, each of whose requests has [`TIMEOUT`] unless `--timeout` says
+/// otherwise. Returns what the command is about as well.
+pub(crate) async fn connect(app: &App, bucket: &InBucket) -> Result<(Session, About), Report> {
+    let timeout = app.global.timeout.unwrap_or(TIMEOUT);
+    let session = app.connect_with(timeout, RETRIES).await?;
+    Ok((session, About { bucket: Some(bucket.bucket.clone()), timeout, ..app.about() }))
+}
+
 /// Ctrl-C and SIGTERM, where a command has something to say or to clean up before it ends.
 #[derive(Debug)]
 pub(crate) struct Signals(Option<[Signal; 2]>);
@@ -273,6 +284,9 @@ fn pause(error: &Error, tries: u32) -> Duration {
     }
 }
 
+/// Time of one request for one of many records: long enough for the client to turn to another node.
+const TIMEOUT: Duration = Duration::from_secs(4);
+const RETRIES: u8 = 4;
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How often a wait is looked at.
