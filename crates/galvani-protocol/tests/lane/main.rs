@@ -3,6 +3,7 @@
 //! Pins down single steps that whole clusters in the simulator pass too quickly to be looked at.
 
 mod bench;
+mod collect;
 mod expiry;
 mod feed;
 mod handoff;
