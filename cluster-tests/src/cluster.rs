@@ -109,6 +109,30 @@ impl Cluster {
         command_of(Path::new(program), self.root.path())
     }
 
+    /// Types what the error of `ran` told to type, step by step; what went wrong, if something did.
+    pub fn do_as_told(&self, ran: &Ran) -> Result<(), String> {
+        let steps = ran.told();
+        if steps.len() < 2 {
+            return Err(format!("it says nothing to type: {ran}"));
+        }
+        for step in steps {
+            match step.as_slice() {
+                ["galvani", words @ ..] => {
+                    let ran = self.run(words);
+                    if ran.code != Some(0) {
+                        return Err(ran.to_string());
+                    }
+                }
+                ["mv", from, to] => {
+                    std::fs::rename(from, to)
+                        .map_err(|error| format!("mv {from} {to}: {error}"))?;
+                }
+                other => return Err(format!("{other:?} is nothing to type: {ran}")),
+            }
+        }
+        Ok(())
+    }
+
     /// From now on its commands are run with `program`, and so are nodes that they start.
     pub fn run_by(&mut self, program: &Path) {
         self.program = program.to_owned();

@@ -75,6 +75,17 @@ impl Ran {
         assert!(next, "no line says what to type next: {self}");
         self
     }
+
+    /// What its error tells to type, in this order: its lines `  first  ..` and `  then   ..`, in words.
+    pub fn told(&self) -> Vec<Vec<&str>> {
+        let step = |line: &'_ str| -> Option<usize> {
+            let head =
+                ["  first  ", "  then   "].into_iter().find(|head| line.starts_with(head))?;
+            Some(head.len())
+        };
+        let lines = self.stderr.lines().filter_map(|line| Some(line[step(line)?..].trim()));
+        lines.map(|line| line.split(' ').collect()).collect()
+    }
 }
 
 /// `  try  galvani ..`: two spaces, a word or more, two spaces, something to type.

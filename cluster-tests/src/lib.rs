@@ -13,6 +13,7 @@ pub mod command;
 pub mod crowd;
 pub mod feed_cost;
 pub mod feed_group;
+pub mod flips;
 pub mod flood;
 pub mod golden;
 pub mod history;

@@ -12,6 +12,7 @@ use std::process::Command;
 #[derive(Debug)]
 pub struct SmallDisk {
     at: PathBuf,
+    mib: u64,
 }
 
 impl SmallDisk {
@@ -23,7 +24,9 @@ impl SmallDisk {
         let ran =
             Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
         let why = match ran {
-            Ok(output) if output.status.success() => return Some(SmallDisk { at: at.to_owned() }),
+            Ok(output) if output.status.success() => {
+                return Some(SmallDisk { at: at.to_owned(), mib });
+            }
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
             Err(error) => error.to_string(),
         };
@@ -52,6 +55,37 @@ impl SmallDisk {
         fs::remove_file(self.filler()).expect("the filler is there");
     }
 
+    /// Makes it so small that `kib` kibibytes are left: as full as [`SmallDisk::fill`] makes it, at once,
+    /// and without the memory that a filler takes.
+    pub fn tighten(&self, kib: u64) {
+        let mut why = String::new();
+        for _ in 0..TRIES {
+            let facts = rustix::fs::statvfs(&self.at).expect("a mounted file system has facts");
+            let used_kib = (facts.f_blocks - facts.f_bfree) * facts.f_frsize / 1024;
+            match self.resize(&format!("{}k", used_kib + kib)) {
+                Ok(()) => return,
+                // More than that was written meanwhile.
+                Err(said) => why = said,
+            }
+        }
+        panic!("{} cannot be made smaller: {why}", self.at.display());
+    }
+
+    /// As large again as it was mounted.
+    pub fn loosen(&self) {
+        self.resize(&format!("{}m", self.mib)).expect("a file system in memory can grow");
+    }
+
+    fn resize(&self, size: &str) -> Result<(), String> {
+        let options = format!("remount,size={size}");
+        let ran = Command::new("mount").args(["-o", &options]).arg(&self.at).output();
+        match ran {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Kibibytes left.
     pub fn free_kib(&self) -> u64 {
         let facts = rustix::fs::statvfs(&self.at).expect("a mounted file system has facts");
@@ -72,3 +106,6 @@ impl Drop for SmallDisk {
         }
     }
 }
+
+/// Times that a file system is made smaller than what is written to it meanwhile.
+const TRIES: u32 = 10;

@@ -2,6 +2,7 @@
 //! nobody is ever shown what was not written.
 
 use galvani_client::{Client, Quorum};
+use galvani_cluster_tests::flips::{files, flip, is_in, is_journal};
 use galvani_cluster_tests::{Cluster, Ran};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ fn bitflip_middle() {
     comes_back(&cluster, |path| is_in(path, "blobs"));
     comes_back(&cluster, |path| is_in(path, "tables") && !is_catalogue(path));
     comes_back(&cluster, |path| is_in(path, "tables") && is_catalogue(path));
-    comes_back(&cluster, |path| path.extension().is_some_and(|end| end == "jnl"));
+    comes_back(&cluster, is_journal);
     for gone in ["n1", "n3"] {
         cluster.kill(gone);
     }
@@ -89,14 +90,10 @@ fn filled() -> Cluster {
 /// Stops n2 and flips a byte in the middle of each of its files that `wanted` picks.
 fn damage(cluster: &Cluster, wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     cluster.stop("n2");
-    let mut all = Vec::new();
-    files(&cluster.home("n2").join("data"), &mut all);
+    let mut all = files(&cluster.home("n2").join("data"));
     all.retain(|path| wanted(path));
     for path in &all {
-        let mut bytes = std::fs::read(path).expect("reads");
-        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        bytes[end / 2] ^= 0x5a;
-        std::fs::write(path, bytes).expect("writes");
+        flip(path, |end| end / 2);
     }
     assert!(!all.is_empty(), "there are such files");
     all
@@ -132,20 +129,7 @@ fn comes_back(cluster: &Cluster, wanted: impl Fn(&Path) -> bool) {
 
 /// Types what an error told to type, line by line.
 fn do_as_told(cluster: &Cluster, ran: &Ran) {
-    let steps = ran.stderr.lines().filter_map(|line| {
-        let line = line.strip_prefix("  first  ").or_else(|| line.strip_prefix("  then   "))?;
-        Some(line.trim())
-    });
-    let steps: Vec<&str> = steps.collect();
-    assert!(steps.len() >= 2, "{ran}");
-    for step in steps {
-        let words: Vec<&str> = step.split(' ').collect();
-        match words[0] {
-            "galvani" => drop(cluster.run(&words[1..]).expect(0)),
-            "mv" => std::fs::rename(words[1], words[2]).expect("it can be moved"),
-            other => panic!("{other} is nothing to type: {ran}"),
-        }
-    }
+    cluster.do_as_told(ran).expect("what it says can be typed");
     cluster.run(&["wait", "--for", "settled"]).expect(0);
     let aside = cluster.home("n2").join("data.damaged");
     std::fs::remove_dir_all(aside).expect("it was moved there");
@@ -194,17 +178,6 @@ fn right(cluster: &Cluster, client: &Client, r: Quorum) -> usize {
         }
         right.len()
     })
-}
-
-fn files(path: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(path).expect("reads") {
-        let path = entry.expect("reads").path();
-        if path.is_dir() { files(&path, found) } else { found.push(path) }
-    }
-}
-
-fn is_in(path: &Path, folder: &str) -> bool {
-    path.parent().and_then(Path::file_name).is_some_and(|name| name == folder)
 }
 
 /// The engine keeps the names of its tables in a table of its own.

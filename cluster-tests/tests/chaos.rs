@@ -6,13 +6,14 @@ use std::time::Duration;
 #[test]
 fn half_a_minute_of_random_faults_loses_and_invents_nothing() {
     let settings = Settings {
-        seed: 20,
+        seed: 22,
         nodes: 5,
         clients: 24,
         time: Duration::from_secs(30),
         // A debug build shares its cores with other tests.
         think: Duration::from_millis(60),
         faults: Fault::ALL.to_vec(),
+        first: vec![Fault::Full, Fault::Flip],
     };
     let report = run(&settings);
     println!("{report}");
@@ -20,4 +21,9 @@ fn half_a_minute_of_random_faults_loses_and_invents_nothing() {
     assert!(report.acked > 300 && report.tally.reads > 200, "hardly any load: {report}");
     let kinds = report.faults.len();
     assert!(kinds >= 3, "hardly any faults: {report}");
+    // This seed flips one in the midst of a journal.
+    assert!(report.filled_anew > 0, "no flipped byte was found: {report}");
+    // Where no small file system can be mounted this was said, and under `CI` it failed.
+    let met = report.left_out || report.tally.no_room > 0;
+    assert!(met, "no write met the full disk: {report}");
 }

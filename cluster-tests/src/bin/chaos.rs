@@ -27,6 +27,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Settings, String> {
         time: Duration::from_secs(60),
         think: Duration::from_millis(40),
         faults: Fault::ALL.to_vec(),
+        first: Vec::new(),
     };
     while let Some(word) = words.next() {
         if word == "--help" || word == "-h" {
@@ -44,13 +45,16 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Settings, String> {
                 let nodes = bounded(&word, number()?, 3, 9)?;
                 settings.nodes = u8::try_from(nodes).map_err(|error| error.to_string())?;
             }
-            "--faults" => {
-                settings.faults = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
-            }
+            "--faults" => settings.faults = faults(&value)?,
+            "--first" => settings.first = faults(&value)?,
             _ => return Err(format!("{word} is no option of chaos")),
         }
     }
     Ok(settings)
+}
+
+fn faults(words: &str) -> Result<Vec<Fault>, String> {
+    words.split(',').map(str::parse).collect()
 }
 
 fn bounded(word: &str, value: u64, least: u64, most: u64) -> Result<usize, String> {
@@ -64,4 +68,5 @@ const USAGE: &str = "  chaos --seconds 60 | --minutes 10   how long things are b
         --seed S                      which faults, and what clients do
         --nodes 5  --clients 64       how many of each
         --think-ms 40                 average pause of a client between requests
-        --faults kill,pause,cut,one-way,slow,lossy,wipe,older";
+        --faults kill,pause,cut,one-way,slow,lossy,wipe,older,flip,full-disk
+        --first full-disk,flip        what breaks first, in this order";

@@ -1,8 +1,8 @@
 //! A long run of real processes under random faults, and a verdict on its whole history.
 //!
 //! Many clients read and write shared keys (`workers.rs`) while nodes and links break and disks are
-//! lost (`nemesis.rs`). What everyone did and had seen is kept (`ledger.rs`) and held against the
-//! rules (`judge.rs`): while it goes on for what reads show, and whenever all owners agree
+//! lost, full or damaged (`nemesis.rs`). What everyone did and had seen is kept (`ledger.rs`) and held
+//! against the rules (`judge.rs`): while it goes on for what reads show, and whenever all owners agree
 //! (`settle.rs`) for what is there. `cargo run --release -p galvani-cluster-tests --bin chaos`.
 
 pub mod judge;
@@ -16,8 +16,9 @@ pub use judge::{Violation, What};
 pub use nemesis::Fault;
 pub use report::Report;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, temporary};
 use crate::history::Fate;
+use crate::small_disk::SmallDisk;
 use ledger::Ledger;
 use nemesis::Nemesis;
 use std::sync::Arc;
@@ -39,12 +40,15 @@ pub struct Settings {
     pub think: Duration,
     /// What may break.
     pub faults: Vec<Fault>,
+    /// What breaks first, in this order, whatever the seed says.
+    pub first: Vec<Fault>,
 }
 
 /// Starts a cluster, breaks it, mends it, and judges.
 pub fn run(settings: &Settings) -> Report {
-    let nodes = settings.nodes.to_string();
-    let cluster = Cluster::with(&["-n", &nodes, "--lanes", "1"]);
+    // Unmounted before its cluster's files go: what is declared later is dropped earlier.
+    let (cluster, small) = start(settings);
+    let owner = owner_of_small(settings);
     let handles: Vec<_> = (0..settings.clients.div_ceil(CLIENTS_PER_HANDLE))
         .map(|index| {
             let near = &cluster.nodes()[index % cluster.nodes().len()];
@@ -58,7 +62,8 @@ pub fn run(settings: &Settings) -> Report {
     let began = Instant::now();
     let crowd =
         Crowd::start(cluster.runtime().handle(), &field, &handles, settings.clients, settings.seed);
-    let mut nemesis = Nemesis::new(&cluster, &judge, &field, &settings.faults, settings.seed);
+    let small = small.as_ref().map(|disk| (owner.as_str(), disk));
+    let mut nemesis = Nemesis::new(&cluster, &judge, &field, settings, small);
     nemesis.run(settings.time);
     let healed = Instant::now();
     let tally = cluster.block_on(crowd.stop());
@@ -86,6 +91,8 @@ pub fn run(settings: &Settings) -> Report {
         excused: field.ledger.excused(),
         half_replaced: field.ledger.half_replaced(),
         faults: nemesis.done.clone(),
+        left_out: settings.wants(Fault::Full) && small.is_none(),
+        filled_anew: nemesis.filled_anew,
         agreed: nemesis.agreed.clone(),
         converged,
         stories: stories.collect(),
@@ -93,6 +100,31 @@ pub fn run(settings: &Settings) -> Report {
     }
 }
 
+impl Settings {
+    /// Whether this is among what may break.
+    fn wants(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault) || self.first.contains(&fault)
+    }
+}
+
+/// The cluster, and the disk of one of its nodes that can be full, if there is to be one and this machine
+/// can make it.
+fn start(settings: &Settings) -> (Cluster, Option<SmallDisk>) {
+    let root = temporary();
+    let home = root.path().join("dev").join(owner_of_small(settings));
+    let wanted = settings.wants(Fault::Full);
+    let small = if wanted { SmallDisk::mount(&home, DISK_MIB) } else { None };
+    let nodes = settings.nodes.to_string();
+    (Cluster::in_root(root, &["-n", &nodes, "--lanes", "1"]), small)
+}
+
+/// The node whose disk can be full.
+fn owner_of_small(settings: &Settings) -> String {
+    format!("n{}", settings.seed % u64::from(settings.nodes) + 1)
+}
+
+/// Room on that disk, in mebibytes: more than a long run writes. It takes memory only for what is there.
+const DISK_MIB: u64 = 8 << 10;
 /// The time of one call of a client.
 const CALL: Duration = Duration::from_secs(2);
 /// Clients that share links.

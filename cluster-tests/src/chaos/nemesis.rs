@@ -1,12 +1,17 @@
 //! What breaks, when, and for how long: drawn from the seed.
 //!
-//! Faults of processes and links may overlap. A disk is lost, or an older copy of it put back, only
-//! of one node at a time: before it, all owners have come to agree, and after it they do again
-//! (`settle.rs`). So a write is lost for good reason only if that node alone had acked it.
+//! Faults of processes and links may overlap. A disk is lost, an older copy of it put back, or a byte
+//! of it flipped, only of one node at a time (`nemesis/disks.rs`): before it, all owners have come to
+//! agree, and after it they do again (`settle.rs`). So a write is lost for good reason only if that
+//! node alone had acked it. One node has a disk that can be full, which loses nothing.
+
+mod disks;
 
 use crate::chaos::settle::settle;
 use crate::chaos::workers::Field;
+use crate::chaos::{Settings, Violation, What};
 use crate::cluster::Cluster;
+use crate::small_disk::SmallDisk;
 use crate::wait::{at_most, until};
 use crate::{Ran, processes};
 use galvani_client::Client;
@@ -14,10 +19,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::path::Path;
-use std::process::Command;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,11 +44,15 @@ pub enum Fault {
     Wipe,
     /// An older copy of the data directory in its place.
     Older,
+    /// A byte of a data file is flipped while its node is down.
+    Flip,
+    /// A disk without room, and room later.
+    Full,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 10] = [
         Fault::Kill,
         Fault::Pause,
         Fault::Cut,
@@ -54,10 +61,12 @@ impl Fault {
         Fault::Lossy,
         Fault::Wipe,
         Fault::Older,
+        Fault::Flip,
+        Fault::Full,
     ];
 
     fn loses_data(self) -> bool {
-        matches!(self, Fault::Wipe | Fault::Older)
+        matches!(self, Fault::Wipe | Fault::Older | Fault::Flip)
     }
 }
 
@@ -72,6 +81,8 @@ impl fmt::Display for Fault {
             Fault::Lossy => "lossy",
             Fault::Wipe => "wipe",
             Fault::Older => "older",
+            Fault::Flip => "flip",
+            Fault::Full => "full-disk",
         })
     }
 }
@@ -95,33 +106,44 @@ pub struct Nemesis<'a> {
     field: &'a Arc<Field>,
     rng: StdRng,
     began: Instant,
+    first: VecDeque<Fault>,
     soft: Vec<Fault>,
     hard: Vec<Fault>,
+    /// The disk that can be full, and whose it is.
+    small: Option<(&'a str, &'a SmallDisk)>,
+    is_full: bool,
     /// How often each fault was set.
     pub done: BTreeMap<Fault, u64>,
+    /// How often a node with a flipped byte said that it is to be filled anew, and was.
+    pub filled_anew: u64,
     /// How long owners took to agree after each loss.
     pub agreed: Vec<Duration>,
 }
 
 impl<'a> Nemesis<'a> {
-    /// One that sets these faults.
+    /// One that sets the faults of `settings`; a full disk only if there is a `small` one.
     pub fn new(
         cluster: &'a Cluster,
         client: &'a Client,
         field: &'a Arc<Field>,
-        faults: &[Fault],
-        seed: u64,
+        settings: &Settings,
+        small: Option<(&'a str, &'a SmallDisk)>,
     ) -> Nemesis<'a> {
-        let (hard, soft) = faults.iter().partition(|fault| fault.loses_data());
+        let can = |fault: &&Fault| **fault != Fault::Full || small.is_some();
+        let (hard, soft) = settings.faults.iter().filter(can).partition(|fault| fault.loses_data());
         Nemesis {
             cluster,
             client,
             field,
-            rng: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(settings.seed),
             began: Instant::now(),
+            first: settings.first.iter().filter(can).copied().collect(),
             soft,
             hard,
+            small,
+            is_full: false,
             done: BTreeMap::new(),
+            filled_anew: 0,
             agreed: Vec::new(),
         }
     }
@@ -129,17 +151,25 @@ impl<'a> Nemesis<'a> {
     /// Breaks things for `time`, or until something is wrong; then mends all.
     pub fn run(&mut self, time: Duration) {
         let mut since_loss = 0;
-        while self.began.elapsed() < time && self.field.is_clean() {
-            // Few losses: each makes all clients wait until all owners agree.
-            let due = since_loss >= self.rng.random_range(3..8);
-            match self.hard.choose(&mut self.rng).copied() {
-                Some(loss) if due || self.soft.is_empty() => {
+        let goes_on = |one: &Self| one.began.elapsed() < time || !one.first.is_empty();
+        while goes_on(self) && self.field.is_clean() {
+            let fault = match self.first.pop_front() {
+                Some(fault) => Some(fault),
+                None => {
+                    // Few losses: each makes all clients wait until all owners agree.
+                    let due = since_loss >= self.rng.random_range(3..8);
+                    let loss = self.hard.choose(&mut self.rng).copied();
+                    loss.filter(|_| due || self.soft.is_empty())
+                }
+            };
+            match fault {
+                Some(loss) if loss.loses_data() => {
                     since_loss = 0;
                     self.lose(loss);
                 }
-                Some(_) | None => {
+                fault => {
                     since_loss += 1;
-                    self.round();
+                    self.round(fault);
                 }
             }
             let quiet = self.rng.random_range(200..2_000);
@@ -148,12 +178,14 @@ impl<'a> Nemesis<'a> {
         self.mend();
     }
 
-    /// One fault, often a second beside it, and their end.
-    fn round(&mut self) {
-        let Some(first) = self.soft.choose(&mut self.rng).copied() else { return };
+    /// One fault, this one or any, often a second beside it, and their end.
+    fn round(&mut self, first: Option<Fault>) {
+        let Some(first) = first.or_else(|| self.soft.choose(&mut self.rng).copied()) else {
+            return;
+        };
         let victim = self.set(first, None);
-        let hold = self.rng.random_range(200..6_000);
-        self.pause(hold);
+        let hold: u64 = self.rng.random_range(200..6_000);
+        self.pause(if first == Fault::Full { hold.max(FULL_MS) } else { hold });
         if self.rng.random_bool(0.4)
             && let Some(second) = self.soft.choose(&mut self.rng).copied()
         {
@@ -177,6 +209,11 @@ impl<'a> Nemesis<'a> {
         let (left, right) = names.split_at(alone);
         let groups = format!("{}|{}", left.join(","), right.join(","));
         let amount = self.rng.random_range(1..=10);
+        let victim = match (fault, self.small) {
+            (Fault::Full, Some((owner, _))) if Some(owner) != spare => owner.to_owned(),
+            (Fault::Full, _) => return None,
+            (_, _) => victim,
+        };
         self.say(&format!(
             "{fault} {}",
             match fault {
@@ -198,49 +235,10 @@ impl<'a> Nemesis<'a> {
                 let share = format!("{}%", amount * 4);
                 self.link(&["dev", "lossy", &victim, &share]);
             }
-            Fault::Wipe | Fault::Older => return None,
+            Fault::Full => self.fill_disk(),
+            Fault::Wipe | Fault::Older | Fault::Flip => return None,
         }
-        matches!(fault, Fault::Kill | Fault::Pause).then_some(victim)
-    }
-
-    /// One node loses data, others are hurt while it is filled again, and all agree at the end.
-    fn lose(&mut self, fault: Fault) {
-        let names = self.names();
-        let place = self.rng.random_range(0..names.len());
-        let victim = names[place].clone();
-        self.agree(Some(u8::try_from(place).expect("few nodes")));
-        if !self.field.is_clean() {
-            return;
-        }
-        self.say(&format!("{fault} {victim}"));
-        *self.done.entry(fault).or_default() += 1;
-        let data = self.cluster.home(&victim).join("data");
-        let work = self.rng.random_range(200..2_500);
-        match fault {
-            Fault::Older => {
-                let copy = self.cluster.scratch().join("older");
-                self.kill(&victim);
-                copy_dir(&data, &copy);
-                self.start(&victim);
-                self.pause(work);
-                self.kill(&victim);
-                remove(&data);
-                std::fs::rename(&copy, &data).expect("both are in the test's own directory");
-            }
-            _ => {
-                self.pause(work);
-                self.kill(&victim);
-                remove(&data);
-            }
-        }
-        let away = self.rng.random_range(0..1_500);
-        self.pause(away);
-        self.start(&victim);
-        if self.rng.random_bool(0.6) {
-            // While it is being filled.
-            self.round();
-        }
-        self.agree(None);
+        matches!(fault, Fault::Kill | Fault::Pause | Fault::Full).then_some(victim)
     }
 
     /// Mends all, lets every request end, waits until all owners agree, and goes on.
@@ -259,8 +257,9 @@ impl<'a> Nemesis<'a> {
         field.ledger.begin_epoch(loses);
     }
 
-    /// Every node runs, and no link is broken.
-    fn mend(&self) {
+    /// Every node runs and has room, and no link is broken.
+    fn mend(&mut self) {
+        self.empty_disk();
         for name in self.names() {
             processes::signal(&self.cluster.home(&name), Signal::CONT);
         }
@@ -285,10 +284,13 @@ impl<'a> Nemesis<'a> {
     fn start(&self, name: &str) {
         let ran = self.cluster.run(&["dev", "start", name]);
         if processes::of_node(&self.cluster.home(name)).is_empty() {
-            let what = crate::chaos::What::NodeFailed;
-            let violation = crate::chaos::Violation::new(what, "", None);
-            self.field.blame(violation.detail(format!("{name} does not start: {ran}")));
+            self.blame(format!("{name} does not start: {ran}"));
         }
+    }
+
+    /// A node did what none may do.
+    fn blame(&self, detail: String) {
+        self.field.blame(Violation::new(What::NodeFailed, "", None).detail(detail));
     }
 
     fn link(&self, words: &[&str]) {
@@ -312,11 +314,5 @@ impl<'a> Nemesis<'a> {
     }
 }
 
-fn remove(dir: &Path) {
-    std::fs::remove_dir_all(dir).expect("its node is down");
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(copied.is_ok_and(|status| status.success()), "{} cannot be copied", from.display());
-}
+/// How long a disk is full at least, in milliseconds: until writes have met it.
+const FULL_MS: u64 = 2_000;

@@ -27,6 +27,10 @@ pub struct Report {
     pub half_replaced: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
+    /// Whether a full disk was wanted and left out, because this machine makes no disk that can be full.
+    pub left_out: bool,
+    /// How often a node with a flipped byte was filled anew, because it, or its repair, said so.
+    pub filled_anew: u64,
     /// How long owners took to agree before and after each loss of a disk.
     pub agreed: Vec<Duration>,
     /// From the last mending until all owners agreed on all keys; `None`: they were not asked, or
@@ -51,7 +55,9 @@ impl Report {
 
     /// The command that repeats it.
     pub fn command(&self) -> String {
-        let Settings { seed, nodes, clients, time, think, faults } = &self.settings;
+        let Settings { seed, nodes, clients, time, think, faults, first } = &self.settings;
+        let words =
+            |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut line = format!(
             "cargo run --release -p galvani-cluster-tests --bin chaos -- --seed {seed} --nodes {nodes} \
              --clients {clients} --seconds {} --think-ms {}",
@@ -59,8 +65,10 @@ impl Report {
             think.as_millis()
         );
         if faults.len() < Fault::ALL.len() {
-            let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            line += &format!(" --faults {}", words.join(","));
+            line += &format!(" --faults {}", words(faults));
+        }
+        if !first.is_empty() {
+            line += &format!(" --first {}", words(first));
         }
         line
     }
@@ -80,6 +88,14 @@ impl fmt::Display for Report {
         let faults = self.faults.iter().map(|(fault, count)| format!("{fault} {count}"));
         let all: u64 = self.faults.values().sum();
         writeln!(f, "faults {all}: {}", faults.collect::<Vec<_>>().join("  "))?;
+        if self.left_out {
+            writeln!(f, "NOT TESTED: {}, this machine mounts no small file system", Fault::Full)?;
+        }
+        writeln!(
+            f,
+            "copies of writes that a full disk refused {}, nodes filled anew after a flipped byte {}",
+            tally.no_room, self.filled_anew
+        )?;
         writeln!(f, "longest a client waited for any answer {:.1} s", tally.stall.as_secs_f64())?;
         let asked = tally.reads + tally.acked + tally.errors.values().sum::<u64>();
         for (kind, count) in &tally.errors {

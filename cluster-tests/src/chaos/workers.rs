@@ -6,7 +6,9 @@
 
 use crate::chaos::judge::{Violation, What};
 use crate::chaos::ledger::{Kind, Ledger, Seen, Shown};
-use galvani_client::{Applied, Client, Context, Error, ErrorKind};
+use galvani_client::{
+    Applied, Client, Context, Error, ErrorKind, Outcome, ReplicaAnswer, ReplicaError,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -44,6 +46,8 @@ pub struct Tally {
     pub never: u64,
     /// Writes in doubt.
     pub maybe: u64,
+    /// Copies of writes that a full disk refused.
+    pub no_room: u64,
     /// The longest a client asked before something of it was answered.
     pub stall: Duration,
     /// The longest call, answered or failed.
@@ -144,6 +148,7 @@ impl Crowd {
             sum.with_stand_ins += one.with_stand_ins;
             sum.never += one.never;
             sum.maybe += one.maybe;
+            sum.no_room += one.no_room;
             sum.stall = sum.stall.max(one.stall);
             sum.longest = sum.longest.max(one.longest);
             for (kind, count) in one.errors {
@@ -275,6 +280,7 @@ impl One {
         self.tally.acked += 1;
         let stood_in = written.answers.iter().any(|answer| answer.stands_in_for.is_some());
         self.tally.with_stand_ins += u64::from(stood_in);
+        self.note_answers(&written.answers);
         self.field.ledger.acked(&after.key, number, written.dot, &written.answers);
         let own = 1 << number;
         let seen = Seen { surely: after.seen.surely | own, maybe: after.seen.maybe | own };
@@ -292,6 +298,7 @@ impl One {
             self.field.blame(violation.detail(format!("{error:?}")));
         }
         let Some(number) = number else { return };
+        self.note_answers(&error.trace().answers);
         match error.applied() {
             Applied::No => {
                 self.tally.never += 1;
@@ -301,6 +308,12 @@ impl One {
             }
             Applied::Maybe { .. } => self.tally.maybe += 1,
         }
+    }
+
+    fn note_answers(&mut self, answers: &[ReplicaAnswer]) {
+        let full = Outcome::Refused(ReplicaError::DiskFull);
+        let refused = answers.iter().filter(|answer| answer.outcome == full);
+        self.tally.no_room += refused.count() as u64;
     }
 
     fn asks(&mut self) {
