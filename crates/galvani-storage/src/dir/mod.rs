@@ -106,6 +106,8 @@ impl DataDir {
         }
         let make = || {
             remove_if_there(&path.join(CLEAN_FILE))?;
+            // Its first use begins here: a crash in it is to be told from a loss of power, too.
+            write_whole(path, BOOT_FILE, fingerprint::boot_id().as_bytes())?;
             let temporary = path.join(IDENTITY_TEMPORARY);
             remove_if_there(&temporary)?;
             let mut file = File::create_new(&temporary)?;

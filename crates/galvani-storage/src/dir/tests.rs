@@ -93,6 +93,15 @@ fn a_crash_before_another_boot_may_have_lost_power() {
     assert_eq!((opened.start, opened.power), (CRASHED, PowerHistory::MayHaveLostPower));
 }
 
+/// Else damage in the midst of its first journal would pass for that, and be cut off.
+#[test]
+fn a_crash_in_the_first_use_is_no_loss_of_power() {
+    let place = Place::new();
+    drop(create(&place.data()));
+    let opened = open(&place.data());
+    assert_eq!((opened.start, opened.power), (CRASHED, PowerHistory::SameBoot));
+}
+
 #[test]
 fn a_copy_of_a_cleanly_stopped_directory_is_noticed() {
     let place = Place::new();
