@@ -299,6 +299,17 @@ impl Lane {
         self.table.held()
     }
 
+    /// Bytes of values that the operation holds which holds most. Looks at all of them.
+    pub fn held_most(&self) -> usize {
+        self.table.held_most()
+    }
+
+    /// Answered operations that listen to late replicas: once a tick is over, at most
+    /// [`LINGERING_PER_INFLIGHT`] for each request that the limits allow.
+    pub fn lingering(&self) -> usize {
+        self.table.lingering()
+    }
+
     /// Client requests that may be under way now.
     pub fn admits(&self) -> usize {
         self.admission.limit()
@@ -557,4 +568,4 @@ fn lives_with(config: &LaneConfig, topology: &Topology) -> Option<Swim> {
 }
 
 /// Answered operations that may listen to late replicas, per operation that may be waited for.
-const LINGERING_PER_INFLIGHT: usize = 4;
+pub const LINGERING_PER_INFLIGHT: usize = 4;

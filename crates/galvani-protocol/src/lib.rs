@@ -40,7 +40,7 @@ mod trim;
 mod unsay;
 
 pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};
-pub use lane::{Lane, LaneConfig};
+pub use lane::{LINGERING_PER_INFLIGHT, Lane, LaneConfig};
 pub use layout::recall::VOTER as VOTER_FACT;
 pub use membership::swim::Standing;
 pub use ops::ASKS_PER_OP;

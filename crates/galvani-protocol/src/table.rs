@@ -186,6 +186,18 @@ impl OpTable {
         self.held
     }
 
+    /// Bytes of values that the operation holds which holds most. Looks at all of them.
+    pub(crate) fn held_most(&self) -> usize {
+        self.ops.values().map(Op::held).max().unwrap_or(0)
+    }
+
+    /// Answered reads and writes that listen to late replicas. Looks at all operations.
+    pub(crate) fn lingering(&self) -> usize {
+        let puts = |op: &Op| matches!(op, Op::Put(op, _) if op.is_answered());
+        let gets = |op: &Op| matches!(op, Op::Get(op, _) if op.is_answered());
+        self.ops.values().filter(|op| puts(op) || gets(op)).count()
+    }
+
     /// Operations that somebody waits for.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting

@@ -7,7 +7,7 @@ use crate::history::CallEnd;
 use crate::ledger::Entry;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, buried, dense, expiry, handed, trimmed};
+use crate::oracles::{ack, bounded, buried, dense, expiry, handed, trimmed};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
 use crate::store::{Deaf, Staged, StagedHints};
 use crate::tamper;
@@ -80,6 +80,9 @@ impl World {
         });
         if self.ended {
             return;
+        }
+        if let Err(why) = bounded::check(self, to) {
+            self.violate("bounded_queues", why);
         }
         let node = &self.nodes[to.node];
         let rolls_back = node.forgets_next_mint && node.minted && self.would_forget(to.node);

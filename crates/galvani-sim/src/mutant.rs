@@ -117,6 +117,12 @@ mutants! {
     TrimsTombstones = "trims-tombstones",
     /// New owners say that they have caught up, and do so only when the change is over.
     SkipsCopying = "skips-copying",
+    /// Lanes are told of no bound on the requests that they work on.
+    TakesEverythingOn = "takes-everything-on",
+    /// Lanes are told of no bound on the values that operations hold.
+    HoldsEverything = "holds-everything",
+    /// Lanes are told of no bound on the hints that they hold for one owner.
+    HoardsHints = "hoards-hints",
     /// Voters forget what they have promised and accepted for the next layout.
     ForgetsVotes = "forgets-votes",
 }

@@ -114,6 +114,19 @@ pub(crate) struct Boot<'a> {
     pub(crate) remembers: bool,
 }
 
+impl Boot<'_> {
+    /// The limits that lanes are told of.
+    fn told_limits(&self) -> Limits {
+        let limits = self.limits.clone();
+        match self.mutant {
+            Some(Mutant::TakesEverythingOn) => Limits { inflight: 1 << 20, ..limits },
+            Some(Mutant::HoldsEverything) => Limits { held_bytes: usize::MAX, ..limits },
+            Some(Mutant::HoardsHints) => Limits { hint_bytes_per_owner: u64::MAX, ..limits },
+            _ => limits,
+        }
+    }
+}
+
 impl Node {
     pub(crate) fn new(
         id: NodeId,
@@ -189,7 +202,7 @@ impl Node {
                 let kept = if careless { Vec::new() } else { opened.kept };
                 let config = LaneConfig {
                     lane,
-                    limits: boot.limits.clone(),
+                    limits: boot.told_limits(),
                     always_fsync: boot.always_fsync,
                     boot: rng.bits128(),
                 };

@@ -49,6 +49,8 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::SkipsCopying => 320..=330,
         Mutant::ForgetsVotes => 1..=30,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
+        Mutant::TakesEverythingOn | Mutant::HoldsEverything => 1..=80,
+        Mutant::HoardsHints => 1..=20,
     }
 }
 
@@ -96,6 +98,9 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::SkipsCopying => &["read_your_quorum"],
         Mutant::ForgetsVotes => &["one_layout_an_epoch"],
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => &["liveness_recovers"],
+        Mutant::TakesEverythingOn | Mutant::HoldsEverything | Mutant::HoardsHints => {
+            &["bounded_queues"]
+        }
         Mutant::ShowsExpired => &["shown_until_its_end"],
         Mutant::ForgetsExpiry => &["one_dot_one_record"],
         Mutant::DuplicateAcks | Mutant::AcksForOthers => &["durable_at_ack"],

@@ -6,6 +6,7 @@
 pub(crate) mod ack;
 pub(crate) mod alive;
 pub(crate) mod answered;
+pub(crate) mod bounded;
 pub(crate) mod buried;
 pub(crate) mod claims;
 pub(crate) mod denied;
