@@ -19,7 +19,6 @@ use crate::state::{Hole, ShardState};
 use galvani_model::bucket::{BucketName, ConflictPolicy};
 use galvani_model::feed::Cursor;
 use galvani_model::ids::{LaneIndex, Shard};
-use galvani_model::limits::REQUEST_ID_RETENTION_MS;
 use galvani_model::version::{PartitionClock, Record};
 use galvani_protocol::{Now, lagged};
 use galvani_storage::engine::{Durability, Engine, FjallEngine};
@@ -217,8 +216,7 @@ impl<E: Engine> Lagged<E> {
                 lagged::take_in(&mut self.base, shard, record, policy, now)
                     .map_err(LaggedError::base)?;
             }
-            let forget_ms = now.unix_ms.saturating_sub(REQUEST_ID_RETENTION_MS);
-            self.base.sweep_requests(forget_ms, SWEEP_ROWS).map_err(LaggedError::base)?;
+            self.base.forget_requests(now.unix_ms, SWEEP_ROWS).map_err(LaggedError::base)?;
             self.base.commit(true).map_err(LaggedError::base)?;
             self.journal.remove(&due, after)?;
         } else if tick_ms >= state.tick_ms.saturating_add(TICK_NOTED_MS) {

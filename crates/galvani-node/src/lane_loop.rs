@@ -14,7 +14,6 @@ use crate::permission::{Permission, permission};
 use crate::repair::{self, LaneRepair};
 use crate::shared::{Control, Shared};
 use galvani_model::ids::{LaneIndex, NodeId};
-use galvani_model::limits::REQUEST_ID_RETENTION_MS;
 use galvani_model::placement::Member;
 use galvani_model::store::{Store, StoreError};
 use galvani_protocol::{Effect, Input, Lane, Now, PeerLane, Standing};
@@ -450,8 +449,7 @@ impl<E: Engine> LaneLoop<E> {
 
     /// Stages the removal of request rows past their retention; the next tick commits it.
     fn sweep(&mut self, now: Now) {
-        let before_ms = now.unix_ms.saturating_sub(REQUEST_ID_RETENTION_MS);
-        if let Err(error) = self.store.sweep_requests(before_ms, SWEEP_ROWS) {
+        if let Err(error) = self.store.forget_requests(now.unix_ms, SWEEP_ROWS) {
             tracing::warn!(event = "sweep_failed", error = %error);
         }
     }

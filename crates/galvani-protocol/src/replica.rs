@@ -69,8 +69,9 @@ pub(crate) fn apply(
     let write = record.head.write_id();
     let known = store.request(shard, write, Some(record.head.hlc))?;
     let retry = known.is_some();
-    let mut request =
-        known.unwrap_or_else(|| RequestEntry { dots: SmallVec::new(), at_ms: now.unix_ms });
+    // No earlier than it was issued: else a clock that is put right after it was far behind forgets it.
+    let at_ms = now.unix_ms.max(record.head.hlc.unix_ms());
+    let mut request = known.unwrap_or_else(|| RequestEntry { dots: SmallVec::new(), at_ms });
     request.dots.push(record.head.dot);
     let mut object = store.object(shard, &record.head.key)?;
     let before = object_digest(&record.head.key, &object);

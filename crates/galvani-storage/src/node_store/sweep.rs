@@ -8,12 +8,25 @@
 use super::{NodeStore, store_error};
 use crate::engine::{Engine, Table};
 use crate::format::{keys, rows};
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, Shard};
+use galvani_model::limits::REQUEST_ID_RETENTION_MS;
 use galvani_model::store::{RequestEntry, StoreError};
 use galvani_model::version::Dot;
 use std::ops::ControlFlow;
 
 impl<E: Engine> NodeStore<E> {
+    /// As [`NodeStore::sweep_requests`], of those past [`REQUEST_ID_RETENTION_MS`]: by the clock, which
+    /// shows `now_ms` (milliseconds since 1970), but by no later time than the newest write that this store
+    /// has seen since it was opened. A clock that jumps a day ahead must not forget what clients may
+    /// still try again; where nothing is written nothing piles up either.
+    pub fn forget_requests(&mut self, now_ms: u64, limit: usize) -> Result<usize, StoreError> {
+        let known = self.states.values().map(|state| state.latest);
+        let newest = known.filter(|latest| *latest != Hlc(u64::MAX)).max().unwrap_or_default();
+        let before_ms = now_ms.min(newest.unix_ms()).saturating_sub(REQUEST_ID_RETENTION_MS);
+        self.sweep_requests(before_ms, limit)
+    }
+
     /// Looks at up to `limit` request rows and stages the removal of those taken in before
     /// `before_ms` (milliseconds since 1970). Returns how many those are. A row that does not
     /// decode is removed too: it can recognise nothing.

@@ -8,6 +8,7 @@ use galvani_model::bucket::ConflictPolicy;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
 use galvani_model::key::Key;
+use galvani_model::limits::REQUEST_ID_RETENTION_MS;
 use galvani_model::store::{Change, OwnOrigin, RequestEntry, Rewrite, Store, StoreError};
 use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, object_digest, value_hash};
 use std::sync::Arc;
@@ -428,6 +429,27 @@ fn a_sweep_forgets_old_requests_only() {
             store.request(SHARD, record(counter, "a").head.write_id(), None).expect("readable");
         assert_eq!(known.is_some(), counter >= 6);
     }
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_forgets_no_request() {
+    let (engine, day_ms) = (Arc::new(MemoryEngine::new()), REQUEST_ID_RETENTION_MS);
+    let mut store = open(&engine, true);
+    let at = |counter: u64, at_ms: u64| {
+        let mut record = record(counter, "a");
+        record.head.hlc = Hlc::from_unix_ms(at_ms);
+        record
+    };
+    // What was taken in at 1 ms (see `stage`), issued then; and a write of a day later.
+    stage(&mut store, &at(1, 1)).expect("staged");
+    stage(&mut store, &at(2, day_ms + 1)).expect("staged");
+    store.commit(false).expect("room");
+    let ten_years_ms = 3_650 * day_ms;
+    assert_eq!(store.forget_requests(ten_years_ms, 10), Ok(0), "the newest write is a day old");
+    stage(&mut store, &at(3, day_ms + 2)).expect("staged");
+    store.commit(false).expect("room");
+    assert_eq!(store.forget_requests(day_ms, 10), Ok(0), "the clock does not say so");
+    assert_eq!(store.forget_requests(ten_years_ms, 10), Ok(1), "both do");
 }
 
 const TARGET: NodeId = NodeId(8);
