@@ -315,7 +315,8 @@ impl World {
         let wait = self.dice.net.between(20, self.profile.delay_max);
         let packet = Packet::Request { to, boot, call, message };
         self.queue.push(self.now + wait, Event::Arrive(Box::new(packet)));
-        let patience = u64::from(timeout_ms) * 1000 + SLACK_MICROS + 2 * self.profile.delay_max;
+        let by_its_clock = (u64::from(timeout_ms) * 1000 + SLACK_MICROS) * self.slowest();
+        let patience = by_its_clock + 2 * self.profile.delay_max;
         self.queue.push(self.now + patience, Event::Patience { call });
         call
     }

@@ -50,6 +50,7 @@ impl World {
         if slot.lane.next_deadline().is_some_and(|due| due <= now.micros) {
             slot.lane.handle(Input::Wake, now, &mut slot.store);
         }
+        self.forget_requests(to);
         let effects = if self.mutant == Some(Mutant::EffectsFirst) {
             // The effects leave whatever becomes of the commit, and the machine may die before it.
             let dies = self.dice.faults.chance(30);
@@ -126,8 +127,7 @@ impl World {
         if !slot.inbox.is_empty() {
             self.schedule_tick(to, self.now + 1);
         } else if let Some(due) = slot.lane.next_deadline() {
-            // Lanes count from one second before the world does.
-            let due = due.saturating_sub(1_000_000).max(self.now + 1);
+            let due = self.nodes[to.node].clock.when_it_shows(due).max(self.now + 1);
             self.schedule_tick(to, due);
         }
     }

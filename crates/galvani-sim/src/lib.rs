@@ -7,6 +7,7 @@
 
 mod amnesia;
 mod client;
+mod clocks;
 mod consumer;
 mod damage;
 mod disk;
@@ -34,7 +35,7 @@ mod trace;
 mod world;
 
 pub use mutant::{Mutant, UnknownMutant};
-pub use profile::{Bucket, Faults, Profile, Regime};
+pub use profile::{Bucket, Clocks, Faults, Profile, Regime};
 pub use report::{Coverage, Outcome, Violation};
 pub use rng::Rng;
 pub use run::{RunOptions, run_seed};

@@ -117,6 +117,8 @@ mutants! {
     TrimsTombstones = "trims-tombstones",
     /// New owners say that they have caught up, and do so only when the change is over.
     SkipsCopying = "skips-copying",
+    /// Writes whose retries are known are forgotten by the date alone, however far it is off.
+    TrustsTheDate = "trusts-the-date",
     /// Lanes are told of no bound on the requests that they work on.
     TakesEverythingOn = "takes-everything-on",
     /// Lanes are told of no bound on the values that operations hold.

@@ -4,6 +4,7 @@
 //! gone with its process. No decision about faults is made here. Next to read: `drive.rs`.
 
 use crate::amnesia::Forgotten;
+use crate::clocks::Clock;
 use crate::disk::Disk;
 use crate::mutant::Mutant;
 use crate::rng::Rng;
@@ -63,9 +64,11 @@ pub(crate) struct Node {
     pub(crate) clean: bool,
     /// Whether the disk has other contents than its last process left there, and it shows.
     pub(crate) copied: bool,
-    /// Milliseconds its wall clock is ahead of the world's.
+    /// Its elapsed time.
+    pub(crate) clock: Clock,
+    /// Milliseconds its date is ahead of its elapsed time.
     pub(crate) wall_ahead_ms: i64,
-    /// When the clock was last set, in microseconds, and how far ahead it was before.
+    /// When the date was last set, in microseconds, and how far ahead it was before.
     pub(crate) set_from: Option<(u64, i64)>,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
     /// What its lanes were told of the cluster last.
@@ -143,6 +146,7 @@ impl Node {
             boot: 0,
             clean: false,
             copied: false,
+            clock: Clock::new(),
             wall_ahead_ms: 0,
             set_from: None,
             buckets,

@@ -83,6 +83,8 @@ pub(crate) enum Event {
     MakeBucket { bucket: usize },
     /// The next fault.
     Nemesis,
+    /// The next clock that goes wrong, or is put right.
+    Clocks,
     /// Somebody asks for another layout; so many more come after this one.
     ChangeLayout { left: u32 },
     /// A fault that is aimed at a node's going to the next epoch.

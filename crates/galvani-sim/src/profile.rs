@@ -111,6 +111,19 @@ pub struct Profile {
     pub run_micros: u64,
     /// How the layout changes while the run goes on, if it does.
     pub changes: Option<Changes>,
+    /// Which clocks are wrong by far, if any is.
+    pub clocks: Option<Clocks>,
+}
+
+/// Clocks that are wrong by far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// Dates go ten years off, and back again.
+    pub decades: bool,
+    /// Clocks run at twice the speed, or at half of it.
+    pub speeds: bool,
+    /// Usual time between two such faults, in microseconds.
+    pub pace: u64,
 }
 
 /// Changes of the layout.
@@ -164,6 +177,7 @@ impl Profile {
             expiring: 0,
             run_micros: 20_000_000,
             changes: None,
+            clocks: None,
         };
         if !quiet {
             draw_later_faults(&mut rng, &mut profile.faults);
@@ -180,6 +194,9 @@ impl Profile {
         draw_expiry(&mut Rng::new(seed, EXPIRY_LABEL), &mut profile);
         draw_trimming(&mut Rng::new(seed, TRIM_LABEL), &mut profile.limits);
         draw_changes(&mut Rng::new(seed, CHANGES_LABEL), &mut profile);
+        if !quiet {
+            profile.clocks = draw_clocks(&mut Rng::new(seed, CLOCKS_LABEL));
+        }
         profile
     }
 
@@ -217,6 +234,7 @@ impl Profile {
             expiring: 0,
             run_micros: 0,
             changes: None,
+            clocks: None,
         }
     }
 }
@@ -284,6 +302,13 @@ fn draw_changes(rng: &mut Rng, profile: &mut Profile) {
     });
 }
 
+/// Likewise.
+fn draw_clocks(rng: &mut Rng) -> Option<Clocks> {
+    let (decades, speeds) = (rng.chance(80), rng.chance(80));
+    let pace = rng.pick(&[100_000, 400_000, 1_500_000]);
+    (decades || speeds).then_some(Clocks { decades, speeds, pace })
+}
+
 fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
     let mut draw = |name: BucketName, policy, late| {
         let n = if rng.chance(700) { 3 } else { rng.between(1, nodes.min(5) as u64) as u8 };
@@ -313,6 +338,7 @@ const LABEL: u64 = 1;
 const EXPIRY_LABEL: u64 = 0x7474_6c31;
 const TRIM_LABEL: u64 = 0x7472_696d;
 const CHANGES_LABEL: u64 = 0x6c61_796f;
+const CLOCKS_LABEL: u64 = 0x636c_6f63;
 /// Longest time to live of a run, in milliseconds: most end while it goes on.
 pub(crate) const TTL_MS_LONGEST: u64 = 8_000;
 
@@ -338,6 +364,11 @@ impl fmt::Display for Profile {
         if self.expiring > 0 {
             let margin_ms = self.limits.expiry_margin_ms;
             write!(f, ", {} of 1000 expire, margin {margin_ms} ms", self.expiring)?;
+        }
+        if let Some(Clocks { decades, speeds, pace }) = self.clocks {
+            write!(f, ", clocks by {pace} us")?;
+            f.write_str(if decades { ", ten years off" } else { "" })?;
+            f.write_str(if speeds { ", too fast or slow" } else { "" })?;
         }
         write!(f, ", loss {} dup {} of 1000", self.loss, self.duplicates)?;
         write!(f, "; {:?}", self.faults)

@@ -74,6 +74,7 @@ impl World {
         self.calm = true;
         self.trace.note(self.now, &[17], || "faults end".into());
         self.net.calm();
+        self.set_speeds_right();
         self.send_held();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.memory().set_full(false);

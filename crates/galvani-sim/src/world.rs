@@ -5,6 +5,7 @@
 //! and the end of a run is in `quiet.rs`.
 
 use crate::client::Client;
+use crate::clocks::LANES_BEGIN_MICROS;
 use crate::consumer::Consumers;
 use crate::history::{History, KeyInfo};
 use crate::layouts::Layouts;
@@ -38,6 +39,8 @@ pub(crate) struct Dice {
     pub(crate) clients: Rng,
     /// Which writes expire and when, so that they leave the other draws as they are.
     pub(crate) expiry: Rng,
+    /// Which clocks are wrong by far, likewise.
+    pub(crate) clocks: Rng,
 }
 
 /// Everything there is.
@@ -98,6 +101,7 @@ impl World {
             faults: Rng::new(seed, 4),
             clients: Rng::new(seed, 5),
             expiry: Rng::new(seed, 7),
+            clocks: Rng::new(seed, 10),
         };
         World {
             seed,
@@ -168,6 +172,7 @@ impl World {
             Event::ConsumerNext { consumer } => self.consumer_next(consumer),
             Event::ConsumerPatience { consumer, ask } => self.consumer_gives_up(consumer, ask),
             Event::Nemesis => self.nemesis(),
+            Event::Clocks => self.turn_a_clock(),
             Event::ChangeLayout { left } => self.change_layout(left),
             Event::Border { node, boot } => self.at_border(node, boot),
             Event::Adopt { at, boot, topology } => self.adopt_late(at, boot, topology),
@@ -380,12 +385,19 @@ impl World {
     /// The time a node's lanes are told.
     pub(crate) fn now_of(&self, node: usize) -> Now {
         let late_ms = if self.mutant == Some(Mutant::ShowsExpired) { 60_000 } else { 0 };
-        Now { micros: self.now + 1_000_000, unix_ms: self.clock_ms(node) - late_ms }
+        let micros = self.nodes[node].clock.shows(self.now);
+        Now { micros, unix_ms: self.clock_ms(node) - late_ms }
     }
 
     /// A node's wall clock, in milliseconds since 1970.
     pub(crate) fn clock_ms(&self, node: usize) -> u64 {
-        self.wall_ms(self.nodes[node].wall_ahead_ms)
+        self.clock_if_set_ms(node, self.nodes[node].wall_ahead_ms)
+    }
+
+    /// A node's wall clock as it would be, had its date been set so far ahead.
+    pub(crate) fn clock_if_set_ms(&self, node: usize, ahead_ms: i64) -> u64 {
+        let elapsed = self.nodes[node].clock.shows(self.now) - LANES_BEGIN_MICROS;
+        self.wall_at(elapsed).saturating_add_signed(ahead_ms)
     }
 
     /// A wall clock that is right, at a virtual time.
@@ -393,9 +405,9 @@ impl World {
         EPOCH_MS + micros / 1000
     }
 
-    /// A wall clock's reading.
-    pub(crate) fn wall_ms(&self, ahead_ms: i64) -> u64 {
-        (EPOCH_MS + self.now / 1000).saturating_add_signed(ahead_ms)
+    /// What a wall clock that is right shows now.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.wall_at(self.now)
     }
 
     /// An oracle is broken; the first one counts.

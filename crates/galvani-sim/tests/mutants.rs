@@ -21,7 +21,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::IgnoresContexts => 1..=180,
         Mutant::TrustsCopies => 1_390..=1_440,
         Mutant::StaleClocks => 180..=260,
-        Mutant::IgnoresChecksums => 165..=185,
+        Mutant::IgnoresChecksums => 325..=360,
         Mutant::DamageIsAbsence => 1..=40,
         Mutant::NeverMends => 1..=60,
         Mutant::RevivesOrigins => 1..=20,
@@ -49,6 +49,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::SkipsCopying => 320..=330,
         Mutant::ForgetsVotes => 1..=30,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
+        Mutant::TrustsTheDate => 1..=20,
         Mutant::TakesEverythingOn | Mutant::HoldsEverything => 1..=80,
         Mutant::HoardsHints => 1..=20,
     }
@@ -60,7 +61,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::FeedReorders => &["feed_order"],
         Mutant::FeedSkips => &["feed_loses_nothing"],
         Mutant::FeedRepeats => &["feed_shows_once"],
-        Mutant::ForgetsRequests => {
+        Mutant::ForgetsRequests | Mutant::TrustsTheDate => {
             &["equal_clock_equal_digest", "convergence", "no_acked_write_lost", "no_resurrection"]
         }
         Mutant::KeepsOrigins => &["one_dot_one_record", "dense_own_counter"],

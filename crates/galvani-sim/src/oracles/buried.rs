@@ -25,7 +25,8 @@ pub(crate) fn proven(world: &World, shard: Shard, tombstone: &Version) -> Result
     for id in world.layout.owners(shard) {
         let node = world.by_id[&id];
         let lost = world.nodes[node].lost_data_at;
-        let forgot = lost.is_some_and(|at| world.now <= at + WORD_STANDS_MICROS);
+        let stands = WORD_STANDS_MICROS * world.slowest();
+        let forgot = lost.is_some_and(|at| world.now <= at + stands);
         if !forgot && !has_taken_in(&world.nodes[node].clock_on_disk(shard), tombstone) {
             let dots = &tombstone.dots;
             return Err(format!(

@@ -59,7 +59,8 @@ pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(),
 fn was_over(world: &World, node: usize, ends_ms: u64) -> bool {
     let set = world.nodes[node].set_from;
     set.is_some_and(|(at, ahead_ms)| {
-        at + READ_MICROS_MAX >= world.now && world.wall_ms(ahead_ms) >= ends_ms
+        let longest = READ_MICROS_MAX * world.slowest();
+        at + longest >= world.now && world.clock_if_set_ms(node, ahead_ms) >= ends_ms
     })
 }
 

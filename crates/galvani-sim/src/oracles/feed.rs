@@ -47,10 +47,12 @@ pub(crate) fn is_complete_through(
     consumer: usize,
     state: &FeedState,
 ) -> Result<(), String> {
-    if state.complete_through_ms == 0 || world.nodes[gateway].set_from.is_some() {
+    let clock = &world.nodes[gateway];
+    let was_wrong = clock.set_from.is_some() || clock.clock.has_strayed();
+    if state.complete_through_ms == 0 || was_wrong {
         return Ok(());
     }
-    let ahead_ms = world.clock_ms(gateway) as i64 - (world.wall_ms(0)) as i64;
+    let ahead_ms = world.clock_ms(gateway) as i64 - world.wall_ms() as i64;
     let world_ms = state.complete_through_ms.saturating_add_signed(-ahead_ms);
     let this = &world.consumers.all[consumer];
     for (number, write) in world.history.writes.iter().enumerate() {

@@ -18,7 +18,7 @@ pub(crate) fn needless(world: &World, node: usize, shard: Shard, dot: Dot) -> Re
     for id in world.layout.owners(shard) {
         let owner = world.by_id[&id];
         let lost = world.nodes[owner].lost_data_at;
-        if lost.is_some_and(|at| world.now <= at + WORD_STANDS_MICROS) {
+        if lost.is_some_and(|at| world.now <= at + WORD_STANDS_MICROS * world.slowest()) {
             continue;
         }
         if !world.nodes[owner].clock_on_disk(shard).contains(dot) {
