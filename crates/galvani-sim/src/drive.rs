@@ -1,23 +1,20 @@
 //! The driver of a lane, as the node's lane loop has it: drain, handle, one commit, effects.
 //!
 //! What was committed goes into the ledger before any effect leaves. Messages are looked at on
-//! their way out, and changed where a mutant says so. Next to read: `oracles/`.
+//! their way out, and changed where a mutant says so. Next to read: `noted.rs`, `oracles/`.
 
 use crate::history::CallEnd;
-use crate::ledger::Entry;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, bounded, buried, dense, expiry, handed, trimmed};
+use crate::oracles::{ack, bounded, expiry};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
-use crate::store::{Deaf, Staged, StagedHints};
+use crate::store::{Deaf, Staged};
 use crate::tamper;
 use crate::world::{World, at};
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::NodeId;
-use galvani_model::ids::Shard;
 use galvani_model::store::StoreError;
-use galvani_model::version::{Dot, Kind, Version};
 use galvani_protocol::{ASKS_PER_OP, Effect, Input, PeerLane, ReplyTo};
 use galvani_wire::failure::{Failure, ReplicaError};
 use galvani_wire::{Frame, Message, encode};
@@ -190,107 +187,6 @@ impl World {
             node.unsynced.clear();
         }
         committed
-    }
-
-    fn note_committed(&mut self, to: LaneAt, staged: &[Staged]) {
-        for change in staged {
-            let head = &change.record.head;
-            let dot = head.dot;
-            self.nodes[to.node].unsynced.insert((change.shard, dot));
-            let Some(&key) = self.key_index.get(&head.key) else {
-                self.violate("invention", format!("{dot} is of {}, no key of the run", head.key));
-                return;
-            };
-            let write = self.history.by_rid.get(&head.rid).copied();
-            self.trace.mix(head.dot.counter ^ head.dot.origin.0 as u64);
-            let entry = Entry { shard: change.shard, record: change.record.clone(), write };
-            match self.ledger.note(key, entry) {
-                Ok(false) => {}
-                Ok(true) => self.note_first(dot, write),
-                Err(why) if change.minted => {
-                    if self.is_unknowable(to.node, change.shard, dot) {
-                        self.coverage.add("ended.unknowable_amnesia", 1);
-                        self.ended = true;
-                        return;
-                    }
-                    self.violate("one_dot_one_record", why);
-                }
-                Err(why) => self.violate("one_dot_one_record", why),
-            }
-            self.nodes[to.node].minted |= change.minted;
-            if change.minted
-                && let Some(why) = dense::check(&self.nodes[to.node], change.shard)
-            {
-                self.violate("dense_own_counter", format!("{}: {why}", at(to)));
-            }
-        }
-    }
-
-    fn note_hints(&mut self, node: usize, hints: &StagedHints) {
-        self.coverage.add("hints.held", hints.held.len() as u64);
-        self.coverage.add("hints.released", hints.released.len() as u64);
-        self.nodes[node].unsynced.extend(&hints.held);
-        for &(target, shard, dot) in &hints.released {
-            if let Err(why) = handed::check(self, node, target, shard, dot) {
-                self.violate("handed_over_durably", why);
-                return;
-            }
-        }
-    }
-
-    fn note_collected(&mut self, node: usize, collected: &[(Shard, Version)]) {
-        for (shard, tombstone) in collected {
-            match tombstone.kind {
-                Kind::Delete => self.coverage.add("tombstones.collected", 1),
-                Kind::Put => self.coverage.add("expired.collected", 1),
-                Kind::Emit => self.violate("no_version", "events became a version".into()),
-            }
-            if let Err(why) = expiry::over(self, node, tombstone) {
-                self.violate("collected_after_its_end", why);
-                return;
-            }
-            if let Err(why) = buried::proven(self, *shard, tombstone) {
-                self.violate("collected_by_proof", why);
-                return;
-            }
-            let entry = self.ledger.entry(tombstone.dots[0]);
-            let key = entry.and_then(|entry| self.key_index.get(&entry.record.head.key));
-            if let Some(&key) = key {
-                self.ledger.bury(key, tombstone, self.now);
-            }
-        }
-    }
-
-    fn note_trimmed(&mut self, node: usize, trimmed: &[(Shard, Dot)]) {
-        self.coverage.add("records.trimmed", trimmed.len() as u64);
-        for &(shard, dot) in trimmed {
-            if let Err(why) = trimmed::needless(self, node, shard, dot) {
-                self.violate("trimmed_by_proof", why);
-                return;
-            }
-        }
-    }
-
-    fn note_first(&mut self, dot: Dot, write: Option<usize>) {
-        self.coverage.add("records", 1);
-        let Some(number) = write else {
-            self.violate("invention", format!("{dot} has a request id that no client chose"));
-            return;
-        };
-        let ends_ms = self.ledger.entry(dot).map(|entry| entry.record.head.expires_ms);
-        let write = &mut self.history.writes[number];
-        if ends_ms != Some(write.expires_ms) {
-            let what = format!("write {number} ends at {}, {dot} at {ends_ms:?}", write.expires_ms);
-            return self.violate("expiry_as_asked", what);
-        }
-        write.dots.insert(dot);
-        if write.dots.len() == 2 {
-            self.coverage.add("writes.with_aliases", 1);
-        }
-        if write.impossible || self.history.is_denied(number) {
-            let details = format!("write {number} was answered \"never stored\", yet {dot} is");
-            self.violate("denied_stays_absent", details);
-        }
     }
 
     /// Lets effects out.

@@ -20,6 +20,7 @@ mod ledger;
 mod mutant;
 mod net;
 mod node;
+mod noted;
 mod oracles;
 mod packet;
 mod profile;
