@@ -316,7 +316,7 @@ impl World {
         let packet = Packet::Request { to, boot, call, message };
         self.queue.push(self.now + wait, Event::Arrive(Box::new(packet)));
         let by_its_clock = (u64::from(timeout_ms) * 1000 + SLACK_MICROS) * self.slowest();
-        let patience = by_its_clock + 2 * self.profile.delay_max;
+        let patience = by_its_clock + 2 * self.profile.delay_max + self.slow_micros();
         self.queue.push(self.now + patience, Event::Patience { call });
         call
     }

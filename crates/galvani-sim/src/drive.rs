@@ -8,6 +8,7 @@ use crate::mutant::Mutant;
 use crate::net::Fate;
 use crate::oracles::{ack, bounded, expiry};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
+use crate::slow::Handled;
 use crate::store::{Deaf, Staged};
 use crate::tamper;
 use crate::world::{World, at};
@@ -35,6 +36,9 @@ impl World {
             return;
         }
         slot.tick_at = None;
+        if slot.writing.is_some() {
+            return;
+        }
         self.nodes[to.node].minted = false;
         let slot = &mut self.nodes[to.node].lanes[to.lane];
         let count = slot.inbox.len().min(INPUTS_PER_TICK);
@@ -48,6 +52,16 @@ impl World {
             slot.lane.handle(Input::Wake, now, &mut slot.store);
         }
         self.forget_requests(to);
+        let handled = Handled { count, unix_ms: self.clock_ms(to.node), committed: None };
+        if let Some(handled) = self.unless_slow(to, handled) {
+            self.end_tick(to, handled);
+        }
+    }
+
+    /// The rest of a tick: its commit, if that is still to come, and its effects.
+    pub(crate) fn end_tick(&mut self, to: LaneAt, handled: Handled) {
+        let Handled { count, unix_ms, committed } = handled;
+        self.said_ms = unix_ms;
         let effects = if self.mutant == Some(Mutant::EffectsFirst) {
             // The effects leave whatever becomes of the commit, and the machine may die before it.
             let dies = self.dice.faults.chance(30);
@@ -61,9 +75,7 @@ impl World {
             let _ = self.commit(to, None);
             effects
         } else {
-            let slot = &mut self.nodes[to.node].lanes[to.lane];
-            let fsync = slot.lane.wants_fsync(slot.store.inner().has_staged());
-            let committed = self.commit(to, Some(fsync));
+            let committed = committed.unwrap_or_else(|| self.commit_tick(to));
             if self.nodes[to.node].dies_mid_tick && committed.is_ok() {
                 self.coverage.add("fault.crash_mid_tick", 1);
                 self.crash(to.node, "crash between commit and effects");
@@ -129,12 +141,15 @@ impl World {
         }
     }
 
+    /// Commits what the tick staged, as its lane wants it.
+    pub(crate) fn commit_tick(&mut self, to: LaneAt) -> Result<(), StoreError> {
+        let slot = &mut self.nodes[to.node].lanes[to.lane];
+        let fsync = slot.lane.wants_fsync(slot.store.inner().has_staged());
+        self.commit(to, Some(fsync))
+    }
+
     /// Commits what the tick staged and notes what is on the disk now.
-    fn commit(
-        &mut self,
-        to: LaneAt,
-        fsync: Option<bool>,
-    ) -> Result<(), galvani_model::store::StoreError> {
+    fn commit(&mut self, to: LaneAt, fsync: Option<bool>) -> Result<(), StoreError> {
         let node = &mut self.nodes[to.node];
         let slot = &mut node.lanes[to.lane];
         let (staged, vanished) = slot.store.take_tick();

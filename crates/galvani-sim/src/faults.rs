@@ -285,9 +285,10 @@ impl World {
         if stopping.boot != boot || stopping.life != Life::Stopping {
             return;
         }
+        let writing = stopping.lanes.iter().any(|slot| slot.writing.is_some());
         let idle =
             |slot: &crate::node::LaneSlot| slot.inbox.is_empty() && slot.lane.inflight() == 0;
-        if self.now < until && !stopping.lanes.iter().all(idle) {
+        if writing || self.now < until && !stopping.lanes.iter().all(idle) {
             self.queue.push(self.now + 5_000, Event::Stopped { node, boot, until });
             return;
         }

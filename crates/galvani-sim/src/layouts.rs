@@ -12,7 +12,7 @@ use crate::world::{World, member};
 use galvani_model::ids::Shard;
 use galvani_model::placement::{Layout, LayoutState, Member, Pace};
 use galvani_model::version::Dot;
-use galvani_protocol::{Input, Topology};
+use galvani_protocol::Input;
 use galvani_wire::Message;
 use galvani_wire::layout::{ChangeLayout, Wish};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,27 +91,29 @@ impl World {
         let topology = self.next_topology_of(node);
         for lane in 0..self.nodes[node].lanes.len() {
             let (at, boot) = (LaneAt { node, lane }, self.nodes[node].boot);
-            let drawn = self.now + self.adoption_delay();
+            let wait = self.adoption_delay();
             let slot = &mut self.nodes[node].lanes[lane];
-            // What is due at this very moment may still be on the queue.
-            if drawn == self.now && slot.told_until < self.now {
-                self.adopt_late(at, boot, topology.clone());
-                continue;
+            slot.told.push_back(topology.clone());
+            match wait {
+                0 if slot.told.len() == 1 => self.adopt_next(at, boot),
+                wait => self.queue.push(self.now + wait, Event::Adopt { at, boot }),
             }
-            slot.told_until = slot.told_until.max(drawn);
-            let told = Event::Adopt { at, boot, topology: topology.clone() };
-            self.queue.push(slot.told_until, told);
         }
     }
 
-    /// A lane hears of it.
-    pub(crate) fn adopt_late(&mut self, at: LaneAt, boot: u64, topology: Arc<Topology>) {
+    /// A lane hears the next of what it was told.
+    pub(crate) fn adopt_next(&mut self, at: LaneAt, boot: u64) {
         let now = self.now_of(at.node);
         let node = &mut self.nodes[at.node];
         if node.boot != boot {
             return;
         }
         let Some(slot) = node.lanes.get_mut(at.lane) else { return };
+        if slot.writing.is_some() {
+            self.queue.push(self.now + 1_000, Event::Adopt { at, boot });
+            return;
+        }
+        let Some(topology) = slot.told.pop_front() else { return };
         slot.lane.handle(Input::Topology(topology), now, &mut slot.store);
         self.schedule_tick(at, self.now + 1);
     }

@@ -30,13 +30,14 @@ mod report;
 mod rng;
 mod run;
 mod script;
+mod slow;
 mod store;
 mod tamper;
 mod trace;
 mod world;
 
 pub use mutant::{Mutant, UnknownMutant};
-pub use profile::{Bucket, Clocks, Faults, Profile, Regime};
+pub use profile::{Bucket, Clocks, Faults, Profile, Regime, SlowDisks};
 pub use report::{Coverage, Outcome, Violation};
 pub use rng::Rng;
 pub use run::{RunOptions, run_seed};

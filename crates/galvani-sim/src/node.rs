@@ -8,6 +8,7 @@ use crate::clocks::Clock;
 use crate::disk::Disk;
 use crate::mutant::Mutant;
 use crate::rng::Rng;
+use crate::slow::Handled;
 use crate::store::{Policies, SimStore};
 use bytes::Bytes;
 use core::ops::ControlFlow;
@@ -32,8 +33,10 @@ pub(crate) struct LaneSlot {
     pub(crate) inbox: VecDeque<Input>,
     /// When its next tick is due, if one is on the queue.
     pub(crate) tick_at: Option<u64>,
-    /// When it hears the last of what it was told of the cluster.
-    pub(crate) told_until: u64,
+    /// What it was told of the cluster and has not heard yet, in order: an event is on the queue for each.
+    pub(crate) told: VecDeque<Arc<Topology>>,
+    /// The tick whose commit it waits for.
+    pub(crate) writing: Option<Handled>,
 }
 
 impl LaneSlot {
@@ -215,7 +218,8 @@ impl Node {
                     store: SimStore::new(opened.store, boot.policies.clone(), boot.mutant),
                     inbox: VecDeque::new(),
                     tick_at: None,
-                    told_until: 0,
+                    told: VecDeque::new(),
+                    writing: None,
                 }
             })
             .collect();

@@ -3,9 +3,7 @@
 //! Plain names and values; nothing here does anything. Next to read: `world.rs`, which routes them.
 
 use bytes::Bytes;
-use galvani_protocol::Topology;
 use galvani_wire::Message;
-use std::sync::Arc;
 
 /// A lane of a node, by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +63,8 @@ pub(crate) enum Route {
 pub(crate) enum Event {
     /// A lane works on what has arrived.
     Tick { at: LaneAt, boot: u64 },
+    /// A slow disk is done with a lane's commit.
+    Written { at: LaneAt, boot: u64 },
     /// A message arrives.
     Arrive(Box<Packet>),
     /// A lane notices that a connection is dead, if it still is.
@@ -90,7 +90,7 @@ pub(crate) enum Event {
     /// A fault that is aimed at a node's going to the next epoch.
     Border { node: usize, boot: u64 },
     /// A lane hears of an epoch later than its node's other lanes.
-    Adopt { at: LaneAt, boot: u64, topology: Arc<Topology> },
+    Adopt { at: LaneAt, boot: u64 },
     /// Links that were cut work again.
     Heal { pairs: Vec<(usize, usize)> },
     /// A paused node goes on.

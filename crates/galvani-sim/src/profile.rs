@@ -113,6 +113,19 @@ pub struct Profile {
     pub changes: Option<Changes>,
     /// Which clocks are wrong by far, if any is.
     pub clocks: Option<Clocks>,
+    /// Which disks are slow, if any is.
+    pub slow_disks: Option<SlowDisks>,
+}
+
+/// Commits that take long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowDisks {
+    /// The only node that has a slow disk, or all have one.
+    pub only: Option<usize>,
+    /// Commits of a thousand that take long.
+    pub share: u64,
+    /// How long they take at most, in microseconds.
+    pub longest: u64,
 }
 
 /// Clocks that are wrong by far.
@@ -178,6 +191,7 @@ impl Profile {
             run_micros: 20_000_000,
             changes: None,
             clocks: None,
+            slow_disks: None,
         };
         if !quiet {
             draw_later_faults(&mut rng, &mut profile.faults);
@@ -196,6 +210,7 @@ impl Profile {
         draw_changes(&mut Rng::new(seed, CHANGES_LABEL), &mut profile);
         if !quiet {
             profile.clocks = draw_clocks(&mut Rng::new(seed, CLOCKS_LABEL));
+            profile.slow_disks = draw_slow_disks(&mut Rng::new(seed, DISKS_LABEL), nodes);
         }
         profile
     }
@@ -235,6 +250,7 @@ impl Profile {
             run_micros: 0,
             changes: None,
             clocks: None,
+            slow_disks: None,
         }
     }
 }
@@ -309,6 +325,15 @@ fn draw_clocks(rng: &mut Rng) -> Option<Clocks> {
     (decades || speeds).then_some(Clocks { decades, speeds, pace })
 }
 
+/// Likewise.
+fn draw_slow_disks(rng: &mut Rng, nodes: usize) -> Option<SlowDisks> {
+    let node = rng.index(nodes);
+    let only = rng.chance(600).then_some(node);
+    let share = rng.pick(&[20, 200, 1_000]);
+    let longest = rng.pick(&[5_000, 40_000, 200_000]);
+    rng.chance(100).then_some(SlowDisks { only, share, longest })
+}
+
 fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
     let mut draw = |name: BucketName, policy, late| {
         let n = if rng.chance(700) { 3 } else { rng.between(1, nodes.min(5) as u64) as u8 };
@@ -339,6 +364,7 @@ const EXPIRY_LABEL: u64 = 0x7474_6c31;
 const TRIM_LABEL: u64 = 0x7472_696d;
 const CHANGES_LABEL: u64 = 0x6c61_796f;
 const CLOCKS_LABEL: u64 = 0x636c_6f63;
+const DISKS_LABEL: u64 = 0x6469_736b;
 /// Longest time to live of a run, in milliseconds: most end while it goes on.
 pub(crate) const TTL_MS_LONGEST: u64 = 8_000;
 
@@ -369,6 +395,13 @@ impl fmt::Display for Profile {
             write!(f, ", clocks by {pace} us")?;
             f.write_str(if decades { ", ten years off" } else { "" })?;
             f.write_str(if speeds { ", too fast or slow" } else { "" })?;
+        }
+        if let Some(SlowDisks { only, share, longest }) = self.slow_disks {
+            write!(f, ", {share} of 1000 commits take up to {longest} us")?;
+            match only {
+                Some(node) => write!(f, " on n{node}")?,
+                None => f.write_str(" on all")?,
+            }
         }
         write!(f, ", loss {} dup {} of 1000", self.loss, self.duplicates)?;
         write!(f, "; {:?}", self.faults)

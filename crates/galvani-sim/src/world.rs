@@ -41,6 +41,8 @@ pub(crate) struct Dice {
     pub(crate) expiry: Rng,
     /// Which clocks are wrong by far, likewise.
     pub(crate) clocks: Rng,
+    /// Which commits are slow, likewise.
+    pub(crate) disks: Rng,
 }
 
 /// Everything there is.
@@ -78,6 +80,8 @@ pub(crate) struct World {
     pub(crate) planted: bool,
     /// Whether messages sent now are on their way for very long.
     pub(crate) dragged: bool,
+    /// The date of the node whose effects leave now, when it made them, in milliseconds since 1970.
+    pub(crate) said_ms: u64,
     /// Whether faults and clients have stopped.
     pub(crate) calm: bool,
 }
@@ -102,6 +106,7 @@ impl World {
             clients: Rng::new(seed, 5),
             expiry: Rng::new(seed, 7),
             clocks: Rng::new(seed, 10),
+            disks: Rng::new(seed, 11),
         };
         World {
             seed,
@@ -132,6 +137,7 @@ impl World {
             ended: false,
             planted: false,
             dragged: false,
+            said_ms: 0,
             calm: false,
         }
     }
@@ -163,6 +169,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Tick { at, boot } => self.tick(at, boot),
+            Event::Written { at, boot } => self.written(at, boot),
             Event::Arrive(packet) => self.arrive(*packet),
             Event::Detect { conn, epoch } => self.detect(conn, epoch),
             Event::Dial { conn, boot } => self.dial(conn, boot),
@@ -175,7 +182,7 @@ impl World {
             Event::Clocks => self.turn_a_clock(),
             Event::ChangeLayout { left } => self.change_layout(left),
             Event::Border { node, boot } => self.at_border(node, boot),
-            Event::Adopt { at, boot, topology } => self.adopt_late(at, boot, topology),
+            Event::Adopt { at, boot } => self.adopt_next(at, boot),
             Event::Heal { pairs } => self.heal(&pairs),
             Event::Resume { node, boot } => self.resume(node, boot),
             Event::Start { node } => self.start_node(node),

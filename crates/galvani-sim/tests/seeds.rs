@@ -42,6 +42,7 @@ const PROBES: &[&str] = &[
     "fault.power_lost_batches",
     "fault.restore",
     "fault.rollback",
+    "fault.slow_commit",
     "fault.split",
     "fault.wipe",
     "lane.lww_discarded",

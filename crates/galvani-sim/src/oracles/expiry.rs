@@ -16,7 +16,7 @@ const READ_MICROS_MAX: u64 = 1_500_000;
 /// Checks a read's answer as it leaves the owner that made it.
 pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(), String> {
     let node = at.node;
-    let now_ms = world.clock_ms(node);
+    let now_ms = world.said_ms;
     for sibling in &done.siblings {
         let Some(entry) = world.ledger.entry(sibling.dot) else { continue };
         let (head, shard) = (&entry.record.head, entry.shard);
@@ -59,7 +59,7 @@ pub(crate) fn shown(world: &mut World, at: LaneAt, done: &GetDone) -> Result<(),
 fn was_over(world: &World, node: usize, ends_ms: u64) -> bool {
     let set = world.nodes[node].set_from;
     set.is_some_and(|(at, ahead_ms)| {
-        let longest = READ_MICROS_MAX * world.slowest();
+        let longest = READ_MICROS_MAX * world.slowest() + world.slow_micros();
         at + longest >= world.now && world.clock_if_set_ms(node, ahead_ms) >= ends_ms
     })
 }
