@@ -78,6 +78,9 @@ impl World {
             let committed = committed.unwrap_or_else(|| self.commit_tick(to));
             if self.nodes[to.node].dies_mid_tick && committed.is_ok() {
                 self.coverage.add("fault.crash_mid_tick", 1);
+                if self.profile.among_effects {
+                    self.release_some(to);
+                }
                 self.crash(to.node, "crash between commit and effects");
                 return;
             }
@@ -202,6 +205,17 @@ impl World {
             node.unsynced.clear();
         }
         committed
+    }
+
+    /// Lets the first of a committed tick's effects out, none to all: behind the last of them the node dies.
+    fn release_some(&mut self, from: LaneAt) {
+        let mut effects = self.nodes[from.node].lanes[from.lane].lane.end_tick(Ok(()));
+        let left = self.dice.deaths.below(effects.len() as u64 + 1) as usize;
+        if (1..effects.len()).contains(&left) {
+            self.coverage.add("fault.crash_among_effects", 1);
+        }
+        effects.truncate(left);
+        self.release(from, effects);
     }
 
     /// Lets effects out.

@@ -29,7 +29,7 @@ pub struct Faults {
     pub pause: bool,
     /// A process dies; every committed batch stays.
     pub crash: bool,
-    /// A process dies between a tick's commit and its effects.
+    /// A process dies between a tick's commit and its effects, or between two of them.
     pub crash_mid_tick: bool,
     /// A machine loses power: a prefix of its unsynced batches stays.
     pub power: bool,
@@ -111,6 +111,8 @@ pub struct Profile {
     pub run_micros: u64,
     /// How the layout changes while the run goes on, if it does.
     pub changes: Option<Changes>,
+    /// Whether processes die between two effects of a tick, and not always before the first.
+    pub among_effects: bool,
     /// Which clocks are wrong by far, if any is.
     pub clocks: Option<Clocks>,
     /// Which disks are slow, if any is.
@@ -190,6 +192,7 @@ impl Profile {
             expiring: 0,
             run_micros: 20_000_000,
             changes: None,
+            among_effects: false,
             clocks: None,
             slow_disks: None,
         };
@@ -209,6 +212,8 @@ impl Profile {
         draw_trimming(&mut Rng::new(seed, TRIM_LABEL), &mut profile.limits);
         draw_changes(&mut Rng::new(seed, CHANGES_LABEL), &mut profile);
         if !quiet {
+            let crashes = faults.crash_mid_tick;
+            profile.among_effects = crashes && Rng::new(seed, DEATHS_LABEL).chance(300);
             profile.clocks = draw_clocks(&mut Rng::new(seed, CLOCKS_LABEL));
             profile.slow_disks = draw_slow_disks(&mut Rng::new(seed, DISKS_LABEL), nodes);
         }
@@ -249,6 +254,7 @@ impl Profile {
             expiring: 0,
             run_micros: 0,
             changes: None,
+            among_effects: false,
             clocks: None,
             slow_disks: None,
         }
@@ -365,6 +371,7 @@ const TRIM_LABEL: u64 = 0x7472_696d;
 const CHANGES_LABEL: u64 = 0x6c61_796f;
 const CLOCKS_LABEL: u64 = 0x636c_6f63;
 const DISKS_LABEL: u64 = 0x6469_736b;
+const DEATHS_LABEL: u64 = 0x6465_6174;
 /// Longest time to live of a run, in milliseconds: most end while it goes on.
 pub(crate) const TTL_MS_LONGEST: u64 = 8_000;
 
@@ -395,6 +402,9 @@ impl fmt::Display for Profile {
             write!(f, ", clocks by {pace} us")?;
             f.write_str(if decades { ", ten years off" } else { "" })?;
             f.write_str(if speeds { ", too fast or slow" } else { "" })?;
+        }
+        if self.among_effects {
+            f.write_str(", deaths among effects")?;
         }
         if let Some(SlowDisks { only, share, longest }) = self.slow_disks {
             write!(f, ", {share} of 1000 commits take up to {longest} us")?;

@@ -43,6 +43,8 @@ pub(crate) struct Dice {
     pub(crate) clocks: Rng,
     /// Which commits are slow, likewise.
     pub(crate) disks: Rng,
+    /// Behind which effect of a tick a node dies, likewise.
+    pub(crate) deaths: Rng,
 }
 
 /// Everything there is.
@@ -107,6 +109,7 @@ impl World {
             expiry: Rng::new(seed, 7),
             clocks: Rng::new(seed, 10),
             disks: Rng::new(seed, 11),
+            deaths: Rng::new(seed, 12),
         };
         World {
             seed,

@@ -30,6 +30,7 @@ const PROBES: &[&str] = &[
     "fault.clock_jump",
     "fault.clock_speed",
     "fault.crash",
+    "fault.crash_among_effects",
     "fault.crash_mid_tick",
     "fault.cut",
     "fault.damaged_clock",
