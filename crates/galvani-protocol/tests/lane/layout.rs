@@ -380,7 +380,7 @@ fn a_change_of_the_members_takes_back_for_all_lanes_who_is_down() {
     let mut bench = Bench::new(Limits::default());
     bench.handle(Input::Liveness { node: NodeId(2), alive: false });
     bench.tick();
-    let topology = Arc::new(bench.topology.with_layout(Arc::new(copying(&bench))));
+    let topology = Arc::new(bench.topology.with_layout(Arc::new(bench.copying())));
     bench.handle(Input::Topology(topology));
     let told = bench.tick().into_iter().find_map(|effect| match effect {
         Effect::Liveness { node, alive } => Some((node, alive)),

@@ -12,6 +12,8 @@ mod crash_tests;
 mod damage;
 mod expiring;
 mod failure;
+#[cfg(test)]
+mod hint_tests;
 mod hints;
 mod holdings;
 mod index;
