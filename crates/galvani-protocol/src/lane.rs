@@ -98,9 +98,9 @@ impl Lane {
         let mut origins = Origins::new(config.boot);
         // Any member may hold a hint that names what this one has forgotten.
         let members = topology.layout().members().map(|member| member.id());
-        let others: BTreeSet<NodeId> = members.filter(|&node| node != topology.node).collect();
+        origins.know_members(members.filter(|&node| node != topology.node));
         for (shard, _) in kept {
-            origins.keep(shard, others.clone());
+            origins.keep(shard);
         }
         let sync = AntiEntropy::new(&config.limits, config.boot as u64);
         let handoff = Handoff::new((config.boot >> 64) as u64);

@@ -18,24 +18,42 @@ pub(crate) struct Origins {
     taken: u64,
     /// Kept from before a clean stop, and which nodes have yet to say what they know of it.
     unconfirmed: BTreeMap<Shard, BTreeSet<NodeId>>,
+    /// Shards that mint under an origin kept from before, confirmed or not.
+    kept: BTreeSet<Shard>,
+    /// Members that are asked, or were.
+    members: BTreeSet<NodeId>,
 }
 
 impl Origins {
     /// `boot` is 128 bits of the operating system's randomness, drawn for this start of this lane.
     pub(crate) fn new(boot: u128) -> Origins {
-        Origins { boot, taken: 0, unconfirmed: BTreeMap::new() }
+        let (unconfirmed, kept, members) = Default::default();
+        Origins { boot, taken: 0, unconfirmed, kept, members }
     }
 
-    /// A shard whose origin was kept: `others` are the nodes to ask before it is used again.
-    pub(crate) fn keep(&mut self, shard: Shard, others: BTreeSet<NodeId>) {
-        if !others.is_empty() {
-            self.unconfirmed.insert(shard, others);
+    /// The other members are these, by the newest layout. A disk that went back knows an older one: who
+    /// has come since must be asked, too.
+    pub(crate) fn know_members(&mut self, members: impl Iterator<Item = NodeId>) {
+        let new: Vec<NodeId> = members.filter(|&node| self.members.insert(node)).collect();
+        if !new.is_empty() {
+            for &shard in &self.kept {
+                self.unconfirmed.entry(shard).or_default().extend(&new);
+            }
+        }
+    }
+
+    /// A shard whose origin was kept: every other member is to be asked before it is used again.
+    pub(crate) fn keep(&mut self, shard: Shard) {
+        self.kept.insert(shard);
+        if !self.members.is_empty() {
+            self.unconfirmed.insert(shard, self.members.clone());
         }
     }
 
     /// The shard is held here no more.
     pub(crate) fn forget(&mut self, shard: Shard) {
         self.unconfirmed.remove(&shard);
+        self.kept.remove(&shard);
     }
 
     /// The shards that `node` has yet to be asked about.
@@ -64,7 +82,7 @@ impl Origins {
             // Forgotten before it is replaced: should this write fail, the next one must not find
             // the old origin as if it had been confirmed.
             store.forget_origin(shard)?;
-            self.unconfirmed.remove(&shard);
+            self.forget(shard);
         }
         Ok(match store.replica(shard)?.own {
             Some(own) => OwnOrigin { origin: own.origin, counter: own.counter + 1 },

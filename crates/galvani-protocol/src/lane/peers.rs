@@ -34,6 +34,14 @@ impl Lane {
 
     /// Asks and shows a peer that can be reached whatever it may have missed.
     fn meet(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
+        self.ask_known(peer, now, store);
+        let shared = sync::shared(&self.topology, self.config.lane, peer);
+        self.sync.peer_up(peer, shared, now);
+        self.handoff.peer_up(peer, now);
+        self.reaper.peer_up(peer, now);
+    }
+
+    fn ask_known(&mut self, peer: PeerLane, now: Now, store: &mut dyn Store) {
         // A storage error leaves the origins unconfirmed: the next mint renews them, safely.
         let questions = self.with(now, store, |ctx, _| KnownOp::questions(ctx, peer));
         for asked in questions.unwrap_or_default() {
@@ -41,10 +49,6 @@ impl Lane {
             let known = self.with(now, store, |ctx, _| KnownOp::start(ctx, op, peer, asked));
             self.table.insert(op, Op::Known(known));
         }
-        let shared = sync::shared(&self.topology, self.config.lane, peer);
-        self.sync.peer_up(peer, shared, now);
-        self.handoff.peer_up(peer, now);
-        self.reaper.peer_up(peer, now);
     }
 
     /// Compares everything again: records of a bucket that was unknown here were passed over.
@@ -73,6 +77,8 @@ impl Lane {
             if members(&before) != now_members {
                 // Who is down is found out anew, and nobody says of one that it is up again. A lane that
                 // has heard of the members before this one may have heard of this one's verdict since.
+                let me = self.topology.node;
+                self.origins.know_members(now_members.iter().copied().filter(|&node| node != me));
                 let tells = self.swim.is_some();
                 self.swim = lives_with(&self.config, &self.topology);
                 for node in self.down.clone() {
@@ -83,6 +89,9 @@ impl Lane {
                 }
             }
             self.sync.on_layout(&self.topology, self.config.lane);
+            for peer in self.up.clone() {
+                self.ask_known(peer, now, store);
+            }
         }
         self.feed.on_topology();
         self.share_anew(now);

@@ -251,7 +251,10 @@ fn read_on(ctx: &mut Ctx<'_>, rebuild: &mut Rebuild) -> Result<bool, StoreError>
                 rebuild.object.apply(&head, retry, policy);
                 rebuild.covered.union(&head.past);
             }
-            Damage::Request(_, wanted) if write == *wanted => rebuild.entry.dots.push(dot),
+            Damage::Request(_, wanted) if write == *wanted => {
+                rebuild.entry.dots.push(dot);
+                rebuild.entry.at_ms = rebuild.entry.at_ms.max(head.hlc.unix_ms());
+            }
             Damage::Object(..) | Damage::Request(..) | Damage::Record(..) => {}
         }
         if bytes > STEP_BYTES {

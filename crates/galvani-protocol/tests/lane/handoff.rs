@@ -386,4 +386,14 @@ fn a_kept_origin_is_used_again_once_every_member_has_spoken_stand_ins_too() {
         let after = next(&mut bench, rid + 1);
         assert_eq!(after.origin == before.origin, kept, "{silent:?} {ahead}");
     }
+    // Who has come since is not in the layout that a disk which went back knows.
+    let before = next(&mut bench, 11);
+    for (_, id) in bench.restart_with(shard, before) {
+        let known = Known { counters: vec![before.counter] };
+        bench.handle(Input::Reply { id, message: Message::Known(known) });
+    }
+    bench.tick();
+    assert_eq!(next(&mut bench, 12).origin, before.origin);
+    bench.adopt(bench.copying());
+    assert_ne!(next(&mut bench, 13).origin, before.origin, "node 99 has not spoken");
 }

@@ -64,6 +64,14 @@ impl<E: Engine> NodeStore<E> {
         }
     }
 
+    /// Whether the engine could not be opened again, and no other lane has done so since.
+    pub(super) fn stays_shut(&mut self) -> bool {
+        if self.shut == Some(Shut::Due) && self.count_hints(0).is_ok() {
+            self.shut = None;
+        }
+        self.shut.is_some()
+    }
+
     fn open_again(&mut self) {
         self.states.clear();
         self.memory.clear();

@@ -171,7 +171,7 @@ impl<E: Engine> NodeStore<E> {
             self.roll_back(&EngineError::Lost);
             return Err(store_error(EngineError::Lost));
         }
-        if self.shut.is_some() {
+        if self.stays_shut() {
             self.roll_back(&EngineError::Closed);
             return Err(store_error(EngineError::Closed));
         }

@@ -221,6 +221,27 @@ fn an_engine_that_could_not_be_opened_again_is_tried_no_more_often_than_the_driv
 }
 
 #[test]
+fn a_lane_uses_the_engine_that_another_lane_has_opened_again() {
+    let engine = Arc::new(MemoryEngine::new());
+    let (mut one, mut other) = (open(&engine, true), open(&engine, true));
+    engine.fail_next_commits([FailKind::IoKept]);
+    for store in [&mut one, &mut other] {
+        stage(store, &record(1, "a")).expect("staged");
+    }
+    for store in [&mut one, &mut other] {
+        engine.fail_next_reopen();
+        store.commit(false).expect_err("it was told to fail, or finds it closed");
+    }
+    one.try_disk_again();
+    one.commit(false).expect_err("closed, and opened again by this");
+    other.commit(false).expect_err("it rests yet");
+    engine.fail_next_reopen();
+    other.try_disk_again();
+    stage(&mut other, &record(2, "b")).expect("readable");
+    other.commit(false).expect("nothing is opened anew under the other lane");
+}
+
+#[test]
 fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
