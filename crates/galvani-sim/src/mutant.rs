@@ -43,7 +43,8 @@ mutants! {
     IgnoresDigests = "ignores-digests",
     /// Rule 4 is off for what clients have seen.
     IgnoresContexts = "ignores-contexts",
-    /// Rule 5 is off: a directory that was copied or put back is taken for the same one.
+    /// Rule 5 is off: a directory that was copied or put back is taken for the same one. Rule 3 is off as
+    /// well: since every member is asked, it finds out what rule 5 lets through.
     TrustsCopies = "trusts-copies",
     /// Rule 6 is off: a damaged clock row is read as it was before, origin and counter included.
     StaleClocks = "stale-clocks",
