@@ -10,6 +10,7 @@ use crate::{binary, processes};
 use galvani_client::{Builder, Client, Explanation, NodeStatus};
 use rustix::process::Signal;
 use std::ffi::OsStr;
+use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -163,6 +164,22 @@ impl Cluster {
     /// Starts all nodes that do not run and waits until a quorum answers.
     pub fn start_all(&self) {
         self.run(&["dev", "start"]).expect(0);
+    }
+
+    /// Restarts all nodes with a setting of their `galvani.toml` at another value, and waits until they have
+    /// met. Panics if a file does not have the line `before`.
+    pub fn reconfigure(&self, before: &str, after: &str) {
+        self.stop_all();
+        for node in &self.nodes {
+            let path = self.home(&node.name).join("galvani.toml");
+            let text = fs::read_to_string(&path).expect("a node has its file");
+            assert!(text.lines().any(|line| line == before), "{before}: {text}");
+            let line = |line| if line == before { after } else { line };
+            let changed: Vec<&str> = text.lines().map(line).collect();
+            fs::write(&path, changed.join("\n")).expect("a node's file can be written");
+        }
+        self.start_all();
+        self.run(&["wait", "--for", "settled"]).expect(0);
     }
 
     /// SIGKILL of all nodes at once, and their end; also of those that a command which runs

@@ -15,15 +15,8 @@ use std::time::{Duration, Instant};
 /// A cluster whose nodes take so many requests a second of one client, and that many at once.
 fn limited(each_node: u32) -> Cluster {
     let cluster = Cluster::start();
-    cluster.stop_all();
-    for node in cluster.nodes() {
-        let path = cluster.home(&node.name).join("galvani.toml");
-        let text = fs::read_to_string(&path).expect("its configuration");
-        let line = |limit| format!("client_requests_per_second = {limit}\n");
-        assert!(text.contains(&line(0)), "{text}");
-        fs::write(&path, text.replace(&line(0), &line(each_node))).expect("written");
-    }
-    cluster.start_all();
+    let line = |limit| format!("client_requests_per_second = {limit}");
+    cluster.reconfigure(&line(0), &line(each_node));
     cluster
 }
 

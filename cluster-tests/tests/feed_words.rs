@@ -114,16 +114,7 @@ fn what_cannot_be_or_is_not_looked_at_is_said() {
 #[test]
 fn a_gap_ends_it_with_what_to_type_next() {
     let cluster = Cluster::start();
-    cluster.stop_all();
-    for node in ["n1", "n2", "n3"] {
-        let path = cluster.home(node).join("galvani.toml");
-        let text = std::fs::read_to_string(&path).expect("there");
-        let day = "feed_keep_ms = 86400000";
-        assert!(text.contains(day), "{text}");
-        std::fs::write(&path, text.replace(day, "feed_keep_ms = 1000")).expect("written");
-    }
-    cluster.start_all();
-    cluster.run(&["wait", "--for", "settled"]).expect(0);
+    cluster.reconfigure("feed_keep_ms = 86400000", "feed_keep_ms = 1000");
     cluster.run(&["feed", "--token", "at", "--from", "start", "--until", "now"]).expect(0);
     for time in 0..4 {
         cluster.run(&["put", "k", &time.to_string(), "-w", "3"]).expect(0);

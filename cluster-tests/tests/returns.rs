@@ -7,7 +7,6 @@ use galvani_client::{Client, Context, NodeStatus, Outcome, ReplicaAnswer, Writte
 use galvani_cluster_tests::{Cluster, until};
 use std::collections::{BTreeMap, BTreeSet};
 
-const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 const KEYS: usize = 40;
 /// What each key is to show.
 type Expected = BTreeMap<String, BTreeSet<String>>;
@@ -71,16 +70,7 @@ fn a_forgotten_node_that_returns_gives_what_only_it_has_and_brings_nothing_back(
 /// Four nodes that keep replaced records for two seconds: what is away for longer is away for long.
 fn four_that_trim() -> Cluster {
     let cluster = Cluster::with(&["-n", "4", "--lanes", "1"]);
-    cluster.stop_all();
-    for node in NODES {
-        let path = cluster.home(node).join("galvani.toml");
-        let text = std::fs::read_to_string(&path).expect("there");
-        let day = "feed_keep_ms = 86400000";
-        assert!(text.contains(day), "{text}");
-        std::fs::write(&path, text.replace(day, "feed_keep_ms = 2000")).expect("written");
-    }
-    cluster.start_all();
-    cluster.run(&["wait", "--for", "settled"]).expect(0);
+    cluster.reconfigure("feed_keep_ms = 86400000", "feed_keep_ms = 2000");
     cluster
 }
 

@@ -13,16 +13,7 @@ const GO: u64 = KEYS * (TIMES - 1) / 2;
 /// A cluster that keeps replaced records for two seconds.
 fn cluster() -> Cluster {
     let cluster = Cluster::start();
-    cluster.stop_all();
-    for node in NODES {
-        let path = cluster.home(node).join("galvani.toml");
-        let text = std::fs::read_to_string(&path).expect("there");
-        let day = "feed_keep_ms = 86400000";
-        assert!(text.contains(day), "{text}");
-        std::fs::write(&path, text.replace(day, "feed_keep_ms = 2000")).expect("written");
-    }
-    cluster.start_all();
-    cluster.run(&["wait", "--for", "settled"]).expect(0);
+    cluster.reconfigure("feed_keep_ms = 86400000", "feed_keep_ms = 2000");
     cluster
 }
 

@@ -8,16 +8,7 @@ use std::time::Duration;
 /// A cluster whose nodes collect what has expired without a margin for wrong clocks: they share one.
 fn cluster() -> Cluster {
     let cluster = Cluster::start();
-    cluster.stop_all();
-    for node in ["n1", "n2", "n3"] {
-        let path = cluster.home(node).join("galvani.toml");
-        let text = std::fs::read_to_string(&path).expect("there");
-        let margin = "expiry_margin_ms = 1200000";
-        assert!(text.contains(margin), "{text}");
-        std::fs::write(&path, text.replace(margin, "expiry_margin_ms = 0")).expect("written");
-    }
-    cluster.start_all();
-    cluster.run(&["wait", "--for", "settled"]).expect(0);
+    cluster.reconfigure("expiry_margin_ms = 1200000", "expiry_margin_ms = 0");
     cluster
 }
 
