@@ -178,6 +178,7 @@ impl<E: Engine> Trio<E> {
                         }
                         Effect::Datagram { .. }
                         | Effect::Liveness { .. }
+                        | Effect::WentBack
                         | Effect::Adopt(_)
                         | Effect::Unequal { .. }
                         | Effect::DefineBucket { .. } => {}

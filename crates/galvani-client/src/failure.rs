@@ -50,7 +50,8 @@ pub(crate) fn verdict(failure: &Failure) -> Verdict {
             ReplicaError::NotOwner | ReplicaError::LayoutChanged | ReplicaError::UnknownBucket => {
                 AGAIN_ELSEWHERE
             }
-            ReplicaError::DiskFull
+            ReplicaError::Refilling
+            | ReplicaError::DiskFull
             | ReplicaError::Damaged
             | ReplicaError::StorageFailed
             | ReplicaError::Expired

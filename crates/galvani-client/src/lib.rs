@@ -105,7 +105,7 @@ pub use galvani_wire::failure::QuorumKind;
 pub use galvani_wire::layout::Unfit;
 pub use galvani_wire::repair::RepairState;
 pub use galvani_wire::view::{
-    Copying, Counters, LayoutChange, LinkDelay, LinkFaults, UnequalShard,
+    Copying, Counters, LayoutChange, LinkDelay, LinkFaults, Refilling, UnequalShard,
 };
 pub use galvani_wire::{ClusterView, NodeStatus, Outcome, ReplicaError};
 

@@ -302,6 +302,7 @@ async fn status_is_partial_rather_than_late() {
             shards_behind: 0,
             layout_epoch: 1,
             shards_copying: 0,
+            refilling: Default::default(),
             shards_leaving: 0,
             applicants: Vec::new(),
             tombstones: 0,

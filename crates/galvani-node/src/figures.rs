@@ -12,7 +12,7 @@ use galvani_model::ids::NodeId;
 use galvani_model::store::{Damage, HintFigures};
 use galvani_storage::engine::Engine;
 use galvani_wire::NodeStatus;
-use galvani_wire::view::{Copying, Counters, DAMAGED_NAMED_MAX, UnequalShard};
+use galvani_wire::view::{Copying, Counters, DAMAGED_NAMED_MAX, Refilling, UnequalShard};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,6 +29,7 @@ pub(crate) struct LaneFigures {
     pub(crate) shards_copying: u32,
     pub(crate) shards_leaving: u32,
     pub(crate) copying: Copying,
+    pub(crate) refilling: Refilling,
     pub(crate) tombstones: u64,
     /// Values that expire and are not collected yet.
     pub(crate) expiring: u64,
@@ -74,6 +75,8 @@ pub(crate) fn status<E: Engine>(
     let kept_ms = lanes.iter().map(|lane| lane.feed_keep_ms).filter(|ms| *ms > 0);
     let mut copying = Copying::default();
     lanes.iter().for_each(|lane| copying.add(&lane.copying));
+    let mut refilling = Refilling::default();
+    lanes.iter().for_each(|lane| refilling.add(&lane.refilling));
     let (peers_up, peers_down) = peers(&lanes, shared.topology().node);
     let any = |of: fn(&LaneFigures) -> &Vec<NodeId>| -> Vec<NodeId> {
         let nodes: BTreeSet<NodeId> = lanes.iter().flat_map(of).copied().collect();
@@ -99,6 +102,7 @@ pub(crate) fn status<E: Engine>(
         trim_waits: any(|lane| &lane.trim_waits),
         shards_behind: lanes.iter().map(|lane| lane.shards_behind).sum(),
         layout_epoch: lanes.iter().map(|lane| lane.layout_epoch).min().unwrap_or(0),
+        refilling,
         shards_copying: lanes.iter().map(|lane| lane.shards_copying).sum(),
         shards_leaving: lanes.iter().map(|lane| lane.shards_leaving).sum(),
         applicants: shared.applicants(clock.now().micros),

@@ -97,6 +97,9 @@ impl<E: Engine> LaneLoop<E> {
                 Some(Control::Liveness { node, alive }) => {
                     self.lane.handle(Input::Liveness { node, alive }, now, &mut self.store);
                 }
+                Some(Control::WentBack) => {
+                    self.lane.handle(Input::WentBack, now, &mut self.store);
+                }
                 Some(Control::Repair { asked, partition }) => {
                     self.lane.handle(Input::Verify(partition), now, &mut self.store);
                     self.repair.on_asked(asked, self.lane.repair(), &self.counters());
@@ -408,6 +411,11 @@ impl<E: Engine> LaneLoop<E> {
                 tracing::info!(event = "liveness", node = %node, alive);
                 self.shared.tell_all(&Control::Liveness { node, alive });
             }
+            Effect::WentBack => {
+                let what = "others know of writes of this node that its disk has not: it is filled again, and not read from before";
+                tracing::warn!(event = "disk_went_back", message = what);
+                self.shared.tell_all(&Control::WentBack);
+            }
             Effect::Adopt(state) => {
                 let (epoch, version) = (state.epoch(), state.current().version());
                 match self.shared.adopt_layout(state) {
@@ -493,6 +501,7 @@ impl<E: Engine> LaneLoop<E> {
             shards_copying: self.lane.shards_copying() as u32,
             shards_leaving: self.lane.shards_leaving() as u32,
             copying: self.lane.copying(),
+            refilling: self.lane.refilling(),
             tombstones: self.store.tombstones_waiting(),
             expiring: self.store.expiring_waiting(),
             collection_waits: self.lane.collection_waits(),
@@ -560,6 +569,7 @@ fn without_bucket(effect: Effect, why: &str) -> Effect {
         | Effect::Answer { .. }
         | Effect::Datagram { .. }
         | Effect::Liveness { .. }
+        | Effect::WentBack
         | Effect::Adopt(_)
         | Effect::Unequal { .. }
         | Effect::DefineBucket { .. } => effect,

@@ -9,7 +9,7 @@ use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::NodeConfig;
 use crate::hosted::{Hosted, Parts};
 use crate::renewal::Renewal;
-use crate::shared::forget_votes;
+use crate::shared::{is_blank, note_loss};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::{LayoutState, Member, MemberError};
 use galvani_model::store::StoreError;
@@ -200,9 +200,10 @@ impl Node {
         let keep_origins = opened.start == StartKind::Clean;
         tracing::info!(event = "node_start", node = %member.name(), start = ?opened.start);
         let engine = open_engine(&config, &opened)?;
-        if opened.start == (StartKind::Unclean { why: UncleanWhy::Copied }) {
-            // It may be of an earlier time than the votes that this node has given.
-            forget_votes(&engine)?;
+        let is_copy = opened.start == (StartKind::Unclean { why: UncleanWhy::Copied });
+        // A first start that was cut off before it noted anything is one, too.
+        if is_copy || is_blank(&engine)? {
+            note_loss(&engine)?;
         }
         opened
             .dir

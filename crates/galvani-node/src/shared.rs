@@ -11,9 +11,10 @@ use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::ids::{NodeId, Partition};
 use galvani_model::placement::{LayoutState, Member};
 use galvani_model::store::StoreError;
-use galvani_protocol::{Topology, VOTER_FACT};
+use galvani_protocol::{LOSS_FACT, Topology, facts_of_a_loss};
 use galvani_storage::engine::{Batch, Durability, Engine, EngineError, Table};
 use galvani_storage::format::{keys, rows};
+use galvani_storage::write_facts;
 use galvani_wire::message::CreateBucket;
 use galvani_wire::twin::Greeting;
 use parking_lot::Mutex;
@@ -38,6 +39,8 @@ pub(crate) enum Control {
         /// Whether it answers.
         alive: bool,
     },
+    /// A lane found out that the node's disk went back.
+    WentBack,
     /// An administrator asks for a repair; how many were asked for by then.
     Repair {
         /// The number.
@@ -315,12 +318,28 @@ pub(crate) fn save_member<E: Engine>(engine: &E, member: &Member) -> Result<(), 
     saved.map_err(|error| StoreError::Failed { what: error.to_string() })
 }
 
-/// Makes the node ask the other voters before it votes on a layout: its disk may be of an earlier time.
-pub(crate) fn forget_votes<E: Engine>(engine: &E) -> Result<(), StoreError> {
-    let mut batch = Batch::new();
-    batch.delete(Table::Meta, &keys::fact(VOTER_FACT));
-    let forgotten = engine.commit(&batch, Durability::Fsync);
-    forgotten.map_err(|error| StoreError::Failed { what: error.to_string() })
+/// Notes that the disk is new, or of an earlier time: this node may have acked what is not on it. It asks
+/// the other voters before it votes on a layout, and is not read from before the other owners have
+/// filled it again.
+pub(crate) fn note_loss<E: Engine>(engine: &E) -> Result<(), StoreError> {
+    let noted = write_facts(engine, &facts_of_a_loss(rand::random()));
+    noted.map_err(|error| StoreError::Failed { what: error.to_string() })
+}
+
+/// Whether nothing was ever taken in or held there, and no loss was noted.
+pub(crate) fn is_blank<E: Engine>(engine: &E) -> Result<bool, StoreError> {
+    let (mut rows, loss) = (0, keys::fact(LOSS_FACT));
+    let mut see = |_: &[u8], _: &[u8]| {
+        rows += 1;
+        ControlFlow::Break(())
+    };
+    let after = keys::after_prefix(&loss);
+    engine
+        .scan(Table::Meta, &loss, after.as_deref(), 1, &mut see)
+        .and_then(|()| engine.scan(Table::Clocks, &[0], None, 1, &mut see))
+        .and_then(|()| engine.scan(Table::Hints, &[0], None, 1, &mut see))
+        .map_err(|error| StoreError::Failed { what: error.to_string() })?;
+    Ok(rows == 0)
 }
 
 fn load<E: Engine, T: serde::de::DeserializeOwned>(

@@ -58,7 +58,7 @@ impl DurableClocks {
     /// An owner answered, or cannot.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Progress {
         match heard {
-            Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks })))
+            Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks, .. })))
                 if clocks.len() == self.shards.len() && index < self.heard.len() =>
             {
                 ctx.layout.heard_of(epoch);

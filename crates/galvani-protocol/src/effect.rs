@@ -83,6 +83,8 @@ pub enum Input {
         /// Whether it answers.
         alive: bool,
     },
+    /// Another lane of this node found out that the node's disk went back to an earlier state.
+    WentBack,
     /// Buckets or layout have changed.
     Topology(Arc<Topology>),
     /// The node is stopping: take no new requests, finish those under way.
@@ -130,6 +132,8 @@ pub enum Effect {
         /// Whether it answers.
         alive: bool,
     },
+    /// Tell every other lane of this node, as [`Input::WentBack`].
+    WentBack,
     /// The cluster has decided on a layout: write it down, and then let every lane of this node know,
     /// as [`Input::Topology`].
     Adopt(Arc<LayoutState>),

@@ -8,6 +8,7 @@ use crate::effect::ReplyTo;
 use crate::ops::{Asked, Ctx, Heard, Step};
 use crate::refuse;
 use crate::replica;
+use crate::serve;
 use crate::stand_ins::STAND_INS_MAX;
 use galvani_model::hash::key_hash;
 use galvani_model::ids::{NodeId, Shard};
@@ -73,9 +74,7 @@ impl ExplainOp {
     fn launch(&mut self, ctx: &mut Ctx<'_>, timeout_ms: u32) -> Step {
         for (index, node) in self.asked.pending().collect::<Vec<_>>() {
             if ctx.is_me(node) {
-                let said = replica::read(ctx.store, self.shard, &self.key)
-                    .map(|local| (local.object.versions().to_vec(), local.seen))
-                    .map_err(|error| Outcome::Refused(replica::as_replica_error(&error)));
+                let said = self.read_own(ctx).map_err(Outcome::Refused);
                 self.count(ctx, index, said);
             } else if let Some(lane) = ctx.reach(node, self.shard)
                 && index >= self.owners
@@ -93,6 +92,13 @@ impl ExplainOp {
             }
         }
         self.progress(ctx)
+    }
+
+    fn read_own(&self, ctx: &mut Ctx<'_>) -> Result<(Vec<Version>, DotSet), ReplicaError> {
+        serve::whole(ctx, self.shard)?;
+        let local = replica::read(ctx.store, self.shard, &self.key);
+        let local = local.map_err(|error| replica::as_replica_error(&error))?;
+        Ok((local.object.versions().to_vec(), local.seen))
     }
 
     /// An owner answered, or cannot.

@@ -12,6 +12,7 @@ use crate::ops::{ACCOUNT_MICROS, Asked, Ctx, Heard, LINGER_MICROS, Step, shortfa
 use crate::read_repair::{self, Confirming, HeardFrom};
 use crate::refuse::{self, ReadQuorum};
 use crate::replica;
+use crate::serve;
 use crate::topology::Owners;
 use bytes::Bytes;
 use galvani_model::bucket::ConflictPolicy;
@@ -21,7 +22,7 @@ use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
 use galvani_model::version::{Context, Dot, Kind, Object, ReadJoin, Record, Version};
 use galvani_wire::Message;
-use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
+use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Fetch, Get, GetDone, Held, Replicated, Sibling};
 use std::collections::BTreeMap;
 
@@ -48,6 +49,8 @@ pub(crate) struct GetOp {
     records: BTreeMap<Dot, Record>,
     /// What each replica that answered holds and has seen of the key.
     heard: Vec<HeardFrom>,
+    /// Whether the own copy is one of the answers.
+    own_counts: bool,
     /// Live dots of the own copy when the others were asked.
     own: Vec<Dot>,
     /// Live writes of the own copy then.
@@ -102,6 +105,7 @@ impl GetOp {
             join: ReadJoin::new(),
             records: BTreeMap::new(),
             heard: Vec::new(),
+            own_counts: false,
             own: Vec::new(),
             shown: Vec::new(),
             learned: false,
@@ -115,7 +119,10 @@ impl GetOp {
         let replicas: Vec<(usize, NodeId)> = self.asked.pending().collect();
         if let Some(&(index, me)) = replicas.iter().find(|(_, node)| ctx.is_me(*node)) {
             match self.read_own(ctx) {
-                Ok(()) => self.count(ctx, index, Ok(())),
+                Ok(()) => {
+                    self.own_counts = true;
+                    self.count(ctx, index, Ok(()));
+                }
                 Err(error) => {
                     self.records.clear();
                     self.count(ctx, index, Err(Outcome::Refused(error)));
@@ -139,6 +146,7 @@ impl GetOp {
     }
 
     fn read_own(&mut self, ctx: &mut Ctx<'_>) -> Result<(), ReplicaError> {
+        serve::whole(ctx, self.shard)?;
         let refused = |error: StoreError| replica::as_replica_error(&error);
         let local = replica::read(ctx.store, self.shard, &self.key).map_err(refused)?;
         for dot in local.object.dots() {
@@ -301,6 +309,11 @@ impl GetOp {
 
     /// Enough have answered: so does it, if r replicas hold what it returns or nobody asked for that.
     fn on_met(&mut self, ctx: &mut Ctx<'_>) {
+        // One of the answers may have told this owner that its own copy, which was counted, is not whole.
+        if self.own_counts && serve::whole(ctx, self.shard).is_err() {
+            let failure = Failure::Coordinator(ReplicaError::Refilling);
+            return self.fail_with(ctx, failure);
+        }
         let confirming = match self.confirming.take() {
             Some(confirming) => confirming,
             None => {
@@ -325,9 +338,7 @@ impl GetOp {
 
     /// How many of the replicas hold what is to be returned.
     fn holders(&self, ctx: &mut Ctx<'_>, confirming: &Confirming) -> u8 {
-        let own = |a: &Answer| a.node == ctx.topology.node && a.outcome == Outcome::Answered;
-        let asked_here = self.asked.answers().iter().any(own);
-        confirming.holders() + u8::from(asked_here && confirming.is_here(ctx, self.shard))
+        confirming.holders() + u8::from(self.own_counts && confirming.is_here(ctx, self.shard))
     }
 
     /// Counts who holds `object`, and supplies who does not.
@@ -378,7 +389,7 @@ impl GetOp {
     /// also knows which of the shown writes were replaced under another of their dots (a retry).
     fn known(&mut self, ctx: &mut Ctx<'_>, values: bool) -> Object {
         let joined = self.join.object(self.policy);
-        if !self.learned {
+        if !self.learned || serve::whole(ctx, self.shard).is_err() {
             return joined;
         }
         match self.read_through(ctx, &joined, values) {
@@ -455,11 +466,15 @@ impl GetOp {
     }
 
     fn fail(&mut self, ctx: &mut Ctx<'_>, what: QuorumKind, need: u8, got: u8) {
+        let failure = Failure::QuorumNotMet { what, need, got, n: self.need.n };
+        let failure = ctx.or_layout_changed(&self.asked, failure);
+        self.fail_with(ctx, failure);
+    }
+
+    fn fail_with(&mut self, ctx: &mut Ctx<'_>, failure: Failure) {
         self.answered = true;
         self.deadline = self.deadline.min(ctx.now.micros + LINGER_MICROS);
         self.records.clear();
-        let failure = Failure::QuorumNotMet { what, need, got, n: self.need.n };
-        let failure = ctx.or_layout_changed(&self.asked, failure);
         ctx.fail(self.reply_to, self.op, failure, AppliedOutcome::No, self.asked.answers());
     }
 

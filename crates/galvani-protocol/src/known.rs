@@ -6,6 +6,7 @@
 //! Next to read: `origins.rs`. Source: algorithms 2.2, rule 3.
 
 use crate::effect::PeerLane;
+use crate::layout::refill;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica;
 use galvani_model::ids::Shard;
@@ -71,12 +72,15 @@ impl KnownOp {
 
     fn judge(&self, ctx: &mut Ctx<'_>, shard: Shard, own: OwnOrigin, known: u64) {
         let still_used = ctx.store.replica(shard).is_ok_and(|state| state.own == Some(own));
-        if known > own.counter && still_used {
-            // If storage fails here the origin stays unconfirmed, and the next mint renews it.
-            if ctx.store.forget_origin(shard).is_err() {
-                return;
-            }
-            ctx.on_amnesia();
+        // If storage fails here the origin stays unconfirmed, and the next mint renews it.
+        if known > own.counter && still_used && ctx.store.forget_origin(shard).is_err() {
+            return;
+        }
+        // Also where a write has taken a new origin since: what is gone is gone.
+        match known > own.counter {
+            true if still_used => ctx.on_amnesia(),
+            true => refill::on_amnesia(ctx),
+            false => {}
         }
         ctx.origins.confirm(shard, self.to.node);
     }

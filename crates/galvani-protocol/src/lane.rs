@@ -17,7 +17,7 @@ use crate::feed::clocks::HearOp;
 use crate::feed::{self, Feeds};
 use crate::handoff::fetch::FetchHintsOp;
 use crate::handoff::{self, Handoff};
-use crate::layout::{self, Layouts};
+use crate::layout::{self, Layouts, refill};
 use crate::membership::score::Scores;
 use crate::membership::swim::{Standing, Swim};
 use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
@@ -38,7 +38,7 @@ use galvani_model::limits::Limits;
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_wire::Message;
 use galvani_wire::failure::Failure;
-use galvani_wire::view::{Copying, Counters};
+use galvani_wire::view::{Copying, Counters, Refilling};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -165,6 +165,7 @@ impl Lane {
             Input::PeerDown(peer) => self.on_peer_down(peer, now, store),
             Input::Datagram { from, bytes } => self.on_datagram(from, &bytes, now, store),
             Input::Liveness { node, alive } => self.on_liveness(node, alive, now, store),
+            Input::WentBack => self.with(now, store, |ctx, _| refill::went_back(ctx)),
             Input::Topology(topology) => self.on_topology(topology, now, store),
             Input::Verify(partition) => {
                 self.sync.repair(&self.topology, self.config.lane, partition);
@@ -195,6 +196,7 @@ impl Lane {
         let effects = match committed {
             Ok(()) => {
                 self.sync.committed(&self.topology);
+                self.layout.refill.committed();
                 effects
             }
             Err(error) => self.unsay(effects, &started, &error),
@@ -249,6 +251,11 @@ impl Lane {
     /// How far it is with that.
     pub fn copying(&self) -> Copying {
         self.layout.transfer.figures(self.now.micros)
+    }
+
+    /// What it has yet to get back after its disk was lost; it answers no reads of that.
+    pub fn refilling(&self) -> Refilling {
+        self.layout.refill.figures()
     }
 
     /// Shards that it holds and owns no more.

@@ -41,7 +41,7 @@ mod unsay;
 
 pub use effect::{Effect, Input, Now, PeerLane, ReplyTo};
 pub use lane::{LINGERING_PER_INFLIGHT, Lane, LaneConfig};
-pub use layout::recall::VOTER as VOTER_FACT;
+pub use layout::refill::{LOSS as LOSS_FACT, facts_of_a_loss};
 pub use membership::swim::Standing;
 pub use ops::ASKS_PER_OP;
 pub use sync::run::RepairProgress;

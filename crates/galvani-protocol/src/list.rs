@@ -8,12 +8,13 @@ use crate::effect::ReplyTo;
 use crate::ops::{Asked, Ctx, Heard, Step, shortfall, tracker};
 use crate::refuse;
 use crate::replica;
+use crate::serve;
 use bytes::Bytes;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{Origin, Shard};
 use galvani_model::limits::LIST_PAGE_MAX;
 use galvani_model::quorum::{QuorumTracker, Verdict};
-use galvani_model::store::{Listed, StoreError};
+use galvani_model::store::Listed;
 use galvani_model::version::{DotSet, Object, ReadJoin, Version};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
@@ -85,8 +86,8 @@ impl ListOp {
         let fetch = FetchPage { shard, bucket, prefix, after, limit: self.limit, epoch };
         for (index, node) in self.asked.pending().collect::<Vec<_>>() {
             if ctx.is_me(node) {
-                let said = own_page(ctx, &fetch).map_err(|error| replica::as_replica_error(&error));
-                self.count(ctx, index, said.map_err(Outcome::Refused));
+                let said = own_page(ctx, &fetch).map_err(Outcome::Refused);
+                self.count(ctx, index, said);
             } else if let Some(lane) = ctx.reach(node, shard) {
                 ctx.ask(lane, self.op, index, Message::FetchPage(fetch.clone()));
             } else {
@@ -182,10 +183,12 @@ fn values(join: &ReadJoin, policy: ConflictPolicy, now_ms: u64) -> u32 {
 }
 
 /// This replica's page: as many keys as were asked for, or as fit in a frame's header.
-pub(crate) fn own_page(ctx: &mut Ctx<'_>, fetch: &FetchPage) -> Result<HeldPage, StoreError> {
+pub(crate) fn own_page(ctx: &mut Ctx<'_>, fetch: &FetchPage) -> Result<HeldPage, ReplicaError> {
+    serve::whole(ctx, fetch.shard)?;
     let limit = fetch.limit.clamp(1, LIST_PAGE_MAX as u16) as usize;
     let after = fetch.after.as_deref();
-    let listed = ctx.store.list(fetch.shard, &fetch.bucket, &fetch.prefix, after, limit)?;
+    let listed = ctx.store.list(fetch.shard, &fetch.bucket, &fetch.prefix, after, limit);
+    let listed = listed.map_err(|error| replica::as_replica_error(&error))?;
     let mut more = listed.len() >= limit;
     let (mut keys, mut bytes) = (Vec::with_capacity(listed.len()), 0);
     for Listed { key, object } in listed {

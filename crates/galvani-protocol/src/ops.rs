@@ -8,7 +8,7 @@ use crate::effect::{Effect, Now, PeerLane, ReplyTo};
 use crate::feed::Feeds;
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
-use crate::layout::{Layouts, recall};
+use crate::layout::{Layouts, recall, refill};
 use crate::membership::score::Scores;
 use crate::origins::Origins;
 use crate::reap::Reaper;
@@ -194,6 +194,7 @@ impl Ctx<'_> {
     /// vnode has taken a new incarnation. Votes may be gone, too.
     pub(crate) fn on_amnesia(&mut self) {
         self.counters.incarnations += 1;
+        refill::on_amnesia(self);
         if self.config.lane == LaneIndex(0) {
             recall::distrust(self);
         }

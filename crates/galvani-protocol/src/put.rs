@@ -401,6 +401,7 @@ fn is_away(outcome: &Outcome) -> bool {
             ReplicaError::NotOwner
             | ReplicaError::LayoutChanged
             | ReplicaError::UnknownBucket
+            | ReplicaError::Refilling
             | ReplicaError::Malformed
             | ReplicaError::AnswerTooLarge => false,
         },

@@ -517,7 +517,7 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskClocks) -> Result<Clocks, Repli
     *ctx.fsync |= ask.durable;
     let sender = PeerLane { node: ask.node, lane: ask.lane };
     let mut room = RANGES_MAX;
-    let mut clocks = Vec::with_capacity(ask.shards.len());
+    let (mut clocks, mut lacking) = (Vec::with_capacity(ask.shards.len()), Vec::new());
     for &shard in &ask.shards {
         // A node that owns the shard no more asks whether its copies may go.
         let lane = ctx.topology.lane_of(ask.node, shard.partition);
@@ -530,7 +530,10 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, ask: &AskClocks) -> Result<Clocks, Repli
             }
             Ok(_) | Err(_) => None,
         };
+        if serve::whole(ctx, shard).is_err() {
+            lacking.push(shard);
+        }
         clocks.push(clock);
     }
-    Ok(Clocks { epoch: ctx.topology.epoch(), clocks })
+    Ok(Clocks { epoch: ctx.topology.epoch(), clocks, lacking })
 }

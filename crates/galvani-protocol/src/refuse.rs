@@ -152,7 +152,9 @@ pub(crate) fn forgotten(ctx: &mut Ctx<'_>, shard: Shard, issued: Hlc) -> Result<
     // Clocks differ: an owner may find a record older than this one does.
     let goes_after = by_time.into_iter().chain(by_bytes).min();
     let is_old = goes_after.is_some_and(|after_ms| age_ms >= after_ms - after_ms / 8);
-    if is_old && !ctx.sync.has_met(ctx.topology, shard) {
+    // A disk that was lost knew of retries that nobody here knows of.
+    let is_known = ctx.sync.has_met(ctx.topology, shard) && !ctx.layout.refill.lacks(shard);
+    if is_old && !is_known {
         return Err(Failure::RetryTooLate { age_ms });
     }
     match ctx.store.replica(shard) {

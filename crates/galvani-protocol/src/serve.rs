@@ -85,6 +85,7 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
     if replica::notice_amnesia(ctx.store, shard, &have, &past).map_err(store)? {
         ctx.on_amnesia();
     }
+    whole(ctx, shard)?;
     let local = replica::read(ctx.store, shard, &key).map_err(store)?;
     let (mut heads, mut values) = (Vec::new(), Vec::new());
     if records {
@@ -122,7 +123,7 @@ fn page(ctx: &mut Ctx<'_>, fetch: FetchPage) -> Result<HeldPage, ReplicaError> {
     }
     current(ctx, fetch.epoch, fetch.shard)?;
     mine(ctx, fetch.shard)?;
-    list::own_page(ctx, &fetch).map_err(|error| replica::as_replica_error(&error))
+    list::own_page(ctx, &fetch)
 }
 
 /// The bucket's policy, if this lane of this node owns the key's shard.
@@ -149,10 +150,21 @@ pub(crate) fn mine(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
     if here { Ok(()) } else { Err(ReplicaError::NotOwner) }
 }
 
+/// Whether what this node has acked of `shard` is here: reads count on it. A lost disk has to be filled
+/// again first, and one that comes to own it has to catch up.
+pub(crate) fn whole(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
+    let lacks = ctx.layout.refill.lacks(shard) || ctx.layout.transfer.is_coming(shard);
+    match lacks {
+        true => Err(ReplicaError::Refilling),
+        false => Ok(()),
+    }
+}
+
 /// Whether this lane of this node answers reads of `shard`: not while it catches up, and not once
 /// others do in its place.
 pub(crate) fn reads(ctx: &Ctx<'_>, shard: Shard) -> Result<(), ReplicaError> {
     mine(ctx, shard)?;
+    whole(ctx, shard)?;
     match ctx.topology.owners(shard).contains(&ctx.topology.node) {
         true => Ok(()),
         false => Err(ReplicaError::NotOwner),

@@ -69,6 +69,8 @@ pub(crate) fn unsay_one(
         Effect::DefineBucket { .. } | Effect::Adopt(_) => None,
         // They rest on nothing that is stored.
         Effect::Datagram { .. } | Effect::Liveness { .. } | Effect::Ask { .. } => Some(effect),
+        // It is so, whatever becomes of this tick.
+        Effect::WentBack => Some(effect),
         // What a comparison found; the next one says it again.
         Effect::Unequal { .. } => Some(effect),
     }

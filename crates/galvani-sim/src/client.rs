@@ -228,6 +228,7 @@ impl World {
             calls: Vec::new(),
             dots: Default::default(),
             holders: Default::default(),
+            first_ack: None,
             held_by: 0,
             handed: Default::default(),
             acked_at: None,

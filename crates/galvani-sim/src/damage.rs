@@ -202,6 +202,7 @@ impl World {
         disk.memory().commit(&batch, Durability::Fsync).expect("a healthy disk in memory");
         self.nodes[node].clean = false;
         self.disk_changed(node);
+        self.nodes[node].lost_unnoticed_at = Some(self.now);
     }
 
     /// The keys of a table from `start` on, as far as they can be read.

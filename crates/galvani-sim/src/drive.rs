@@ -228,6 +228,7 @@ impl World {
                 Effect::Answer { to, op: _, message } => self.answer(from, to, message),
                 Effect::Datagram { to, bytes } => self.send_datagram(from, to, bytes),
                 Effect::Liveness { node, alive } => self.tell_liveness(from, node, alive),
+                Effect::WentBack => self.tell_others(from, &Input::WentBack),
                 Effect::DefineBucket { name, props } => self.define_bucket(from.node, name, props),
                 Effect::Adopt(state) => self.adopt_layout(from.node, state),
                 Effect::Unequal { .. } => {}
@@ -265,10 +266,14 @@ impl World {
         self.trace.note(self.now, &numbers, || {
             format!("{who}: n{peer} is {}", if alive { "alive" } else { "down" })
         });
+        self.tell_others(from, &Input::Liveness { node, alive });
+    }
+
+    fn tell_others(&mut self, from: LaneAt, input: &Input) {
         for lane in 0..self.nodes[from.node].lanes.len() {
             if lane != from.lane {
                 let to = LaneAt { node: from.node, lane };
-                self.push_input(to, Input::Liveness { node, alive });
+                self.push_input(to, input.clone());
             }
         }
     }

@@ -176,6 +176,8 @@ impl World {
         self.crash(node, "fault.rollback");
         self.put_back(node, &copy);
         (self.nodes[node].clean, self.nodes[node].copied) = (true, false);
+        // By what others know of it only, and not always.
+        self.nodes[node].lost_unnoticed_at = Some(self.now);
         self.note_forgotten(node);
         self.queue.push(self.now + 30_000, Event::Probe { node, left: PROBES });
         let wait = self.dice.faults.pick(&[500, 5_000, 100_000]);
@@ -213,6 +215,7 @@ impl World {
         if kept < unsynced {
             self.coverage.add("fault.power_lost_batches", (unsynced - kept) as u64);
             self.disk_changed(node);
+            self.nodes[node].lost_unnoticed_at = Some(self.now);
         }
     }
 

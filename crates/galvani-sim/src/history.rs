@@ -63,6 +63,8 @@ pub(crate) struct Write {
     pub(crate) dots: BTreeSet<Dot>,
     /// The nodes that held it when it was first acked and still do.
     pub(crate) holders: BTreeSet<usize>,
+    /// When its first ack left, and the nodes that held it then.
+    pub(crate) first_ack: Option<(u64, BTreeSet<usize>)>,
     /// Owners that held it, of each set that reads may ask: the fewest.
     pub(crate) held_by: u8,
     /// Owners to which a stand-in has handed it over since: they answer for it, too.

@@ -46,6 +46,8 @@ mutants! {
     /// Rule 5 is off: a directory that was copied or put back is taken for the same one. Rule 3 is off as
     /// well: since every member is asked, it finds out what rule 5 lets through.
     TrustsCopies = "trusts-copies",
+    /// An owner that lost its disk answers reads before it has been filled again.
+    AnswersAtOnce = "answers-at-once",
     /// Rule 6 is off: a damaged clock row is read as it was before, origin and counter included.
     StaleClocks = "stale-clocks",
     /// After a failed commit the shard goes on under its origin, from the counter before it.

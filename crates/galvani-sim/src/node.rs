@@ -19,10 +19,10 @@ use galvani_model::limits::Limits;
 use galvani_model::placement::LayoutState;
 use galvani_model::store::ReplicaState;
 use galvani_model::version::{Dot, Object, PartitionClock};
-use galvani_protocol::{Input, Lane, LaneConfig, Topology};
+use galvani_protocol::{Input, Lane, LaneConfig, Topology, facts_of_a_loss};
 use galvani_storage::engine::{Engine, MemoryEngine, Table};
 use galvani_storage::format::{keys, rows};
-use galvani_storage::{MemoryConfig, NodeStore, StoreConfig, TrimmedRow};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig, TrimmedRow, write_facts};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -97,6 +97,10 @@ pub(crate) struct Node {
     pub(crate) minted: bool,
     /// When it last was paused, stopped or started: calls older than this may stay unanswered.
     pub(crate) disturbed_at: u64,
+    /// Whether its first start is noted as a loss, as that of a real node is.
+    pub(crate) notes_birth: bool,
+    /// When its disk last lost what it cannot know of: it answers reads all the same.
+    pub(crate) lost_unnoticed_at: Option<u64>,
     /// When its disk last lost anything that was committed.
     pub(crate) lost_data_at: Option<u64>,
 }
@@ -165,6 +169,8 @@ impl Node {
             forgets_next_mint: false,
             minted: false,
             disturbed_at: 0,
+            notes_birth: false,
+            lost_unnoticed_at: None,
             lost_data_at: None,
         }
     }
@@ -181,10 +187,15 @@ impl Node {
         };
         self.boot += 1;
         self.topology = Some(boot.topology.clone());
+        let lost = self.copied || (self.boot == 1 && self.notes_birth);
         (self.clean, self.copied) = (false, false);
         // As the real node does: what an earlier run left to the operating system may be acked as
         // durable from now on.
         self.disk.sync().expect("no failure is ordered before it starts");
+        if lost && boot.mutant != Some(Mutant::AnswersAtOnce) {
+            let facts = facts_of_a_loss(self.id.0 ^ u128::from(self.boot));
+            write_facts(self.disk.memory(), &facts).expect("nor while it does");
+        }
         self.unsynced.clear();
         (self.dies_mid_tick, self.forgets_next_mint) = (false, false);
         self.life = Life::Up;

@@ -115,6 +115,8 @@ pub struct Profile {
     pub among_effects: bool,
     /// Which clocks are wrong by far, if any is.
     pub clocks: Option<Clocks>,
+    /// Whether the first start of a node is noted as a loss of its disk, as that of a real one is.
+    pub notes_births: bool,
     /// Which disks are slow, if any is.
     pub slow_disks: Option<SlowDisks>,
 }
@@ -195,6 +197,7 @@ impl Profile {
             among_effects: false,
             clocks: None,
             slow_disks: None,
+            notes_births: false,
         };
         if !quiet {
             draw_later_faults(&mut rng, &mut profile.faults);
@@ -217,6 +220,7 @@ impl Profile {
             profile.clocks = draw_clocks(&mut Rng::new(seed, CLOCKS_LABEL));
             profile.slow_disks = draw_slow_disks(&mut Rng::new(seed, DISKS_LABEL), nodes);
         }
+        profile.notes_births = Rng::new(seed, BIRTHS_LABEL).chance(300);
         profile
     }
 
@@ -257,6 +261,7 @@ impl Profile {
             among_effects: false,
             clocks: None,
             slow_disks: None,
+            notes_births: false,
         }
     }
 }
@@ -365,6 +370,7 @@ fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
 }
 
 const LABEL: u64 = 1;
+const BIRTHS_LABEL: u64 = 0x6269_7274;
 /// Separates these draws from all others of a seed.
 const EXPIRY_LABEL: u64 = 0x7474_6c31;
 const TRIM_LABEL: u64 = 0x7472_696d;

@@ -8,7 +8,7 @@
 use crate::node::{Life, Node};
 use crate::oracles::{alive, buried, digest, kept, same};
 use crate::packet::{LaneAt, Route};
-use crate::profile::TTL_MS_LONGEST;
+use crate::profile::{Bucket, TTL_MS_LONGEST};
 use crate::world::World;
 use galvani_model::ids::{NodeId, Shard};
 use galvani_model::request::{Quorum, ReadOptions};
@@ -271,25 +271,48 @@ impl World {
             let owners = &self.keys[key].owners;
             let node = owners[round % owners.len()];
             let bucket = self.keys[key].key.bucket().clone();
-            let known = |node: &usize| self.nodes[*node].buckets.contains_key(&bucket);
+            let known = |node: &usize| {
+                self.nodes[*node].buckets.contains_key(&bucket) && !self.waits_for_a_bucket(*node)
+            };
             if !self.keys[key].owners.iter().all(known) {
                 continue;
             }
             let to = self.lane_of(node, key);
-            let before = self.now;
-            let read = self.read(None, key, options, 5_000, to, false, round >= 2);
-            // One after the other: lanes with a small limit refuse what comes at once.
-            self.come_to_rest("after a read of all replicas");
-            if self.is_over() {
-                return;
-            }
-            if !self.history.reads[read].answered {
-                let ms = (self.now - before) / 1000;
-                let what = format!("read {read} of all replicas failed after {ms} ms at rest");
-                self.violate("convergence", what);
-                return;
+            loop {
+                let (before, found_out) = (self.now, self.incarnations());
+                let read = self.read(None, key, options, 5_000, to, false, round >= 2);
+                // One after the other: lanes with a small limit refuse what comes at once.
+                self.come_to_rest("after a read of all replicas");
+                if self.is_over() {
+                    return;
+                }
+                if self.history.reads[read].answered {
+                    break;
+                }
+                // It may be what tells an owner that its disk went back: then it is filled first.
+                if self.incarnations() == found_out {
+                    let ms = (self.now - before) / 1000;
+                    let what = format!("read {read} of all replicas failed after {ms} ms at rest");
+                    self.violate("convergence", what);
+                    return;
+                }
             }
         }
+    }
+
+    /// Whether a node that lost its disk cannot be filled, because it does not know a bucket that others do:
+    /// real nodes tell each other when they are linked.
+    fn waits_for_a_bucket(&self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        let knows = |bucket: &Bucket| node.buckets.contains_key(&bucket.name);
+        let lacks = node.lanes.iter().any(|slot| slot.lane.refilling().left > 0);
+        lacks && !self.profile.buckets.iter().all(knows)
+    }
+
+    /// How often lanes that are alive have found out that their disk went back.
+    fn incarnations(&self) -> u64 {
+        let lanes = self.nodes.iter().flat_map(|node| &node.lanes);
+        lanes.map(|slot| slot.lane.counters().incarnations).sum()
     }
 
     /// Sends every owner the records it lacks, as anti-entropy does, in random order.

@@ -99,7 +99,8 @@ impl World {
         // Where layouts stay, no node asks whether it voted in an earlier life.
         let voter = profile.changes.is_none();
         let new = |&id| Node::new(id, early.clone(), layout.clone(), voter, mutant);
-        let nodes: Vec<Node> = ids.iter().map(new).collect();
+        let mut nodes: Vec<Node> = ids.iter().map(new).collect();
+        nodes.iter_mut().for_each(|node| node.notes_birth = profile.notes_births);
         let dice = Dice {
             net: Rng::new(seed, 2),
             datagrams: Rng::new(seed, 6),

@@ -47,6 +47,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::TrimsWithoutProof => 1..=150,
         Mutant::TrimsTombstones => 670..=685,
         Mutant::SkipsCopying => 320..=330,
+        Mutant::AnswersAtOnce => 1..=20,
         Mutant::ForgetsVotes => 1..=30,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
         Mutant::TrustsTheDate => 1..=20,
@@ -96,7 +97,7 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::TrimsTombstones => {
             &["comes_to_rest", "convergence", "equal_clock_equal_digest", "no_resurrection"]
         }
-        Mutant::SkipsCopying => &["read_your_quorum"],
+        Mutant::SkipsCopying | Mutant::AnswersAtOnce => &["read_your_quorum"],
         Mutant::ForgetsVotes => &["one_layout_an_epoch"],
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => &["liveness_recovers"],
         Mutant::TakesEverythingOn | Mutant::HoldsEverything | Mutant::HoardsHints => {

@@ -13,5 +13,5 @@ pub mod format;
 pub mod node_store;
 
 pub use node_store::{
-    MemoryConfig, NodeStore, Opened, StateError, StoreConfig, TrimmedRow, stored_state,
+    MemoryConfig, NodeStore, Opened, StateError, StoreConfig, TrimmedRow, stored_state, write_facts,
 };

@@ -56,6 +56,9 @@ pub enum ReplicaError {
     /// Its copy of this key is damaged; it is quarantined, and not an answer of absence.
     #[error("its copy is damaged and quarantined")]
     Damaged,
+    /// It lost its disk, and has not got back all it had acked of the partition.
+    #[error("it lost its disk and is being filled again")]
+    Refilling,
     /// Its storage failed.
     #[error("its storage failed")]
     StorageFailed,

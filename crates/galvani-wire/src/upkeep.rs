@@ -146,6 +146,8 @@ pub struct Clocks {
     pub epoch: u64,
     /// `None` where the answering replica cannot say.
     pub clocks: Vec<Option<PartitionClock>>,
+    /// Of the shards asked about, those of which the answering replica lost something that it had acked.
+    pub lacking: Vec<Shard>,
 }
 
 /// A record for a node that is no owner to hold until `owner` is back.

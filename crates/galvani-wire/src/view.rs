@@ -83,6 +83,28 @@ impl Copying {
     }
 }
 
+/// What a node, or one of its lanes, has yet to get back after its disk was lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refilling {
+    /// Shards that may lack something that the node had acked: it answers no reads of them.
+    pub left: u32,
+    /// Records that other owners were seen to have and that are still to come.
+    pub records_left: u64,
+    /// The owners that it has not caught up with yet.
+    pub waits: Vec<NodeId>,
+}
+
+impl Refilling {
+    /// Adds another lane's.
+    pub fn add(&mut self, other: &Refilling) {
+        self.left += other.left;
+        self.records_left += other.records_left;
+        self.waits.extend(&other.waits);
+        self.waits.sort();
+        self.waits.dedup();
+    }
+}
+
 /// Figures of one node since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
@@ -294,6 +316,8 @@ pub struct NodeStatus {
     pub layout_epoch: u64,
     /// Shards of which it has yet to catch up with their old owners, while the layout changes.
     pub shards_copying: u32,
+    /// What it has yet to get back after its disk was lost.
+    pub refilling: Refilling,
     /// Shards that it owns no more and holds until all of them is with their new owners.
     pub shards_leaving: u32,
     /// Nodes that are no members and have told lately how they would be.

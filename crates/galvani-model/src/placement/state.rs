@@ -191,6 +191,11 @@ impl LayoutState {
         self.layouts().any(|layout| layout.is_owner(node, shard))
     }
 
+    /// Whether a node is a member when the change under way is over.
+    pub fn is_to_stay(&self, node: NodeId) -> bool {
+        self.transition.as_ref().is_none_or(|change| change.next.member(node).is_some())
+    }
+
     /// Whom `node` has to catch up with before the change may go on; `None` if it need not. One that
     /// keeps its place among the owners, or gets a later one, need not: whoever is new makes up for
     /// what it lacks.

@@ -188,12 +188,15 @@ impl HearOp {
     /// The peer answered, or cannot.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
         ctx.feed.heard.is_over(self.to);
-        if let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks }))) = heard
+        if let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks, lacking }))) = heard
             && clocks.len() == self.shards.len()
         {
             ctx.layout.heard_of(epoch);
             for (&shard, clock) in self.shards.iter().zip(clocks) {
-                let Some(clock) = clock else { continue };
+                let Some(clock) = clock.filter(|_| !lacking.contains(&shard)) else {
+                    // It has lost what it had: its word on what there is would be too little.
+                    continue;
+                };
                 let word = Word { asked_ms: self.asked_ms, clock };
                 if let Some(owners) = ctx.feed.heard.shards.get_mut(&shard) {
                     owners.insert(self.to.node, word);

@@ -116,6 +116,7 @@ impl Lane {
             self.on_heard(id, Heard::Silence, now, store);
         }
         self.sync.peer_down(peer);
+        self.layout.part(peer, now);
         self.handoff.peer_down(peer);
         self.reaper.peer_down(peer, now);
     }

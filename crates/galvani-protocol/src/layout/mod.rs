@@ -4,16 +4,18 @@
 //! the first phase of a change those that come catch up with the old owners ([`transfer`]); one node
 //! sees to it that the change goes on ([`steward`]). Afterwards those that own a shard no more give up
 //! what they hold ([`retire`]), and hints go to whoever owns their keys now ([`rehome`]). A voter
-//! that lost its disk asks the others before it votes again ([`recall`]). Those that are to come are
-//! looked at before a change begins ([`vet`]).
+//! that lost its disk asks the others before it votes again ([`recall`]), an owner before it is read from
+//! ([`refill`]). Those that are to come are looked at before a change begins ([`vet`]).
 //! Reads and writes never wait for a decision: they go by the epoch they know, and are refused where
 //! that is too old (`serve.rs`). Next to read: `galvani-model/src/placement/state.rs`; algorithms 9.4.
 
 mod gate;
 pub(crate) mod recall;
+pub(crate) mod refill;
 pub(crate) mod register;
 pub(crate) mod rehome;
 pub(crate) mod retire;
+mod sources;
 pub(crate) mod steward;
 pub(crate) mod transfer;
 pub(crate) mod vet;
@@ -30,6 +32,7 @@ use galvani_wire::failure::Failure;
 use galvani_wire::layout::{ChangeLayout, Progress, Wish};
 use galvani_wire::view::{ClusterView, LayoutChange};
 use recall::{Recall, RecallOp};
+use refill::{Refill, RefillOp};
 use register::ProposeOp;
 use rehome::{Rehome, RehomeOp};
 use retire::{Retire, RetireOp};
@@ -65,6 +68,7 @@ pub(crate) struct Layouts {
     pub(crate) rehome: Rehome,
     pub(crate) steward: Steward,
     pub(crate) recall: Recall,
+    pub(crate) refill: Refill,
     pub(crate) read: register::Read,
 }
 
@@ -83,6 +87,8 @@ pub(crate) enum Wanted {
     Tell(PeerLane),
     /// Ask a lane how far it is.
     Survey(PeerLane),
+    /// Ask an owner for its clocks of shards that this lane lost.
+    Refill(PeerLane, Vec<Shard>),
     /// Ask a voter what it has promised.
     Recall(PeerLane),
     /// Propose the next state.
@@ -99,6 +105,7 @@ pub(crate) enum LayoutOp {
     Tell(TellOp),
     Survey(SurveyOp),
     Recall(RecallOp),
+    Refill(RefillOp),
     Vet(Box<VetOp>),
     Propose(Box<ProposeOp>),
 }
@@ -119,8 +126,14 @@ impl Layouts {
         let ask = (self.heard > epoch || self.doubts).then_some(self.ask_at);
         let parts = [self.transfer.next_deadline(), self.retire.next_deadline()];
         let others = [self.rehome.next_deadline(), self.steward.next_deadline()];
-        let recall = self.recall.next_deadline();
-        ask.into_iter().chain(recall).chain(parts.into_iter().chain(others).flatten()).min()
+        let lost = self.recall.next_deadline().into_iter().chain(self.refill.next_deadline());
+        ask.into_iter().chain(lost).chain(parts.into_iter().chain(others).flatten()).min()
+    }
+
+    /// Nothing more is expected of a peer: what it said it has may be gone when it is back.
+    pub(crate) fn part(&mut self, peer: PeerLane, now: Now) {
+        self.transfer.part(peer, now);
+        self.refill.part(peer, now);
     }
 
     /// Whether nothing is left to do but what peers that cannot be reached hold up.
@@ -135,6 +148,7 @@ impl Layouts {
         self.transfer.unsay(now);
         self.retire.unsay(now);
         self.recall.unsay();
+        self.refill.unsay(now);
     }
 }
 
@@ -142,6 +156,8 @@ impl Layouts {
 pub(crate) fn on_topology(ctx: &mut Ctx<'_>) {
     let epoch = ctx.topology.epoch();
     ctx.layout.heard_of(epoch);
+    // What was lost decides what a copy here is worth in a change.
+    refill::renew(ctx);
     transfer::renew(ctx);
     retire::renew(ctx);
     ctx.layout.rehome.look(ctx.now);
@@ -161,6 +177,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
     wanted.extend(rehome::poll(ctx));
     wanted.extend(steward::poll(ctx));
     wanted.extend(recall::poll(ctx));
+    wanted.extend(refill::poll(ctx));
     wanted
 }
 
@@ -194,6 +211,7 @@ pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, wanted: Wanted) -> Option<Layout
         Wanted::Rehome(page) => return RehomeOp::start(ctx, op, page).map(LayoutOp::Rehome),
         Wanted::Tell(to) => LayoutOp::Tell(TellOp::start(ctx, op, to)),
         Wanted::Survey(to) => LayoutOp::Survey(SurveyOp::start(ctx, op, to)),
+        Wanted::Refill(to, shards) => LayoutOp::Refill(RefillOp::start(ctx, op, to, shards)),
         Wanted::Recall(to) => LayoutOp::Recall(RecallOp::start(ctx, op, to)),
         Wanted::Propose(state) => {
             let deadline = ctx.now.micros + steward::PROPOSE_MICROS;
@@ -218,6 +236,7 @@ impl LayoutOp {
             LayoutOp::Tell(op) => op.on_heard(ctx, &heard),
             LayoutOp::Survey(op) => op.on_heard(ctx, heard),
             LayoutOp::Recall(op) => op.on_heard(ctx, heard),
+            LayoutOp::Refill(op) => op.on_heard(ctx, heard),
             LayoutOp::Vet(op) => {
                 let vetted = op.on_heard(ctx, index, heard);
                 self.vetted(ctx, vetted)
@@ -236,6 +255,7 @@ impl LayoutOp {
             LayoutOp::Tell(op) => op.on_heard(ctx, &Heard::Silence),
             LayoutOp::Survey(op) => op.on_heard(ctx, Heard::Silence),
             LayoutOp::Recall(op) => op.on_heard(ctx, Heard::Silence),
+            LayoutOp::Refill(op) => op.on_heard(ctx, Heard::Silence),
             LayoutOp::Vet(op) => {
                 let vetted = op.on_deadline(ctx);
                 self.vetted(ctx, vetted)
@@ -277,6 +297,7 @@ impl LayoutOp {
             LayoutOp::Tell(op) => op.deadline,
             LayoutOp::Survey(op) => op.deadline,
             LayoutOp::Recall(op) => op.deadline,
+            LayoutOp::Refill(op) => op.deadline,
             LayoutOp::Vet(op) => op.wake_at(),
             LayoutOp::Propose(op) => op.wake_at(),
         }
@@ -289,7 +310,7 @@ impl LayoutOp {
             LayoutOp::Propose(op) => op.is_waited_for(),
             LayoutOp::CatchUp(_) | LayoutOp::Meet(_) | LayoutOp::Retire(_) => false,
             LayoutOp::Rehome(_) | LayoutOp::Tell(_) | LayoutOp::Survey(_) => false,
-            LayoutOp::Recall(_) => false,
+            LayoutOp::Recall(_) | LayoutOp::Refill(_) => false,
         }
     }
 
@@ -304,6 +325,7 @@ impl LayoutOp {
             LayoutOp::Tell(op) => only(op.to),
             LayoutOp::Survey(op) => only(op.to),
             LayoutOp::Recall(op) => only(op.to),
+            LayoutOp::Refill(op) => only(op.to),
             LayoutOp::Vet(op) => op.waits_for(peer),
             LayoutOp::Propose(op) => op.waits_for(peer),
         }
@@ -370,8 +392,11 @@ pub(crate) fn serve(ctx: &mut Ctx<'_>, from: ReplyTo, message: Message) {
 
 /// How far this lane is.
 fn progress(ctx: &mut Ctx<'_>) -> Progress {
-    let left = ctx.layout.transfer.left() as u32;
     // Reads are about to be answered on the strength of it.
+    let left = match transfer::note_done(ctx) {
+        Ok(()) => ctx.layout.transfer.left() as u32,
+        Err(_) => ctx.layout.transfer.left().max(1) as u32,
+    };
     *ctx.fsync |= left == 0;
     let buckets = ctx.topology.buckets_mark();
     Progress { epoch: ctx.topology.epoch(), left, buckets }

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How often other voters are asked, in microseconds.
 const PACE_MICROS: u64 = 200_000;
 /// Under which name a lane keeps that its disk has every vote it ever gave.
-pub const VOTER: &[u8] = b"voter";
+pub(super) const VOTER: &[u8] = b"voter";
 
 /// Whether this node may vote.
 #[derive(Debug, Default)]

@@ -182,7 +182,7 @@ impl RetireOp {
 
     pub(super) fn on_heard(&self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
         ctx.layout.retire.asking.remove(&self.to);
-        let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks }))) = heard else {
+        let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks, .. }))) = heard else {
             return Step::Done;
         };
         ctx.layout.heard_of(epoch);

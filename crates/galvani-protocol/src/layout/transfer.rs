@@ -1,30 +1,27 @@
 //! Catching up: what a lane must have of a shard before the shard is read from it.
 //!
-//! Each old owner that is in the first phase of the change, or later, is asked for its clock once; the
-//! shard is done when enough of those clocks are covered. A write of before is on so many old owners
-//! that one of them shows it; a write of after is sent here anyway. The records come by anti-entropy
-//! (`sync/`). What a node has of a shard from days when it owned it is out of date (tombstones were
-//! collected without it) and goes first. Next to read: `steward.rs`. Source: algorithms 9.4.
+//! Each old owner that is in the first phase of the change, or later, is asked for its clock; the
+//! shard is done when enough of those clocks are covered (`sources.rs`). A write of after is sent here
+//! anyway. The records come by anti-entropy (`sync/`). What a node has of a shard from days when it owned
+//! it is out of date (tombstones were collected without it) and goes first.
+//! Next to read: `steward.rs`. Source: algorithms 9.4.
 
 use super::gate::Gate;
-use super::steward::majority;
-use super::{PATIENCE_MICROS, Wanted, is_due};
+use super::sources::{Own, Sources};
+use super::{PATIENCE_MICROS, Wanted, is_due, refill};
 use crate::effect::{Now, PeerLane};
 use crate::ops::{Ctx, Heard, Step};
 use crate::reap::SHARDS_MAX;
 use crate::sync;
 use bytes::Bytes;
-use galvani_model::ids::{NodeId, Partition, Shard};
+use galvani_model::ids::{Partition, Shard};
 use galvani_model::placement::Phase;
 use galvani_model::store::StoreError;
-use galvani_model::version::PartitionClock;
 use galvani_wire::Message;
 use galvani_wire::message::Clocks;
 use galvani_wire::view::Copying;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long a source's clock may stay uncovered before the source is asked again, in microseconds.
-const ASK_AGAIN_MICROS: u64 = 10_000_000;
 /// How often it looks whether clocks are covered, in microseconds.
 const PACE_MICROS: u64 = 50_000;
 /// Rows that go in one tick: some milliseconds of work.
@@ -36,6 +33,8 @@ pub(crate) struct Transfer {
     /// The epoch that the change began with.
     begun: u64,
     shards: BTreeMap<Shard, Catching>,
+    /// Whether it is written down that nothing of them is lacking.
+    noted: bool,
     asking: BTreeSet<PeerLane>,
     due_at: Option<u64>,
     pub(crate) gate: Gate,
@@ -45,13 +44,10 @@ pub(crate) struct Transfer {
 #[derive(Debug)]
 struct Catching {
     ready: Ready,
-    /// Of the old owners, this node left out.
-    sources: BTreeMap<NodeId, Source>,
-    /// How many of them are needed at least.
-    least: usize,
-    done: bool,
-    /// Dots that some source was seen to have and that are not here.
-    missing: u64,
+    /// Whether this node comes: it was none of the old owners.
+    comes: bool,
+    /// The old owners.
+    sources: Sources,
 }
 
 /// Whether what a node had of the shard is gone.
@@ -64,18 +60,10 @@ enum Ready {
     Yes,
 }
 
-#[derive(Debug)]
-enum Source {
-    Unasked,
-    /// What it had taken in when it was asked, and when that was, in the lane's microseconds.
-    Had(PartitionClock, u64),
-    Met,
-}
-
 impl Transfer {
     /// Shards that are not done.
     pub(crate) fn left(&self) -> usize {
-        self.shards.values().filter(|it| !it.done).count()
+        self.shards.values().filter(|it| !it.sources.is_done()).count()
     }
 
     /// Whether rows of days gone by are still to go: nothing may be taken in.
@@ -85,11 +73,11 @@ impl Transfer {
 
     /// How far it is, for people.
     pub(crate) fn figures(&self, now_micros: u64) -> Copying {
-        let open = self.shards.values().filter(|it| !it.done);
+        let open = self.shards.values().filter(|it| !it.sources.is_done());
         Copying {
             shards: self.shards.len() as u32,
             left: self.left() as u32,
-            records_left: open.map(|it| it.missing).fold(0, u64::saturating_add),
+            records_left: open.map(|it| it.sources.missing()).fold(0, u64::saturating_add),
             ..self.gate.figures(now_micros)
         }
     }
@@ -106,14 +94,34 @@ impl Transfer {
         }
     }
 
+    /// Whether this node is to own a shard and has yet to get what its old owners have.
+    pub(crate) fn is_coming(&self, shard: Shard) -> bool {
+        self.shards.get(&shard).is_some_and(|it| it.comes && !it.sources.is_done())
+    }
+
+    /// An old owner's copies may lack something: they count for nothing in the change.
+    pub(super) fn on_loss(&mut self, now: Now) {
+        for it in self.shards.values_mut().filter(|it| !it.comes) {
+            it.sources = it.sources.with_own_lost();
+        }
+        self.noted = false;
+        self.due_at = (self.left() > 0).then_some(now.micros);
+    }
+
     /// Whether a shard has yet to get what its old owners have.
     pub(crate) fn is_catching_up(&self, shard: Shard) -> bool {
-        self.shards.get(&shard).is_some_and(|it| !it.done)
+        self.shards.get(&shard).is_some_and(|it| !it.sources.is_done())
     }
 
     /// When [`poll`] has something to do, in the lane's microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.due_at
+    }
+
+    /// A peer cannot be reached. Another lane of its node may be, and says the same again.
+    pub(crate) fn part(&mut self, peer: PeerLane, now: Now) {
+        self.shards.values_mut().for_each(|it| it.sources.doubt(peer.node));
+        self.due_at = self.due_at.map(|at| at.min(now.micros + PACE_MICROS));
     }
 
     /// Nothing of a failed tick went.
@@ -122,10 +130,9 @@ impl Transfer {
             if it.ready == Ready::Staged {
                 it.ready = Ready::No;
             }
-            // What covered these clocks may be gone with the tick.
-            it.done = false;
-            it.sources.values_mut().for_each(|source| *source = Source::Unasked);
+            it.sources.forget();
         }
+        self.noted = false;
         if !self.shards.is_empty() {
             self.due_at = Some(now.micros + PACE_MICROS);
         }
@@ -159,22 +166,27 @@ pub(crate) fn renew(ctx: &mut Ctx<'_>) {
         for partition in (0..state.partitions()).map(Partition) {
             let shard = Shard { partition, n };
             let mine = state.lane(me, partition) == Some(ctx.config.lane);
-            if !mine || transfer.shards.contains_key(&shard) {
+            if let Some(it) = transfer.shards.get_mut(&shard) {
+                it.sources.ask_again();
+                continue;
+            }
+            if !mine {
                 continue;
             }
             let Some(incoming) = state.incoming(me, shard) else { continue };
-            // Of n old owners n - w + 1 show every write that w of them have.
-            let of_old = incoming.sources.len() + usize::from(!incoming.fresh);
-            let least = (of_old + 1).saturating_sub(majority(of_old));
-            let least = least.saturating_sub(usize::from(!incoming.fresh));
-            let sources = incoming.sources.into_iter().map(|node| (node, Source::Unasked));
+            let own = match incoming.fresh {
+                true => Own::NoOwner,
+                false if ctx.layout.refill.lacks(shard) => Own::Lost,
+                false => Own::Whole,
+            };
+            let sources = Sources::new(incoming.sources, own);
             let ready = if incoming.fresh { Ready::No } else { Ready::Yes };
-            let catching =
-                Catching { ready, sources: sources.collect(), least, done: false, missing: 0 };
+            let catching = Catching { ready, comes: incoming.fresh, sources };
+            transfer.noted = false;
             transfer.shards.insert(shard, catching);
         }
     }
-    let left = transfer.shards.values().any(|it| !it.done);
+    let left = transfer.shards.values().any(|it| !it.sources.is_done());
     transfer.due_at = left.then_some(ctx.now.micros);
 }
 
@@ -198,7 +210,8 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
 impl Transfer {
     /// Shards that may be filled and are not done.
     fn open(&self) -> impl Iterator<Item = Shard> + '_ {
-        let open = self.shards.iter().filter(|(_, it)| it.ready == Ready::Yes && !it.done);
+        let open =
+            self.shards.iter().filter(|(_, it)| it.ready == Ready::Yes && !it.sources.is_done());
         open.map(|(&shard, _)| shard)
     }
 }
@@ -265,27 +278,27 @@ fn make_ready(ctx: &mut Ctx<'_>) -> bool {
 
 /// Whether a shard has what it needs.
 fn look(ctx: &mut Ctx<'_>, shard: Shard) {
-    let now = ctx.now.micros;
     let Ok(state) = ctx.store.replica(shard) else { return };
-    let clock = &state.clock;
     let Some(it) = ctx.layout.transfer.shards.get_mut(&shard) else { return };
-    it.missing = 0;
-    for source in it.sources.values_mut() {
-        let Source::Had(had, at) = source else { continue };
-        let missing = clock.missing_from(had);
-        let dots = missing.iter().map(|range| range.last - range.first + 1);
-        it.missing = it.missing.max(dots.fold(0, u64::saturating_add));
-        if missing.is_empty() {
-            *source = Source::Met;
-        } else if *at + ASK_AGAIN_MICROS <= now {
-            // It may have lost since what nobody else has: a later word is as good.
-            *source = Source::Unasked;
-        }
+    let stays = |node| ctx.topology.layout().is_to_stay(node);
+    it.sources.look(&state.clock, ctx.down, |node| !stays(node), ctx.now.micros);
+}
+
+/// Notes on the disk that shards that have caught up have all that is to be read from them: it rests on
+/// that from now on. Fails as storage does, and is then to be said later.
+pub(super) fn note_done(ctx: &mut Ctx<'_>) -> Result<(), StoreError> {
+    let transfer = &ctx.layout.transfer;
+    if transfer.noted || transfer.left() > 0 {
+        return Ok(());
     }
-    let met = it.sources.values().filter(|source| matches!(source, Source::Met)).count();
-    let mut unmet = it.sources.iter().filter(|(_, source)| !matches!(source, Source::Met));
-    // Those that are away are done without, as long as a majority of writes shows all the same.
-    it.done = met >= it.least && unmet.all(|(node, _)| ctx.down.contains(node));
+    // An old owner that lost its copy has more to wait for: `refill.rs` says when it is whole.
+    let came = transfer.shards.iter().filter(|(_, it)| it.comes);
+    let came: Vec<Shard> = came.map(|(&shard, _)| shard).collect();
+    for shard in came {
+        refill::note_whole(ctx, shard)?;
+    }
+    ctx.layout.transfer.noted = true;
+    Ok(())
 }
 
 /// Whom to ask for which clocks.
@@ -293,9 +306,7 @@ fn questions(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
     let mut by_source: BTreeMap<PeerLane, Vec<Shard>> = BTreeMap::new();
     let open: Vec<Shard> = ctx.layout.transfer.open().collect();
     for shard in open {
-        let sources = ctx.layout.transfer.shards[&shard].sources.iter();
-        let unasked = sources.filter(|(_, source)| matches!(source, Source::Unasked));
-        for (&node, _) in unasked {
+        for node in ctx.layout.transfer.shards[&shard].sources.to_ask(ctx.now.micros) {
             if let Some(lane) = ctx.reach(node, shard) {
                 by_source.entry(lane).or_default().push(shard);
             }
@@ -329,7 +340,7 @@ impl MeetOp {
 
     pub(super) fn on_heard(&self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
         ctx.layout.transfer.asking.remove(&self.to);
-        let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks }))) = heard else {
+        let Heard::Reply(Message::Clocks(Ok(Clocks { epoch, clocks, lacking }))) = heard else {
             return Step::Done;
         };
         // A source that is not in the change yet may still take in writes that are sent to the old
@@ -340,12 +351,9 @@ impl MeetOp {
         }
         for (&shard, clock) in self.shards.iter().zip(clocks) {
             let Some(clock) = clock else { continue };
+            let (whole, now) = (!lacking.contains(&shard), ctx.now.micros);
             let catching = ctx.layout.transfer.shards.get_mut(&shard);
-            let source = catching.and_then(|it| it.sources.get_mut(&self.to.node));
-            if let Some(source) = source
-                && matches!(source, Source::Unasked)
-            {
-                *source = Source::Had(clock.clone(), ctx.now.micros);
+            if catching.is_some_and(|it| it.sources.heard(self.to.node, &clock, whole, now)) {
                 sync::learn_now(ctx, self.to, shard, clock);
             }
         }

@@ -407,7 +407,8 @@ pub(crate) fn learn(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, clock: Part
     if replica::notice_amnesia_in_clock(ctx.store, shard, &clock) == Ok(true) {
         ctx.on_amnesia();
     }
-    if ctx.sync.interval == 0 && !ctx.layout.transfer.is_catching_up(shard) {
+    let is_needed = ctx.layout.transfer.is_catching_up(shard) || ctx.layout.refill.lacks(shard);
+    if ctx.sync.interval == 0 && !is_needed {
         return;
     }
     let Ok(state) = ctx.store.replica(shard) else { return };

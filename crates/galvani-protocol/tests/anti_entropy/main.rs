@@ -8,6 +8,7 @@ mod collect;
 mod equality;
 mod expire;
 mod mend;
+mod refill;
 mod trim;
 
 use bytes::Bytes;

@@ -45,7 +45,8 @@ fn asked(bench: &mut Bench) -> (Shard, Vec<u64>) {
 /// An owner says that it has all that this one has.
 fn tell(bench: &mut Bench, shard: Shard, id: u64) {
     let clock = bench.store.replica(shard).expect("readable").clock.clone();
-    let clocks = Clocks { epoch: bench.topology.epoch(), clocks: vec![Some(clock)] };
+    let clocks =
+        Clocks { epoch: bench.topology.epoch(), clocks: vec![Some(clock)], lacking: Vec::new() };
     bench.handle(Input::Reply { id, message: Message::Clocks(Ok(clocks)) });
     bench.tick();
 }

@@ -92,8 +92,10 @@ impl Consumer {
             clock.insert(Dot::new(Origin(77), counter));
         }
         let clocks = ask.shards.iter().map(|_| Some(clock.clone())).collect();
-        bench
-            .handle(Input::Reply { id, message: Message::Clocks(Ok(Clocks { epoch: 1, clocks })) });
+        bench.handle(Input::Reply {
+            id,
+            message: Message::Clocks(Ok(Clocks { epoch: 1, clocks, lacking: Vec::new() })),
+        });
     }
 }
 

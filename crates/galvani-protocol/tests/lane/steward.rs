@@ -133,7 +133,8 @@ fn pulls(bench: &mut Bench, micros: u64, bytes: usize) -> usize {
             match message {
                 Message::AskClocks(ask) => {
                     let clocks = ask.shards.iter().map(|_| Some(theirs.clone())).collect();
-                    let message = Message::Clocks(Ok(Clocks { epoch: 2, clocks }));
+                    let message =
+                        Message::Clocks(Ok(Clocks { epoch: 2, clocks, lacking: Vec::new() }));
                     bench.handle(Input::Reply { id, message });
                 }
                 Message::Pull(pull) => {
@@ -218,7 +219,8 @@ fn a_change_is_copied_also_where_owners_are_not_compared() {
                 Message::AskClocks(ask) => {
                     met.extend(&ask.shards);
                     let clocks = ask.shards.iter().map(|_| Some(theirs.clone())).collect();
-                    let message = Message::Clocks(Ok(Clocks { epoch: 2, clocks }));
+                    let message =
+                        Message::Clocks(Ok(Clocks { epoch: 2, clocks, lacking: Vec::new() }));
                     bench.handle(Input::Reply { id, message });
                 }
                 Message::Pull(pull) => {

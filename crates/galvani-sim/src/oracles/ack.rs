@@ -92,7 +92,9 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
             |set: &Owners| set.iter().filter(|id| owning.contains(&world.by_id[id])).count() as u8;
         let least = new.iter().map(of).fold(of(&old), u8::min);
         world.history.writes[number].held_by = least;
-        world.history.writes[number].holders.extend(all);
+        world.history.writes[number].holders.extend(&all);
+        let first = (world.now, all.into_iter().collect());
+        world.history.writes[number].first_ack.get_or_insert(first);
     }
     if held + excused < w {
         return Err(format!("{what}: acked, held by {holding:?} only"));

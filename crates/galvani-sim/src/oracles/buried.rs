@@ -38,12 +38,12 @@ pub(crate) fn proven(world: &World, shard: Shard, tombstone: &Version) -> Result
 }
 
 /// Checks that a read shows nothing that was replaced by a tombstone collected before it began. A
-/// node that lost its disk may show it for as long as it is being filled again, and a tombstone
+/// node that lost part of its data unawares may show it until it has it back, and a tombstone
 /// whose record every disk has lost deletes nothing.
 pub(crate) fn stays(world: &World, read: usize, seen: &Seen) -> Result<(), String> {
     let asked = &world.history.reads[read];
     let (owners, shard) = (&world.keys[asked.key].owners, world.keys[asked.key].shard);
-    let whole = owners.iter().all(|&node| world.nodes[node].lost_data_at.is_none());
+    let whole = owners.iter().all(|&node| world.nodes[node].lost_unnoticed_at.is_none());
     if !whole && !asked.last {
         return Ok(());
     }

@@ -2,7 +2,9 @@
 //! replaced it.
 //!
 //! Holders are counted white-box: owners that held the write when it was first acked and have not
-//! lost it since. With r + w > n and no lost disk that is the usual promise of overlap.
+//! lost it since. With r + w > n and no lost disk that is the usual promise of overlap. An owner that has
+//! lost it with its disk counts, too, if it can know that, and while one of them has kept the write:
+//! it answers no read before it has it again.
 
 use crate::ledger::covers_any;
 use crate::oracles::reads::Seen;
@@ -24,6 +26,7 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
             false => {
                 let holders = replicas.iter().filter(|node| write.holders.contains(node)).count();
                 holders + usize::from(r) > usize::from(n)
+                    || survives_losses(world, number, replicas, usize::from(r))
             }
         };
         if !must_meet {
@@ -43,6 +46,19 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// Whether a read of r of these owners must meet a write over the disks that were lost since it was acked.
+fn survives_losses(world: &World, number: usize, replicas: &[usize], r: usize) -> bool {
+    let write = &world.history.writes[number];
+    let Some((at, held_by)) = &write.first_ack else { return false };
+    let owners = &world.keys[write.key].owners;
+    let ackers = || owners.iter().filter(|node| held_by.contains(node));
+    let kept = ackers().any(|node| write.holders.contains(node));
+    let knows = |node: &usize| world.nodes[*node].lost_unnoticed_at.is_none_or(|lost| lost < *at);
+    let asked = ackers().filter(|node| replicas.contains(node)).count();
+    let majority = 2 * ackers().count() > owners.len();
+    kept && majority && ackers().all(knows) && asked + r > replicas.len()
 }
 
 /// Whether a write that a majority of owners held when it was acked must be met by a read that asks a

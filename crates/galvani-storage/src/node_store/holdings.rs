@@ -5,7 +5,7 @@
 //! decides when a shard may go.
 
 use super::{NodeStore, store_error};
-use crate::engine::{Engine, Table};
+use crate::engine::{Batch, Durability, Engine, EngineError, Table};
 use crate::format::{keys, rows};
 use bytes::Bytes;
 use galvani_model::ids::Shard;
@@ -86,6 +86,25 @@ impl<E: Engine> Holdings for NodeStore<E> {
         self.facts.insert(key, value);
         Ok(())
     }
+}
+
+/// Durably writes facts of a whole node, before any lane opens its store; `None`: it goes.
+pub fn write_facts<E: Engine>(
+    engine: &E,
+    facts: &[(&[u8], Option<Bytes>)],
+) -> Result<(), EngineError> {
+    let mut batch = Batch::new();
+    for (name, value) in facts {
+        let key = keys::fact(name);
+        match value {
+            Some(value) => {
+                let bytes = value.to_vec();
+                batch.put_with(Table::Meta, &key, |out| rows::put(&key, &bytes, out));
+            }
+            None => batch.delete(Table::Meta, &key),
+        }
+    }
+    engine.commit(&batch, Durability::Fsync)
 }
 
 #[cfg(test)]

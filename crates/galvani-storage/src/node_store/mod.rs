@@ -51,6 +51,7 @@ use galvani_model::store::{
 use galvani_model::version::{Dot, Object, PartitionClock, Record};
 use hints::Hints;
 use holdings::StagedFacts;
+pub use holdings::write_facts;
 use memory::Memory;
 pub use state::{StateError, stored_state};
 use std::collections::{BTreeMap, BTreeSet};

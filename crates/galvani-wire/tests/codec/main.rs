@@ -26,7 +26,9 @@ use galvani_wire::message::{
 };
 use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::twin::{Greeting, Twin};
-use galvani_wire::view::{Copying, Counters, LinkDelay, LinkFaults, NodeStatus, UnequalShard};
+use galvani_wire::view::{
+    Copying, Counters, LinkDelay, LinkFaults, NodeStatus, Refilling, UnequalShard,
+};
 use layout::view;
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
@@ -201,6 +203,7 @@ fn tool_messages() -> Vec<Message> {
             shards_behind: 2,
             layout_epoch: 7,
             shards_copying: 3,
+            refilling: Refilling { left: 2, records_left: 9, waits: vec![NodeId(5)] },
             shards_leaving: 4,
             applicants: view().layout.members().to_vec(),
             tombstones: 3,
@@ -282,10 +285,14 @@ fn small_messages() -> Vec<Message> {
         Message::AskClocks(AskClocks {
             node: NodeId(2),
             lane: LaneIndex(0),
-            shards,
+            shards: shards.clone(),
             durable: true,
         }),
-        Message::Clocks(Ok(Clocks { epoch: 3, clocks: vec![Some(clock()), None] })),
+        Message::Clocks(Ok(Clocks {
+            epoch: 3,
+            clocks: vec![Some(clock()), None],
+            lacking: shards,
+        })),
         Message::Clocks(Err(ReplicaError::Malformed)),
     ]
 }
@@ -321,6 +328,7 @@ fn peer_messages() -> Vec<Message> {
         }),
         Message::Fetched(Ok(held)),
         Message::Fetched(Err(ReplicaError::NotOwner)),
+        Message::Fetched(Err(ReplicaError::Refilling)),
         Message::FetchPage(FetchPage {
             shard,
             bucket: bucket(),

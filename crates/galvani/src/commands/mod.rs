@@ -29,6 +29,7 @@ mod place;
 mod progress;
 mod put;
 mod quorum;
+mod refill;
 mod repair;
 mod safety;
 pub(crate) mod server;

@@ -37,7 +37,9 @@ impl Sight {
                 || !status.damaged_files.is_empty()
                 || status.unreadable > 0;
             let hints = answers.clone().filter_map(|(_, other)| other.hints.get(&report.id));
-            let lacks = status.shards_behind > 0 || hints.map(|held| held.count).sum::<u64>() > 0;
+            let lacks = status.shards_behind > 0
+                || status.refilling.left > 0
+                || hints.map(|held| held.count).sum::<u64>() > 0;
             let flaw = match (damaged, lacks) {
                 (true, _) => Some(Flaw::Damaged),
                 (false, true) => Some(Flaw::Lacks),

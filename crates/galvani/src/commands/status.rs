@@ -6,7 +6,7 @@
 use crate::args::see::Status;
 use crate::commands::consumers::{self, Groups};
 use crate::commands::safety::{self, Safety};
-use crate::commands::{Done, certificates, changes, damage, graves};
+use crate::commands::{Done, certificates, changes, damage, graves, refill};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
 use crate::report::text::{Age, Size, count, grouped};
@@ -85,13 +85,14 @@ fn page(
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n{change}\
          can lose     {}\n\
          partitions   {partitions}: {whole} all owners up   {degraded} degraded   {lost} quorum \
-         lost\n{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}{}{}",
+         lost\n{}{}repair       {}\n{}hints        {}\ntombstones   {}\nlog          {}\n{}{}{}{}{}",
         view.name,
         count(reports.len() as u64, "node"),
         count(zones.len() as u64, "zone"),
         view.layout.version(),
         safety.words(),
         twice_words(view, reports),
+        refill::words(view, reports),
         repair_words(view, reports),
         damage::words(view, reports),
         hint_words(view, reports),
@@ -324,6 +325,7 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "shards_behind": status.shards_behind,
                 "layout_epoch": status.layout_epoch,
                 "shards_copying": status.shards_copying,
+                "refilling": refill::document(view, &status.refilling),
                 "shards_leaving": status.shards_leaving,
                 "tombstones": status.tombstones,
                 "expiring": status.expiring,

@@ -7,7 +7,7 @@
 use crate::args::line::Line;
 use crate::args::wait::{Condition, Wait};
 use crate::commands::safety::Safety;
-use crate::commands::{Done, changes};
+use crate::commands::{Done, changes, refill};
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
@@ -113,6 +113,7 @@ fn missing(condition: &Condition, view: &ClusterView, reports: &[NodeReport]) ->
         }
         Condition::Settled => apart(reports)
             .or_else(|| changes::pending(view, reports))
+            .or_else(|| refill::left(view, reports))
             .or_else(|| missing(&Condition::Hints(0), view, reports))
             .or_else(|| missing(&Condition::Behind(0), view, reports)),
     }

@@ -82,10 +82,24 @@ async fn step(local: &Local, client: &mut Option<Client>) -> Result<(), String> 
     nodes_meet(&running, &reports)?;
     let majority = usize::from(local.memory.n) / 2 + 1;
     let away = local.memory.nodes.len() - running.len();
-    if usize::from(local.memory.n).saturating_sub(away) >= majority {
-        quorum_answers(connected).await?;
+    // Nodes that lost their disk are read from when they are filled again; a new cluster's, too.
+    let lost: Vec<&NodeReport> = reports.iter().filter(|report| is_refilling(report)).collect();
+    let there = usize::from(local.memory.n).saturating_sub(away);
+    if there.saturating_sub(lost.len()) >= majority {
+        return quorum_answers(connected).await;
     }
-    Ok(())
+    let answers = |id: &NodeId| reports.iter().any(|it| it.id == *id && it.status.is_ok());
+    let can_be_filled = |report: &&&NodeReport| {
+        report.status.as_ref().is_ok_and(|status| status.refilling.waits.iter().all(answers))
+    };
+    match lost.iter().find(can_be_filled) {
+        Some(report) if there >= majority => Err(format!("{} to be filled", report.name)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn is_refilling(report: &NodeReport) -> bool {
+    report.status.as_ref().is_ok_and(|status| status.refilling.left > 0)
 }
 
 async fn connect(local: &Local) -> Result<Client, String> {

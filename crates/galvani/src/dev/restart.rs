@@ -108,7 +108,7 @@ async fn missing(client: &Client, name: &str) -> Option<String> {
     if let Some((who, error)) = silent {
         return Some(format!("{who} does not answer ({error})"));
     }
-    let behind = report.status.as_ref().map_or(0, |status| status.shards_behind);
+    let behind = report.status.as_ref().map_or(0, |it| it.shards_behind.max(it.refilling.left));
     let held = reports.iter().filter_map(|report| report.status.as_ref().ok());
     let held = held.filter_map(|status| status.hints.get(&report.id));
     let hints: u64 = held.map(|held| held.count).sum();

@@ -1,0 +1,191 @@
+//! An owner that lost its disk: no read is answered from it before it has caught up.
+
+use super::{Pair, SHARD, Side, node, topology};
+use bytes::Bytes;
+use galvani_model::bucket::BucketName;
+use galvani_model::ids::LaneIndex;
+use galvani_model::key::Key;
+use galvani_model::limits::Limits;
+use galvani_model::request::{Quorum, ReadOptions};
+use galvani_model::store::{Holdings, Store};
+use galvani_model::version::{Dot, Record};
+use galvani_protocol::{Effect, Input, Lane, LaneConfig, facts_of_a_loss};
+use galvani_storage::engine::{FailKind, MemoryEngine};
+use galvani_storage::{MemoryConfig, NodeStore, StoreConfig, write_facts};
+use galvani_wire::Message;
+use galvani_wire::failure::{Failure, Outcome, ReplicaError};
+use galvani_wire::message::{AskClocks, Clocks, FetchPage, Get, Replicate};
+use std::sync::Arc;
+
+/// A side whose process starts on what its engine holds.
+fn started(side: usize, engine: &Arc<MemoryEngine>, limits: &Limits) -> Side {
+    let config = StoreConfig {
+        lane: LaneIndex(0),
+        lanes: 1,
+        keep_origins: false,
+        memory: MemoryConfig::of_lane(1),
+        checkpoint_every: 2,
+    };
+    let mut store = NodeStore::open(engine.clone(), config).expect("whole").store;
+    store.set_fact(b"voter", Some(Bytes::from_static(b"1"))).expect("room");
+    store.commit(true).expect("room");
+    let boot = 70 + side as u128;
+    let config =
+        LaneConfig { lane: LaneIndex(0), limits: limits.clone(), always_fsync: false, boot };
+    Side { lane: Lane::new(config, topology(side, 1), []), store, engine: engine.clone() }
+}
+
+impl Pair {
+    /// A side's disk is lost, and its process starts on an empty one.
+    fn lose(&mut self, side: usize, limits: &Limits) {
+        let engine = Arc::new(MemoryEngine::new());
+        write_facts(&*engine, &facts_of_a_loss(9)).expect("room");
+        self.sides[side] = started(side, &engine, limits);
+        self.handle(side, Input::Wake);
+        self.flow();
+    }
+
+    fn restart(&mut self, side: usize, limits: &Limits) {
+        let engine = self.sides[side].engine.clone();
+        self.sides[side] = started(side, &engine, limits);
+        self.handle(side, Input::Wake);
+        self.flow();
+    }
+
+    fn lacks(&self, side: usize) -> u32 {
+        self.sides[side].lane.refilling().left
+    }
+
+    /// What one side answers at r=1: how many siblings it shows, or what it says of itself.
+    fn read(&mut self, side: usize, name: &str) -> Result<usize, Outcome> {
+        let key = Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key");
+        let options = ReadOptions { r: Some(Quorum::Exactly(1)), ..ReadOptions::default() };
+        let answers = self.ask(side, Message::Get(Get { key, options, timeout_ms: 500 }));
+        match &answers[..] {
+            [Message::GetDone(done)] => Ok(done.siblings.len()),
+            [Message::Failed(failed)] => {
+                assert!(matches!(failed.failure, Failure::QuorumNotMet { .. }), "{failed:?}");
+                let own = failed.answers.iter().find(|answer| answer.node == node(side));
+                Err(own.expect("it speaks of itself").outcome.clone())
+            }
+            other => panic!("an answer to a read, got {other:?}"),
+        }
+    }
+
+    /// What one side answers to whoever asks for its clock: whether it lacks something.
+    fn says_it_lacks(&mut self, side: usize) -> bool {
+        let (node, lane) = (node(1 - side), LaneIndex(0));
+        let ask = AskClocks { node, lane, shards: vec![SHARD], durable: false };
+        match &self.ask(side, Message::AskClocks(ask))[..] {
+            [Message::Clocks(Ok(Clocks { lacking, .. }))] => lacking.contains(&SHARD),
+            other => panic!("clocks, got {other:?}"),
+        }
+    }
+}
+
+const REFILLING: Result<usize, Outcome> = Err(Outcome::Refused(ReplicaError::Refilling));
+
+fn is_filled_and_read_from_then(limits: &Limits) {
+    let mut pair = Pair::with(|side| topology(side, 1), limits.clone());
+    pair.link(true);
+    pair.put(0, "k", b"v".to_vec());
+    pair.link(false);
+    assert_eq!(pair.read(1, "k"), Ok(1));
+    pair.lose(1, limits);
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING), "not 'nothing there'");
+    assert_eq!(pair.sides[1].lane.refilling().waits, [node(0)]);
+    assert!(pair.says_it_lacks(1) && !pair.says_it_lacks(0));
+    let (shard, bucket) = (SHARD, BucketName::default_bucket());
+    let page = FetchPage { shard, bucket, prefix: Bytes::new(), after: None, limit: 9, epoch: 1 };
+    let listed = pair.ask(1, Message::FetchPage(page));
+    assert_eq!(listed, [Message::FetchedPage(Err(ReplicaError::Refilling))]);
+    // It is an owner all the same: what it takes in from now on is here.
+    pair.put(1, "new", b"v".to_vec());
+    assert!(!pair.sides[1].store.replica(SHARD).expect("whole").clock.is_empty());
+    // A restart changes nothing of it.
+    pair.restart(1, limits);
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
+    pair.link(true);
+    pair.pass(300);
+    pair.link(false);
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)));
+    assert_eq!(pair.read(1, "new"), Ok(1));
+    assert!(!pair.says_it_lacks(1));
+    pair.restart(1, limits);
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)), "it was written down");
+}
+
+#[test]
+fn an_owner_that_lost_its_disk_is_read_from_when_it_is_filled_again() {
+    is_filled_and_read_from_then(&Limits::default());
+}
+
+#[test]
+fn it_is_filled_where_owners_are_compared_for_nothing_else() {
+    is_filled_and_read_from_then(&Limits { anti_entropy_ms: 0, ..Limits::default() });
+}
+
+#[test]
+fn what_is_only_noted_in_a_failed_tick_is_not_relied_on() {
+    let limits = Limits::default();
+    let mut pair = Pair::new();
+    pair.link(true);
+    pair.put(0, "k", b"v".to_vec());
+    pair.link(false);
+    pair.lose(1, &limits);
+    pair.link(true);
+    // Every commit of the side that is filled fails, whatever comes.
+    pair.sides[1].engine.fail_next_commits(vec![FailKind::Full; 10_000]);
+    pair.pass(300);
+    assert_eq!(pair.lacks(1), 1, "nothing of it is on the disk");
+    assert!(pair.says_it_lacks(1));
+}
+
+impl Pair {
+    /// One side is linked to nobody, and is shown a write of its own that it does not have.
+    fn show_what_it_forgot(&mut self, side: usize) {
+        self.link(true);
+        self.put(side, "k", b"v".to_vec());
+        let own = self.sides[side].store.replica(SHARD).expect("whole").own.expect("it has minted");
+        assert_eq!(self.lacks(side), 0);
+        self.link(false);
+        let dot = Dot::new(own.origin, own.counter);
+        let record = self.sides[side].store.record(SHARD, dot).expect("whole").expect("its own");
+        let Record { mut head, value } = record;
+        head.dot.counter += 1;
+        let (shard, fsync, epoch, timeout_ms) = (SHARD, false, 1, 500);
+        let replicate = Replicate { shard, head, fsync, epoch, timeout_ms, value };
+        self.request(side, Message::Replicate(replicate));
+    }
+}
+
+#[test]
+fn a_disk_that_went_back_is_filled_again_as_well_and_all_lanes_hear_of_it() {
+    let mut pair = Pair::new();
+    pair.show_what_it_forgot(1);
+    assert!(pair.tick(1).contains(&Effect::WentBack), "the disk is that of all lanes");
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
+    pair.link(true);
+    pair.pass(300);
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)));
+    pair.link(false);
+    pair.restart(1, &Limits::default());
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)), "it was written down");
+    // As another lane does that is told so.
+    pair.handle(1, Input::WentBack);
+    assert!(!pair.tick(1).contains(&Effect::WentBack), "all know");
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
+}
+
+#[test]
+fn a_loss_that_could_not_be_written_down_is_one_all_the_same() {
+    let mut pair = Pair::new();
+    pair.show_what_it_forgot(1);
+    pair.sides[1].engine.fail_next_commits(vec![FailKind::Full; 3]);
+    assert!(pair.tick(1).contains(&Effect::WentBack));
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
+    pair.pass(200);
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
+    pair.restart(1, &Limits::default());
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING), "it was written after all");
+}
