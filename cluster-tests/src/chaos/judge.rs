@@ -141,6 +141,15 @@ impl View {
                 false => return Err(self.beside(key, replaced, by)),
             }
         }
+        // Who must have met a write has met all that it replaced as replaced.
+        for by in numbers(must) {
+            for back in numbers(writes[by].replaces.surely & self.visible) {
+                match writes[back].aliased {
+                    true => half_replaced = true,
+                    false => return Err(self.is_back(key, back, by)),
+                }
+            }
+        }
         self.misses(key, writes, must, What::Missed)?;
         Ok(half_replaced)
     }
@@ -176,14 +185,18 @@ impl View {
             }
             acked |= 1 << number;
             if let Some(back) = numbers(write.replaces.surely & self.visible).first() {
-                let detail = format!("{number} replaced it, live: {:?}", numbers(self.visible));
-                return Err(Violation::new(What::CameBack, key, Some(*back)).detail(detail));
+                return Err(self.is_back(key, *back, number));
             }
         }
         if let Some((replaced, by)) = self.both_shown(writes).first() {
             return Err(self.beside(key, *replaced, *by));
         }
         self.misses(key, writes, acked, What::Lost)
+    }
+
+    fn is_back(&self, key: &str, back: usize, by: usize) -> Violation {
+        let detail = format!("{by} replaced it, live: {:?}", numbers(self.visible));
+        Violation::new(What::CameBack, key, Some(back)).detail(detail)
     }
 
     fn misses(&self, key: &str, writes: &[Write], must: Set, what: What) -> Result<(), Violation> {

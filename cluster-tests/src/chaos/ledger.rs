@@ -78,11 +78,26 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Inner {
     keys: BTreeMap<String, Vec<Write>>,
-    /// For each epoch the node that loses data in it.
-    losses: Vec<Option<u8>>,
+    /// For each epoch what may be lost in it.
+    losses: Vec<Option<Loss>>,
     /// Keys written since the last epoch began.
     touched: BTreeSet<String>,
     half_replaced: u64,
+}
+
+/// A node that may lose data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// By its place.
+    pub node: u8,
+    /// Whether it knows: then it answers no read before it has caught up with the others.
+    pub noticed: bool,
+}
+
+impl Loss {
+    fn bit(self) -> u32 {
+        1 << self.node
+    }
 }
 
 /// What a read that has begun must show.
@@ -235,9 +250,9 @@ impl Ledger {
         std::mem::take(&mut self.lock().touched).into_iter().collect()
     }
 
-    /// From now on, until the next epoch, only node `loses` (by its place) may lose data. All
-    /// owners agree, and no write is under way.
-    pub fn begin_epoch(&self, loses: Option<u8>) {
+    /// From now on, until the next epoch, only this may be lost. All owners agree, and no write is under
+    /// way.
+    pub fn begin_epoch(&self, loses: Option<Loss>) {
         self.lock().losses.push(loses);
     }
 
@@ -273,7 +288,7 @@ impl Ledger {
                 ranges(Set::from(*ackers) << 1),
                 ranges(Set::from(*owners) << 1),
                 match inner.losses.get(usize::from(*epoch)).copied().flatten() {
-                    Some(node) => format!("n{}", node + 1),
+                    Some(loss) => format!("n{}", loss.node + 1),
                     None => "nothing".to_owned(),
                 },
                 if *shown { ", shown" } else { "" },
@@ -307,20 +322,30 @@ impl Write {
 }
 
 impl Inner {
-    /// Owners that are certain to hold an acked write now.
+    /// Owners that are certain to hold an acked write now, or to answer no read before they do.
     fn copies_left(&self, write: &Write, copies: u8) -> u32 {
         let now = self.losses.len() - 1;
-        let lost = self.losses[now].map_or(0, |node| 1_u32 << node);
-        match usize::from(write.epoch) == now {
-            true => (write.owners & !lost).count_ones(),
-            false => u32::from(copies) - u32::from(lost != 0),
+        let (copies, loss) = (u32::from(copies), self.losses[now]);
+        let had = match usize::from(write.epoch) == now {
+            true => write.owners,
+            // All owners agreed on it since; which they are is not known here.
+            false => match loss {
+                Some(Loss { noticed: false, .. }) => return copies - 1,
+                Some(_) | None => return copies,
+            },
+        };
+        let kept = had & !loss.map_or(0, Loss::bit);
+        let gets_it_back = 2 * had.count_ones() > copies && kept != 0;
+        match loss {
+            Some(Loss { noticed: true, .. }) if gets_it_back => had.count_ones(),
+            Some(_) | None => kept.count_ones(),
         }
     }
 
     /// Whether all that acked it is one node that lost its data before the others had it.
     fn is_excused(&self, write: &Write) -> bool {
         let lost = self.losses.get(usize::from(write.epoch)).copied().flatten();
-        let lost = lost.map_or(0, |node| 1_u32 << node);
+        let lost = lost.map_or(0, Loss::bit);
         write.fate == Fate::Acked && write.ackers & !lost == 0
     }
 }

@@ -7,6 +7,7 @@
 
 mod disks;
 
+use crate::chaos::ledger::Loss;
 use crate::chaos::settle::settle;
 use crate::chaos::workers::Field;
 use crate::chaos::{Settings, Violation, What};
@@ -242,7 +243,7 @@ impl<'a> Nemesis<'a> {
     }
 
     /// Mends all, lets every request end, waits until all owners agree, and goes on.
-    fn agree(&mut self, loses: Option<u8>) {
+    fn agree(&mut self, loses: Option<Loss>) {
         self.mend();
         let field = self.field.clone();
         let _closed = self.cluster.block_on(field.gate.write());

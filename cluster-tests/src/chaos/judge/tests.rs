@@ -1,7 +1,7 @@
 //! Planted violations: each rule must find its own.
 
 use crate::chaos::judge::What;
-use crate::chaos::ledger::{Kind, Ledger, Must, Seen, Shown, value_of};
+use crate::chaos::ledger::{Kind, Ledger, Loss, Must, Seen, Shown, value_of};
 use galvani_client::{Dot, Outcome, ReplicaAnswer};
 use galvani_model::ids::Origin;
 
@@ -155,14 +155,41 @@ fn a_read_that_cannot_have_missed_an_acked_write_must_show_it() {
     assert!(read(&ledger, early, &[]).is_ok(), "it began before the ack");
     assert!(read(&ledger, ledger.begin_read(KEY, 1), &[]).is_ok(), "1 + 2 = 3");
     assert_eq!(read(&ledger, ledger.begin_read(KEY, 2), &[]), Err(What::Missed));
-    // n1 may lose its data now: only n2 is sure to have what comes.
-    ledger.begin_epoch(Some(0));
+    // n1 may lose some data now, and not know it: only n2 is sure to have what comes.
+    ledger.begin_epoch(Some(Loss { node: 0, noticed: false }));
     let one = put(&ledger, &[zero]);
     ack(&ledger, one, &["n1", "n2"]);
     let two = ledger.begin_read(KEY, 2);
     assert!(read(&ledger, two, &[value(zero)]).is_ok());
     assert_eq!(read(&ledger, two, &[]), Err(What::Missed), "all owners had the first");
-    assert_eq!(read(&ledger, ledger.begin_read(KEY, 3), &[value(zero)]), Err(What::Missed));
+    assert_eq!(read(&ledger, ledger.begin_read(KEY, 3), &[value(zero)]), Err(What::CameBack));
+}
+
+#[test]
+fn an_owner_that_knows_of_its_loss_is_not_read_from_and_excuses_nothing() {
+    let ledger = ledger();
+    ledger.begin_epoch(Some(Loss { node: 0, noticed: true }));
+    let zero = put(&ledger, &[]);
+    ack(&ledger, zero, &["n1", "n2"]);
+    assert_eq!(read(&ledger, ledger.begin_read(KEY, 2), &[]), Err(What::Missed));
+    let alone = put(&ledger, &[]);
+    ack(&ledger, alone, &["n1"]);
+    let both = ledger.begin_read(KEY, 3);
+    assert!(read(&ledger, both, &[value(zero)]).is_ok(), "only the lost disk had the other one");
+}
+
+#[test]
+fn a_read_that_cannot_have_missed_a_delete_shows_nothing_of_what_it_deleted() {
+    let ledger = ledger();
+    let zero = put(&ledger, &[]);
+    ack(&ledger, zero, &["n1", "n2", "n3"]);
+    let gone = write(&ledger, Kind::Delete, &[zero]);
+    let before = ledger.begin_read(KEY, 2);
+    ack(&ledger, gone, &["n1", "n2"]);
+    assert!(read(&ledger, before, &[value(zero)]).is_ok(), "it began before the ack");
+    assert!(read(&ledger, ledger.begin_read(KEY, 1), &[value(zero)]).is_ok(), "1 + 2 = 3");
+    assert_eq!(read(&ledger, ledger.begin_read(KEY, 2), &[value(zero)]), Err(What::CameBack));
+    assert!(read(&ledger, ledger.begin_read(KEY, 2), &[]).is_ok(), "it may have been collected");
 }
 
 #[test]
@@ -182,7 +209,7 @@ fn only_what_the_lost_disk_alone_had_acked_is_excused() {
     let ledger = ledger();
     let before = put(&ledger, &[]);
     ack(&ledger, before, &["n1"]);
-    ledger.begin_epoch(Some(0));
+    ledger.begin_epoch(Some(Loss { node: 0, noticed: true }));
     let alone = put(&ledger, &[before]);
     ack(&ledger, alone, &["n1"]);
     let both = put(&ledger, &[]);

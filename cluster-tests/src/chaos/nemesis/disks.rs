@@ -6,6 +6,7 @@
 //! Nothing of that may be shown to a reader, or spread.
 
 use super::{Fault, Nemesis};
+use crate::chaos::ledger::Loss;
 use crate::command::Ran;
 use crate::wait::at_most;
 use crate::{flips, processes};
@@ -21,7 +22,9 @@ impl Nemesis<'_> {
         let names = self.names();
         let place = self.rng.random_range(0..names.len());
         let victim = names[place].clone();
-        self.agree(Some(u8::try_from(place).expect("few nodes")));
+        let node = u8::try_from(place).expect("few nodes");
+        // Whose directory is new or a copy knows it; of a damaged row it knows when it comes to it.
+        self.agree(Some(Loss { node, noticed: fault != Fault::Flip }));
         if !self.field.is_clean() {
             return;
         }
