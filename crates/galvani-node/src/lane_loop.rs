@@ -411,11 +411,7 @@ impl<E: Engine> LaneLoop<E> {
                 tracing::info!(event = "liveness", node = %node, alive);
                 self.shared.tell_all(&Control::Liveness { node, alive });
             }
-            Effect::WentBack => {
-                let what = "others know of writes of this node that its disk has not: it is filled again, and not read from before";
-                tracing::warn!(event = "disk_went_back", message = what);
-                self.shared.tell_all(&Control::WentBack);
-            }
+            Effect::WentBack => repair::on_went_back(&self.shared),
             Effect::Adopt(state) => {
                 let (epoch, version) = (state.epoch(), state.current().version());
                 match self.shared.adopt_layout(state) {

@@ -5,7 +5,7 @@
 //! lane, are read on a thread. Next to read: `lane_loop.rs`.
 
 use crate::figures;
-use crate::shared::Shared;
+use crate::shared::{Control, Shared};
 use galvani_model::ids::Shard;
 use galvani_protocol::{Lane, PeerLane, RepairProgress};
 use galvani_storage::engine::{Engine, EngineError};
@@ -170,6 +170,14 @@ pub(crate) fn log_unequal(peer: PeerLane, shard: Shard, mended: bool) {
         false => tracing::error!(event = "replica_unequal", partition, n, peer = %node),
         true => tracing::info!(event = "replica_mended", partition, n, peer = %node),
     }
+}
+
+/// Other nodes know of writes of this one that its disk has not: all lanes hear of it.
+pub(crate) fn on_went_back<E: Engine>(shared: &Shared<E>) {
+    let what =
+        "others know of writes of this node that are not on its disk: it is filled again first";
+    tracing::warn!(event = "disk_went_back", message = what);
+    shared.tell_all(&Control::WentBack);
 }
 
 /// Shards that a lane finds unequal now.

@@ -2,8 +2,8 @@
 //!
 //! Until it has caught up with the other owners (`sources.rs`) it answers no read of the shards that may
 //! lack something, says so when others ask for its clock, and gives out no feed of them. So r + w > n
-//! holds over a lost disk. It takes in writes meanwhile, and those count: they are here. Where it cannot catch up,
-//! because too many owners are away, it stays out until one is back or another node takes its place.
+//! holds over a lost disk. It takes in writes meanwhile, and those count: they are here. Where it cannot
+//! catch up, because too many owners are away, it stays out until one is back or a change gives it up.
 //! It copies nothing itself: the records come by anti-entropy (`sync/`), also where that is off for all
 //! else. The same for votes is `recall.rs`. Next to read: `sources.rs`, `serve.rs`; decision 0018.
 

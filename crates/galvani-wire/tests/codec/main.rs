@@ -1,5 +1,6 @@
 //! Every message comes back from its bytes; hostile bytes give errors, never panics.
 
+mod faults;
 mod feed;
 mod golden;
 mod layout;
@@ -19,16 +20,13 @@ use galvani_wire::codec::{DecodeError, Frame, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
     AskClocks, AskKnown, AskSlice, Clocks, Compare, Compared, Comparison, CreateBucket, Explain,
-    Explained, FAULT_LINKS_MAX, Failed, Fetch, FetchPage, FindHints, Get, GetDone, Held, HeldPage,
-    Hint, HintsFound, HintsPulled, HintsWait, HolderView, Known, List, Message, Page, Pull,
-    PullHints, Pulled, Put, PutDone, ReplicaView, Replicate, Replicated, SetFaults, Sibling,
-    SliceIs,
+    Explained, Failed, Fetch, FetchPage, FindHints, Get, GetDone, Held, HeldPage, Hint, HintsFound,
+    HintsPulled, HintsWait, HolderView, Known, List, Message, Page, Pull, PullHints, Pulled, Put,
+    PutDone, ReplicaView, Replicate, Replicated, SetFaults, Sibling, SliceIs,
 };
 use galvani_wire::repair::{Repair, RepairState};
 use galvani_wire::twin::{Greeting, Twin};
-use galvani_wire::view::{
-    Copying, Counters, LinkDelay, LinkFaults, NodeStatus, Refilling, UnequalShard,
-};
+use galvani_wire::view::{Copying, Counters, NodeStatus, Refilling, UnequalShard};
 use layout::view;
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
@@ -215,7 +213,7 @@ fn tool_messages() -> Vec<Message> {
             peers_down: vec![],
             peers_suspect: vec![NodeId(3)],
             peers_silent: vec![NodeId(4)],
-            faults: link_faults(),
+            faults: faults::link_faults(),
             counters: Counters { puts: 3, ..Counters::default() },
             damaged: damaged_rows(),
             feed_keep_ms: 86_400_000,
@@ -229,8 +227,8 @@ fn tool_messages() -> Vec<Message> {
             unequal: vec![UnequalShard { shard, peer: NodeId(2) }],
             unequal_all: 8,
         })),
-        Message::SetFaults(SetFaults { heal: true, links: link_faults() }),
-        Message::FaultsSet(link_faults()),
+        Message::SetFaults(SetFaults { heal: true, links: faults::link_faults() }),
+        Message::FaultsSet(faults::link_faults()),
         Message::Repair(Repair { start: true, partition: Some(Partition(4)) }),
         Message::RepairState(Box::new(RepairState {
             asked: 1,
@@ -249,14 +247,6 @@ fn damaged_rows() -> Vec<Damage> {
         Damage::Object(shard, key()),
         Damage::Request(shard, WriteId(3)),
     ]
-}
-
-fn link_faults() -> Vec<LinkFaults> {
-    let cut = LinkFaults { cut_out: true, ..LinkFaults::none(NodeId(2)) };
-    let delay = Some(LinkDelay { micros: 50_000, jitter_micros: 20_000 });
-    let bad =
-        LinkFaults { cut_in: true, loss_ppm: Some(50_000), delay, ..LinkFaults::none(NodeId(3)) };
-    vec![cut, bad]
 }
 
 fn all_messages() -> Vec<Message> {
@@ -503,39 +493,6 @@ fn a_range_longer_than_any_key_is_refused() {
         });
         assert!(matches!(Frame::decode(bytes_of(1, false, &message)), Err(DecodeError::Key(_))));
     }
-}
-
-#[test]
-fn faults_out_of_bounds_are_refused() {
-    let link = LinkFaults::none(NodeId(2));
-    let delay = |micros, jitter_micros| Some(LinkDelay { micros, jitter_micros });
-    let set = |link: LinkFaults, count| SetFaults { heal: false, links: vec![link; count] };
-    for (faults, accepted) in [
-        (set(LinkFaults { loss_ppm: Some(1_000_000), ..link.clone() }, 1), true),
-        (set(LinkFaults { loss_ppm: Some(1_000_001), ..link.clone() }, 1), false),
-        (set(LinkFaults { delay: delay(10_000_000, 10_000_000), ..link.clone() }, 1), true),
-        (set(LinkFaults { delay: delay(10_000_001, 0), ..link.clone() }, 1), false),
-        (set(LinkFaults { delay: delay(5, 6), ..link.clone() }, 1), false),
-        (set(link.clone(), FAULT_LINKS_MAX), true),
-        (set(link.clone(), FAULT_LINKS_MAX + 1), false),
-    ] {
-        let decoded = Frame::decode(bytes_of(1, false, &Message::SetFaults(faults)));
-        assert_eq!(decoded.is_ok(), accepted, "{decoded:?}");
-        assert!(accepted || decoded == Err(DecodeError::Faults));
-    }
-}
-
-#[test]
-fn faults_add_up_and_newer_numbers_take_the_place_of_older_ones() {
-    let [mut cut, bad] = <[LinkFaults; 2]>::try_from(link_faults()).expect("two");
-    cut.add(&bad);
-    assert_eq!(cut, LinkFaults { node: NodeId(2), cut_out: true, ..bad.clone() });
-    cut.add(&LinkFaults { loss_ppm: Some(7), ..LinkFaults::none(NodeId(2)) });
-    let expected = LinkFaults { node: NodeId(2), cut_out: true, loss_ppm: Some(7), ..bad };
-    assert_eq!(cut, expected);
-    let delay = Some(LinkDelay { micros: 0, jitter_micros: 0 });
-    cut.add(&LinkFaults { loss_ppm: Some(0), delay, ..LinkFaults::none(NodeId(2)) });
-    assert_eq!((cut.loss_ppm, cut.delay), (None, None));
 }
 
 #[test]
