@@ -178,7 +178,7 @@ impl<E: Engine> Trio<E> {
                         }
                         Effect::Datagram { .. }
                         | Effect::Liveness { .. }
-                        | Effect::WentBack
+                        | Effect::WentBack(_)
                         | Effect::Adopt(_)
                         | Effect::Unequal { .. }
                         | Effect::DefineBucket { .. } => {}

@@ -97,8 +97,8 @@ impl<E: Engine> LaneLoop<E> {
                 Some(Control::Liveness { node, alive }) => {
                     self.lane.handle(Input::Liveness { node, alive }, now, &mut self.store);
                 }
-                Some(Control::WentBack) => {
-                    self.lane.handle(Input::WentBack, now, &mut self.store);
+                Some(Control::WentBack(name)) => {
+                    self.lane.handle(Input::WentBack(name), now, &mut self.store);
                 }
                 Some(Control::Repair { asked, partition }) => {
                     self.lane.handle(Input::Verify(partition), now, &mut self.store);
@@ -411,7 +411,7 @@ impl<E: Engine> LaneLoop<E> {
                 tracing::info!(event = "liveness", node = %node, alive);
                 self.shared.tell_all(&Control::Liveness { node, alive });
             }
-            Effect::WentBack => repair::on_went_back(&self.shared),
+            Effect::WentBack(name) => repair::on_went_back(&self.shared, name),
             Effect::Adopt(state) => {
                 let (epoch, version) = (state.epoch(), state.current().version());
                 match self.shared.adopt_layout(state) {
@@ -565,7 +565,7 @@ fn without_bucket(effect: Effect, why: &str) -> Effect {
         | Effect::Answer { .. }
         | Effect::Datagram { .. }
         | Effect::Liveness { .. }
-        | Effect::WentBack
+        | Effect::WentBack(_)
         | Effect::Adopt(_)
         | Effect::Unequal { .. }
         | Effect::DefineBucket { .. } => effect,

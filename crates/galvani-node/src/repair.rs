@@ -173,11 +173,11 @@ pub(crate) fn log_unequal(peer: PeerLane, shard: Shard, mended: bool) {
 }
 
 /// Other nodes know of writes of this one that its disk has not: all lanes hear of it.
-pub(crate) fn on_went_back<E: Engine>(shared: &Shared<E>) {
+pub(crate) fn on_went_back<E: Engine>(shared: &Shared<E>, name: u128) {
     let what =
         "others know of writes of this node that are not on its disk: it is filled again first";
     tracing::warn!(event = "disk_went_back", message = what);
-    shared.tell_all(&Control::WentBack);
+    shared.tell_all(&Control::WentBack(name));
 }
 
 /// Shards that a lane finds unequal now.

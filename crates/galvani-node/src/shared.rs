@@ -39,8 +39,8 @@ pub(crate) enum Control {
         /// Whether it answers.
         alive: bool,
     },
-    /// A lane found out that the node's disk went back.
-    WentBack,
+    /// A lane found out that the node's disk went back, and named that so.
+    WentBack(u128),
     /// An administrator asks for a repair; how many were asked for by then.
     Repair {
         /// The number.

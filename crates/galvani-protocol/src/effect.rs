@@ -83,8 +83,9 @@ pub enum Input {
         /// Whether it answers.
         alive: bool,
     },
-    /// Another lane of this node found out that the node's disk went back to an earlier state.
-    WentBack,
+    /// Another lane of this node found out that the node's disk went back to an earlier state, and named
+    /// that so.
+    WentBack(u128),
     /// Buckets or layout have changed.
     Topology(Arc<Topology>),
     /// The node is stopping: take no new requests, finish those under way.
@@ -133,7 +134,7 @@ pub enum Effect {
         alive: bool,
     },
     /// Tell every other lane of this node, as [`Input::WentBack`].
-    WentBack,
+    WentBack(u128),
     /// The cluster has decided on a layout: write it down, and then let every lane of this node know,
     /// as [`Input::Topology`].
     Adopt(Arc<LayoutState>),

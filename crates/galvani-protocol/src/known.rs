@@ -70,17 +70,25 @@ impl KnownOp {
         Step::Done
     }
 
-    fn judge(&self, ctx: &mut Ctx<'_>, shard: Shard, own: OwnOrigin, known: u64) {
-        let still_used = ctx.store.replica(shard).is_ok_and(|state| state.own == Some(own));
+    fn judge(&self, ctx: &mut Ctx<'_>, shard: Shard, asked: OwnOrigin, known: u64) {
         // If storage fails here the origin stays unconfirmed, and the next mint renews it.
-        if known > own.counter && still_used && ctx.store.forget_origin(shard).is_err() {
-            return;
-        }
-        // Also where a write has taken a new origin since: what is gone is gone.
-        match known > own.counter {
-            true if still_used => ctx.on_amnesia(),
-            true => refill::on_amnesia(ctx),
-            false => {}
+        let Ok(state) = ctx.store.replica(shard) else { return };
+        match state.own {
+            // It may have minted since it asked.
+            Some(own) if own.origin == asked.origin => {
+                if known > own.counter {
+                    if ctx.store.forget_origin(shard).is_err() {
+                        return;
+                    }
+                    ctx.on_amnesia();
+                }
+            }
+            // A write that could not wait has taken a new one: what is gone is gone all the same.
+            Some(_) | None => {
+                if known > asked.counter {
+                    refill::on_amnesia(ctx);
+                }
+            }
         }
         ctx.origins.confirm(shard, self.to.node);
     }

@@ -70,7 +70,7 @@ pub(crate) fn unsay_one(
         // They rest on nothing that is stored.
         Effect::Datagram { .. } | Effect::Liveness { .. } | Effect::Ask { .. } => Some(effect),
         // It is so, whatever becomes of this tick.
-        Effect::WentBack => Some(effect),
+        Effect::WentBack(_) => Some(effect),
         // What a comparison found; the next one says it again.
         Effect::Unequal { .. } => Some(effect),
     }

@@ -228,7 +228,7 @@ impl World {
                 Effect::Answer { to, op: _, message } => self.answer(from, to, message),
                 Effect::Datagram { to, bytes } => self.send_datagram(from, to, bytes),
                 Effect::Liveness { node, alive } => self.tell_liveness(from, node, alive),
-                Effect::WentBack => self.tell_others(from, &Input::WentBack),
+                Effect::WentBack(name) => self.tell_others(from, &Input::WentBack(name)),
                 Effect::DefineBucket { name, props } => self.define_bucket(from.node, name, props),
                 Effect::Adopt(state) => self.adopt_layout(from.node, state),
                 Effect::Unequal { .. } => {}

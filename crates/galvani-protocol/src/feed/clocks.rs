@@ -41,6 +41,8 @@ pub(crate) struct Word {
     /// or later.
     pub(crate) asked_ms: u64,
     pub(crate) clock: PartitionClock,
+    /// Whether it has all that it ever acked: else there may be more than it says.
+    pub(crate) whole: bool,
 }
 
 /// How urgently a shard's other owners are asked.
@@ -193,11 +195,9 @@ impl HearOp {
         {
             ctx.layout.heard_of(epoch);
             for (&shard, clock) in self.shards.iter().zip(clocks) {
-                let Some(clock) = clock.filter(|_| !lacking.contains(&shard)) else {
-                    // It has lost what it had: its word on what there is would be too little.
-                    continue;
-                };
-                let word = Word { asked_ms: self.asked_ms, clock };
+                let Some(clock) = clock else { continue };
+                let whole = !lacking.contains(&shard);
+                let word = Word { asked_ms: self.asked_ms, clock, whole };
                 if let Some(owners) = ctx.feed.heard.shards.get_mut(&shard) {
                     owners.insert(self.to.node, word);
                     ctx.feed.note_heard(shard);

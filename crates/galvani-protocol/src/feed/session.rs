@@ -261,7 +261,7 @@ impl Session {
             for node in owners.into_iter().filter(|&node| node != ctx.topology.node) {
                 let mut heard = ctx.feed.heard.of(shard);
                 let word = heard.find(|(owner, _)| *owner == node).map(|(_, word)| word);
-                match word.filter(|word| word.asked_ms + HEARD_MS > now_ms) {
+                match word.filter(|word| word.whole && word.asked_ms + HEARD_MS > now_ms) {
                     // What it had then is delivered; else nothing is known of it.
                     Some(word) if track.cursor.pending(&word.clock).is_empty() => {
                         moments.push(word.asked_ms);

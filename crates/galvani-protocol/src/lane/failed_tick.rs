@@ -68,7 +68,7 @@ impl Lane {
                 | Effect::Answer { .. }
                 | Effect::Datagram { .. }
                 | Effect::Liveness { .. }
-                | Effect::WentBack
+                | Effect::WentBack(_)
                 | Effect::Adopt(_)
                 | Effect::Unequal { .. }
                 | Effect::DefineBucket { .. } => None,

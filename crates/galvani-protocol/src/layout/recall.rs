@@ -97,6 +97,8 @@ impl Recall {
 pub(crate) fn distrust(ctx: &mut Ctx<'_>) {
     let recall = &mut ctx.layout.recall;
     if recall.trusted == Some(false) && recall.only.is_none() {
+        // Where a failed tick was to say so, the disk may still say the contrary.
+        *ctx.fsync |= ctx.store.set_fact(VOTER, None).is_ok();
         return;
     }
     (recall.only, recall.left_out) = (None, None);
@@ -111,6 +113,10 @@ pub(crate) fn distrust(ctx: &mut Ctx<'_>) {
 
 /// Looks on the disk whether every vote is there, where that is not known.
 pub(crate) fn look(ctx: &mut Ctx<'_>) -> Result<(), StoreError> {
+    if ctx.layout.recall.trusted.is_none() && ctx.layout.refill.is_unwritten() {
+        // Whatever the disk says, it does not know yet.
+        ctx.layout.recall.trusted = Some(false);
+    }
     if ctx.layout.recall.trusted.is_none() {
         let kept = match ctx.store.fact(VOTER) {
             // It said something once, and what cannot be read is not known.

@@ -40,8 +40,8 @@ pub fn facts_of_a_loss(name: u128) -> [(&'static [u8], Option<Bytes>); 2] {
 pub(crate) struct Refill {
     /// The last loss, once it was looked at.
     loss: Option<Option<Bytes>>,
-    /// Whether this process has found out itself that its disk went back.
-    went_back: bool,
+    /// What this process has found out itself: its disk went back.
+    found: Option<Found>,
     shards: BTreeMap<Shard, Sources>,
     /// What this tick noted to be whole.
     noted: Vec<(Shard, Sources)>,
@@ -51,6 +51,14 @@ pub(crate) struct Refill {
     turn: usize,
     asking: BTreeSet<PeerLane>,
     due_at: Option<u64>,
+}
+
+/// A loss that was found out while the process ran.
+#[derive(Clone, Debug)]
+struct Found {
+    name: Bytes,
+    /// Whether this lane found it: it tells those that are not there, too.
+    first: bool,
 }
 
 /// What the disk says of the last loss.
@@ -80,6 +88,11 @@ impl Refill {
         }
     }
 
+    /// Whether the disk may say still that nothing was lost.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.kept != Kept::Yes
+    }
+
     /// When [`poll`] has something to do, in the lane's microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.due_at
@@ -101,13 +114,18 @@ impl Refill {
 
     /// Nothing of a failed tick is there: neither records that covered clocks, nor what was noted.
     pub(crate) fn unsay(&mut self, now: Now) {
+        if !self.noted.is_empty() {
+            // The layout may have moved on in that very tick.
+            self.loss = None;
+        }
         self.shards.extend(core::mem::take(&mut self.noted));
         self.shards.values_mut().for_each(Sources::forget);
         if self.kept == Kept::Staged {
             self.kept = Kept::No;
         }
         if self.kept == Kept::No || self.loss.is_none() || !self.shards.is_empty() {
-            self.due_at = Some(now.micros + PACE_MICROS);
+            let later = now.micros + PACE_MICROS;
+            self.due_at = Some(self.due_at.map_or(later, |at| at.min(later)));
         }
     }
 }
@@ -117,26 +135,39 @@ fn whole(shard: Shard) -> Vec<u8> {
     [b"whole/", &shard.partition.0.to_be_bytes()[..], &[shard.n]].concat()
 }
 
-/// The fact that a lane of this node has found out that the disk went back.
-fn found_by(lane: LaneIndex) -> Vec<u8> {
+/// The last loss that some lane of this node found out while it ran.
+const FOUND: &[u8] = b"loss/found";
+
+/// The last one of those that a lane knows of.
+fn known_to(lane: LaneIndex) -> Vec<u8> {
     [b"loss/", &lane.0.to_be_bytes()[..]].concat()
 }
 
-/// The last loss: the one that the node noted before it started, and the one that this lane found out later.
+/// The last loss: the one that the node noted before it started, and the one that was found out later.
 /// `None` if there was none.
 fn loss(ctx: &mut Ctx<'_>) -> Result<Option<Bytes>, StoreError> {
     if let Some(loss) = &ctx.layout.refill.loss {
         return Ok(loss.clone());
     }
+    let lane = ctx.config.lane;
     let mut kept = |name: &[u8]| match ctx.store.fact(name) {
         // It said something once. No shard was ever said to be whole after a loss of this name.
         Err(StoreError::Corrupt { .. }) => Ok(Some(Bytes::new())),
         kept => kept,
     };
-    let (noted, found) = (kept(LOSS)?, kept(&found_by(ctx.config.lane))?);
-    let loss = (noted.is_some() || found.is_some()).then(|| {
-        let (noted, found) = (noted.unwrap_or_default(), found.unwrap_or_default());
-        Bytes::from([noted, found].concat())
+    let (noted, found, mut known) = (kept(LOSS)?, kept(FOUND)?, kept(&known_to(lane))?);
+    if let Some(name) = found
+        && ctx.layout.refill.found.is_none()
+        && known.as_ref() != Some(&name)
+    {
+        // The process ended before this lane heard of it.
+        known = Some(name.clone());
+        ctx.layout.refill.found = Some(Found { name, first: false });
+        keep(ctx);
+    }
+    let loss = (noted.is_some() || known.is_some()).then(|| {
+        let (noted, known) = (noted.unwrap_or_default(), known.unwrap_or_default());
+        Bytes::from([noted, known].concat())
     });
     ctx.layout.refill.loss = Some(loss.clone());
     Ok(loss)
@@ -145,17 +176,24 @@ fn loss(ctx: &mut Ctx<'_>) -> Result<Option<Bytes>, StoreError> {
 /// Its disk went back in time: others know more of its own writes than it does. So did what its other lanes
 /// have.
 pub(crate) fn on_amnesia(ctx: &mut Ctx<'_>) {
-    if !ctx.layout.refill.went_back {
-        ctx.effects.push(Effect::WentBack);
-        went_back(ctx);
+    let name = ctx.config.boot ^ 1;
+    if ctx.layout.refill.found.is_none() {
+        ctx.effects.push(Effect::WentBack(name));
     }
+    went_back(ctx, name, true);
 }
 
 /// The same, found out by another lane.
-pub(crate) fn went_back(ctx: &mut Ctx<'_>) {
-    if core::mem::replace(&mut ctx.layout.refill.went_back, true) {
+pub(crate) fn on_told(ctx: &mut Ctx<'_>, name: u128) {
+    went_back(ctx, name, false);
+}
+
+fn went_back(ctx: &mut Ctx<'_>, name: u128, first: bool) {
+    if ctx.layout.refill.found.is_some() {
         return;
     }
+    let name = Bytes::copy_from_slice(&name.to_be_bytes());
+    ctx.layout.refill.found = Some(Found { name, first });
     keep(ctx);
     renew(ctx);
     ctx.layout.transfer.on_loss(ctx.now);
@@ -163,14 +201,20 @@ pub(crate) fn went_back(ctx: &mut Ctx<'_>) {
     feed::on_layout(ctx);
 }
 
-/// Writes down that this lane's disk went back.
+/// Writes down what was found out. Votes may be gone, too.
 fn keep(ctx: &mut Ctx<'_>) {
-    let name = Bytes::copy_from_slice(&(ctx.config.boot ^ 1).to_be_bytes());
-    let staged = ctx.store.set_fact(&found_by(ctx.config.lane), Some(name)).is_ok();
+    let Some(Found { name, first }) = ctx.layout.refill.found.clone() else { return };
+    let mut staged = ctx.store.set_fact(&known_to(ctx.config.lane), Some(name.clone())).is_ok();
+    if first {
+        staged &= ctx.store.set_fact(FOUND, Some(name)).is_ok();
+    }
     *ctx.fsync |= staged;
     // A disk that takes nothing now is tried again.
     ctx.layout.refill.kept = if staged { Kept::Staged } else { Kept::No };
     ctx.layout.refill.loss = None;
+    if ctx.config.lane == LaneIndex(0) {
+        recall::distrust(ctx);
+    }
 }
 
 /// A shard has all that is to be read from it.
@@ -185,7 +229,7 @@ pub(super) fn note_whole(ctx: &mut Ctx<'_>, shard: Shard) -> Result<(), StoreErr
 pub(crate) fn renew(ctx: &mut Ctx<'_>) {
     let loss = match loss(ctx) {
         // What went back stays lost, whether or not the disk says so yet.
-        Ok(None) if !ctx.layout.refill.went_back => {
+        Ok(None) if ctx.layout.refill.found.is_none() => {
             ctx.layout.refill.shards.clear();
             ctx.layout.refill.due_at = None;
             return;
@@ -231,8 +275,8 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
     for &shard in &shards {
         let Ok(state) = ctx.store.replica(shard) else { continue };
         let Some(sources) = ctx.layout.refill.shards.get_mut(&shard) else { continue };
-        let stays = |node| ctx.topology.layout().is_to_stay(node);
-        sources.look(&state.clock, ctx.down, |node| !stays(node), ctx.now.micros);
+        // A change that gives a node up may be given up itself, as long as this one is read from.
+        sources.look(&state.clock, ctx.down, |_| false, ctx.now.micros);
         if sources.is_done() && note_whole(ctx, shard).is_ok() {
             let refill = &mut ctx.layout.refill;
             refill.noted.extend(refill.shards.remove_entry(&shard));
@@ -247,14 +291,15 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
     let refill = &mut ctx.layout.refill;
     let again = refill.loss.is_none() || refill.kept == Kept::No || !refill.shards.is_empty();
     refill.due_at = again.then_some(ctx.now.micros + PACE_MICROS);
-    refill.turn = refill.turn.wrapping_add(SHARDS_MAX);
-    let (asking, turn) = (&mut refill.asking, refill.turn);
+    let (asking, turn) = (&mut refill.asking, &mut refill.turn);
     let wanted = by_source.into_iter().filter_map(|(lane, mut shards)| {
         // Those that nobody answers for must not keep the others from being asked about.
-        let first = if shards.len() > SHARDS_MAX { turn % shards.len() } else { 0 };
+        let first = if shards.len() > SHARDS_MAX { *turn % shards.len() } else { 0 };
         shards.rotate_left(first);
         shards.truncate(SHARDS_MAX);
-        asking.insert(lane).then_some(Wanted::Refill(lane, shards))
+        let asked = asking.insert(lane);
+        *turn = turn.wrapping_add(if asked { SHARDS_MAX } else { 0 });
+        asked.then_some(Wanted::Refill(lane, shards))
     });
     wanted.collect()
 }

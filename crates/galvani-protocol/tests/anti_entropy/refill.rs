@@ -141,6 +141,10 @@ fn what_is_only_noted_in_a_failed_tick_is_not_relied_on() {
     assert!(pair.says_it_lacks(1));
 }
 
+fn tells_lanes(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::WentBack(_)))
+}
+
 impl Pair {
     /// One side is linked to nobody, and is shown a write of its own that it does not have.
     fn show_what_it_forgot(&mut self, side: usize) {
@@ -163,7 +167,7 @@ impl Pair {
 fn a_disk_that_went_back_is_filled_again_as_well_and_all_lanes_hear_of_it() {
     let mut pair = Pair::new();
     pair.show_what_it_forgot(1);
-    assert!(pair.tick(1).contains(&Effect::WentBack), "the disk is that of all lanes");
+    assert!(tells_lanes(&pair.tick(1)), "the disk is that of all lanes");
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
     pair.link(true);
     pair.pass(300);
@@ -172,8 +176,8 @@ fn a_disk_that_went_back_is_filled_again_as_well_and_all_lanes_hear_of_it() {
     pair.restart(1, &Limits::default());
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)), "it was written down");
     // As another lane does that is told so.
-    pair.handle(1, Input::WentBack);
-    assert!(!pair.tick(1).contains(&Effect::WentBack), "all know");
+    pair.handle(1, Input::WentBack(4));
+    assert!(!tells_lanes(&pair.tick(1)), "all know");
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
 }
 
@@ -182,10 +186,33 @@ fn a_loss_that_could_not_be_written_down_is_one_all_the_same() {
     let mut pair = Pair::new();
     pair.show_what_it_forgot(1);
     pair.sides[1].engine.fail_next_commits(vec![FailKind::Full; 3]);
-    assert!(pair.tick(1).contains(&Effect::WentBack));
+    assert!(tells_lanes(&pair.tick(1)));
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
     pair.pass(200);
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
     pair.restart(1, &Limits::default());
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING), "it was written after all");
+}
+
+#[test]
+fn a_lane_that_was_not_told_in_time_finds_out_when_it_starts() {
+    let limits = Limits::default();
+    let mut pair = Pair::new();
+    pair.link(true);
+    pair.put(0, "k", b"v".to_vec());
+    pair.link(false);
+    // Another lane of the node found that its disk went back, and then the process ended.
+    let found: (&[u8], _) = (b"loss/found", Some(Bytes::from_static(b"by lane 3")));
+    write_facts(&*pair.sides[1].engine, &[found]).expect("room");
+    for _ in 0..2 {
+        pair.restart(1, &limits);
+        assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
+    }
+    pair.link(true);
+    pair.pass(300);
+    pair.link(false);
+    for _ in 0..2 {
+        assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)), "it is known, and made good");
+        pair.restart(1, &limits);
+    }
 }
