@@ -154,8 +154,12 @@ impl Sources {
         }
         let whole =
             self.of.values().filter(|it| matches!(it, Source::Met { whole: true, .. })).count();
-        let all = self.unmet().all(|node| down.contains(&node) && given_up(node));
-        self.done = all || (whole >= self.least && self.unmet().all(|node| down.contains(&node)));
+        let all = self.unmet().next().is_none();
+        let others = self.unmet().all(|node| down.contains(&node) && given_up(node));
+        // One that leaves may be down for a moment only: it is not done without where nobody else has a copy.
+        self.done = all
+            || (whole > 0 && others)
+            || (whole >= self.least && self.unmet().all(|node| down.contains(&node)));
     }
 
     /// What a source had when it was asked may be lost with its disk: it is asked anew when it is back.
@@ -273,7 +277,14 @@ mod tests {
         it.look(&clock(&[]), &down(&[2]), STAYS, NOW);
         assert!(!it.is_done(), "it may have what the other one lost");
         it.look(&clock(&[]), &down(&[2]), leaves, NOW);
+        assert!(!it.is_done(), "the other one has lost its copy");
+        let later = NOW + HAS_IT_BACK_MICROS;
+        it.heard(node(1), &clock(&[]), true, later);
+        it.look(&clock(&[]), &down(&[2]), leaves, later);
         assert!(it.is_done(), "an operator has given it up");
+        let mut only = sources(1);
+        only.look(&clock(&[]), &down(&[1]), |_| true, NOW);
+        assert!(!only.is_done(), "there is no other copy than that of the one that leaves");
     }
 
     #[test]
