@@ -539,6 +539,11 @@ fn first_lane(node: NodeId) -> PeerLane {
     PeerLane { node, lane: LaneIndex(0) }
 }
 
+/// The name of a fact of one shard.
+fn fact_of(name: &[u8], shard: Shard) -> Vec<u8> {
+    [name, &shard.partition.0.to_be_bytes(), &[shard.n]].concat()
+}
+
 /// Whether something that is tried every so often is due.
 fn is_due(at: u64, now: Now) -> bool {
     at <= now.micros

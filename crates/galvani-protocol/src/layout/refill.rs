@@ -8,7 +8,7 @@
 //! else. The same for votes is `recall.rs`. Next to read: `sources.rs`, `serve.rs`; decision 0018.
 
 use super::sources::{Own, Sources};
-use super::{PATIENCE_MICROS, Wanted, is_due, recall};
+use super::{PATIENCE_MICROS, Wanted, fact_of, is_due, recall};
 use crate::effect::{Effect, Now, PeerLane};
 use crate::feed;
 use crate::ops::{Ctx, Heard, Step};
@@ -93,6 +93,11 @@ impl Refill {
         self.kept != Kept::Yes
     }
 
+    /// Whether anything lacks, or is to be looked at or written down.
+    fn has_work(&self) -> bool {
+        self.kept == Kept::No || self.loss.is_none() || !self.shards.is_empty()
+    }
+
     /// When [`poll`] has something to do, in the lane's microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.due_at
@@ -123,7 +128,7 @@ impl Refill {
         if self.kept == Kept::Staged {
             self.kept = Kept::No;
         }
-        if self.kept == Kept::No || self.loss.is_none() || !self.shards.is_empty() {
+        if self.has_work() {
             let later = now.micros + PACE_MICROS;
             self.due_at = Some(self.due_at.map_or(later, |at| at.min(later)));
         }
@@ -132,7 +137,7 @@ impl Refill {
 
 /// The fact that a shard has all again that this node had acked of it before its last loss.
 fn whole(shard: Shard) -> Vec<u8> {
-    [b"whole/", &shard.partition.0.to_be_bytes()[..], &[shard.n]].concat()
+    fact_of(b"whole/", shard)
 }
 
 /// The last loss that some lane of this node found out while it ran.
@@ -255,8 +260,7 @@ pub(crate) fn renew(ctx: &mut Ctx<'_>) {
         }
     }
     let refill = &mut ctx.layout.refill;
-    let left = loss.is_none() || refill.kept == Kept::No || !refill.shards.is_empty();
-    refill.due_at = left.then_some(ctx.now.micros);
+    refill.due_at = refill.has_work().then_some(ctx.now.micros);
 }
 
 /// Looks what is covered, and works out whom to ask.
@@ -289,8 +293,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
         }
     }
     let refill = &mut ctx.layout.refill;
-    let again = refill.loss.is_none() || refill.kept == Kept::No || !refill.shards.is_empty();
-    refill.due_at = again.then_some(ctx.now.micros + PACE_MICROS);
+    refill.due_at = refill.has_work().then_some(ctx.now.micros + PACE_MICROS);
     let (asking, turn) = (&mut refill.asking, &mut refill.turn);
     let wanted = by_source.into_iter().filter_map(|(lane, mut shards)| {
         // Those that nobody answers for must not keep the others from being asked about.

@@ -8,7 +8,7 @@
 
 use super::gate::Gate;
 use super::sources::{Own, Sources};
-use super::{PATIENCE_MICROS, Wanted, is_due, refill};
+use super::{PATIENCE_MICROS, Wanted, fact_of, is_due, refill};
 use crate::effect::{Now, PeerLane};
 use crate::ops::{Ctx, Heard, Step};
 use crate::reap::SHARDS_MAX;
@@ -218,7 +218,7 @@ impl Transfer {
 
 /// The fact that a shard was emptied for the change that began with an epoch.
 fn joined(shard: Shard) -> Vec<u8> {
-    [b"joined/", &shard.partition.0.to_be_bytes()[..], &[shard.n]].concat()
+    fact_of(b"joined/", shard)
 }
 
 /// Takes away what a shard has, of at most `rows` rows, and counts them; one that never held anything

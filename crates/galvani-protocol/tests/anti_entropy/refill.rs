@@ -1,9 +1,9 @@
 //! An owner that lost its disk: no read is answered from it before it has caught up.
 
-use super::{Pair, SHARD, Side, node, topology};
+use super::{Pair, SHARD, Side, node, peer, topology};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
-use galvani_model::ids::LaneIndex;
+use galvani_model::ids::{LaneIndex, RequestId};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions};
@@ -146,8 +146,8 @@ fn tells_lanes(effects: &[Effect]) -> bool {
 }
 
 impl Pair {
-    /// One side is linked to nobody, and is shown a write of its own that it does not have.
-    fn show_what_it_forgot(&mut self, side: usize) {
+    /// One side is linked to nobody, and one is shown a write of the first one that it does not have.
+    fn show_what_it_forgot(&mut self, side: usize, shown_to: usize) {
         self.link(true);
         self.put(side, "k", b"v".to_vec());
         let own = self.sides[side].store.replica(SHARD).expect("whole").own.expect("it has minted");
@@ -157,24 +157,25 @@ impl Pair {
         let record = self.sides[side].store.record(SHARD, dot).expect("whole").expect("its own");
         let Record { mut head, value } = record;
         head.dot.counter += 1;
+        head.rid = RequestId(99);
         let (shard, fsync, epoch, timeout_ms) = (SHARD, false, 1, 500);
         let replicate = Replicate { shard, head, fsync, epoch, timeout_ms, value };
-        self.request(side, Message::Replicate(replicate));
+        self.request(shown_to, Message::Replicate(replicate));
     }
 }
 
 #[test]
 fn a_disk_that_went_back_is_filled_again_as_well_and_all_lanes_hear_of_it() {
     let mut pair = Pair::new();
-    pair.show_what_it_forgot(1);
+    pair.show_what_it_forgot(1, 1);
     assert!(tells_lanes(&pair.tick(1)), "the disk is that of all lanes");
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
     pair.link(true);
     pair.pass(300);
-    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)));
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(2)));
     pair.link(false);
     pair.restart(1, &Limits::default());
-    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)), "it was written down");
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(2)), "it was written down");
     // As another lane does that is told so.
     pair.handle(1, Input::WentBack(4));
     assert!(!tells_lanes(&pair.tick(1)), "all know");
@@ -182,9 +183,44 @@ fn a_disk_that_went_back_is_filled_again_as_well_and_all_lanes_hear_of_it() {
 }
 
 #[test]
+fn a_read_that_learns_of_it_does_not_count_its_own_copy() {
+    let mut pair = Pair::new();
+    pair.show_what_it_forgot(1, 0);
+    pair.flow();
+    // The link is up again, and nothing has been compared when the read asks.
+    pair.linked = true;
+    for side in 0..2 {
+        pair.handle(side, Input::PeerUp(peer(1 - side)));
+    }
+    pair.seen.clear();
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let options = ReadOptions { r: Some(Quorum::Exactly(2)), ..ReadOptions::default() };
+    pair.request(1, Message::Get(Get { key, options, timeout_ms: 500 }));
+    let mut said = Vec::new();
+    for _ in 0..20 {
+        for side in [1, 0] {
+            for effect in pair.tick(side) {
+                match effect {
+                    Effect::Answer { to, message, .. } if to.link == 1 => said.push(message),
+                    // Only the read goes on: nothing else tells the node before it does.
+                    Effect::Ask { message: Message::Fetch(_), .. } => pair.deliver(side, effect),
+                    Effect::Answer { .. } => pair.deliver(side, effect),
+                    _ => {}
+                }
+            }
+        }
+    }
+    let refused = |message: &Message| match message {
+        Message::Failed(failed) => failed.failure == Failure::Coordinator(ReplicaError::Refilling),
+        _ => false,
+    };
+    assert!(said.len() == 1 && said.iter().all(refused), "{said:?}");
+}
+
+#[test]
 fn a_loss_that_could_not_be_written_down_is_one_all_the_same() {
     let mut pair = Pair::new();
-    pair.show_what_it_forgot(1);
+    pair.show_what_it_forgot(1, 1);
     pair.sides[1].engine.fail_next_commits(vec![FailKind::Full; 3]);
     assert!(tells_lanes(&pair.tick(1)));
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
