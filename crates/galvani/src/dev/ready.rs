@@ -1,8 +1,8 @@
 //! Waiting until a local cluster answers: every node that was started, and a quorum.
 //!
-//! Ready means that each of those nodes says it is connected to the others and that a write and a
-//! read with majorities have been answered through the client. There is a deadline, and what is
-//! waited for has a name.
+//! Ready means that each of those nodes says it is connected to the others, that a write and a read
+//! with majorities have been answered through the client, and that a node without its disk is filled
+//! again, where that takes seconds. There is a deadline, and what is waited for has a name.
 
 use crate::commands::server::set_aside;
 use crate::connect::App;
@@ -28,7 +28,7 @@ pub(crate) async fn wait(
         if let Some(report) = died(local, children) {
             return Err(report);
         }
-        let missing = match step(local, &mut client).await {
+        let missing = match step(local, &mut client, began.elapsed()).await {
             Ok(()) => return Ok(began.elapsed()),
             Err(missing) => missing,
         };
@@ -71,7 +71,7 @@ pub(super) fn died(local: &Local, children: &mut [(String, Child)]) -> Option<Re
 }
 
 /// One try; what is missing.
-async fn step(local: &Local, client: &mut Option<Client>) -> Result<(), String> {
+async fn step(local: &Local, client: &mut Option<Client>, waited: Duration) -> Result<(), String> {
     let running: Vec<&DevNode> =
         local.memory.nodes.iter().filter(|node| local.state(node) == ProcessState::Up).collect();
     let connected = match client {
@@ -85,16 +85,19 @@ async fn step(local: &Local, client: &mut Option<Client>) -> Result<(), String> 
     // Nodes that lost their disk are read from when they are filled again; a new cluster's, too.
     let lost: Vec<&NodeReport> = reports.iter().filter(|report| is_refilling(report)).collect();
     let there = usize::from(local.memory.n).saturating_sub(away);
-    if there.saturating_sub(lost.len()) >= majority {
-        return quorum_answers(connected).await;
-    }
+    let enough = there.saturating_sub(lost.len()) >= majority;
     let answers = |id: &NodeId| reports.iter().any(|it| it.id == *id && it.status.is_ok());
     let can_be_filled = |report: &&&NodeReport| {
         report.status.as_ref().is_ok_and(|status| status.refilling.waits.iter().all(answers))
     };
-    match lost.iter().find(can_be_filled) {
-        Some(report) if there >= majority => Err(format!("{} to be filled", report.name)),
-        Some(_) | None => Ok(()),
+    // Little data is there in a moment; where it is much, the others answer meanwhile.
+    let patient = there >= majority && (!enough || waited < FILL_TIME);
+    if let Some(report) = lost.iter().find(can_be_filled).filter(|_| patient) {
+        return Err(format!("{} to be filled", report.name));
+    }
+    match enough {
+        true => quorum_answers(connected).await,
+        false => Ok(()),
     }
 }
 
@@ -171,6 +174,8 @@ async fn quorum_answers(client: &Client) -> Result<(), String> {
 const READY_TOPIC: &str = "galvani.ready";
 const READY_KEY: &str = "galvani/ready";
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a node is waited for that lost its disk, where the others are enough.
+const FILL_TIME: Duration = Duration::from_secs(5);
 const TELL_AFTER: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(25);
 /// Short, so that a node that ends at its start is noticed soon.
