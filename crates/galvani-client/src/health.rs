@@ -8,7 +8,7 @@
 //! out in the background, so that no caller pays for finding out.
 //! Source: Jacobson's mean and deviation of round trips, as in RFC 6298, section 2.
 
-use crate::quantile::Recent;
+use galvani_model::quantile::Recent;
 use std::time::Duration;
 use tokio::time::Instant;
 

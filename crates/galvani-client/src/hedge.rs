@@ -1,8 +1,8 @@
 //! Reads that are asked twice: how many may be, and how many were.
 //!
-//! A read that its node has not answered after that node's 95th percentile (`quantile.rs`) is asked of
-//! the next owner as well. [`Hedging`] keeps these to a twentieth of the reads, so that a cluster that is
-//! slow everywhere is not loaded further, and to none for a while once a node says that it is
+//! A read that its node has not answered after that node's 95th percentile (`galvani_model::quantile`) is
+//! asked of the next owner as well. [`Hedging`] keeps these to a twentieth of the reads, so that a cluster
+//! that is slow everywhere is not loaded further, and to none for a while once a node says that it is
 //! overloaded. What goes beyond waits until its node counts as late (`health.rs`).
 //! Source: Dean and Barroso, "The Tail at Scale" (2013), hedged requests.
 

@@ -55,7 +55,6 @@ mod layout;
 mod list;
 mod net;
 mod put;
-mod quantile;
 mod race;
 mod repair;
 mod request;

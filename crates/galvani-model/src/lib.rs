@@ -14,6 +14,7 @@ pub mod ids;
 pub mod key;
 pub mod limits;
 pub mod placement;
+pub mod quantile;
 pub mod quorum;
 pub mod quorum_promise;
 pub mod request;

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn every_choice_is_what_counting_all_sets_says() {
+    fn overlap_table_is_what_counting_all_sets_says() {
         for n in 1..=7u8 {
             for (r, w) in (1..=n).flat_map(|r| (1..=n).map(move |w| (r, w))) {
                 let promise = Promise::of(n, r, w).expect("within bounds");

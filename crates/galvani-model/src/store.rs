@@ -136,12 +136,15 @@ pub struct HintFigures {
     pub count: u64,
     /// Bytes of their rows.
     pub bytes: u64,
-    /// When the first of them came (milliseconds since 1970 on this node); 0 for those that were
-    /// there when it started.
+    /// When the oldest of them was written, in milliseconds since 1970 by hybrid time, to within
+    /// [`HintFigures::SINCE_STEP_MS`]; 0 where no row of them can be read.
     pub since_ms: u64,
 }
 
 impl HintFigures {
+    /// How exact `since_ms` is, in milliseconds: what is held is counted by spans of this length.
+    pub const SINCE_STEP_MS: u64 = 8_192;
+
     /// Adds what another lane holds for the same owner.
     pub fn add(&mut self, other: &HintFigures) {
         self.since_ms = match self.count {
@@ -380,13 +383,7 @@ pub trait Store: Holdings {
 
     /// Stages a hint: a record held for an owner that is away, outside of this node's own shards.
     /// One that is held already changes nothing.
-    fn hold(
-        &mut self,
-        target: NodeId,
-        shard: Shard,
-        record: &Record,
-        at_ms: u64,
-    ) -> Result<(), StoreError>;
+    fn hold(&mut self, target: NodeId, shard: Shard, record: &Record) -> Result<(), StoreError>;
 
     /// Committed hints for `target` in these partitions (ascending), in the order of their keys,
     /// after `after` (exclusive): at most `limit`, and none that starts beyond `credit` bytes.

@@ -22,6 +22,7 @@ pub(crate) fn charge(message: &mut Message, waited_micros: u64) -> bool {
         Message::Hint(hint) => &mut hint.record.timeout_ms,
         Message::Supply(supply) => &mut supply.timeout_ms,
         Message::Fetch(fetch) => &mut fetch.timeout_ms,
+        Message::FetchPage(fetch) => &mut fetch.timeout_ms,
         _ => return true,
     };
     let waited_ms = u32::try_from(waited_micros / 1000).unwrap_or(u32::MAX);
@@ -37,6 +38,7 @@ pub(crate) fn answer(to: ReplyTo, message: &Message) -> Effect {
             Message::Replicated(Replicated { result: Err(ReplicaError::Expired) })
         }
         Message::Fetch(_) => Message::Fetched(Err(ReplicaError::Expired)),
+        Message::FetchPage(_) => Message::FetchedPage(Err(ReplicaError::Expired)),
         _ => {
             let (failure, applied) = (Failure::DeadlinePassed, AppliedOutcome::No);
             Message::Failed(Failed { failure, applied, answers: Vec::new() })

@@ -2,11 +2,11 @@
 //!
 //! Clients that know the layout go straight to an owner; this is for the others, and for the time
 //! in which a client's layout is old. A request that was sent on already is never sent on again.
-//! When an owner is silent for long the next one is asked as well: a write keeps its request id, so
-//! that two coordinators make one write of it. So it is when an owner has no room for it, stops, or
-//! cannot tell whether a late retry is one.
-//! The first answer counts, a failure only if no other
-//! comes. Next to read: `route.rs`, which chooses the owners.
+//! When an owner is silent for long the next one is asked as well: a write keeps its request id, so that
+//! two coordinators make one write of it. A read is asked twice when it takes longer than 95 of 100 took
+//! at that owner, within an allowance. So it is when an owner has no room for it, stops, or cannot tell
+//! whether a late retry is one. The first answer counts, a failure only if no other comes.
+//! Next to read: `route.rs`, which chooses the owners.
 
 use crate::effect::{Effect, PeerLane, ReplyTo};
 use crate::expired;
@@ -36,6 +36,9 @@ pub(crate) struct ForwardOp {
     doubt: bool,
     /// When the next owner is asked as well, in the lane's microseconds.
     next_at: Option<u64>,
+    /// When the owner that was asked last counts as silent. Before that a read may be asked twice within
+    /// the lane's allowance, and a write not at all.
+    late_at: u64,
     /// When the client stops waiting, in the lane's microseconds.
     deadline: u64,
 }
@@ -61,6 +64,7 @@ impl ForwardOp {
             failed: None,
             doubt: false,
             next_at: None,
+            late_at: 0,
             deadline,
         };
         forward.ask_next(ctx);
@@ -112,6 +116,10 @@ impl ForwardOp {
     /// An owner has been silent for long: the next one is asked as well. Or time is up.
     pub(crate) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) -> Step {
         if ctx.now.micros < self.deadline {
+            if ctx.now.micros < self.late_at && !ctx.scores.take_hedge() {
+                self.next_at = Some(self.late_at);
+                return Step::Wait;
+            }
             self.ask_next(ctx);
             return Step::Wait;
         }
@@ -149,7 +157,11 @@ impl ForwardOp {
         self.asked.push(Some(to));
         ctx.effects.push(Effect::Ask { to, id, forwarded: true, message });
         if !self.left.is_empty() {
-            self.next_at = Some(ctx.now.micros + ctx.scores.patience(to));
+            self.late_at = ctx.now.micros + ctx.scores.patience(to);
+            self.next_at = Some(match self.writes {
+                true => self.late_at,
+                false => ctx.now.micros + ctx.scores.hedge_after(to),
+            });
         }
     }
 

@@ -24,6 +24,7 @@ use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
 use crate::origins::Origins;
 use crate::reap::{self, ReapOp, Reaper};
 use crate::route;
+use crate::share::Share;
 use crate::sync::compare::CompareOp;
 use crate::sync::damage::RecoverOp;
 use crate::sync::pull::PullOp;
@@ -78,6 +79,7 @@ pub struct Lane {
     feed: Feeds,
     trimmer: Trimmer,
     layout: Layouts,
+    share: Share,
     /// Whether it has not looked at its store yet.
     fresh: bool,
     counters: Counters,
@@ -126,6 +128,7 @@ impl Lane {
             feed: Feeds::default(),
             trimmer,
             layout: Layouts::default(),
+            share: Share::default(),
             fresh: true,
             counters: Counters::default(),
             effects: Vec::new(),
@@ -412,7 +415,6 @@ impl Lane {
         let Some(mut under_way) = self.table.take(op) else {
             return;
         };
-        let busy = self.table.waiting() > 0;
         let step = self.with(now, store, |ctx, _| match &mut under_way {
             Op::Put(put, _) => put.on_heard(ctx, index, heard),
             Op::Get(get, _) => get.on_heard(ctx, index, heard),
@@ -422,13 +424,13 @@ impl Lane {
             Op::Bucket(bucket) => bucket.on_heard(ctx, heard),
             Op::Known(known) => known.on_heard(ctx, heard),
             Op::Compare(compare) => compare.on_heard(ctx, heard),
-            Op::Pull(pull) => pull.on_heard(ctx, heard, busy),
+            Op::Pull(pull) => pull.on_heard(ctx, heard),
             Op::Recover(recover) => recover.on_heard(ctx, heard),
             Op::Unequal(unequal) => unequal.on_heard(ctx, heard),
-            Op::FetchHints(fetch) => fetch.on_heard(ctx, heard, busy),
-            Op::Reap(reap) => reap.on_heard(ctx, index, heard, busy),
+            Op::FetchHints(fetch) => fetch.on_heard(ctx, heard),
+            Op::Reap(reap) => reap.on_heard(ctx, index, heard),
             Op::Hear(hear) => hear.on_heard(ctx, heard),
-            Op::Trim(trim) => trim.on_heard(ctx, index, heard, busy),
+            Op::Trim(trim) => trim.on_heard(ctx, index, heard),
             Op::Layout(layout) => layout.on_heard(ctx, index, heard),
         });
         if step == Step::Wait {
@@ -447,8 +449,7 @@ impl Lane {
         {
             self.give_up(op, late, now, store);
         }
-        let busy = self.table.waiting() > 0;
-        for ask in self.with(now, store, |ctx, _| sync::poll(ctx, busy)) {
+        for ask in self.with(now, store, |ctx, _| sync::poll(ctx)) {
             let op = self.table.next_id();
             let asked = self.with(now, store, |ctx, _| match ask {
                 Ask::Compare(to, shards) => Op::Compare(CompareOp::start(ctx, op, to, shards)),
@@ -477,7 +478,7 @@ impl Lane {
                 self.table.insert(op, Op::Layout(started));
             }
         }
-        if let Some(round) = self.with(now, store, |ctx, _| trim::poll(ctx, busy)) {
+        if let Some(round) = self.with(now, store, |ctx, _| trim::poll(ctx)) {
             let op = self.table.next_id();
             let trim = self.with(now, store, |ctx, _| TrimOp::start(ctx, op, round));
             self.table.insert(op, Op::Trim(trim));
@@ -489,8 +490,7 @@ impl Lane {
         if self.feed.is_idle() {
             return;
         }
-        let busy = self.table.waiting() > 0;
-        self.with(now, store, |ctx, stopping| feed::poll(ctx, stopping, busy));
+        self.with(now, store, |ctx, stopping| feed::poll(ctx, stopping));
         for (to, shards) in self.with(now, store, |ctx, _| feed::clocks::poll(ctx)) {
             let op = self.table.next_id();
             let hear = self.with(now, store, |ctx, _| HearOp::start(ctx, op, to, shards));
@@ -518,8 +518,9 @@ impl Lane {
             Op::Layout(layout) => layout.on_deadline(ctx),
         });
         // A put may wait on, for stand-ins; a request that was sent on, for another owner.
-        if step == Step::Wait {
-            self.table.insert(op, late);
+        match step {
+            Step::Wait => self.table.insert(op, late),
+            Step::Done => self.scores.forget_background(op),
         }
     }
 
@@ -549,6 +550,8 @@ impl Lane {
             feed: &mut self.feed,
             trimmer: &mut self.trimmer,
             layout: &mut self.layout,
+            share: &mut self.share,
+            busy: self.table.waiting() > 0,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)

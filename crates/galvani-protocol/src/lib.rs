@@ -32,6 +32,7 @@ mod refuse;
 mod replica;
 mod route;
 mod serve;
+mod share;
 mod stand_ins;
 mod sync;
 mod table;

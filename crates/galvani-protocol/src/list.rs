@@ -81,9 +81,9 @@ impl ListOp {
     }
 
     fn launch(&mut self, ctx: &mut Ctx<'_>, list: List, shard: Shard) -> Step {
-        let List { bucket, prefix, after, .. } = list;
-        let epoch = ctx.topology.epoch();
-        let fetch = FetchPage { shard, bucket, prefix, after, limit: self.limit, epoch };
+        let List { bucket, prefix, after, timeout_ms, .. } = list;
+        let (limit, epoch) = (self.limit, ctx.topology.epoch());
+        let fetch = FetchPage { shard, bucket, prefix, after, limit, timeout_ms, epoch };
         for (index, node) in self.asked.pending().collect::<Vec<_>>() {
             if ctx.is_me(node) {
                 let said = own_page(ctx, &fetch).map_err(Outcome::Refused);

@@ -13,6 +13,7 @@ use crate::membership::score::Scores;
 use crate::origins::Origins;
 use crate::reap::Reaper;
 use crate::replica::{self, As, Taken};
+use crate::share::Share;
 use crate::stand_ins::STAND_INS_MAX;
 use crate::sync::AntiEntropy;
 use crate::topology::Topology;
@@ -116,6 +117,9 @@ pub(crate) struct Ctx<'a> {
     pub(crate) feed: &'a mut Feeds,
     pub(crate) trimmer: &'a mut Trimmer,
     pub(crate) layout: &'a mut Layouts,
+    pub(crate) share: &'a mut Share,
+    /// Whether clients wait for this lane.
+    pub(crate) busy: bool,
     /// Bytes of values that the lane's other operations hold.
     pub(crate) held: usize,
     /// Set when this tick's commit must be fsynced before its effects go out.

@@ -358,17 +358,11 @@ impl ReapOp {
         ReapOp { clocks: DurableClocks::ask(ctx, op, round.peers, round.shards) }
     }
 
-    /// An owner answered, or cannot. `busy` says whether clients wait for this lane.
-    pub(crate) fn on_heard(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        index: usize,
-        heard: Heard,
-        busy: bool,
-    ) -> Step {
+    /// An owner answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
         match self.clocks.on_heard(ctx, index, heard) {
             Progress::Waiting => return Step::Wait,
-            Progress::Complete => self.collect(ctx, busy),
+            Progress::Complete => self.collect(ctx),
             Progress::Failed => ctx.reaper.failed(self.clocks.shards(), ctx.now.micros),
         }
         Step::Done
@@ -377,15 +371,15 @@ impl ReapOp {
     /// Time is up.
     pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
         match self.clocks.asks_nobody() {
-            true => self.collect(ctx, false),
+            true => self.collect(ctx),
             false => ctx.reaper.failed(self.clocks.shards(), ctx.now.micros),
         }
         Step::Done
     }
 
     /// Collects what the clocks prove, within one slice.
-    fn collect(&self, ctx: &mut Ctx<'_>, busy: bool) {
-        let pause = if busy { BUSY_PAUSE_MICROS } else { 0 };
+    fn collect(&self, ctx: &mut Ctx<'_>) {
+        let pause = if ctx.busy { BUSY_PAUSE_MICROS } else { 0 };
         let mut left = SLICE;
         for (at, &shard) in self.clocks.shards().iter().enumerate() {
             let Some(mut waiting) = ctx.reaper.shards.remove(&shard) else { continue };

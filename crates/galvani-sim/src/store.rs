@@ -369,18 +369,12 @@ impl Store for SimStore {
         self.inner.forget_origin(shard)
     }
 
-    fn hold(
-        &mut self,
-        target: NodeId,
-        shard: Shard,
-        record: &Record,
-        at_ms: u64,
-    ) -> Result<(), StoreError> {
+    fn hold(&mut self, target: NodeId, shard: Shard, record: &Record) -> Result<(), StoreError> {
         if self.mutant == Some(Mutant::HoldsNothing) {
             return Ok(());
         }
         let before = self.inner.staged_bytes();
-        self.inner.hold(target, shard, record, at_ms)?;
+        self.inner.hold(target, shard, record)?;
         // One that is held already is as safe as it was.
         if self.inner.staged_bytes() > before {
             self.hints.held.push((shard, record.head.dot));

@@ -12,9 +12,9 @@ use thiserror::Error;
 use crate::{Class, Faults, Network};
 
 /// Protocol name and version agreed on in the TLS handshake. Another version is another name.
-pub const ALPN: &[u8] = b"galvani/6";
+pub const ALPN: &[u8] = b"galvani/7";
 
-/// The same as text, for messages: `galvani/4`.
+/// The same as text, for messages.
 pub fn protocol() -> &'static str {
     std::str::from_utf8(ALPN).expect("the name above is ASCII")
 }

@@ -72,7 +72,7 @@ async fn a_peer_that_stops_reading_a_stream_for_good_is_closed() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused_by_the_server_and_never_comes_up() {
+async fn untrusted_cert_is_refused_by_the_server_and_never_comes_up() {
     let (ours, theirs) = (new_ca(), new_ca());
     let server = bind(&node(&ours, 1), Config::default());
     // Trusts our root, so that its own check passes, but proves itself with the other one's.
@@ -102,7 +102,7 @@ fn good_until(ca: &ClusterCa, year: i32) -> Identity {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_refused_by_both_sides() {
+async fn expired_cert_is_refused_by_both_sides() {
     let ca = new_ca();
     // The same with a later end is let in: it is the date alone that is refused.
     let mut server = bind(&node(&ca, 1), Config::default());
@@ -125,7 +125,7 @@ async fn an_expired_certificate_is_refused_by_both_sides() {
 
 /// X7: what is sent before the handshake is confirmed could be sent again by anybody who heard it.
 #[tokio::test]
-async fn a_client_that_would_send_before_the_handshake_is_confirmed_cannot() {
+async fn zero_rtt_replay_nothing_is_sent_before_the_handshake_is_confirmed() {
     let ca = new_ca();
     let mut server = bind(&node(&ca, 1), Config::default());
     let (endpoint, config) = raw::resuming(&client(&ca));
@@ -149,7 +149,7 @@ async fn a_client_that_would_send_before_the_handshake_is_confirmed_cannot() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_cluster_is_refused_by_the_dialer() {
+async fn wrong_cluster_id_is_refused_by_the_dialer() {
     let (ours, theirs) = (new_ca(), new_ca());
     let server = bind(&node(&theirs, 1), Config::default());
     let reason = refusal(bind(&node(&ours, 2), Config::default()), &server).await;
@@ -158,7 +158,7 @@ async fn a_server_of_another_cluster_is_refused_by_the_dialer() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_cannot_serve_as_a_node() {
+async fn wrong_role_cert_of_a_client_cannot_serve_as_a_node() {
     let ca = new_ca();
     let server = raw::serve_as(&client(&ca), ALPN);
     let mut dialer = bind(&node(&ca, 2), Config::default());
@@ -192,7 +192,7 @@ async fn a_client_that_opens_replication_first_never_comes_up() {
 }
 
 #[tokio::test]
-async fn a_four_gigabyte_length_is_refused() {
+async fn length_prefix_4gib_is_refused() {
     let ca = new_ca();
     let max = Config::default().frame_bytes_max(Class::Client);
     for bytes in [u32::MAX, max as u32 + 1] {
@@ -211,7 +211,7 @@ async fn a_four_gigabyte_length_is_refused() {
 }
 
 #[tokio::test]
-async fn an_unfinished_frame_is_not_waited_for_for_ever() {
+async fn slowloris_stream_an_unfinished_frame_is_not_waited_for_for_ever() {
     let ca = new_ca();
     let config = Config { frame_gap_max: Duration::from_millis(200), ..Config::default() };
     let mut server = bind(&node(&ca, 1), config);
@@ -313,7 +313,7 @@ async fn one_identity_cannot_take_all_links_and_nodes_always_find_room() {
 }
 
 #[tokio::test]
-async fn above_the_mark_addresses_are_proved_first() {
+async fn handshake_flood_above_the_mark_addresses_are_proved_first() {
     let ca = new_ca();
     let config = Config { retry_above: 0, ..Config::default() };
     let mut server = bind(&node(&ca, 1), config);

@@ -336,6 +336,8 @@ pub struct FetchPage {
     pub after: Option<Bytes>,
     /// At most this many.
     pub limit: u16,
+    /// How long an answer is waited for, from its arrival, in milliseconds; 0: as long as it takes.
+    pub timeout_ms: u32,
     /// The epoch of the layout that the sender went by.
     pub epoch: u64,
 }

@@ -113,6 +113,9 @@ pub struct Pulled {
     pub trimmed: PartitionClock,
     /// None of the writes of `trimmed` was issued later, by hybrid time.
     pub trimmed_until: Hlc,
+    /// How long whoever gives it wants to be left alone before it is asked for another page, in
+    /// milliseconds: clients wait for it.
+    pub pause_ms: u16,
     /// The values of `heads`, in the body.
     #[serde(skip)]
     pub values: Vec<Bytes>,

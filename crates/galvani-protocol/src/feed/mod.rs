@@ -237,12 +237,12 @@ pub(crate) fn on_next(ctx: &mut Ctx<'_>, from: ReplyTo, next: FeedNext) {
 }
 
 /// Answers whoever waits for a page and has something to see, and ends sessions that are idle. Once a
-/// tick, after all that arrived in it is taken in. `busy` says whether clients wait for this lane: then
-/// sessions keep to their share of it.
-pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool, busy: bool) {
+/// tick, after all that arrived in it is taken in. While clients wait
+/// for this lane sessions keep to their share of it.
+pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool) {
     let now = ctx.now.micros;
     let sessions = ctx.feed.sessions.len();
-    let mut looks = ctx.feed.share.looks(now, busy, sessions.max(1));
+    let mut looks = ctx.feed.share.looks(now, ctx.busy, sessions.max(1));
     if looks == 0 && !stopping {
         return;
     }

@@ -18,8 +18,6 @@ use galvani_wire::message::{HintsPulled, PullHints};
 
 /// Bytes a page may bring: a few milliseconds of a lane's work.
 const CREDIT_BYTES: u32 = 256 << 10;
-/// Pause between two pages while clients wait for this lane, in microseconds.
-const BUSY_PAUSE_MICROS: u64 = 10_000;
 /// How long a peer may take to answer, in microseconds.
 const PATIENCE_MICROS: u64 = 5_000_000;
 
@@ -46,19 +44,23 @@ impl FetchHintsOp {
         FetchHintsOp { to, deadline: ctx.now.micros + PATIENCE_MICROS }
     }
 
-    /// The peer answered, or cannot. `busy` says whether clients wait for this lane.
-    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard, busy: bool) -> Step {
+    /// The peer answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
         let now = ctx.now.micros;
         let none = Taking { page: 0, refused: Vec::new() };
         let (due, taken) = match heard {
-            Heard::Reply(Message::HintsPulled(Ok(pulled))) => match take_in(ctx, pulled) {
-                Ok(None) => (None, none),
-                Ok(Some(taken)) => (Some(now + if busy { BUSY_PAUSE_MICROS } else { 0 }), taken),
-                Err(_) => (Some(now + RETRY_MICROS), none),
-            },
+            Heard::Reply(Message::HintsPulled(Ok(pulled))) => {
+                let pause = u64::from(pulled.records.pause_ms) * 1_000;
+                match take_in(ctx, pulled) {
+                    Ok(None) => (None, none),
+                    Ok(Some(taken)) => (Some(now + pause), taken),
+                    Err(_) => (Some(now + RETRY_MICROS), none),
+                }
+            }
             Heard::Reply(_) | Heard::Silence => (Some(now + RETRY_MICROS), none),
         };
         self.finish(ctx.handoff, due, taken);
+        ctx.share.rest(now, ctx.busy);
         Step::Done
     }
 
@@ -79,10 +81,8 @@ impl FetchHintsOp {
         if let Some(holder) = handoff.holders.get_mut(&self.to) {
             holder.asking = false;
             (holder.taken, holder.refused) = (taken.page, taken.refused);
-            holder.due = match (holder.due, due) {
-                (Some(told), Some(due)) => Some(told.min(due)),
-                (told, due) => told.or(due),
-            };
+            // When this page says, or the word that came meanwhile that there is something.
+            holder.due = due.or(holder.due);
         }
         handoff.reschedule();
     }

@@ -21,8 +21,10 @@ use galvani_wire::message::{
 const CREDIT_BYTES_MAX: u32 = 1 << 20;
 /// Records given at once.
 const RECORDS_MAX: usize = 512;
-/// Hints for one owner that are looked at to find those of a key: a few megabytes, read for people.
+/// Hints for one owner that are looked at to find those of a key: it is for people.
 const LOOKED_AT_MAX: usize = 4_096;
+/// Bytes of their values that are read for it, about: a few milliseconds of a lane's work.
+const LOOKED_AT_BYTES: usize = 4 << 20;
 /// Hints of one key that are named.
 const FOUND_MAX: usize = 256;
 
@@ -55,7 +57,7 @@ fn hold(ctx: &mut Ctx<'_>, hint: Hint) -> Result<(), ReplicaError> {
         return Err(ReplicaError::HintsFull);
     }
     let failed = |error: StoreError| replica::as_replica_error(&error);
-    ctx.store.hold(owner, shard, &record, ctx.now.unix_ms).map_err(failed)?;
+    ctx.store.hold(owner, shard, &record).map_err(failed)?;
     *ctx.fsync |= fsync;
     ctx.counters.hints_held += 1;
     ctx.handoff.note_held(ctx.now);
@@ -85,9 +87,11 @@ pub(crate) fn give(ctx: &mut Ctx<'_>, pull: &PullHints) -> Result<HintsPulled, R
     page(ctx, owner, after, pull.credit)
 }
 
-/// Which hints are held of one key: looks at no more than [`LOOKED_AT_MAX`] for each owner.
+/// Which hints are held of one key: looks at no more than [`LOOKED_AT_MAX`] for each owner, and reads no more
+/// than [`LOOKED_AT_BYTES`] for all of them.
 pub(crate) fn find(ctx: &mut Ctx<'_>, find: &FindHints) -> Result<HintsFound, ReplicaError> {
     let mut found = HintsFound::default();
+    let mut bytes = 0;
     for owner in ctx.topology.replicas(find.shard) {
         let (mut after, mut looked_at) = (None, 0);
         loop {
@@ -96,6 +100,7 @@ pub(crate) fn find(ctx: &mut Ctx<'_>, find: &FindHints) -> Result<HintsFound, Re
             let page = ctx.store.hints(owner, after, &partitions, credit, RECORDS_MAX);
             let page = page.map_err(|error| replica::as_replica_error(&error))?;
             looked_at += page.records.len();
+            bytes += page.records.iter().map(|(_, record)| record.value.len()).sum::<usize>();
             let of_key = page
                 .records
                 .iter()
@@ -104,7 +109,7 @@ pub(crate) fn find(ctx: &mut Ctx<'_>, find: &FindHints) -> Result<HintsFound, Re
             if page.last.is_none() {
                 break;
             }
-            if looked_at >= LOOKED_AT_MAX {
+            if looked_at >= LOOKED_AT_MAX || bytes >= LOOKED_AT_BYTES {
                 found.more = true;
                 break;
             }
@@ -135,6 +140,11 @@ fn page(
         }
         after = found.last;
     };
+    // The empty page, with which it ends, costs nobody anything.
+    let pause_ms = match records.is_empty() {
+        true => 0,
+        false => ctx.share.pause_ms(ctx.now.micros, ctx.busy),
+    };
     let handoff = &mut *ctx.handoff;
     handoff.pages += 1;
     let hints = records.iter().map(|(shard, record)| (*shard, record.head.dot)).collect();
@@ -150,6 +160,6 @@ fn page(
     Ok(HintsPulled {
         page: handoff.pages,
         shards,
-        records: Pulled { heads, values, ..Pulled::default() },
+        records: Pulled { heads, values, pause_ms, ..Pulled::default() },
     })
 }

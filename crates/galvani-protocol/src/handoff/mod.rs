@@ -73,6 +73,8 @@ struct Holder {
     /// When it is asked; `None` when it is not known to hold anything.
     due: Option<u64>,
     asking: bool,
+    /// Whether `due` is a turn that was taken for it.
+    has_turn: bool,
     /// The page that is durable here, which it may drop; 0 for none.
     taken: u64,
     /// Positions in that page of records that could not be taken in: those it must keep.
@@ -102,7 +104,13 @@ impl Handoff {
 
     /// A peer can be reached: it may hold something, and something may be held for it.
     pub(crate) fn peer_up(&mut self, peer: PeerLane, now: Now) {
-        let holder = Holder { due: Some(now.micros), asking: false, taken: 0, refused: Vec::new() };
+        let holder = Holder {
+            due: Some(now.micros),
+            asking: false,
+            has_turn: false,
+            taken: 0,
+            refused: Vec::new(),
+        };
         self.holders.insert(peer, holder);
         self.reschedule();
     }
@@ -117,7 +125,7 @@ impl Handoff {
     /// Everyone is asked again: what could not be taken in may be taken in now.
     pub(crate) fn ask_all(&mut self, now: Now) {
         for holder in self.holders.values_mut() {
-            holder.due = Some(now.micros);
+            (holder.due, holder.has_turn) = (Some(now.micros), false);
         }
         self.reschedule();
     }
@@ -125,7 +133,9 @@ impl Handoff {
     /// A peer says that it holds something for this node.
     pub(crate) fn waits_at(&mut self, peer: PeerLane, now: Now) {
         if let Some(holder) = self.holders.get_mut(&peer) {
-            holder.due = Some(holder.due.map_or(now.micros, |due| due.min(now.micros)));
+            // A turn that was taken for it stands.
+            let due = holder.due.filter(|&due| holder.has_turn || due <= now.micros);
+            holder.due = Some(due.unwrap_or(now.micros));
         }
         self.reschedule();
     }
@@ -184,6 +194,12 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<PeerLane> {
     }
     for (&peer, holder) in &mut ctx.handoff.holders {
         if !holder.asking && holder.due.is_some_and(|due| due <= now) {
+            let has_turn = core::mem::take(&mut holder.has_turn);
+            let turn = if has_turn { now } else { ctx.share.take(now, ctx.busy) };
+            if turn > now {
+                (holder.due, holder.has_turn) = (Some(turn), true);
+                continue;
+            }
             holder.asking = true;
             holder.due = None;
             asks.push(peer);

@@ -5,9 +5,11 @@
 //! same, and each of them is a probe. Integers only. Next to read: `swim.rs`, `route.rs`.
 
 use crate::effect::{Effect, PeerLane};
-use crate::ops::{NOBODY, of_ask_id};
+use crate::ops::{ASKS_PER_OP, NOBODY, of_ask_id};
+use galvani_model::quantile::Recent;
 use galvani_wire::Message;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// No peer counts as silent sooner, in microseconds: far above a healthy round trip, far below the
 /// usual deadline.
@@ -23,6 +25,12 @@ const PROBE_MICROS: u64 = 500_000;
 /// When this lane itself was late by so much, in microseconds, asks get as much again: their
 /// answers may be in its inbox.
 const STILL_MICROS: u64 = 100_000;
+/// No request that was sent on is asked of a second owner sooner, in microseconds.
+const HEDGE_MICROS_MIN: u64 = 5_000;
+/// Of how many reads that are sent on one may be asked of a second owner before the first is late.
+const READS_PER_HEDGE: u32 = 20;
+/// Such second asks that may be saved up.
+const HEDGES_MAX: u32 = 20;
 /// Asks given up on whose answers are still recognised. The oldest are forgotten first.
 const LATE_MAX: usize = 1_024;
 
@@ -36,6 +44,10 @@ pub(crate) struct Scores {
     due: BTreeSet<(u64, u64)>,
     /// Asks that took too long and may yet be answered.
     late: BTreeMap<u64, Ask>,
+    /// How long reads took lately that were sent on to a peer.
+    sent_on: BTreeMap<PeerLane, Recent>,
+    /// Reads sent on that no second ask was made for.
+    earned: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +58,8 @@ struct Ask {
     due: Option<u64>,
     /// Whether it is a whole request sent on: how long that takes is not the peer's alone.
     forwarded: bool,
+    /// Whether that is a read.
+    reads: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,7 +88,11 @@ impl Scores {
             score.inflight += 1;
             self.due.insert((due, *id));
         }
-        self.asks.insert(*id, Ask { to: *to, sent: now, due, forwarded: *forwarded });
+        let reads = *forwarded && matches!(message, Message::Get(_) | Message::List(_));
+        self.asks.insert(*id, Ask { to: *to, sent: now, due, forwarded: *forwarded, reads });
+        if reads {
+            self.earned = (self.earned + 1).min(HEDGES_MAX * READS_PER_HEDGE);
+        }
     }
 
     /// An ask was answered; `done` unless that was a refusal, which says nothing of how long things
@@ -91,6 +109,9 @@ impl Scores {
                 0 => took,
                 usual => (usual * 7 + took) / 8,
             };
+            if ask.reads {
+                self.sent_on.entry(ask.to).or_default().note(Duration::from_micros(took));
+            }
             if !ask.forwarded {
                 score.best = match score.best {
                     0 => took,
@@ -184,6 +205,36 @@ impl Scores {
         self.peers.get(&peer).copied().unwrap_or_default().patience()
     }
 
+    /// How long a read that is sent on to a peer may take before another owner may be asked as well, in
+    /// microseconds: what 95 of 100 took, once that is known, and never longer than its patience.
+    pub(crate) fn hedge_after(&self, peer: PeerLane) -> u64 {
+        let patience = self.patience(peer);
+        let p95 = self.sent_on.get(&peer).and_then(Recent::p95);
+        // Far below 2^64: it is a little over a minute at most.
+        let p95 = p95.map(|p95| p95.as_micros() as u64);
+        p95.map_or(patience, |p95| p95.max(HEDGE_MICROS_MIN).min(patience))
+    }
+
+    /// Whether a read may be asked of one more owner before the first is late: a twentieth of them may.
+    pub(crate) fn take_hedge(&mut self) -> bool {
+        // Its own ask will have earned, too.
+        let left = self.earned.checked_sub(READS_PER_HEDGE + 1);
+        self.earned = left.unwrap_or(self.earned);
+        left.is_some()
+    }
+
+    /// The operation that made these asks is over, and nobody is held to them any more.
+    pub(crate) fn forget_background(&mut self, op: u64) {
+        let first = op * ASKS_PER_OP;
+        let of_op: Vec<u64> =
+            self.asks.range(first..first + ASKS_PER_OP).map(|(&id, _)| id).collect();
+        for id in of_op {
+            if self.asks.get(&id).is_some_and(|ask| ask.due.is_none()) {
+                self.asks.remove(&id);
+            }
+        }
+    }
+
     /// What one more ask of a peer costs: latency times asks under way, in powers of two, so that
     /// only a clear difference changes who is asked.
     pub(crate) fn cost(&self, peer: PeerLane) -> u32 {
@@ -231,6 +282,7 @@ fn is_waited_for(message: &Message) -> bool {
     match message {
         Message::Replicate(replicate) => replicate.timeout_ms > 0,
         Message::Hint(hint) => hint.record.timeout_ms > 0,
+        Message::Supply(supply) => supply.timeout_ms > 0,
         Message::Fetch(_) | Message::FetchPage(_) => true,
         _ => false,
     }

@@ -41,9 +41,6 @@ const FRESH_MICROS: u64 = 500_000;
 /// that no change announced (a damaged disk, a lost message) is found within minutes. 256 empty
 /// comparisons are some 25 KB.
 const SWEEP_MICROS: u64 = 60_000_000;
-/// Pause between two pages while clients wait for this lane, in microseconds: taking a page in
-/// costs about a fifth of it.
-const BUSY_PAUSE_MICROS: u64 = 10_000;
 
 /// What a lane knows of the exchanges with its peers.
 #[derive(Clone, Debug)]
@@ -89,6 +86,8 @@ struct Peer {
     /// Shards of which it holds what this replica lacks.
     behind: BTreeMap<Shard, Behind>,
     pull_at: u64,
+    /// Whether `pull_at` is a turn that was taken for it.
+    has_turn: bool,
     pulling: bool,
 }
 
@@ -160,6 +159,7 @@ impl AntiEntropy {
             },
             behind: BTreeMap::new(),
             pull_at: 0,
+            has_turn: false,
             pulling: false,
         };
         self.peers.insert(peer, known);
@@ -327,12 +327,12 @@ impl AntiEntropy {
     }
 }
 
-/// Works out what is to be asked now; `busy` says whether clients wait for this lane.
+/// Works out what is to be asked now.
 /// The lane starts an operation for each.
-pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) -> Vec<Ask> {
+pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Ask> {
     let now = ctx.now.micros;
     let mut asks = Vec::new();
-    verify::poll(ctx, busy);
+    verify::poll(ctx);
     if ctx.sync.interval > 0 {
         asks.extend(damage::poll(ctx).map(|(to, shard, dots)| Ask::Recover(to, shard, dots)));
         asks.extend(ctx.sync.unequal.poll(now).map(|(to, shard)| Ask::Unequal(to, shard)));
@@ -375,6 +375,7 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
     if peer.pulling || peer.pull_at > now {
         return None;
     }
+    let has_turn = core::mem::take(&mut peer.has_turn);
     loop {
         let mut due = peer.behind.iter().filter(|(_, behind)| behind.due <= now);
         let (&shard, behind) = due.find(|(shard, _)| !sync.pulling.contains(shard))?;
@@ -393,6 +394,11 @@ fn poll_pull(ctx: &mut Ctx<'_>, lane: PeerLane) -> Option<Ask> {
             peer.meeting.remove(&shard);
             sync.met.insert((shard, lane.node));
             continue;
+        }
+        let turn = if has_turn { now } else { ctx.share.take(now, ctx.busy) };
+        if turn > now {
+            (peer.pull_at, peer.has_turn) = (turn, true);
+            return None;
         }
         let wanted = missing.into_iter().take(pull::RANGES_MAX).collect();
         peer.pulling = true;

@@ -5,7 +5,7 @@
 //! counter, so what a page passes over (a damaged record) is not asked of this peer again, and every
 //! page makes progress. Next to read: `../replica.rs`. Source: algorithms 2.5.
 
-use super::{BUSY_PAUSE_MICROS, Behind};
+use super::Behind;
 use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, As, Taken};
@@ -79,19 +79,23 @@ impl PullOp {
         PullOp { to, shard, wanted, deadline }
     }
 
-    /// The peer answered, or cannot. `busy` says whether clients wait for this lane.
-    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard, busy: bool) -> Step {
-        let page = match heard {
-            Heard::Reply(Message::Pulled(Ok(pulled))) => self.take_in(ctx, pulled),
-            Heard::Reply(_) | Heard::Silence => Page::Failed,
+    /// The peer answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
+        let (page, pause_ms) = match heard {
+            Heard::Reply(Message::Pulled(Ok(pulled))) => {
+                let pause_ms = pulled.pause_ms;
+                (self.take_in(ctx, pulled), pause_ms)
+            }
+            Heard::Reply(_) | Heard::Silence => (Page::Failed, 0),
         };
-        self.finish(ctx, page, busy);
+        self.finish(ctx, page, u64::from(pause_ms) * 1_000);
+        ctx.share.rest(ctx.now.micros, ctx.busy);
         Step::Done
     }
 
     /// No answer came in time.
     pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
-        self.finish(ctx, Page::Failed, false);
+        self.finish(ctx, Page::Failed, 0);
         Step::Done
     }
 
@@ -172,13 +176,13 @@ impl PullOp {
         Some(())
     }
 
-    fn finish(&self, ctx: &mut Ctx<'_>, page: Page, busy: bool) {
+    fn finish(&self, ctx: &mut Ctx<'_>, page: Page, pause: u64) {
         let now = ctx.now.micros;
         let sync = &mut *ctx.sync;
         sync.pulling.remove(&self.shard);
         if let Some(peer) = sync.peers.get_mut(&self.to) {
             peer.pulling = false;
-            peer.pull_at = now + if busy { BUSY_PAUSE_MICROS } else { 0 };
+            peer.pull_at = now + pause;
             let behind = peer.behind.remove(&self.shard);
             match (page, behind) {
                 // Nothing else would find it again.
@@ -227,7 +231,9 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
     let failed = |error: StoreError| replica::as_replica_error(&error);
     let state = ctx.store.replica(pull.shard).map_err(failed)?;
     let ranges = state.clock.common_with(&pull.wanted);
-    let mut page = Pulled { trimmed_until: state.trimmed_until, ..Pulled::default() };
+    let pause_ms = ctx.share.pause_ms(ctx.now.micros, ctx.busy);
+    let trimmed_until = state.trimmed_until;
+    let mut page = Pulled { trimmed_until, pause_ms, ..Pulled::default() };
     let mut room = LOOKUPS_MAX;
     let mut left = pull.credit.min(CREDIT_BYTES) as usize;
     for range in ranges {

@@ -221,8 +221,8 @@ impl Verify {
     }
 }
 
-/// One step. `busy` says whether clients wait for this lane.
-pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) {
+/// One step.
+pub(crate) fn poll(ctx: &mut Ctx<'_>) {
     let now = ctx.now.micros;
     let verify = &mut ctx.sync.verify;
     verify.rest(now);
@@ -246,7 +246,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) {
         None => read_objects(ctx, &mut at),
     };
     let pause = if at.wanted.is_some() { SHORT_PAUSE_MICROS } else { PAUSE_MICROS };
-    ctx.sync.verify.next_at = now + if busy { pause * 4 } else { pause };
+    ctx.sync.verify.next_at = now + if ctx.busy { pause * 4 } else { pause };
     ctx.sync.verify.stepped_at = Some(now);
     match step {
         Ok(false) => ctx.sync.verify.progress = Some(at),

@@ -258,9 +258,8 @@ impl Trimmer {
     }
 }
 
-/// One step. Returns a round of clocks to be asked for, if records could go. `busy` says whether
-/// clients wait for this lane.
-pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) -> Option<TrimRound> {
+/// One step. Returns a round of clocks to be asked for, if records could go.
+pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Option<TrimRound> {
     let now = ctx.now.micros;
     if !ctx.trimmer.is_due(now) {
         return None;
@@ -272,7 +271,7 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>, busy: bool) -> Option<TrimRound> {
         ctx.trimmer.walk = ctx.trimmer.begin(&owned, ctx.now, taken_in);
     }
     let mut walk = ctx.trimmer.walk.take()?;
-    ctx.trimmer.next_at = now + if busy { PAUSE_MICROS * BUSY } else { PAUSE_MICROS };
+    ctx.trimmer.next_at = now + if ctx.busy { PAUSE_MICROS * BUSY } else { PAUSE_MICROS };
     let step = match walk.at {
         At::Records(from) => records(ctx, &mut walk, from),
         At::Arrivals(from) => {

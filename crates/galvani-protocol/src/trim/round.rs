@@ -40,22 +40,16 @@ impl TrimOp {
         TrimOp { round, clocks }
     }
 
-    /// An owner answered, or cannot. `busy` says whether clients wait for this lane.
-    pub(crate) fn on_heard(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        index: usize,
-        heard: Heard,
-        busy: bool,
-    ) -> Step {
+    /// An owner answered, or cannot.
+    pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
         match self.clocks.on_heard(ctx, index, heard) {
             // There is one shard: without this owner's clock of it nothing more need be heard.
             Progress::Waiting | Progress::Complete if !self.clocks.has_told(index, 0) => {
-                self.fail(ctx, busy);
+                self.fail(ctx);
             }
             Progress::Waiting => return Step::Wait,
-            Progress::Complete => self.finish(ctx, busy),
-            Progress::Failed => self.fail(ctx, busy),
+            Progress::Complete => self.finish(ctx),
+            Progress::Failed => self.fail(ctx),
         }
         Step::Done
     }
@@ -63,20 +57,20 @@ impl TrimOp {
     /// Time is up.
     pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
         match self.clocks.asks_nobody() {
-            true => self.finish(ctx, false),
-            false => self.fail(ctx, false),
+            true => self.finish(ctx),
+            false => self.fail(ctx),
         }
         Step::Done
     }
 
-    fn fail(&self, ctx: &mut Ctx<'_>, busy: bool) {
-        ctx.trimmer.over(false, self.round.next, ctx.now.micros, busy);
+    fn fail(&self, ctx: &mut Ctx<'_>) {
+        ctx.trimmer.over(false, self.round.next, ctx.now.micros, ctx.busy);
     }
 
-    fn finish(&self, ctx: &mut Ctx<'_>, busy: bool) {
+    fn finish(&self, ctx: &mut Ctx<'_>) {
         let trimmed = self.trim(ctx);
         let proved = trimmed.unwrap_or(false);
-        ctx.trimmer.over(proved, self.round.next, ctx.now.micros, busy);
+        ctx.trimmer.over(proved, self.round.next, ctx.now.micros, ctx.busy);
     }
 
     /// Lets go what the clocks prove. Returns whether they could prove anything.

@@ -96,7 +96,15 @@ fn is_filled_and_read_from_then(limits: &Limits) {
     assert_eq!(pair.sides[1].lane.refilling().waits, [node(0)]);
     assert!(pair.says_it_lacks(1) && !pair.says_it_lacks(0));
     let (shard, bucket) = (SHARD, BucketName::default_bucket());
-    let page = FetchPage { shard, bucket, prefix: Bytes::new(), after: None, limit: 9, epoch: 1 };
+    let page = FetchPage {
+        shard,
+        bucket,
+        prefix: Bytes::new(),
+        after: None,
+        limit: 9,
+        timeout_ms: 0,
+        epoch: 1,
+    };
     let listed = pair.ask(1, Message::FetchPage(page));
     assert_eq!(listed, [Message::FetchedPage(Err(ReplicaError::Refilling))]);
     // It is an owner all the same: what it takes in from now on is here.

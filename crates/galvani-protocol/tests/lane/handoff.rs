@@ -1,6 +1,6 @@
 //! Sloppy quorums and hinted handoff, one input at a time.
 
-use crate::bench::{Bench, answers, asks, failure, peer, put, strict};
+use crate::bench::{Bench, answers, asks, failure, get, peer, put, strict};
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
@@ -11,7 +11,7 @@ use galvani_storage::engine::{Corruption, Table};
 use galvani_wire::Message;
 use galvani_wire::failure::{Failure, QuorumKind, ReplicaError};
 use galvani_wire::message::{
-    AskKnown, Hint, HintsPulled, Known, PullHints, Pulled, Put, Replicated,
+    AskKnown, Hint, HintsPulled, HintsWait, Known, PullHints, Pulled, Put, Replicated,
 };
 use std::collections::BTreeSet;
 
@@ -105,7 +105,7 @@ fn an_owner_that_refuses_or_is_silent_for_long_gets_a_stand_in() {
 }
 
 #[test]
-fn a_hint_is_held_given_page_by_page_and_dropped_when_it_is_durable_at_its_owner() {
+fn hint_delete_before_ack_never_only_when_it_is_durable_at_its_owner() {
     let (mut holder, shard, owner, message) = holder_of_one();
     holder.request(false, message.clone());
     assert_eq!(answers(&holder.tick()), [&stored()]);
@@ -140,7 +140,7 @@ fn a_hint_is_held_given_page_by_page_and_dropped_when_it_is_durable_at_its_owner
 }
 
 #[test]
-fn a_hint_store_that_is_full_refuses_and_does_not_ack() {
+fn hint_expiry_last_copy_a_full_store_refuses_and_drops_nothing() {
     let (mut holder, _, _, message) = holder_of_one();
     let none = Limits { hint_bytes_per_owner: 0, anti_entropy_ms: 0, ..Limits::default() };
     let mut full = Bench::new(none);
@@ -396,4 +396,42 @@ fn a_kept_origin_is_used_again_once_every_member_has_spoken_stand_ins_too() {
     assert_eq!(next(&mut bench, 12).origin, before.origin);
     bench.adopt(bench.copying());
     assert_ne!(next(&mut bench, 13).origin, before.origin, "node 99 has not spoken");
+}
+
+#[test]
+fn pages_of_all_peers_together_keep_to_one_share_of_a_lane_that_clients_wait_for() {
+    let (.., message) = holder_of_one();
+    let Message::Hint(hint) = message else { unreachable!("made as a hint") };
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    bench.request(false, get(key.clone(), 3));
+    let peers = [2, 3, 4].map(NodeId);
+    for node in peers {
+        let waits = HintsWait { node, lane: LaneIndex(0) };
+        bench.request(false, Message::HintsWait(waits));
+    }
+    let mut asked: Vec<(u64, NodeId)> = Vec::new();
+    for ms in 0..500 {
+        for effect in bench.tick() {
+            let Effect::Ask { to, id, message: Message::PullHints(_), .. } = effect else {
+                continue;
+            };
+            asked.push((ms, to.node));
+            let mut head = hint.record.head.clone();
+            (head.key, head.dot.counter) = (key.clone(), 100 + asked.len() as u64);
+            let values = vec![hint.record.value.clone()];
+            let records = Pulled { heads: vec![head], values, ..Pulled::default() };
+            let page = HintsPulled { page: asked.len() as u64, shards: vec![shard], records };
+            bench.handle(Input::Reply { id, message: Message::HintsPulled(Ok(page)) });
+        }
+        bench.now.micros += 1_000;
+        bench.handle(Input::Wake);
+    }
+    let close = asked.windows(2).find(|pair| pair[1].0 - pair[0].0 < 10);
+    assert_eq!(close, None, "a page is a turn of 10 ms, whoever gives it");
+    for node in peers {
+        let turns = asked.iter().filter(|(_, of)| *of == node).count();
+        assert!(turns >= 10, "{node} had {turns} turns of {}", asked.len());
+    }
 }

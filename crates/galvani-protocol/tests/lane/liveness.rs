@@ -110,7 +110,34 @@ fn a_silent_owner_is_joined_by_the_next_and_then_asked_last() {
 }
 
 #[test]
-fn a_write_that_one_owner_left_in_doubt_stays_in_doubt_whatever_the_other_says() {
+fn a_read_that_is_sent_on_is_asked_twice_when_it_takes_long_and_a_twentieth_of_them_at_most() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(false);
+    for _ in 0..120 {
+        bench.request(false, get(key.clone(), 1));
+        let sent = asks(&bench.tick());
+        bench.now.micros += 1_000;
+        let done =
+            GetDone { siblings: Vec::new(), context: Default::default(), answers: Vec::new() };
+        bench.handle(Input::Reply { id: sent[0].1, message: Message::GetDone(done) });
+        bench.tick();
+    }
+    for rid in 0..10 {
+        bench.request(false, get(key.clone(), 1));
+        bench.request(false, put(key.clone(), rid, 2));
+    }
+    assert_eq!(bench.tick().len(), 20);
+    let again = wait(&mut bench, 4_900);
+    assert!(again.is_empty(), "no sooner than five milliseconds: {again:?}");
+    let again: Vec<&str> = asked(&wait(&mut bench, 200)).iter().map(|(_, name)| *name).collect();
+    assert_eq!(again, ["Get"; 6], "of 130 reads, and no write");
+    let again = wait(&mut bench, 300_000);
+    let reads = asked(&again).iter().filter(|(_, name)| *name == "Get").count();
+    assert!(reads >= 4, "the rest, when their owners are late: {again:?}");
+}
+
+#[test]
+fn unknown_not_failed_whatever_another_owner_says() {
     let refused = |applied| {
         let failure = Failure::Coordinator(ReplicaError::Overloaded);
         Message::Failed(Failed { failure, applied, answers: Vec::new() })

@@ -15,10 +15,12 @@ use galvani_protocol::{Effect, Input, ReplyTo};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{CreateBucket, Failed, Fetch, Held, Hint, Put, Replicate, Replicated};
+use galvani_wire::message::{
+    CreateBucket, Failed, Fetch, FetchPage, Held, Hint, Put, Replicate, Replicated,
+};
 
 #[test]
-fn a_write_is_answered_when_w_distinct_owners_have_it() {
+fn dup_ack_a_write_is_answered_when_w_distinct_owners_have_it() {
     let mut bench = Bench::new(Limits::default());
     let key = bench.key(true);
     bench.request(false, put(key, 1, 3));
@@ -109,7 +111,7 @@ fn a_failed_commit_takes_back_what_the_tick_began() {
 }
 
 #[test]
-fn a_replicas_ack_becomes_an_error_when_the_commit_fails() {
+fn ack_before_fsync_becomes_an_error_when_the_commit_fails() {
     let mut coordinator = Bench::new(Limits::default());
     let key = coordinator.key(true);
     coordinator.request(false, put(key, 1, 1));
@@ -334,6 +336,11 @@ fn expired_work_is_dropped() {
         let (key, records) = (key.clone(), true);
         Message::Fetch(Fetch { shard, key, records, have, shown, epoch: 1, timeout_ms: 100 })
     };
+    let page = || {
+        let (bucket, prefix) = (BucketName::default_bucket(), Bytes::new());
+        let (after, limit, timeout_ms) = (None, 9, 100);
+        Message::FetchPage(FetchPage { shard, bucket, prefix, after, limit, timeout_ms, epoch: 1 })
+    };
     // (request, milliseconds it waited in the inbox, what it is answered with)
     let expired: Result<bool, _> = Err(ReplicaError::Expired);
     let cases = [
@@ -343,6 +350,7 @@ fn expired_work_is_dropped() {
         (replicate(2, 0), 60_000, Message::Replicated(Replicated { result: Ok(false) })),
         (hint(3, 100), 100, Message::Replicated(Replicated { result: expired.clone() })),
         (fetch(), 5_000, Message::Fetched(Err(ReplicaError::Expired))),
+        (page(), 100, Message::FetchedPage(Err(ReplicaError::Expired))),
     ];
     for (message, waited_ms, answer) in cases {
         bench.now.micros += 100_000_000;
@@ -363,7 +371,7 @@ fn expired_work_is_dropped() {
         panic!("{effects:?}");
     };
     assert_eq!((failure, applied), (&Failure::DeadlinePassed, &AppliedOutcome::No));
-    assert_eq!(bench.lane.counters().expired, 4);
+    assert_eq!(bench.lane.counters().expired, 5);
     assert_eq!(bench.lane.inflight(), 0);
 }
 

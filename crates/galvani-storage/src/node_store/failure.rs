@@ -66,7 +66,7 @@ impl<E: Engine> NodeStore<E> {
 
     /// Whether the engine could not be opened again, and no other lane has done so since.
     pub(super) fn stays_shut(&mut self) -> bool {
-        if self.shut == Some(Shut::Due) && self.count_hints(0).is_ok() {
+        if self.shut == Some(Shut::Due) && self.count_hints().is_ok() {
             self.shut = None;
         }
         self.shut.is_some()
@@ -82,7 +82,7 @@ impl<E: Engine> NodeStore<E> {
             return;
         }
         // Whether the batch's hints are there is not known either.
-        if let Err(error) = self.count_hints(0) {
+        if let Err(error) = self.count_hints() {
             tracing::error!(event = "hints_not_counted", error = %error);
         }
     }

@@ -6,8 +6,9 @@ use super::tests::{ORIGIN, SHARD, config, open, record};
 use super::{NodeStore, StoreConfig};
 use crate::engine::{Corruption, FailKind, MemoryEngine, Table};
 use crate::format::keys;
+use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, Shard};
-use galvani_model::store::Store;
+use galvani_model::store::{HintFigures, Store};
 use galvani_model::version::Dot;
 use std::sync::Arc;
 
@@ -23,9 +24,9 @@ fn a_hint_is_held_once_paged_in_order_and_goes_when_it_is_released() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
     for counter in [3, 1, 2, 3] {
-        store.hold(TARGET, SHARD, &record(counter, "a"), 50 + counter).expect("room");
+        store.hold(TARGET, SHARD, &record(counter, "a")).expect("room");
     }
-    store.hold(NodeId(9), SHARD, &record(1, "a"), 70).expect("room");
+    store.hold(NodeId(9), SHARD, &record(1, "a")).expect("room");
     assert!(held(&mut store, None).is_empty(), "not before the commit");
     let (one, all) = store.hint_bytes(TARGET);
     assert!(one > 0 && all > one, "but its bytes count already");
@@ -59,7 +60,7 @@ fn a_lane_is_given_its_own_hints_only() {
     let all: Vec<Partition> = (0..4).map(Partition).collect();
     for &partition in &all {
         let store = &mut lanes[usize::from(partition.0 % 2)];
-        store.hold(TARGET, Shard { partition, ..SHARD }, &record(1, "a"), 50).expect("room");
+        store.hold(TARGET, Shard { partition, ..SHARD }, &record(1, "a")).expect("room");
         store.commit(false).expect("room");
     }
     for (lane, store) in lanes.iter_mut().enumerate() {
@@ -79,7 +80,7 @@ fn the_last_hint_of_an_origin_is_found_whoever_it_is_for_and_whatever_is_between
     {
         // For one target and the other by turns, so that neither has them all.
         let target = NodeId(8 + number as u128 % 2);
-        store.hold(target, SHARD, &record(counter, "a"), 50).expect("room");
+        store.hold(target, SHARD, &record(counter, "a")).expect("room");
         assert_eq!(store.hinted(SHARD, ORIGIN), Ok(last), "not before the commit");
         store.commit(false).expect("room");
         last = counter;
@@ -97,12 +98,12 @@ fn a_hint_of_a_failed_commit_does_not_count_and_a_damaged_one_is_taken_away() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
     engine.fail_next_commits([FailKind::Full]);
-    store.hold(TARGET, SHARD, &record(1, "a"), 50).expect("staged");
+    store.hold(TARGET, SHARD, &record(1, "a")).expect("staged");
     store.commit(false).expect_err("no room");
     assert_eq!((store.hint_bytes(TARGET), store.hint_figures().len()), ((0, 0), 0));
     store.try_disk_again();
     for counter in 1..=3 {
-        store.hold(TARGET, SHARD, &record(counter, "a"), 50).expect("room again");
+        store.hold(TARGET, SHARD, &record(counter, "a")).expect("room again");
     }
     store.commit(false).expect("room");
     let row = keys::hint(TARGET, SHARD, Dot::new(ORIGIN, 2));
@@ -117,22 +118,45 @@ fn a_hint_of_a_failed_commit_does_not_count_and_a_damaged_one_is_taken_away() {
 fn a_hint_that_goes_and_comes_again_in_one_tick_is_counted_once() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
-    store.hold(TARGET, SHARD, &record(1, "a"), 50).expect("room");
+    store.hold(TARGET, SHARD, &record(1, "a")).expect("room");
     store.commit(false).expect("room");
     let before = store.hint_figures()[&TARGET];
     store.release(TARGET, SHARD, Dot::new(ORIGIN, 1)).expect("readable");
-    store.hold(TARGET, SHARD, &record(1, "a"), 60).expect("room");
+    store.hold(TARGET, SHARD, &record(1, "a")).expect("room");
     store.commit(false).expect("room");
     assert_eq!(held(&mut store, None), [1]);
     assert_eq!(store.hint_figures()[&TARGET], before);
     // One that is damaged is written anew, and is still one.
     let row = keys::hint(TARGET, SHARD, Dot::new(ORIGIN, 1));
     assert!(engine.corrupt(Table::Hints, &row, Corruption::FlipBit(77)));
-    store.hold(TARGET, SHARD, &record(1, "a"), 70).expect("room");
+    store.hold(TARGET, SHARD, &record(1, "a")).expect("room");
     store.commit(false).expect("room");
     assert_eq!(held(&mut store, None), [1]);
     assert_eq!(store.hint_figures()[&TARGET], before);
     store.release(TARGET, SHARD, Dot::new(ORIGIN, 1)).expect("readable");
     store.commit(false).expect("room");
     assert!(store.hint_figures().is_empty());
+}
+
+#[test]
+fn the_oldest_is_told_also_after_some_went_and_after_a_restart() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    let (step, at) = (HintFigures::SINCE_STEP_MS, |span: u64| {
+        Hlc::from_unix_ms(span * HintFigures::SINCE_STEP_MS + 7)
+    });
+    for (counter, span) in [(1, 40), (2, 10), (3, 20), (4, 10)] {
+        let mut record = record(counter, "a");
+        record.head.hlc = at(span);
+        store.hold(TARGET, SHARD, &record).expect("room");
+    }
+    store.commit(false).expect("room");
+    let since = |store: &NodeStore<MemoryEngine>| store.hint_figures()[&TARGET].since_ms;
+    assert_eq!(since(&store), 10 * step);
+    for (counter, oldest) in [(2, 10), (4, 20), (3, 40)] {
+        store.release(TARGET, SHARD, Dot::new(ORIGIN, counter)).expect("readable");
+        store.commit(false).expect("room");
+        assert_eq!(since(&store), oldest * step, "after {counter} went");
+        assert_eq!(since(&open(&engine, false)), oldest * step, "and a restart");
+    }
 }

@@ -11,7 +11,7 @@ use crate::format::{keys, rows};
 use bytes::Bytes;
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, Shard};
 use galvani_model::store::{HintFigures, HintPage, StoreError};
-use galvani_model::version::{Dot, Record};
+use galvani_model::version::{Dot, Record, RecordHead};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -24,6 +24,9 @@ pub(super) struct Hints {
     staged: BTreeMap<Vec<u8>, Staged>,
     /// Bytes of the rows the tick puts, per target.
     staged_bytes: BTreeMap<NodeId, u64>,
+    /// How many of a target's were written in each span of [`HintFigures::SINCE_STEP_MS`], as committed. One
+    /// that was damaged since stays counted until the target has none left.
+    written: BTreeMap<NodeId, BTreeMap<u64, u64>>,
 }
 
 /// How a row stands after the tick, and what that changes of the figures.
@@ -34,7 +37,8 @@ struct Staged {
     there: bool,
     count: i64,
     bytes: i64,
-    at_ms: u64,
+    /// The span in which its record was written, if it can be read.
+    span: Option<u64>,
 }
 
 impl Hints {
@@ -43,14 +47,22 @@ impl Hints {
         self.staged_bytes.clear();
         for row in core::mem::take(&mut self.staged).into_values() {
             let figures = self.figures.entry(row.target).or_default();
-            if figures.count == 0 {
-                figures.since_ms = row.at_ms;
-            }
             figures.count = figures.count.saturating_add_signed(row.count);
             figures.bytes = figures.bytes.saturating_add_signed(row.bytes);
             if figures.count == 0 {
                 self.figures.remove(&row.target);
+                self.written.remove(&row.target);
+                continue;
             }
+            let written = self.written.entry(row.target).or_default();
+            if let Some(span) = row.span.filter(|_| row.count != 0) {
+                let of = written.entry(span).or_default();
+                *of = of.saturating_add_signed(row.count);
+                if *of == 0 {
+                    written.remove(&span);
+                }
+            }
+            figures.since_ms = since_ms(written);
         }
     }
 
@@ -69,6 +81,15 @@ impl Hints {
     }
 }
 
+fn span_of(head: &RecordHead) -> u64 {
+    head.hlc.unix_ms() / HintFigures::SINCE_STEP_MS
+}
+
+/// When the first of the spans begins.
+fn since_ms(written: &BTreeMap<u64, u64>) -> u64 {
+    written.first_key_value().map_or(0, |(span, _)| span * HintFigures::SINCE_STEP_MS)
+}
+
 impl<E: Engine> NodeStore<E> {
     /// See [`galvani_model::store::Store::hold`].
     pub(super) fn hold_hint(
@@ -76,7 +97,6 @@ impl<E: Engine> NodeStore<E> {
         target: NodeId,
         shard: Shard,
         record: &Record,
-        at_ms: u64,
     ) -> Result<(), StoreError> {
         if !self.takes_writes() {
             return Err(StoreError::Full);
@@ -95,7 +115,8 @@ impl<E: Engine> NodeStore<E> {
         let counted = stored.map(|row| row.len() as i64);
         let count = i64::from(counted.is_none());
         let bytes = row.len() as i64 - counted.unwrap_or(0);
-        let after = Staged { target, there: true, count, bytes, at_ms };
+        let span = Some(span_of(&record.head));
+        let after = Staged { target, there: true, count, bytes, span };
         self.hints.staged.insert(key.to_vec(), after);
         *self.hints.staged_bytes.entry(target).or_default() += row.len() as u64;
         Ok(())
@@ -163,7 +184,7 @@ impl<E: Engine> NodeStore<E> {
             let hopeless = !matches!(error, rows::RowError::NewerVersion { .. });
             // Of no use to anyone, and it would be met again and again: counted, then taken away.
             if hopeless && self.takes_writes() {
-                self.take_away(target, key, bytes);
+                self.take_away(target, key, bytes, None);
             }
         }
         Ok(page)
@@ -213,20 +234,22 @@ impl<E: Engine> NodeStore<E> {
         }
         let key = keys::hint(target, shard, dot);
         if let Some(row) = self.get(Table::Hints, &key)? {
-            self.take_away(target, key.to_vec(), row.len() as u64);
+            let span = rows::get_head(&key, &row).ok().map(|head| span_of(&head));
+            self.take_away(target, key.to_vec(), row.len() as u64, span);
         }
         Ok(())
     }
 
-    fn take_away(&mut self, target: NodeId, key: Vec<u8>, bytes: u64) {
+    fn take_away(&mut self, target: NodeId, key: Vec<u8>, bytes: u64, span: Option<u64>) {
         self.batch.delete(Table::Hints, &key);
-        let after = Staged { target, there: false, count: -1, bytes: -(bytes as i64), at_ms: 0 };
+        let after = Staged { target, there: false, count: -1, bytes: -(bytes as i64), span };
         self.hints.staged.insert(key, after);
     }
 
-    /// Counts what the disk holds, as if all of it had come at `at_ms`.
-    pub(super) fn count_hints(&mut self, at_ms: u64) -> Result<(), StoreError> {
+    /// Counts what the disk holds.
+    pub(super) fn count_hints(&mut self) -> Result<(), StoreError> {
         let mut figures: BTreeMap<NodeId, HintFigures> = BTreeMap::new();
+        let mut written: BTreeMap<NodeId, BTreeMap<u64, u64>> = BTreeMap::new();
         let config = self.config;
         let mut count = |key: &[u8], row: &[u8]| {
             if let Some((target, shard, _)) = keys::split_hint(key)
@@ -235,12 +258,17 @@ impl<E: Engine> NodeStore<E> {
                 let of = figures.entry(target).or_default();
                 of.count += 1;
                 of.bytes += row.len() as u64;
-                of.since_ms = at_ms;
+                if let Ok(head) = rows::get_head(key, row) {
+                    *written.entry(target).or_default().entry(span_of(&head)).or_default() += 1;
+                }
             }
             ControlFlow::Continue(())
         };
         self.engine.scan(Table::Hints, &[0], None, usize::MAX, &mut count).map_err(store_error)?;
-        self.hints.figures = figures;
+        for (target, spans) in &written {
+            figures.entry(*target).or_default().since_ms = since_ms(spans);
+        }
+        (self.hints.figures, self.hints.written) = (figures, written);
         Ok(())
     }
 }

@@ -147,7 +147,7 @@ impl<E: Engine> NodeStore<E> {
             facts: StagedFacts::new(),
             emptied: BTreeSet::new(),
         };
-        store.count_hints(0)?;
+        store.count_hints()?;
         let mut kept = Vec::new();
         for shard in store.shards()? {
             match store.stored_origin(shard)? {
@@ -500,14 +500,8 @@ impl<E: Engine> Store for NodeStore<E> {
         Ok(())
     }
 
-    fn hold(
-        &mut self,
-        target: NodeId,
-        shard: Shard,
-        record: &Record,
-        at_ms: u64,
-    ) -> Result<(), StoreError> {
-        self.hold_hint(target, shard, record, at_ms)
+    fn hold(&mut self, target: NodeId, shard: Shard, record: &Record) -> Result<(), StoreError> {
+        self.hold_hint(target, shard, record)
     }
 
     fn hints(

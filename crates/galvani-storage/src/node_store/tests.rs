@@ -273,7 +273,7 @@ fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
 }
 
 #[test]
-fn origins_are_kept_only_where_they_may_be() {
+fn dot_reuse_origins_are_kept_only_where_they_may_be() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
     stage(&mut store, &record(1, "a")).expect("staged");

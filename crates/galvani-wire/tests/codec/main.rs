@@ -325,6 +325,7 @@ fn peer_messages() -> Vec<Message> {
             prefix: Bytes::new(),
             after: None,
             limit: 3,
+            timeout_ms: 5,
             epoch: 1,
         }),
         Message::FetchedPage(Ok(HeldPage {
@@ -360,6 +361,7 @@ fn peer_messages() -> Vec<Message> {
             hidden: vec![1],
             trimmed: clock(),
             trimmed_until: Hlc(77),
+            pause_ms: 30,
             values: vec![Bytes::from_static(b"milk\neggs"), Bytes::new()],
         })),
         Message::Pulled(Err(ReplicaError::DiskFull)),
@@ -397,6 +399,7 @@ fn hints_pulled() -> Message {
             hidden: Vec::new(),
             trimmed: PartitionClock::new(),
             trimmed_until: Hlc(0),
+            pause_ms: 0,
             values: vec![Bytes::from_static(b"v")],
         },
     }))

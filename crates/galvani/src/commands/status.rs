@@ -223,7 +223,7 @@ fn hint_words(view: &ClusterView, reports: &[NodeReport]) -> String {
     let words = held.into_iter().map(|(owner, HintFigures { count: held, bytes, since_ms })| {
         let age_s = (now_ms as u64).saturating_sub(since_ms) / 1000;
         let since = match since_ms {
-            0 => "from before a restart".to_owned(),
+            0 => "damaged".to_owned(),
             _ => format!("oldest {}", Age(age_s)),
         };
         format!("{} for {}, {}, {since}", count(held, "hint"), name(view, owner), Size(bytes))

@@ -58,7 +58,7 @@ fn try_open(
 }
 
 #[test]
-fn a_journal_torn_at_any_byte_of_its_last_batch_keeps_the_batches_before() {
+fn torn_tail_at_any_byte_of_the_last_batch_keeps_the_batches_before() {
     let written = write(3);
     let whole = std::fs::read(&written.journal).expect("reads");
     let (before, end) = (written.ends[1] as usize, written.ends[2] as usize);
@@ -90,7 +90,7 @@ fn a_journal_torn_at_any_byte_of_its_last_batch_keeps_the_batches_before() {
 }
 
 #[test]
-fn a_turned_bit_in_the_middle_of_the_journal_is_damage_and_not_a_torn_tail() {
+fn bitflip_middle_of_the_journal_is_damage_and_not_a_torn_tail() {
     let written = write(3);
     let whole = std::fs::read(&written.journal).expect("reads");
     // The second batch, in the middle, and the last one, which is whole.

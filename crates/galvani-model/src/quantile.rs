@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Durations seen lately, the recent ones weighing more. 404 bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Recent {
+pub struct Recent {
     weights: [u32; STEPS],
     /// Samples since the last halving, and what is left of those before, in parts of a sample.
     total: u32,
@@ -23,7 +23,7 @@ impl Default for Recent {
 
 impl Recent {
     /// Takes in one sample. What is over [`LONGEST_MICROS`] counts as that.
-    pub(crate) fn note(&mut self, took: Duration) {
+    pub fn note(&mut self, took: Duration) {
         let step = step_of(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         self.weights[step] += SAMPLE;
         self.total += SAMPLE;
@@ -34,7 +34,7 @@ impl Recent {
     }
 
     /// What 95 of 100 samples do not exceed; `None` while fewer than [`ENOUGH`] are known.
-    pub(crate) fn p95(&self) -> Option<Duration> {
+    pub fn p95(&self) -> Option<Duration> {
         if self.total < ENOUGH * SAMPLE {
             return None;
         }

@@ -1,0 +1,77 @@
+//! The share of a lane that work nobody waits for may have while clients wait: turns, one after another.
+//!
+//! A page of records or hints is one turn, whoever it comes from and whether it is taken in here or given to
+//! another: what all peers together may cost a busy lane does not grow with their number. A lane for which
+//! no client waits gives a turn at once. It knows nothing of what a turn is used for.
+//! Next to read: `sync/pull.rs`, `handoff/fetch.rs`, which ask for pages; both sides of them take turns.
+
+/// Time between two turns of a busy lane, in microseconds. A page costs about a fifth of it.
+pub(crate) const TURN_MICROS: u64 = 10_000;
+/// The longest that a peer is asked to wait before it asks for its next page, in milliseconds.
+const PAUSE_MS_MAX: u64 = 1_000;
+
+/// When the next turn is free.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Share {
+    free_at: u64,
+}
+
+impl Share {
+    /// Takes the next turn; when it is, in the lane's microseconds. `busy` says whether clients wait.
+    pub(crate) fn take(&mut self, now: u64, busy: bool) -> u64 {
+        if !busy {
+            return now;
+        }
+        let at = self.free_at.max(now);
+        self.free_at = at + TURN_MICROS;
+        at
+    }
+
+    /// A page was taken in: no turn is given out for as long as one takes.
+    pub(crate) fn rest(&mut self, now: u64, busy: bool) {
+        if busy {
+            self.free_at = self.free_at.max(now + TURN_MICROS);
+        }
+    }
+
+    /// Takes the turn of a page that is given to a peer now; how long the peer is to wait before it asks for
+    /// the next one, in milliseconds, 0 if clients do not wait.
+    pub(crate) fn pause_ms(&mut self, now: u64, busy: bool) -> u16 {
+        match busy {
+            false => 0,
+            true => {
+                let next = self.take(now, busy) + TURN_MICROS;
+                // In range by its bound.
+                (next - now).div_ceil(1_000).min(PAUSE_MS_MAX) as u16
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PAUSE_MS_MAX, Share, TURN_MICROS};
+
+    #[test]
+    fn turns_of_a_busy_lane_follow_each_other_and_an_idle_one_gives_all_at_once() {
+        let mut share = Share::default();
+        assert_eq!((share.take(50, false), share.take(50, false)), (50, 50));
+        let turns: Vec<u64> = (0..4).map(|_| share.take(50, true)).collect();
+        assert_eq!(turns, [0, 1, 2, 3].map(|turn| 50 + turn * TURN_MICROS));
+        // What is reserved does not hold up a lane that has become idle.
+        assert_eq!(share.take(60, false), 60);
+        share.rest(80_000, true);
+        assert_eq!(share.take(80_001, true), 80_000 + TURN_MICROS);
+    }
+
+    #[test]
+    fn whoever_is_given_pages_is_told_when_the_next_is_due_and_never_to_go_away() {
+        let mut share = Share::default();
+        assert_eq!(share.pause_ms(0, false), 0);
+        assert_eq!([0; 3].map(|now| share.pause_ms(now, true)), [10, 20, 30]);
+        for _ in 0..1_000 {
+            share.pause_ms(0, true);
+        }
+        assert_eq!(u64::from(share.pause_ms(0, true)), PAUSE_MS_MAX);
+    }
+}
