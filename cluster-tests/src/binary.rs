@@ -9,10 +9,14 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// The path of the `galvani` binary.
+/// The path of the `galvani` binary: the one that `GALVANI_UNDER_TEST` names, so that a long run goes on
+/// with it whatever becomes of the sources, or the one that is built.
 pub fn galvani() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("galvani", &["--package", "galvani", "--bin", "galvani"]))
+    BUILT.get_or_init(|| match std::env::var_os("GALVANI_UNDER_TEST") {
+        Some(path) => PathBuf::from(path),
+        None => build("galvani", &["--package", "galvani", "--bin", "galvani"]),
+    })
 }
 
 /// The path of an example of the client. `cargo test --workspace` has built it; if it is not there, or is

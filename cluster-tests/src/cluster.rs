@@ -185,13 +185,12 @@ impl Cluster {
     /// SIGKILL of all nodes at once, and their end; also of those that a command which runs
     /// meanwhile starts after that.
     pub fn kill_all(&self) {
-        until("all nodes to be gone", || {
-            processes::signal(&self.dir, Signal::KILL);
-            match self.pids().as_slice() {
-                [] => Ok(()),
-                left => Err(left.to_vec()),
-            }
-        });
+        kill_in(&self.dir);
+    }
+
+    /// SIGKILL of one node past `galvani dev`, also while that is starting it; returns when it is gone.
+    pub fn kill_process(&self, name: &str) {
+        kill_in(&self.home(name));
     }
 
     /// SIGSTOP of one node.
@@ -315,6 +314,17 @@ impl Cluster {
     fn ran<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Ran {
         Ran::of(self.command().args(words), b"")
     }
+}
+
+/// SIGKILL of all nodes whose files are in `dir`; returns when they are gone.
+fn kill_in(dir: &Path) {
+    until(&format!("the nodes in {} to be gone", dir.display()), || {
+        processes::signal(dir, Signal::KILL);
+        match processes::in_dir(dir).as_slice() {
+            [] => Ok(()),
+            left => Err(left.to_vec()),
+        }
+    });
 }
 
 impl Drop for Cluster {

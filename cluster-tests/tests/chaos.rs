@@ -4,6 +4,26 @@ use galvani_cluster_tests::chaos::{Fault, Settings, run};
 use std::time::Duration;
 
 #[test]
+fn kill9_storm_loses_and_invents_nothing() {
+    let settings = Settings {
+        seed: 23,
+        nodes: 3,
+        clients: 12,
+        time: Duration::from_secs(20),
+        think: Duration::from_millis(60),
+        beat: Some(Duration::from_secs(2)),
+        faults: vec![Fault::Kill],
+        first: Vec::new(),
+    };
+    let report = run(&settings);
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+    let kills = report.faults.get(&Fault::Kill).copied();
+    assert!(kills >= Some(5), "hardly any kill: {report}");
+    assert!(report.acked > 200, "hardly any load: {report}");
+}
+
+#[test]
 fn half_a_minute_of_random_faults_loses_and_invents_nothing() {
     let settings = Settings {
         seed: 22,
@@ -13,6 +33,7 @@ fn half_a_minute_of_random_faults_loses_and_invents_nothing() {
         // A debug build shares its cores with other tests.
         think: Duration::from_millis(60),
         faults: Fault::ALL.to_vec(),
+        beat: None,
         first: vec![Fault::Full, Fault::Flip],
     };
     let report = run(&settings);

@@ -4,7 +4,7 @@ use galvani_client::{Client, Dot};
 use galvani_cluster_tests::history::any_seed;
 use galvani_cluster_tests::load::check_all;
 use galvani_cluster_tests::wait::at_most;
-use galvani_cluster_tests::{Cluster, History, Load, Tally, until};
+use galvani_cluster_tests::{Cluster, History, Load, Tally, processes, until};
 use galvani_model::bucket::BucketName;
 use galvani_model::key::Key;
 use rand::rngs::StdRng;
@@ -41,6 +41,28 @@ fn killing_all_nodes_at_random_moments_loses_nothing_acked() {
         println!("round {round}: {acked} acked when all were killed");
         check_all(&cluster, &cluster.client(), &history, 2_u8);
     }
+}
+
+#[test]
+fn kill9_during_recovery_twenty_times_loses_nothing_acked() {
+    let history = Arc::new(History::new(any_seed()));
+    let mut rng = StdRng::seed_from_u64(history.seed());
+    let cluster = Cluster::start();
+    let load = Load::start(&cluster, &history, &["n1", "n2"], 4, 2_u8);
+    load.until_acked(50);
+    for _ in 0..20 {
+        cluster.kill_process("n3");
+        let start = cluster.begin(&["dev", "start", "n3"]);
+        let home = cluster.home("n3");
+        until("n3 to begin", || processes::of_node(&home).first().copied().ok_or(()));
+        at_most(Duration::from_millis(rng.random_range(0..200)), || false);
+        cluster.kill_process("n3");
+        start.finish();
+    }
+    cluster.start_node("n3");
+    load.until_acked(50);
+    load.stop(&cluster);
+    check_all(&cluster, &cluster.client(), &history, 3_u8);
 }
 
 #[test]
@@ -103,7 +125,7 @@ fn clients_of_a_paused_node_turn_to_the_others() {
 }
 
 #[test]
-fn a_clean_stop_keeps_origins_and_dense_counters_and_a_kill_takes_new_ones() {
+fn dot_reuse_a_clean_stop_keeps_origins_and_a_kill_takes_new_ones() {
     let cluster = Cluster::start();
     let client = cluster.client_at("n1");
     let first = dots(&cluster, &client, "first");
@@ -144,7 +166,7 @@ fn a_clean_stop_keeps_origins_and_dense_counters_and_a_kill_takes_new_ones() {
 }
 
 #[test]
-fn a_wiped_node_is_a_new_incarnation_and_is_filled_again() {
+fn node_id_reuse_after_wipe_is_a_new_incarnation_and_filled_again() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
     let load = Load::start(&cluster, &history, &ALL, 4, 3_u8);
@@ -171,7 +193,7 @@ fn a_wiped_node_is_a_new_incarnation_and_is_filled_again() {
 }
 
 #[test]
-fn an_older_copy_of_a_data_directory_put_back_loses_no_acked_write() {
+fn restored_from_old_backup_loses_no_acked_write() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
     let by_n1 = |writes| {

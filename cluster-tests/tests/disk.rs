@@ -14,7 +14,7 @@ const ALL: [&str; 3] = ["n1", "n2", "n3"];
 const DISK_MIB: u64 = 256;
 
 #[test]
-fn one_full_disk_is_told_and_the_others_go_on() {
+fn enospc_on_one_disk_is_told_and_the_others_go_on() {
     let Some((cluster, disks)) = on_small_disks() else { return };
     let history = Arc::new(History::new(any_seed()));
     let load = Load::start(&cluster, &history, &ALL, 3, 3_u8);
@@ -48,7 +48,7 @@ fn one_full_disk_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn with_all_disks_full_nothing_is_written_and_everything_is_read() {
+fn enospc_on_all_disks_nothing_is_written_and_everything_is_read() {
     let Some((cluster, disks)) = on_small_disks() else { return };
     let history = Arc::new(History::new(any_seed()));
     let load = Load::start(&cluster, &history, &ALL, 4, 2_u8);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const KEYS: usize = 60;
 
 #[test]
-fn a_partition_is_refused_on_the_small_side_and_healed_without_a_read() {
+fn majority_minority_the_small_side_refuses_and_is_healed_without_a_read() {
     let cluster = Cluster::start();
     let (small, large) = (client_of(&cluster, "n1"), client_of(&cluster, "n2"));
     put(&cluster, &small, "before", "v", 3).expect("nothing is cut yet");
@@ -57,7 +57,7 @@ fn a_partition_is_refused_on_the_small_side_and_healed_without_a_read() {
 }
 
 #[test]
-fn of_a_one_way_cut_the_left_hears_the_right_and_a_restart_forgets_it() {
+fn asymmetric_cut_the_left_hears_the_right_and_a_restart_forgets_it() {
     let cluster = Cluster::start();
     let client = cluster.client();
     cluster.run(&["dev", "cut", "n1|n3", "--one-way"]).expect(0);
@@ -114,7 +114,7 @@ fn a_slow_node_makes_those_wait_who_need_it() {
 }
 
 #[test]
-fn requests_succeed_through_loss_until_all_is_lost() {
+fn loss_is_outlived_until_all_is_lost() {
     let cluster = Cluster::start();
     let client = client_of(&cluster, "n1");
     let ran = cluster.run(&["dev", "lossy", "n3", "5%", "-o", "json"]).expect(0);

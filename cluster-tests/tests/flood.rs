@@ -4,7 +4,7 @@ use galvani_cluster_tests::flood::{Settings, run};
 use std::time::Duration;
 
 #[test]
-fn a_flood_of_hints_stays_within_its_bound_is_told_and_loses_nothing() {
+fn hint_flood_stays_within_its_bound_is_told_and_loses_nothing() {
     let report = run(&Settings {
         down: Duration::from_secs(6),
         around: Duration::from_secs(1),

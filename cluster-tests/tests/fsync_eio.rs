@@ -55,7 +55,7 @@ int fsync(int fd) { return data_sync(fd, "fsync", "f"); }
 "#;
 
 #[test]
-fn a_failed_sync_ends_the_node_and_loses_nothing_acked() {
+fn fsync_eio_ends_the_node_and_loses_nothing_acked() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::with(&["--durability", "fsync", "--lanes", "2"]);
     let shim = compile(cluster.scratch());

@@ -62,7 +62,7 @@ fn a_write_succeeds_while_owners_are_away_and_its_hints_are_handed_over() {
 }
 
 #[test]
-fn hints_survive_a_crash_of_their_holders() {
+fn hint_owner_crash_loses_no_hint() {
     let cluster = Cluster::with(&["-n", "4"]);
     let client = cluster.client_at("n1");
     cluster.kill("n4");

@@ -27,7 +27,7 @@ fn garbage_datagrams_disturb_nobody() {
 }
 
 #[test]
-fn other_protocol_names_and_certificates_are_refused() {
+fn wrong_alpn_and_certificates_are_refused() {
     let watched = Watched::start();
     let cluster = &watched.cluster;
     let addr = cluster.node("n1").addr;
@@ -81,7 +81,7 @@ fn nodes_and_clients_of_another_protocol_number_are_told_so() {
 }
 
 #[test]
-fn lengths_over_the_limit_are_refused_before_anything_is_kept_for_them() {
+fn length_prefix_4gib_is_refused_before_anything_is_kept_for_it() {
     let watched = Watched::start();
     watched.holds(|| {
         for length in [u32::MAX, DEFAULT_FRAME_BYTES_MAX as u32 + 1, 1 << 31] {
@@ -94,7 +94,7 @@ fn lengths_over_the_limit_are_refused_before_anything_is_kept_for_them() {
 }
 
 #[test]
-fn frames_announced_and_never_sent_cost_nothing() {
+fn slowloris_stream_frames_announced_and_never_sent_cost_nothing() {
     let watched = Watched::start();
     watched.holds(|| {
         let connections: Vec<_> = (0..50)
@@ -165,7 +165,7 @@ fn a_client_that_opens_the_replication_class_is_thrown_out() {
 }
 
 #[test]
-fn a_client_that_sends_replica_messages_changes_nothing() {
+fn client_cert_sends_replica_message_and_changes_nothing() {
     let watched = Watched::start();
     let cluster = &watched.cluster;
     let key = Key::new(BucketName::default_bucket(), "smuggled").expect("a key");
@@ -221,7 +221,7 @@ fn a_client_that_sends_replica_messages_changes_nothing() {
 }
 
 #[test]
-fn a_flood_of_connections_leaves_honest_clients_alone() {
+fn handshake_flood_leaves_honest_clients_alone() {
     let watched = Watched::start();
     let cluster = &watched.cluster;
     let admin = Identity::load(&cluster.identity()).expect("made by dev");

@@ -62,7 +62,7 @@ fn found(plant: Plant) -> Vec<What> {
 
 /// N8 `half_open_after_restart`.
 #[test]
-fn links_left_half_open_by_a_restart_are_found() {
+fn half_open_after_restart_links_are_found() {
     let what = found(Plant::HalfOpen);
     assert!(what.iter().any(|what| matches!(what, What::NotEqual | What::Late)), "{what:?}");
 }

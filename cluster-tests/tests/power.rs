@@ -27,7 +27,7 @@ fn origin_at_n1(cluster: &Cluster) -> Origin {
 }
 
 #[test]
-fn a_node_that_lost_power_takes_a_new_incarnation_and_is_filled_by_the_others() {
+fn power_cut_one_takes_a_new_incarnation_and_is_filled_by_the_others() {
     let Some((cluster, disks)) = on_power_disks(&["n1"], "os") else { return };
     let history = Arc::new(History::new(any_seed()));
     let mut origins = BTreeSet::new();
@@ -67,7 +67,7 @@ async fn write_some(client: Client, name: String, stop: Arc<AtomicBool>) -> [Vec
 }
 
 #[test]
-fn in_mode_os_what_was_asked_to_be_durable_survives_the_power_of_all() {
+fn power_cut_all_in_mode_os_what_was_asked_to_be_durable_is_there() {
     let Some((cluster, disks)) = on_power_disks(&ALL, "os") else { return };
     let client = cluster.client();
     let stop = Arc::new(AtomicBool::new(false));
@@ -107,7 +107,7 @@ fn in_mode_os_what_was_asked_to_be_durable_survives_the_power_of_all() {
 }
 
 #[test]
-fn after_all_nodes_lost_power_every_write_acked_by_one_disk_is_there() {
+fn power_cut_all_every_write_acked_by_one_disk_is_there() {
     let Some((cluster, disks)) = on_power_disks(&ALL, "fsync") else { return };
     let history = Arc::new(History::new(any_seed()));
     for _ in 0..3 {

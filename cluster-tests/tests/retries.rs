@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[test]
-fn a_retry_makes_no_sibling_and_brings_nothing_back() {
+fn retry_after_overwrite_makes_no_sibling_and_brings_nothing_back() {
     let cluster = Cluster::start();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set");
     let issued = Hlc::default().tick(Hlc::default(), now.as_millis() as u64);

@@ -92,7 +92,7 @@ fn values_over_a_limit_are_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn contexts_of_other_keys_and_made_up_ones_are_refused() {
+fn foreign_context_and_made_up_ones_are_refused() {
     let cluster = Cluster::start();
     let other = Cluster::start();
     cluster.run(&["bucket", "create", "shop"]).expect(0);

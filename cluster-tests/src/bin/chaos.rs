@@ -26,6 +26,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Settings, String> {
         clients: 64,
         time: Duration::from_secs(60),
         think: Duration::from_millis(40),
+        beat: None,
         faults: Fault::ALL.to_vec(),
         first: Vec::new(),
     };
@@ -40,6 +41,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Settings, String> {
             "--minutes" => settings.time = Duration::from_secs(60 * number()?),
             "--seconds" => settings.time = Duration::from_secs(number()?),
             "--think-ms" => settings.think = Duration::from_millis(number()?),
+            "--every-ms" => settings.beat = Some(Duration::from_millis(number()?)),
             "--clients" => settings.clients = bounded(&word, number()?, 1, 1_024)?,
             "--nodes" => {
                 let nodes = bounded(&word, number()?, 3, 9)?;
@@ -68,5 +70,6 @@ const USAGE: &str = "  chaos --seconds 60 | --minutes 10   how long things are b
         --seed S                      which faults, and what clients do
         --nodes 5  --clients 64       how many of each
         --think-ms 40                 average pause of a client between requests
+        --every-ms 2000               how far apart faults begin; drawn for each without it
         --faults kill,pause,cut,one-way,slow,lossy,wipe,older,flip,full-disk
         --first full-disk,flip        what breaks first, in this order";

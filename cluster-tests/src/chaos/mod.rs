@@ -38,6 +38,8 @@ pub struct Settings {
     pub time: Duration,
     /// Average pause of a client between requests.
     pub think: Duration,
+    /// How far apart faults begin; drawn for each if there is none.
+    pub beat: Option<Duration>,
     /// What may break.
     pub faults: Vec<Fault>,
     /// What breaks first, in this order, whatever the seed says.
@@ -71,10 +73,15 @@ pub fn run(settings: &Settings) -> Report {
     let mut converged = None;
     if violations.is_empty() {
         match settle::settle(&cluster, &judge, &field, field.ledger.keys()) {
-            Ok(_) => converged = Some(healed.elapsed()),
+            Ok(_) => {
+                converged = Some(healed.elapsed());
+                violations.extend(settle::collected(&cluster, &judge).err());
+            }
             Err(found) => violations.extend(found),
         }
     }
+    let memory = cluster.block_on(judge.status()).into_iter();
+    let memory = memory.filter_map(|report| report.status.ok()).map(|status| status.memory_bytes);
     let stories = violations.iter().take(STORIES).map(|violation| {
         let explained = match violation.key.is_empty() {
             true => String::new(),
@@ -95,6 +102,7 @@ pub fn run(settings: &Settings) -> Report {
         filled_anew: nemesis.filled_anew,
         agreed: nemesis.agreed.clone(),
         converged,
+        memory: memory.max().unwrap_or(0),
         stories: stories.collect(),
         violations,
     }

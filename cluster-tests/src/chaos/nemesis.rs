@@ -13,7 +13,7 @@ use crate::chaos::workers::Field;
 use crate::chaos::{Settings, Violation, What};
 use crate::cluster::Cluster;
 use crate::small_disk::SmallDisk;
-use crate::wait::{at_most, until};
+use crate::wait::at_most;
 use crate::{Ran, processes};
 use galvani_client::Client;
 use rand::rngs::StdRng;
@@ -107,6 +107,7 @@ pub struct Nemesis<'a> {
     field: &'a Arc<Field>,
     rng: StdRng,
     began: Instant,
+    beat: Option<Duration>,
     first: VecDeque<Fault>,
     soft: Vec<Fault>,
     hard: Vec<Fault>,
@@ -138,6 +139,7 @@ impl<'a> Nemesis<'a> {
             field,
             rng: StdRng::seed_from_u64(settings.seed),
             began: Instant::now(),
+            beat: settings.beat,
             first: settings.first.iter().filter(can).copied().collect(),
             soft,
             hard,
@@ -154,6 +156,7 @@ impl<'a> Nemesis<'a> {
         let mut since_loss = 0;
         let goes_on = |one: &Self| one.began.elapsed() < time || !one.first.is_empty();
         while goes_on(self) && self.field.is_clean() {
+            let began = Instant::now();
             let fault = match self.first.pop_front() {
                 Some(fault) => Some(fault),
                 None => {
@@ -174,7 +177,9 @@ impl<'a> Nemesis<'a> {
                 }
             }
             let quiet = self.rng.random_range(200..2_000);
-            self.pause(quiet);
+            self.pause(
+                self.beat.map_or(quiet, |beat| millis(beat.saturating_sub(began.elapsed()))),
+            );
         }
         self.mend();
     }
@@ -185,9 +190,11 @@ impl<'a> Nemesis<'a> {
             return;
         };
         let victim = self.set(first, None);
-        let hold: u64 = self.rng.random_range(200..6_000);
+        let longest = self.beat.map_or(6_000, |beat| millis(beat / 2).max(201));
+        let hold: u64 = self.rng.random_range(200..longest);
         self.pause(if first == Fault::Full { hold.max(FULL_MS) } else { hold });
-        if self.rng.random_bool(0.4)
+        if self.beat.is_none()
+            && self.rng.random_bool(0.4)
             && let Some(second) = self.soft.choose(&mut self.rng).copied()
         {
             self.set(second, victim.as_deref());
@@ -224,7 +231,7 @@ impl<'a> Nemesis<'a> {
         ));
         *self.done.entry(fault).or_default() += 1;
         match fault {
-            Fault::Kill => self.kill(&victim),
+            Fault::Kill => self.cluster.kill_process(&victim),
             Fault::Pause => drop(processes::signal(&self.cluster.home(&victim), Signal::STOP)),
             Fault::Cut => self.link(&["dev", "cut", &groups]),
             Fault::OneWay => self.link(&["dev", "cut", &groups, "--one-way"]),
@@ -272,15 +279,6 @@ impl<'a> Nemesis<'a> {
         self.link(&["dev", "heal"]);
     }
 
-    fn kill(&self, name: &str) {
-        let home = self.cluster.home(name);
-        processes::signal(&home, Signal::KILL);
-        until(&format!("{name} to be gone"), || match processes::of_node(&home).as_slice() {
-            [] => Ok(()),
-            left => Err(left.to_vec()),
-        });
-    }
-
     /// Starts a node; it may be unable to reach others, and then the command says so.
     fn start(&self, name: &str) {
         let ran = self.cluster.run(&["dev", "start", name]);
@@ -313,6 +311,10 @@ impl<'a> Nemesis<'a> {
     fn say(&self, what: &str) {
         println!("{:7.1} s  {what}", self.began.elapsed().as_secs_f64());
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How long a disk is full at least, in milliseconds: until writes have met it.

@@ -36,6 +36,8 @@ pub struct Report {
     /// From the last mending until all owners agreed on all keys; `None`: they were not asked, or
     /// did not.
     pub converged: Option<Duration>,
+    /// Bytes of memory of the node with most, at the end.
+    pub memory: u64,
     /// What is wrong.
     pub violations: Vec<Violation>,
     /// The whole story of the first keys that are wrong.
@@ -55,7 +57,7 @@ impl Report {
 
     /// The command that repeats it.
     pub fn command(&self) -> String {
-        let Settings { seed, nodes, clients, time, think, faults, first } = &self.settings;
+        let Settings { seed, nodes, clients, time, think, beat, faults, first } = &self.settings;
         let words =
             |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut line = format!(
@@ -64,6 +66,9 @@ impl Report {
             time.as_secs(),
             think.as_millis()
         );
+        if let Some(beat) = beat {
+            line += &format!(" --every-ms {}", beat.as_millis());
+        }
         if faults.len() < Fault::ALL.len() {
             line += &format!(" --faults {}", words(faults));
         }
@@ -124,6 +129,7 @@ impl fmt::Display for Report {
             "retried writes shown for a moment beside what replaced them: {}",
             self.half_replaced
         )?;
+        writeln!(f, "a node has {} MiB of memory at most, at the end", self.memory >> 20)?;
         match self.converged {
             Some(time) => {
                 writeln!(f, "all replicas equal {:.1} s after the last fault", time.as_secs_f64())?;

@@ -63,6 +63,26 @@ pub fn settle(
     if wrong.is_empty() { Ok(took) } else { Err(wrong) }
 }
 
+/// Waits until no node keeps a tombstone: all owners have every delete.
+pub fn collected(cluster: &Cluster, client: &Client) -> Result<(), Violation> {
+    let left = || {
+        let statuses = cluster.block_on(client.status()).into_iter();
+        let left = statuses.map(|report| match report.status {
+            Ok(status) if status.tombstones == 0 => None,
+            Ok(status) => Some(format!("{}: {} tombstones", report.name, status.tombstones)),
+            Err(error) => Some(format!("{}: {error}", report.name)),
+        });
+        left.flatten().collect::<Vec<_>>().join(", ")
+    };
+    at_most(AGREE, || left().is_empty());
+    match left() {
+        none if none.is_empty() => Ok(()),
+        left => {
+            Err(Violation::new(What::NotEqual, "", None).detail(format!("after {AGREE:?} {left}")))
+        }
+    }
+}
+
 /// Whether every node reaches every other, holds no hints and knows of nothing it lacks.
 fn calm(cluster: &Cluster, client: &Client) -> Result<(), String> {
     for node in cluster.nodes() {
@@ -74,10 +94,11 @@ fn calm(cluster: &Cluster, client: &Client) -> Result<(), String> {
         let name = &report.name;
         let status = report.status.map_err(|error| format!("{name}: {error}"))?;
         let (down, hints) = (status.peers_down.len(), status.hints.len());
-        if down > 0 || hints > 0 || status.shards_behind > 0 {
-            let behind = status.shards_behind;
+        let (behind, lacking) = (status.shards_behind, status.refilling.left);
+        if down > 0 || hints > 0 || behind > 0 || lacking > 0 {
             return Err(format!(
-                "{name}: {down} peers away, hints for {hints}, {behind} shards behind"
+                "{name}: {down} peers away, hints for {hints}, {behind} shards behind, {lacking} to \
+                 be filled"
             ));
         }
     }

@@ -1,6 +1,6 @@
 //! Waiting, in virtual time, until the cluster is as if nothing had happened, and judging.
 //!
-//! Every node must say that it reaches every other, holds no hints and lacks nothing it knows of;
+//! Every node must say that it reaches every other, holds no hints and no tombstones, and lacks nothing;
 //! then all owners of every key must hold the same, and it must pass the rules; then reads that any
 //! node coordinates must be answered at once, so that no link is left half open.
 
@@ -69,10 +69,13 @@ pub async fn settle(
 fn unrest(status: &NodeStatus, nodes: usize) -> Option<String> {
     let NodeStatus { node, peers_up, peers_down, peers_suspect, peers_silent, .. } = status;
     let (up, hints, behind) = (peers_up.len(), status.hints.len(), status.shards_behind);
+    let (lacking, tombstones) = (status.refilling.left, status.tombstones);
     let away = peers_down.len() + peers_suspect.len() + peers_silent.len();
-    (up + 1 != nodes || away > 0 || hints > 0 || behind > 0).then(|| {
+    let left = hints as u64 + u64::from(behind) + u64::from(lacking) + tombstones;
+    (up + 1 != nodes || away > 0 || left > 0).then(|| {
         format!(
-            "node {node}: up {up}, down {}, suspect {}, silent {}, hints for {hints}, {behind} behind",
+            "node {node}: up {up}, down {}, suspect {}, silent {}, hints for {hints}, {behind} behind, \
+             {lacking} to be filled, {tombstones} tombstones",
             peers_down.len(),
             peers_suspect.len(),
             peers_silent.len(),

@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn a_context_opens_for_its_key_and_cluster_only(
+    fn foreign_context_opens_for_its_key_and_cluster_only(
         a in dots(), hlc in any::<u64>(), at in any::<usize>(), bit in 0u8..8,
     ) {
         let secret = ContextKey([7; 16]);
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_no_context(bytes in vec(any::<u8>(), 0..200)) {
+    fn foreign_context_of_random_bytes_is_none(bytes in vec(any::<u8>(), 0..200)) {
         prop_assert!(Context::open(&bytes, &key("k"), &ContextKey([7; 16])).is_err());
     }
 

@@ -121,7 +121,8 @@ impl World {
         self.run_clock_at(node, speed);
     }
 
-    fn run_clock_at(&mut self, node: usize, speed: Speed) {
+    /// A node's clock runs at another speed from now on.
+    pub(crate) fn run_clock_at(&mut self, node: usize, speed: Speed) {
         self.trace.note(self.now, &[32, node as u64, speed as u64], || {
             format!("the clock of node {node} runs at {speed:?} speed")
         });

@@ -2,7 +2,7 @@
 //!
 //! Real lanes in a quiet world, each write through another coordinator than the one before, with a
 //! node that crashes now and then; the oracles look on. Sources: riak_test `sibling_explosion`;
-//! the cases V2 and V3 of `docs/proof.md`.
+//! the cases V2 and V3 of `docs/cases.md`.
 
 use galvani_sim::Script;
 

@@ -36,7 +36,7 @@ impl Nemesis<'_> {
             Fault::Flip => self.flip(&victim, work),
             _ => {
                 self.pause(work);
-                self.kill(&victim);
+                self.cluster.kill_process(&victim);
                 remove(&self.cluster.home(&victim).join("data"));
             }
         }
@@ -58,11 +58,11 @@ impl Nemesis<'_> {
         let home = self.cluster.home(victim);
         // Beside the data: its disk may be one of its own.
         let (data, copy) = (home.join("data"), home.join("older"));
-        self.kill(victim);
+        self.cluster.kill_process(victim);
         copy_dir(&data, &copy);
         self.start(victim);
         self.pause(work);
-        self.kill(victim);
+        self.cluster.kill_process(victim);
         remove(&data);
         std::fs::rename(&copy, &data).expect("both are in the test's own directory");
     }
@@ -71,7 +71,7 @@ impl Nemesis<'_> {
     fn flip(&mut self, victim: &str, work: u64) {
         self.pause(work);
         match self.rng.random_bool(0.5) {
-            true => self.kill(victim),
+            true => self.cluster.kill_process(victim),
             false => drop(self.cluster.run(&["dev", "stop", victim])),
         }
         let data = self.cluster.home(victim).join("data");
@@ -103,7 +103,7 @@ impl Nemesis<'_> {
             report.status.as_ref().is_ok_and(|status| status.counters.quarantined > 0)
         });
         if met {
-            self.kill(victim);
+            self.cluster.kill_process(victim);
             self.start(victim);
         }
     }

@@ -9,6 +9,7 @@ mod say;
 mod words;
 
 use crate::client::{Client, NewWrite};
+use crate::clocks::Speed;
 use crate::history::Purpose;
 use crate::node::Life;
 use crate::packet::LaneAt;
@@ -283,6 +284,18 @@ impl Script {
                     world.push_input(LaneAt { node, lane: 0 }, galvani_protocol::Input::Wake);
                     world.run_until(world.now + 1_000);
                 }
+            }
+            "date" => {
+                world.nodes[node].wall_ahead_ms = words.number::<i64>(1)?.saturating_mul(1_000)
+            }
+            "speed" => {
+                let speed = match words.plain(1)? {
+                    "right" => Speed::Right,
+                    "double" => Speed::Double,
+                    "half" => Speed::Half,
+                    other => return Err(format!("no speed is called {other}")),
+                };
+                world.run_clock_at(node, speed);
             }
             "full" => world.nodes[node].disk.memory().set_full(true),
             "free" => world.nodes[node].disk.memory().set_full(false),

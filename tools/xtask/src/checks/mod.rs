@@ -4,6 +4,7 @@
 //! violations. It looks at every file of its kind and stops at nothing, so one run shows all.
 //! To add a rule: a file here with a test that plants a violation, and a line in [`tidy`].
 
+pub mod cases;
 pub mod docs;
 pub mod floors;
 pub mod machine_paths;
@@ -29,6 +30,7 @@ pub fn tidy(tree: &Tree) -> Vec<Violation> {
     sleeps::check(tree, &mut found);
     paths::check(tree, &workspace, &mut found);
     machine_paths::check(tree, &mut found);
+    cases::check(tree, &mut found);
     found.sort();
     found.dedup();
     found

@@ -1,0 +1,83 @@
+//! The page of named cases tells of tests that are there, under the names that it gives.
+//!
+//! In `docs/cases.md` every word in backticks of a column headed `name` is the beginning of a test
+//! function's name, of a scenario's file or of a file of tests. A test that is renamed or taken away makes
+//! the page wrong, and this check says where.
+
+use crate::tree::Tree;
+use crate::violation::Violation;
+
+/// The page.
+const PAGE: &str = "docs/cases.md";
+/// The head of the column with names.
+const COLUMN: &str = "name";
+
+const RULE: &str = "cases";
+
+/// Checks the page, if there is one.
+pub fn check(tree: &Tree, out: &mut Vec<Violation>) {
+    let Some(page) = tree.text(PAGE) else { return };
+    let mut column = None;
+    for (index, line) in page.lines().enumerate() {
+        if !line.starts_with('|') {
+            column = None;
+            continue;
+        }
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let Some(at) = column else {
+            column = cells.iter().position(|cell| *cell == COLUMN);
+            continue;
+        };
+        for name in in_backticks(cells.get(at).copied().unwrap_or_default()) {
+            if !is_there(tree, name) {
+                out.push(Violation::new(
+                    RULE,
+                    PAGE,
+                    index + 1,
+                    format!("no test and no scenario is called `{name}`"),
+                    "name the test that there is, or write it",
+                ));
+            }
+        }
+    }
+}
+
+fn in_backticks(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// Whether a test function, a scenario or a file of tests has a name that begins so.
+fn is_there(tree: &Tree, name: &str) -> bool {
+    let function = format!("fn {name}");
+    tree.texts().any(|(path, text)| {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        let of_tests = path.contains("/tests/") || path.contains("/scenarios/");
+        of_tests && file.starts_with(name)
+            || path.ends_with(".rs") && text.contains("#[") && text.contains(&function)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::brief;
+
+    #[test]
+    fn names_without_a_test_are_found_and_other_columns_are_free() {
+        let page = "| case | name | beside it |\n|---|---|---|\n| A | `torn_tail`, `old_hint` | `gone` |\n\
+                    | B | `merge_laws` | |\n| C | `vanished`, `mended` | |\n\n| case | test |\n| D | `free` |\n";
+        let mut out = Vec::new();
+        check(
+            &Tree::from_files([
+                ("docs/cases.md", page),
+                ("crates/a/src/b/tests.rs", "#[test]\nfn torn_tail_at_any_byte() {}"),
+                ("crates/a/scenarios/old_hint_vs_gc.txt", ""),
+                ("crates/a/tests/merge_laws.rs", ""),
+                ("crates/a/src/mended.rs", ""),
+            ]),
+            &mut out,
+        );
+        let missing = |name| format!("5: no test and no scenario is called `{name}`");
+        assert_eq!(brief(&out), ["vanished", "mended"].map(missing));
+    }
+}
