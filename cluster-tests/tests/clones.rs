@@ -83,7 +83,7 @@ fn until_named(cluster: &Cluster, name: &str, addresses: [&str; 2]) {
 }
 
 #[test]
-fn a_copy_that_is_started_beside_its_original_ends_and_the_original_goes_on() {
+fn cloned_data_dir_second_node_refused_and_the_original_goes_on() {
     let cluster = Cluster::start();
     let original = cluster.block_on(cluster.builder().only("n2").connect()).expect("it runs");
     write(&cluster, &original, "before");

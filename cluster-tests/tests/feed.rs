@@ -75,7 +75,7 @@ async fn write(client: Client, writer: usize, stop: Arc<AtomicBool>) -> BTreeSet
 }
 
 #[test]
-fn nothing_is_left_out_or_doubled_when_the_node_that_serves_it_is_killed() {
+fn cursor_resume_other_replica_leaves_nothing_out() {
     let cluster = Cluster::start();
     let (writer, reader) = (cluster.client(), cluster.client());
     let other = cluster.client_at("n2");

@@ -23,7 +23,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 #[test]
-fn directories_of_earlier_builds_open_with_all_that_is_in_them() {
+fn golden_directories_of_earlier_builds_open_with_all_that_is_in_them() {
     let _alone = alone();
     let latest = OPENED.last().copied();
     assert_eq!(latest, Some(FORMAT_VERSION), "pack one: --bin golden (docs/decisions)");

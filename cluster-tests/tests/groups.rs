@@ -154,7 +154,7 @@ async fn work_off(mut member: GroupConsumer, expected: &BTreeSet<Write>, log: &L
 
 /// Red if a position replaces another instead of being merged with it.
 #[test]
-fn a_position_that_a_zombie_keeps_late_takes_nothing_back() {
+fn group_zombie_commit_harmless() {
     let cluster = Cluster::start();
     let client = cluster.client();
     let groups = client.bucket("feed.groups");
@@ -221,7 +221,7 @@ async fn refuse(mut member: GroupConsumer, log: Log, fails: Arc<Mutex<bool>>) {
 
 /// Red if parking a key is only skipping one event.
 #[test]
-fn a_poisoned_event_parks_its_key_until_its_letters_are_retried_or_dropped() {
+fn group_poison_event_parks_key_until_its_letters_are_retried_or_dropped() {
     let cluster = Cluster::start();
     let client = cluster.client();
     let (log, fails): (Log, _) = (Arc::default(), Arc::new(Mutex::new(true)));

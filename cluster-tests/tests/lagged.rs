@@ -402,7 +402,7 @@ fn a_second_process_and_a_second_cluster_are_refused_their_directory() {
 }
 
 #[test]
-fn what_was_deleted_by_mistake_is_brought_back_and_no_users_write_is_touched() {
+fn lagged_restore_loses_no_user_write() {
     let cluster = Cluster::start();
     let client = cluster.client();
     let names: Vec<String> = (0..KEYS).map(|number| format!("cart/{number:03}")).collect();

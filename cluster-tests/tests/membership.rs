@@ -63,7 +63,7 @@ async fn follow(client: Client, reopen: Arc<AtomicBool>, stop: Arc<AtomicBool>) 
 }
 
 #[test]
-fn nodes_join_and_leave_under_load_and_nobody_notices() {
+fn join_under_load_and_leave_under_load_nobody_notices() {
     let cluster = Cluster::start();
     let history = Arc::new(History::new(0x6a01));
     let load = Load::start(&cluster, &history, &["n1", "n2", "n3"], 4, 2);
@@ -116,7 +116,7 @@ fn nodes_join_and_leave_under_load_and_nobody_notices() {
 }
 
 #[test]
-fn of_two_plans_at_once_one_wins_and_the_other_is_told_why() {
+fn two_changes_at_once_one_wins_and_the_other_is_told_why() {
     let cluster = Cluster::with(&["-n", "4"]);
     let plan = |node: &str| {
         let plan = cluster.run(&["cluster", "plan", "remove", node, "-o", "json"]).expect(0);
@@ -151,7 +151,7 @@ fn of_two_plans_at_once_one_wins_and_the_other_is_told_why() {
 }
 
 #[test]
-fn a_killed_node_is_replaced_by_an_empty_one() {
+fn replace_dead_by_an_empty_node() {
     let cluster = Cluster::start();
     let history = Arc::new(History::new(0x6a02));
     let load = Load::start(&cluster, &history, &["n1", "n2"], 2, 2);

@@ -12,7 +12,7 @@ const KEYS: usize = 40;
 type Expected = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
-fn a_forgotten_node_that_returns_gives_what_only_it_has_and_brings_nothing_back() {
+fn returning_after_eviction_donates_then_rebuilds_and_brings_nothing_back() {
     let cluster = four_that_trim();
     let client = cluster.client_at("n1");
     let seen = write_all(&cluster, &client);

@@ -8,7 +8,7 @@ use galvani_cluster_tests::reads::Reads;
 use std::sync::Arc;
 
 #[test]
-fn every_node_is_restarted_under_load_and_nobody_notices() {
+fn rolling_restart_under_load_and_nobody_notices() {
     let cluster = Cluster::start();
     let history = Arc::new(History::new(0x6b01));
     let names = ["n1", "n2", "n3"];

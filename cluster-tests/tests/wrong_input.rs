@@ -214,7 +214,7 @@ fn a_typo_in_a_configuration_names_its_place_and_the_nearest_key() {
 }
 
 #[test]
-fn a_second_process_on_one_data_directory_is_refused() {
+fn second_process_refused_its_data_directory() {
     let cluster = Cluster::with(&["-n", "1"]);
     let home = cluster.home("n1");
     let pid = cluster.pid("n1");

@@ -73,7 +73,7 @@ proptest! {
 
     /// Compression claims a dot only if the answering replica has taken it in.
     #[test]
-    fn compression_claims_only_what_the_clock_has(a in dots(), s in dots()) {
+    fn hole_in_origin_is_not_claimed_by_context(a in dots(), s in dots()) {
         let before = DotSet::from_iter(a);
         let mut after = before.clone();
         after.compress(&clock(&s));

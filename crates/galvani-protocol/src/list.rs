@@ -26,6 +26,9 @@ use std::collections::BTreeMap;
 pub(crate) struct ListOp {
     op: u64,
     reply_to: ReplyTo,
+    shard: Shard,
+    /// Whether this owner's own page counts.
+    own_counts: bool,
     policy: ConflictPolicy,
     n: u8,
     limit: u16,
@@ -69,6 +72,8 @@ impl ListOp {
         Ok(ListOp {
             op,
             reply_to,
+            shard,
+            own_counts: false,
             policy: props.policy,
             n: need.n,
             limit: list.limit.clamp(1, LIST_PAGE_MAX as u16),
@@ -87,6 +92,7 @@ impl ListOp {
         for (index, node) in self.asked.pending().collect::<Vec<_>>() {
             if ctx.is_me(node) {
                 let said = own_page(ctx, &fetch).map_err(Outcome::Refused);
+                self.own_counts = said.is_ok();
                 self.count(ctx, index, said);
             } else if let Some(lane) = ctx.reach(node, shard) {
                 ctx.ask(lane, self.op, index, Message::FetchPage(fetch.clone()));
@@ -161,6 +167,12 @@ impl ListOp {
     }
 
     fn answer_met(&mut self, ctx: &mut Ctx<'_>) {
+        // It may have been heard meanwhile that this owner's own page, which was counted, is not whole.
+        if self.own_counts && serve::whole(ctx, self.shard).is_err() {
+            let failure = Failure::Coordinator(ReplicaError::Refilling);
+            let (no, answers) = (AppliedOutcome::No, self.asked.answers());
+            return ctx.fail(self.reply_to, self.op, failure, no, answers);
+        }
         let told = |key: &Bytes| self.told_up_to.as_ref().is_none_or(|bound| key <= bound);
         let keys = self.joins.iter().filter(|(key, _)| told(key));
         let now_ms = ctx.now.unix_ms;

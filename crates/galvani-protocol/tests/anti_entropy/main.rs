@@ -413,7 +413,7 @@ fn absurd_clocks_and_strangers_cost_nothing() {
 }
 
 #[test]
-fn a_peer_that_knows_more_of_our_own_writes_makes_us_take_a_new_incarnation() {
+fn peers_know_more_of_me_than_i_do_and_i_take_a_new_incarnation() {
     let mut pair = Pair::new();
     pair.link(true);
     pair.put(0, "k", b"v".to_vec());

@@ -14,7 +14,7 @@ use galvani_storage::engine::{FailKind, MemoryEngine};
 use galvani_storage::{MemoryConfig, NodeStore, StoreConfig, write_facts};
 use galvani_wire::Message;
 use galvani_wire::failure::{Failure, Outcome, ReplicaError};
-use galvani_wire::message::{AskClocks, Clocks, FetchPage, Get, Replicate};
+use galvani_wire::message::{AskClocks, Clocks, FetchPage, Get, List, Replicate};
 use std::sync::Arc;
 
 /// A side whose process starts on what its engine holds.
@@ -190,6 +190,31 @@ fn a_disk_that_went_back_is_filled_again_as_well_and_all_lanes_hear_of_it() {
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
 }
 
+/// Lets reads go on and nothing else, and what side 1 answers its client.
+fn said_to_the_client(pair: &mut Pair) -> Vec<Message> {
+    let mut said = Vec::new();
+    for _ in 0..20 {
+        for side in [1, 0] {
+            for effect in pair.tick(side) {
+                match effect {
+                    Effect::Answer { to, message, .. } if to.link == 1 => said.push(message),
+                    Effect::Ask { message: Message::Fetch(_) | Message::FetchPage(_), .. }
+                    | Effect::Answer { .. } => pair.deliver(side, effect),
+                    _ => {}
+                }
+            }
+        }
+    }
+    said
+}
+
+fn is_refilling(message: &Message) -> bool {
+    match message {
+        Message::Failed(failed) => failed.failure == Failure::Coordinator(ReplicaError::Refilling),
+        _ => false,
+    }
+}
+
 #[test]
 fn a_read_that_learns_of_it_does_not_count_its_own_copy() {
     let mut pair = Pair::new();
@@ -204,25 +229,37 @@ fn a_read_that_learns_of_it_does_not_count_its_own_copy() {
     let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
     let options = ReadOptions { r: Some(Quorum::Exactly(2)), ..ReadOptions::default() };
     pair.request(1, Message::Get(Get { key, options, timeout_ms: 500 }));
-    let mut said = Vec::new();
-    for _ in 0..20 {
-        for side in [1, 0] {
-            for effect in pair.tick(side) {
-                match effect {
-                    Effect::Answer { to, message, .. } if to.link == 1 => said.push(message),
-                    // Only the read goes on: nothing else tells the node before it does.
-                    Effect::Ask { message: Message::Fetch(_), .. } => pair.deliver(side, effect),
-                    Effect::Answer { .. } => pair.deliver(side, effect),
-                    _ => {}
-                }
-            }
-        }
-    }
-    let refused = |message: &Message| match message {
-        Message::Failed(failed) => failed.failure == Failure::Coordinator(ReplicaError::Refilling),
-        _ => false,
+    // Only the read goes on: nothing else tells the node before it does.
+    let said = said_to_the_client(&mut pair);
+    assert!(said.len() == 1 && said.iter().all(is_refilling), "{said:?}");
+}
+
+#[test]
+fn a_listing_that_learns_of_it_does_not_count_its_own_page() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    pair.put(1, "k", b"v".to_vec());
+    let list = |timeout_ms| {
+        let (bucket, prefix, after) = (BucketName::default_bucket(), Bytes::new(), None);
+        let options = ReadOptions { r: Some(Quorum::Exactly(2)), ..ReadOptions::default() };
+        Message::List(List {
+            bucket,
+            prefix,
+            after,
+            limit: 9,
+            partition: SHARD.partition,
+            options,
+            timeout_ms,
+        })
     };
-    assert!(said.len() == 1 && said.iter().all(refused), "{said:?}");
+    pair.request(1, list(500));
+    let said = said_to_the_client(&mut pair);
+    assert!(matches!(said[..], [Message::Listed(_)]), "{said:?}");
+    pair.request(1, list(500));
+    // Another lane has found it out.
+    pair.handle(1, Input::WentBack(4));
+    let said = said_to_the_client(&mut pair);
+    assert!(said.len() == 1 && said.iter().all(is_refilling), "{said:?}");
 }
 
 #[test]

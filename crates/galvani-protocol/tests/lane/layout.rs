@@ -68,7 +68,7 @@ fn read_by(bench: &mut Bench, shard: Shard, epoch: u64) -> Option<ReplicaError> 
 }
 
 #[test]
-fn what_goes_by_owners_of_before_is_refused_where_they_change() {
+fn stale_coordinator_is_refused_where_owners_change() {
     let mut bench = Bench::new(Limits::default());
     let state = bench.copying();
     bench.adopt(state.clone());

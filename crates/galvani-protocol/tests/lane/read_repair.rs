@@ -69,7 +69,7 @@ fn done(effects: &[Effect]) -> &GetDone {
 }
 
 #[test]
-fn a_blocking_read_is_answered_when_r_replicas_hold_what_it_shows() {
+fn blocking_repair_makes_reads_monotone_by_what_r_replicas_hold() {
     let (mut bench, key, record) = with_a_write(Limits::default());
     bench.request(false, blocking(get(key, 2)));
     let fetches = asked(&bench.tick(), is_fetch);
@@ -106,7 +106,7 @@ fn what_expires_while_a_blocking_read_waits_is_not_shown_any_more() {
 }
 
 #[test]
-fn replicas_that_agree_are_not_written_to_and_cost_no_second_round() {
+fn no_writes_on_read_of_replicas_that_agree_and_no_second_round() {
     let mut bench = Bench::new(Limits::default());
     let key = bench.key(true);
     bench.request(false, blocking(get(key, 2)));

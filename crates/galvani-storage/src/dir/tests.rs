@@ -157,7 +157,7 @@ fn another_identity_is_refused_before_anything_changes() {
 }
 
 #[test]
-fn a_newer_format_is_refused_as_newer() {
+fn newer_format_refused_as_newer() {
     let place = Place::new();
     let path = place.stopped();
     let newer = FORMAT_VERSION + 1;

@@ -20,7 +20,7 @@ fn held(store: &mut NodeStore<MemoryEngine>, after: Option<(Shard, Dot)>) -> Vec
 }
 
 #[test]
-fn a_hint_is_held_once_paged_in_order_and_goes_when_it_is_released() {
+fn hint_replay_dup_reorder_is_held_once_and_paged_in_order() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);
     for counter in [3, 1, 2, 3] {
