@@ -490,7 +490,7 @@ impl Lane {
         if self.feed.is_idle() {
             return;
         }
-        self.with(now, store, |ctx, stopping| feed::poll(ctx, stopping));
+        self.with(now, store, feed::poll);
         for (to, shards) in self.with(now, store, |ctx, _| feed::clocks::poll(ctx)) {
             let op = self.table.next_id();
             let hear = self.with(now, store, |ctx, _| HearOp::start(ctx, op, to, shards));

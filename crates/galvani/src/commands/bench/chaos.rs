@@ -7,11 +7,14 @@
 
 use crate::args::bench::Chaos as Args;
 use crate::commands::bench::outcome::Outcome;
+use crate::commands::bench::summary::ms;
 use crate::commands::place::{Dropped, ran_in, typed};
 use crate::connect::App;
 use crate::exit::Exit;
 use crate::report::Report;
-use galvani_load::run::{Broken, Chaos};
+use crate::report::text::grouped;
+use galvani_load::phases::{Phase, phases};
+use galvani_load::run::{Broken, Chaos, Run};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -182,6 +185,22 @@ pub(crate) fn lines(chaos: &Chaos) -> Vec<String> {
     let Chaos { hints_made, hints_drained, hints_left, .. } = chaos;
     lines.push(format!("  hints  {hints_made} made, {hints_drained} drained, {hints_left} left"));
     lines
+}
+
+/// A line for each phase: how fast it was, and what the slow ones took.
+pub(crate) fn phase_lines(run: &Run) -> Vec<String> {
+    let line = |phase: &Phase| {
+        let what = if phase.what.is_empty() { "before" } else { &phase.what };
+        let seconds = phase.seconds.max(1);
+        let kinds = phase.kinds.iter().map(|(kind, latency)| {
+            let (p99, max) = (ms(latency.p99_us), ms(latency.max_us));
+            format!("  {kind} p99 {p99:>8} max {max:>8}")
+        });
+        let (ops, errors) = (phase.ops / seconds, phase.errors);
+        let kinds = kinds.collect::<String>();
+        format!("  {what:<16} {:>3} s {:>8}/s  failed {errors}{kinds}", phase.seconds, grouped(ops))
+    };
+    phases(run).iter().map(line).collect()
 }
 
 fn word(time: Duration) -> String {

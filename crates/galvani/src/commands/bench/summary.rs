@@ -197,6 +197,7 @@ pub(crate) fn page(run: &Run) -> String {
         Some(_) => lines.push("  latencies from when each request was due".to_owned()),
     }
     lines.extend(run.chaos.iter().flat_map(super::chaos::lines));
+    lines.extend(super::chaos::phase_lines(run));
     if let Some(check) = &run.check {
         lines.push(check_line(check));
     }
