@@ -11,7 +11,7 @@ const MEMORY_MAX: u64 = 1 << 30;
 fn a_crowd_with_large_values_leaves_a_node_its_memory_and_others_their_answers() {
     let report = run(&Settings {
         tasks: 200,
-        deaf_links: 80,
+        deaf_links: 300,
         asks: 300,
         value: 256 << 10,
         time: Duration::from_secs(10),

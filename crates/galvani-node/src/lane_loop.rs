@@ -32,8 +32,8 @@ use twins::Twins;
 
 /// How often a lane publishes its figures, in microseconds.
 const PUBLISH_MICROS: u64 = 200_000;
-/// Bytes a tick may stage before it is committed and the next one begins: bounds the batch, its
-/// memory and the journal's torn tail after a crash.
+/// Bytes a tick may stage, or hold back in answers, before it is committed and the next one begins: bounds
+/// the batch, its memory and the journal's torn tail after a crash.
 const TICK_BYTES_MAX: usize = 32 << 20;
 /// Request rows one sweep looks at: five sweeps a second see a million rows in half an hour, at
 /// a cost far below that of one request.
@@ -141,7 +141,7 @@ impl<E: Engine> LaneLoop<E> {
     fn on_events(&mut self, events: &mut Vec<Event>, now: Now) {
         for event in events.drain(..) {
             self.on_event(event, now);
-            if self.store.staged_bytes() > TICK_BYTES_MAX {
+            if self.store.staged_bytes() + self.lane.held_back() > TICK_BYTES_MAX {
                 self.end_tick(now);
             }
         }

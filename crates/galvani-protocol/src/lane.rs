@@ -84,6 +84,7 @@ pub struct Lane {
     fresh: bool,
     counters: Counters,
     effects: Vec<Effect>,
+    held_back: usize,
     /// Operations started since the last commit, and who asked.
     started: Vec<(u64, ReplyTo)>,
     fsync: bool,
@@ -132,6 +133,7 @@ impl Lane {
             fresh: true,
             counters: Counters::default(),
             effects: Vec::new(),
+            held_back: 0,
             started: Vec::new(),
             fsync: false,
             stopping: false,
@@ -179,6 +181,12 @@ impl Lane {
         self.on_time(now, store);
     }
 
+    /// Bytes of values of the answers that the tick holds back. Whoever drives the lane ends the tick when
+    /// they are many: a thousand reads may come at once.
+    pub fn held_back(&self) -> usize {
+        self.held_back
+    }
+
     /// Whether the tick's commit must be fsynced, and everything before it with it. `staged` says
     /// whether there is anything to commit: where every commit is fsynced, an empty one is nothing.
     pub fn wants_fsync(&self, staged: bool) -> bool {
@@ -196,6 +204,7 @@ impl Lane {
         self.fsync = false;
         let started = core::mem::take(&mut self.started);
         let effects = core::mem::take(&mut self.effects);
+        self.held_back = 0;
         let effects = match committed {
             Ok(()) => {
                 self.sync.committed(&self.topology);
@@ -537,6 +546,7 @@ impl Lane {
             store,
             now,
             effects: &mut self.effects,
+            held_back: &mut self.held_back,
             up: &self.up,
             down: &self.down,
             scores: &mut self.scores,

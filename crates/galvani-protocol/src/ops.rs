@@ -25,10 +25,10 @@ use galvani_model::limits::N_MAX;
 use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_model::version::{Dot, Kind, Record};
-use galvani_wire::Message;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
 use galvani_wire::message::{AskClocks, Failed};
 use galvani_wire::view::Counters;
+use galvani_wire::{Message, value_bytes};
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
 
@@ -104,6 +104,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) store: &'a mut dyn Store,
     pub(crate) now: Now,
     pub(crate) effects: &'a mut Vec<Effect>,
+    /// Bytes of values of the answers among them.
+    pub(crate) held_back: &'a mut usize,
     pub(crate) up: &'a BTreeSet<PeerLane>,
     /// Nodes that the others and this one hold for down.
     pub(crate) down: &'a BTreeSet<NodeId>,
@@ -240,6 +242,7 @@ impl Ctx<'_> {
 
     /// Answers a request of operation `op`.
     pub(crate) fn answer(&mut self, to: ReplyTo, op: u64, message: Message) {
+        *self.held_back += value_bytes(&message);
         self.effects.push(Effect::Answer { to, op, message });
     }
 

@@ -41,6 +41,13 @@ pub struct Config {
     /// Bytes that may wait in the outboxes of all clients that dialed in together; each may hold as
     /// much as is still free, and 64 KiB in any case. Default 256 MiB.
     pub client_outboxes_bytes_max: usize,
+    /// Bytes that QUIC may hold for all clients that dialed in, in each direction, about: sent and not
+    /// acknowledged, received and not read. The n-th link gets an n-th of them, 64 KiB at least and what
+    /// nodes have at most. Default 64 MiB.
+    pub client_windows_bytes: usize,
+    /// Bytes of clients' frames of which a part has come: what is larger than 64 KiB is read on only when
+    /// there is room for all of it. At least the largest frame. Default 256 MiB.
+    pub client_frames_bytes_max: usize,
     /// Bytes of received frames, per class, that wait for `recv_batch` before the streams of that
     /// class are read no more. Overshoot: one read per stream. Default 32 MiB.
     pub inbox_bytes_max: usize,
@@ -92,6 +99,11 @@ impl Config {
         Config { mtu_upper_bound: MTU_LOOPBACK, ..Config::default() }
     }
 
+    /// The connection's window for what is received and not read, bytes: one for each class and one more.
+    pub(crate) fn receive_window(&self) -> u32 {
+        self.stream_window.saturating_mul(Class::COUNT as u32 + 1).min(1 << 30)
+    }
+
     /// Largest payload of a frame of `class`, bytes.
     pub fn frame_bytes_max(&self, class: Class) -> usize {
         self.frame_bytes_max[class.index()].min(u32::MAX as usize)
@@ -104,6 +116,8 @@ impl Default for Config {
             frame_bytes_max: [DEFAULT_FRAME_BYTES_MAX; Class::COUNT],
             outbox_bytes_max: 64 << 20,
             client_outboxes_bytes_max: 256 << 20,
+            client_windows_bytes: 64 << 20,
+            client_frames_bytes_max: 256 << 20,
             inbox_bytes_max: 32 << 20,
             batch_events_max: 1_024,
             links_max: 4_096,
@@ -172,6 +186,7 @@ mod tests {
         assert!(config.send_window >= u64::from(config.stream_window) * Class::COUNT as u64);
         let one_more = config.frame_bytes_max.into_iter().max().unwrap_or_default();
         assert!(config.outbox_bytes_max >= config.inbox_bytes_max + one_more);
+        assert!(config.client_frames_bytes_max >= one_more);
         assert!(config.keep_alive * 3 < config.idle_timeout);
         assert!(config.retry_above <= config.handshakes_max);
     }

@@ -29,6 +29,7 @@ use crate::pki::Identity;
 use crate::room::Room;
 use crate::share::Seats;
 use crate::tls::{self, Credentials};
+use crate::windows::FrameRoom;
 use crate::{
     Class, CloseCode, Config, Counters, DownReason, Event, LinkId, PathStats, PeerIdentity,
     PeerIdentityError, SendError, SocketBuffers, TransportKeys, accept, dial,
@@ -78,6 +79,7 @@ impl LaneEndpoint {
             inbox: Inbox::new(&config),
             seats: Seats::new(config.links_max),
             client_room: Arc::new(Room::new(config.client_outboxes_bytes_max)),
+            frame_room: FrameRoom::new(&config),
             config,
             links: Mutex::default(),
             next_link: AtomicU64::new(1),
@@ -302,6 +304,7 @@ pub(crate) struct Shared {
     pub(crate) seats: Arc<Seats>,
     /// What waits for all clients together.
     client_room: Arc<Room>,
+    pub(crate) frame_room: FrameRoom,
     pub(crate) config: Config,
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
     next_link: AtomicU64,

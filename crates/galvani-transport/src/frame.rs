@@ -70,6 +70,12 @@ impl FrameCutter {
         !self.buffer.is_empty()
     }
 
+    /// The length of the frame that has begun, 0 if it is not known yet. Called after `cut`, so it is
+    /// allowed.
+    pub(crate) fn announced_bytes(&self) -> usize {
+        self.announced().map_or(0, |bytes| bytes as usize)
+    }
+
     fn announced(&self) -> Option<u32> {
         self.buffer.first_chunk::<PREFIX_BYTES>().map(|prefix| u32::from_le_bytes(*prefix))
     }

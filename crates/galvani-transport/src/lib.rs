@@ -33,6 +33,7 @@ mod signing;
 mod socket;
 mod stream;
 mod tls;
+mod windows;
 
 pub use certify::NodeKey;
 pub use class::Class;

@@ -22,6 +22,7 @@ use crate::endpoint::Shared;
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::room::Room;
 use crate::stream::{read_class, run_reader, run_writer};
+use crate::windows::Windows;
 use crate::{Class, CloseCode, Config, DownReason, Event, PeerIdentity, SendError};
 
 /// Names a link within one endpoint. Never used twice by an endpoint.
@@ -125,6 +126,20 @@ impl Link {
         write: impl FnOnce(&mut BytesMut),
     ) -> Result<(), SendError> {
         self.open_outbox(class)?.append_with(write)
+    }
+
+    /// Whether a client dialed it.
+    pub(crate) fn is_clients(&self) -> bool {
+        !self.dialed && !self.all_classes
+    }
+
+    /// The windows that it should have, if it was dialed by somebody else.
+    fn windows(&self, shared: &Shared) -> Option<Windows> {
+        match (self.dialed, self.all_classes) {
+            (true, _) => None,
+            (false, true) => Some(Windows::of_node(&shared.config)),
+            (false, false) => Some(Windows::of_client(&shared.config, shared.seats.clients())),
+        }
     }
 
     /// Attaches the connection, unless the link has been given up meanwhile.
@@ -284,6 +299,7 @@ impl UpLink {
     pub(crate) async fn serve(mut self) {
         let connection = self.connection.clone();
         let mut watch = SlowFrameWatch::new(self.shared.config.frame_gap_max);
+        let mut windows = None;
         let mut ticks = interval(watch.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let error = loop {
@@ -297,6 +313,11 @@ impl UpLink {
                 }
                 Ok(payload) = connection.read_datagram() => self.take_datagram(payload),
                 _ = ticks.tick() => {
+                    let now = self.link.windows(&self.shared);
+                    if let Some(changed) = now.filter(|_| now != windows) {
+                        changed.set(&connection);
+                        windows = now;
+                    }
                     if watch.is_stuck(&self.link) {
                         self.link.fail(DownReason::SlowFrame, CloseCode::SLOW_FRAME, b"slow frame");
                     }

@@ -28,6 +28,11 @@ impl Seats {
         Arc::new(Seats { taken: Mutex::default(), links_max })
     }
 
+    /// Links that clients hold.
+    pub(crate) fn clients(&self) -> usize {
+        self.taken.lock().clients
+    }
+
     /// A seat for one more link of `who`, if its share and that of its kind leave one.
     pub(crate) fn take(self: &Arc<Self>, who: &PeerIdentity) -> Option<Seat> {
         let mut taken = self.taken.lock();

@@ -18,6 +18,7 @@ use crate::endpoint::Shared;
 use crate::frame::FrameCutter;
 use crate::link::Link;
 use crate::outbox::Work;
+use crate::windows::SMALL_FRAME_BYTES;
 use crate::{Class, CloseCode, DownReason};
 
 /// Writes the outbox of `class` to the stream until the link ends or is drained.
@@ -58,7 +59,12 @@ async fn write_all(
         match poll_fn(|cx| link.outbox(class).poll_work(cx)).await {
             Work::Write { bytes, frames } => {
                 let len = bytes.len() as u64;
-                send.write_chunk(bytes).await?;
+                match link.is_clients() {
+                    // A copy: QUIC then holds what its window allows, not all of the buffer of which the
+                    // last part is not acknowledged.
+                    true => send.write_all(&bytes).await?,
+                    false => send.write_chunk(bytes).await?,
+                }
                 add(&shared.counters.frames_out, frames);
                 add(&shared.counters.bytes_out, len);
             }
@@ -125,6 +131,8 @@ async fn read_frames(
     let progress = link.progress(class);
     let mut cutter = FrameCutter::new(max);
     let mut frames = Vec::new();
+    // For the large frame of a client of which a part has come.
+    let mut room = None;
     loop {
         let read = match recv.read_buf(cutter.buffer()).await {
             Ok(0) if cutter.is_partial() => {
@@ -140,7 +148,8 @@ async fn read_frames(
         progress.reads.fetch_add(1, Ordering::Relaxed);
         progress.partial.store(cutter.is_partial(), Ordering::Relaxed);
         add(&shared.counters.bytes_in, read as u64);
-        if !frames.is_empty() {
+        let ended = !frames.is_empty();
+        if ended {
             add(&shared.counters.frames_in, frames.len() as u64);
             if !shared.inbox.push_frames(link.id, class, &mut frames) {
                 // While we do not read, an unfinished frame is not the peer's fault.
@@ -151,6 +160,16 @@ async fn read_frames(
             }
         }
         cut.map_err(|oversized| DownReason::FrameTooLarge { bytes: oversized.bytes, max })?;
+        if ended {
+            room = None;
+        }
+        let begun = cutter.announced_bytes();
+        if link.is_clients() && room.is_none() && begun > SMALL_FRAME_BYTES {
+            progress.partial.store(false, Ordering::Relaxed);
+            room = Some(shared.frame_room.take(begun).await);
+            progress.reads.fetch_add(1, Ordering::Relaxed);
+            progress.partial.store(true, Ordering::Relaxed);
+        }
     }
 }
 

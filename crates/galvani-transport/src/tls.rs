@@ -23,6 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::endpoint::BindError;
 use crate::pki::Identity;
+use crate::windows::WINDOW_MIN;
 use crate::{ALPN, Class, Config, DownReason, PeerIdentity, TransportKeys};
 
 /// An identity taken apart and checked.
@@ -88,8 +89,11 @@ impl Credentials {
         tls.session_storage = Arc::new(NoServerSessionStorage {});
         let quic = QuicServerConfig::try_from(tls).map_err(|_| BindError::NoCipherSuite)?;
         let mut server = ServerConfig::with_crypto(Arc::new(quic));
+        let mut transport = transport(config, Class::COUNT as u32)?;
+        // Until it is known whose link it is.
+        transport.send_window(u64::from(WINDOW_MIN)).receive_window(VarInt::from_u32(WINDOW_MIN));
         server
-            .transport_config(Arc::new(transport(config, Class::COUNT as u32)?))
+            .transport_config(Arc::new(transport))
             .max_incoming(config.handshakes_max)
             .incoming_buffer_size(INCOMING_BYTES)
             .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
@@ -116,7 +120,6 @@ fn transport(config: &Config, streams: u32) -> Result<TransportConfig, BindError
     let idle = IdleTimeout::try_from(config.idle_timeout)
         .map_err(|_| BindError::OutOfBounds { field: "idle_timeout" })?;
     let window = config.stream_window;
-    let receive_window = window.saturating_mul(Class::COUNT as u32 + 1).min(1 << 30);
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(config.mtu_upper_bound.bytes());
     let mut transport = TransportConfig::default();
@@ -126,7 +129,7 @@ fn transport(config: &Config, streams: u32) -> Result<TransportConfig, BindError
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(config.keep_alive))
         .stream_receive_window(VarInt::from_u32(window.min(1 << 30)))
-        .receive_window(VarInt::from_u32(receive_window))
+        .receive_window(VarInt::from_u32(config.receive_window()))
         .send_window(config.send_window)
         .initial_rtt(config.initial_rtt)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))

@@ -200,35 +200,33 @@ fn put_header(message: &Message, out: &mut BytesMut) {
 }
 
 fn put_body(message: &Message, out: &mut BytesMut) {
+    values(message, |value| out.put_slice(value));
+}
+
+/// How many bytes of values a message carries.
+pub fn value_bytes(message: &Message) -> usize {
+    let mut bytes = 0;
+    values(message, |value| bytes += value.len());
+    bytes
+}
+
+/// The values that a message carries, in the order of its body.
+fn values(message: &Message, mut visit: impl FnMut(&[u8])) {
     match message {
-        Message::Put(put) => out.put_slice(&put.value),
-        Message::Replicate(replicate) => out.put_slice(&replicate.value),
-        Message::Supply(supply) => {
-            for value in &supply.values {
-                out.put_slice(value);
-            }
-        }
-        Message::Hint(hint) => out.put_slice(&hint.record.value),
+        Message::Put(put) => visit(&put.value),
+        Message::Replicate(replicate) => visit(&replicate.value),
+        Message::Supply(supply) => supply.values.iter().for_each(|value| visit(value)),
+        Message::Hint(hint) => visit(&hint.record.value),
         Message::GetDone(done) => {
-            for sibling in &done.siblings {
-                out.put_slice(&sibling.value);
-            }
+            done.siblings.iter().for_each(|sibling| visit(&sibling.value));
         }
-        Message::Fetched(Ok(held)) => {
-            for value in &held.values {
-                out.put_slice(value);
-            }
-        }
+        Message::Fetched(Ok(held)) => held.values.iter().for_each(|value| visit(value)),
         Message::Pulled(Ok(pulled))
         | Message::HintsPulled(Ok(HintsPulled { records: pulled, .. })) => {
-            for value in &pulled.values {
-                out.put_slice(value);
-            }
+            pulled.values.iter().for_each(|value| visit(value));
         }
         Message::FeedPage(page) => {
-            for value in page.events.iter().flat_map(|event| &event.values) {
-                out.put_slice(value);
-            }
+            page.events.iter().flat_map(|event| &event.values).for_each(|value| visit(value));
         }
         // What carries no values.
         _ => {}

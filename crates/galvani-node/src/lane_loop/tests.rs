@@ -172,6 +172,27 @@ async fn a_tick_ends_when_it_has_staged_enough() {
 }
 
 #[tokio::test]
+async fn a_tick_ends_when_its_answers_hold_enough() {
+    const EACH: usize = 8 << 20;
+    let mut bench = bench();
+    let now = bench.lane.clock.now();
+    let mut written = vec![bench.replicate(1, EACH)];
+    bench.lane.on_events(&mut written, now);
+    bench.lane.end_tick(now);
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let options = ReadOptions { r: Some(Quorum::Exactly(1)), ..ReadOptions::default() };
+    let get = Message::Get(Get { key, options, timeout_ms: 60_000 });
+    let mut most = 0;
+    for id in 2..=12 {
+        let mut asked = vec![bench.frame(id, &get)];
+        bench.lane.on_events(&mut asked, now);
+        most = most.max(bench.lane.lane.held_back());
+    }
+    assert!(most >= EACH, "the value was read");
+    assert!(most <= TICK_BYTES_MAX, "of 88 MiB in all: {most}");
+}
+
+#[tokio::test]
 async fn a_bucket_that_was_not_written_down_is_not_known_and_comes_again() {
     let mut bench = bench();
     let name: BucketName = "late".parse().expect("a name");
