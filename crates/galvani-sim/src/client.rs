@@ -110,7 +110,8 @@ impl World {
         let r = dice.chance(500).then(|| Quorum::Exactly(dice.between(1, u64::from(of)) as u8));
         let strict = dice.chance(200);
         // Decided by the read's number, so that a seed's other draws stay what they are.
-        let blocking_repair = self.history.reads.len().is_multiple_of(5);
+        let blocks = self.history.reads.len().is_multiple_of(5);
+        let blocking_repair = blocks && !self.profile.hints_alone;
         let options = ReadOptions { n: narrowed, r, pr: None, strict, blocking_repair };
         let timeout_ms = dice.pick(&[100, 400, 1_500]);
         let to = self.random_coordinator(key);

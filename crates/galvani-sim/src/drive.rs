@@ -192,7 +192,7 @@ impl World {
                 }
                 let mut hints = hints;
                 let node = &self.nodes[to.node];
-                hints.held.retain(|&(shard, dot)| node.holds_hint(shard, dot));
+                hints.held.retain(|&(_, shard, dot)| node.holds_hint(shard, dot));
                 hints.released.retain(|&(_, shard, dot)| !node.holds_hint(shard, dot));
                 self.note_hints(to.node, &hints);
                 if there && matches!(error, StoreError::InDoubt { .. }) {

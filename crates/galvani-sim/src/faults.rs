@@ -236,6 +236,7 @@ impl World {
     /// Takes a node off the holders of every acked write that its disk has lost.
     pub(crate) fn disk_changed(&mut self, node: usize) {
         self.doubt_witnesses(node);
+        self.doubt_promises(node);
         self.nodes[node].lost_data_at = Some(self.now);
         for write in &mut self.history.writes {
             if write.holders.contains(&node) || write.handed.contains(&node) {

@@ -24,6 +24,7 @@ mod noted;
 mod oracles;
 mod packet;
 mod profile;
+mod promised;
 mod queue;
 mod quiet;
 mod report;

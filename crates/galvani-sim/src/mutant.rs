@@ -92,6 +92,10 @@ mutants! {
     HoldsNothing = "holds-nothing",
     /// A hint goes when it is given to its owner, whatever becomes of it there.
     ReleasesEarly = "releases-early",
+    /// A stand-in loses its hints when it is asked for them.
+    LosesHints = "loses-hints",
+    /// A stand-in tells nobody of its hints, and gives none.
+    KeepsHints = "keeps-hints",
     /// Damaged rows are known to nobody who could mend them.
     NeverMends = "never-mends",
     /// Read repairs are never sent.

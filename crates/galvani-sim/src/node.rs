@@ -299,16 +299,16 @@ impl Node {
         self.state_on_disk(shard).clock
     }
 
-    /// How many hints its disk has, of all its lanes.
-    pub(crate) fn hints_on_disk(&self) -> usize {
-        let mut rows = 0;
-        let mut visit = |_: &[u8], _: &[u8]| {
-            rows += 1;
+    /// The hints its disk has, of all its lanes: for whom, and of what.
+    pub(crate) fn all_hints_on_disk(&self) -> BTreeSet<(NodeId, Shard, Dot)> {
+        let mut hints = BTreeSet::new();
+        let mut visit = |key: &[u8], _: &[u8]| {
+            hints.extend(keys::split_hint(key));
             ControlFlow::Continue(())
         };
         let seen = self.disk.memory().scan(Table::Hints, &[0], None, usize::MAX, &mut visit);
         seen.expect("a disk in memory can be read");
-        rows
+        hints
     }
 
     /// The highest counter of an origin among the hints on its disk that can be read.

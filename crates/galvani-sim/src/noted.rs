@@ -51,8 +51,12 @@ impl World {
     pub(crate) fn note_hints(&mut self, node: usize, hints: &StagedHints) {
         self.coverage.add("hints.held", hints.held.len() as u64);
         self.coverage.add("hints.released", hints.released.len() as u64);
-        self.nodes[node].unsynced.extend(&hints.held);
+        for &(owner, shard, dot) in &hints.held {
+            self.nodes[node].unsynced.insert((shard, dot));
+            self.note_promised(node, owner, shard, dot);
+        }
         for &(target, shard, dot) in &hints.released {
+            self.note_given(node, target, shard, dot);
             if let Err(why) = handed::check(self, node, target, shard, dot) {
                 self.violate("handed_over_durably", why);
                 return;

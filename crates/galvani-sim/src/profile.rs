@@ -117,6 +117,8 @@ pub struct Profile {
     pub clocks: Option<Clocks>,
     /// Whether the first start of a node is noted as a loss of its disk, as that of a real one is.
     pub notes_births: bool,
+    /// Whether hints are the only way in which an owner comes to what it missed.
+    pub hints_alone: bool,
     /// Which disks are slow, if any is.
     pub slow_disks: Option<SlowDisks>,
 }
@@ -198,6 +200,7 @@ impl Profile {
             clocks: None,
             slow_disks: None,
             notes_births: false,
+            hints_alone: false,
         };
         if !quiet {
             draw_later_faults(&mut rng, &mut profile.faults);
@@ -211,6 +214,7 @@ impl Profile {
         if profile.limits.anti_entropy_ms > 0 {
             profile.limits.read_repairs_per_second = rng.pick(&[2_000, 2_000, 10, 0]);
         }
+        draw_hints_alone(&mut Rng::new(seed, HINTS_LABEL), &mut profile, quiet);
         draw_expiry(&mut Rng::new(seed, EXPIRY_LABEL), &mut profile);
         draw_trimming(&mut Rng::new(seed, TRIM_LABEL), &mut profile.limits);
         draw_changes(&mut Rng::new(seed, CHANGES_LABEL), &mut profile);
@@ -262,6 +266,7 @@ impl Profile {
             clocks: None,
             slow_disks: None,
             notes_births: false,
+            hints_alone: false,
         }
     }
 }
@@ -293,7 +298,33 @@ fn draw_later_faults(rng: &mut Rng, faults: &mut Faults) {
     faults.clean_stop |= faults.rollback;
 }
 
-/// From a generator of its own, so that a seed's other draws stay what they were.
+/// From a generator of its own, so that a seed's other draws stay what they were. Other ways of repair
+/// are off, there are nodes that can stand in, and owners that are away; in most of these seeds no disk
+/// loses anything, so that all that was promised must be kept.
+fn draw_hints_alone(rng: &mut Rng, profile: &mut Profile, quiet: bool) {
+    if !rng.chance(60) {
+        return;
+    }
+    profile.hints_alone = true;
+    profile.limits.anti_entropy_ms = 0;
+    profile.limits.read_repairs_per_second = 0;
+    profile.limits.hint_bytes_per_owner = u64::MAX;
+    let copies = profile.buckets.iter().map(|bucket| usize::from(bucket.props.n)).max();
+    let (least, losing) = (copies.unwrap_or(1) + rng.between(1, 2) as usize, rng.chance(300));
+    profile.nodes = profile.nodes.max(least);
+    if quiet {
+        return;
+    }
+    let faults = &mut profile.faults;
+    faults.crash = true;
+    faults.cut |= rng.chance(500);
+    if !losing {
+        (faults.power, faults.wipe, faults.restore) = (false, false, false);
+        (faults.rollback, faults.damage) = (false, false);
+    }
+}
+
+/// Likewise.
 fn draw_expiry(rng: &mut Rng, profile: &mut Profile) {
     if rng.chance(350) {
         profile.expiring = rng.pick(&[50, 250, 700]);
@@ -373,6 +404,7 @@ const LABEL: u64 = 1;
 const BIRTHS_LABEL: u64 = 0x6269_7274;
 /// Separates these draws from all others of a seed.
 const EXPIRY_LABEL: u64 = 0x7474_6c31;
+const HINTS_LABEL: u64 = 0x6869_6e74;
 const TRIM_LABEL: u64 = 0x7472_696d;
 const CHANGES_LABEL: u64 = 0x6c61_796f;
 const CLOCKS_LABEL: u64 = 0x636c_6f63;
@@ -411,6 +443,9 @@ impl fmt::Display for Profile {
         }
         if self.among_effects {
             f.write_str(", deaths among effects")?;
+        }
+        if self.hints_alone {
+            f.write_str(", repair by hints alone")?;
         }
         if let Some(SlowDisks { only, share, longest }) = self.slow_disks {
             write!(f, ", {share} of 1000 commits take up to {longest} us")?;

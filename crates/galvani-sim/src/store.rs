@@ -35,7 +35,7 @@ pub(crate) struct Staged {
 /// What a tick changes of the hints a node holds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StagedHints {
-    pub(crate) held: Vec<(Shard, Dot)>,
+    pub(crate) held: Vec<(NodeId, Shard, Dot)>,
     pub(crate) released: Vec<(NodeId, Shard, Dot)>,
 }
 
@@ -377,7 +377,7 @@ impl Store for SimStore {
         self.inner.hold(target, shard, record)?;
         // One that is held already is as safe as it was.
         if self.inner.staged_bytes() > before {
-            self.hints.held.push((shard, record.head.dot));
+            self.hints.held.push((target, shard, record.head.dot));
         }
         Ok(())
     }
@@ -391,6 +391,12 @@ impl Store for SimStore {
         limit: usize,
     ) -> Result<HintPage, StoreError> {
         let page = self.inner.hints(target, after, partitions, credit, limit)?;
+        if self.mutant == Some(Mutant::LosesHints) {
+            for (shard, record) in &page.records {
+                self.inner.release(target, *shard, record.head.dot)?;
+            }
+            return Ok(HintPage { records: Vec::new(), ..page });
+        }
         if self.mutant == Some(Mutant::ReleasesEarly) {
             for (shard, record) in &page.records {
                 self.release(target, *shard, record.head.dot)?;

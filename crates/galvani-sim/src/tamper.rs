@@ -8,7 +8,7 @@ use galvani_model::version::{DotSet, Range};
 use galvani_protocol::ASKS_PER_OP;
 use galvani_wire::Message;
 use galvani_wire::failure::AppliedOutcome;
-use galvani_wire::message::{Comparison, Pulled, Replicated};
+use galvani_wire::message::{Comparison, HintsPulled, Pulled, Replicated};
 
 /// Where a datagram's kind stands, and the one that tells a node that it is held for down.
 const KIND_AT: usize = 51;
@@ -18,6 +18,9 @@ const FIRST_OPERATION_ASK: u64 = ASKS_PER_OP;
 
 /// An ask as it leaves, or `None` if it never does.
 pub(crate) fn ask(mutant: Option<Mutant>, id: u64, mut message: Message) -> Option<Message> {
+    if mutant == Some(Mutant::KeepsHints) && matches!(message, Message::HintsWait(_)) {
+        return None;
+    }
     if let Message::Replicate(replicate) = &mut message {
         if mutant == Some(Mutant::DropsRepairs) && id < FIRST_OPERATION_ASK {
             return None;
@@ -63,6 +66,10 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
         }
         (Some(Mutant::DropsPulled), Message::Pulled(Ok(_))) => {
             Message::Pulled(Ok(Pulled::default()))
+        }
+        (Some(Mutant::KeepsHints), Message::HintsPulled(Ok(_))) => {
+            let (shards, records) = (Vec::new(), Pulled::default());
+            Message::HintsPulled(Ok(HintsPulled { page: 1, shards, records }))
         }
         (Some(Mutant::CollectsEarly), Message::Clocks(Ok(mut said))) => {
             for clock in said.clocks.iter_mut().flatten() {

@@ -15,6 +15,7 @@ use crate::net::Net;
 use crate::node::{Boot, Life, Node};
 use crate::packet::{ConnId, Event, LaneAt, Packet, Route};
 use crate::profile::Profile;
+use crate::promised::Promises;
 use crate::queue::Queue;
 use crate::report::{Coverage, Violation};
 use crate::rng::Rng;
@@ -71,6 +72,8 @@ pub(crate) struct World {
     pub(crate) operations_left: usize,
     pub(crate) history: History,
     pub(crate) ledger: Ledger,
+    /// What stand-ins have said they hold.
+    pub(crate) promises: Promises,
     /// Answers kept for a script, by call.
     pub(crate) answers: BTreeMap<usize, galvani_wire::Message>,
     pub(crate) trace: Trace,
@@ -134,6 +137,7 @@ impl World {
             consumers: Consumers::new(seed),
             history: History::default(),
             ledger: Ledger::default(),
+            promises: Promises::new(),
             answers: BTreeMap::new(),
             trace: Trace::new(keep),
             coverage: Coverage::default(),

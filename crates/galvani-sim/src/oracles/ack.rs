@@ -14,6 +14,7 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     let Some(number) = world.ledger.entry(done.dot).and_then(|entry| entry.write) else {
         return Err(format!("{} is acked, yet no node committed it", done.dot));
     };
+    world.note_stand_ins(world.keys[world.history.writes[number].key].shard, done);
     let write = &world.history.writes[number];
     let info = &world.keys[write.key];
     let options = write.options;

@@ -15,6 +15,7 @@ pub(crate) mod digest;
 pub(crate) mod expiry;
 pub(crate) mod feed;
 pub(crate) mod handed;
+pub(crate) mod hinted;
 pub(crate) mod kept;
 pub(crate) mod list;
 pub(crate) mod monotone;
