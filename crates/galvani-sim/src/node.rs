@@ -23,6 +23,7 @@ use galvani_protocol::{Input, Lane, LaneConfig, Topology, facts_of_a_loss};
 use galvani_storage::engine::{Engine, MemoryEngine, Table};
 use galvani_storage::format::{keys, rows};
 use galvani_storage::{MemoryConfig, NodeStore, StoreConfig, TrimmedRow, write_facts};
+use galvani_wire::view::Counters;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -89,6 +90,8 @@ pub(crate) struct Node {
     pub(crate) damaged: BTreeMap<Shard, Table>,
     /// Damaged rows that its earlier processes met.
     pub(crate) quarantined: u64,
+    /// What the lanes of its earlier processes counted.
+    pub(crate) counted: Counters,
     /// Dies after the next commit, before its effects.
     pub(crate) dies_mid_tick: bool,
     /// Its volume is rolled back as soon as it has minted a dot that is on its way to others.
@@ -165,6 +168,7 @@ impl Node {
             rolled_back: BTreeMap::new(),
             damaged: BTreeMap::new(),
             quarantined: 0,
+            counted: Counters::default(),
             dies_mid_tick: false,
             forgets_next_mint: false,
             minted: false,
@@ -244,8 +248,16 @@ impl Node {
     /// Ends its process: everything in memory is gone.
     pub(crate) fn end(&mut self) {
         self.quarantined = self.rows_quarantined();
+        self.counted = self.counters();
         self.lanes.clear();
         self.life = Life::Down;
+    }
+
+    /// What its lanes counted, those of earlier processes included.
+    pub(crate) fn counters(&self) -> Counters {
+        let mut all = self.counted.clone();
+        self.lanes.iter().for_each(|slot| all.add(slot.lane.counters()));
+        all
     }
 
     /// Damaged rows met since the beginning.

@@ -118,7 +118,9 @@ impl World {
     }
 
     fn outcome(mut self, profile: String) -> Outcome {
-        let all = self.counters();
+        let unequal = self.counters().digests_unequal;
+        let mut all = Counters::default();
+        self.nodes.iter().for_each(|node| all.add(&node.counters()));
         let quarantined = self.nodes.iter_mut().map(|node| node.rows_quarantined()).sum();
         let counted = [
             ("lane.retries_recognised", all.retries_recognised),
@@ -127,6 +129,10 @@ impl World {
             ("lane.duplicates", all.duplicates),
             ("lane.expired", all.expired),
             ("lane.repairs_sent", all.repairs_sent),
+            ("lane.repairs_skipped", all.repairs_skipped),
+            ("lane.turned_away", all.turned_away),
+            ("lane.breakers_opened", all.breakers_opened),
+            ("lane.members_lost", all.members_lost),
             ("lane.shards_compared", all.shards_compared),
             ("lane.shards_differing", all.shards_differing),
             ("lane.records_pulled", all.records_pulled),
@@ -140,11 +146,8 @@ impl World {
         for (name, count) in counted {
             self.coverage.add(name, count);
         }
-        if all.digests_unequal > 0 && !self.planted && self.violation.is_none() {
-            let details = format!(
-                "{} comparisons found equal clocks and unequal digests",
-                all.digests_unequal
-            );
+        if unequal > 0 && !self.planted && self.violation.is_none() {
+            let details = format!("{} comparisons found equal clocks and unequal digests", unequal);
             let at_micros = self.now;
             self.violation =
                 Some(Violation { oracle: "equal_clock_equal_digest", details, at_micros });
