@@ -173,11 +173,13 @@ impl World {
         let options =
             WriteOptions { n: narrowed, w: some(400), pw: some(80), dw: some(150), strict, ttl_ms };
         let timeout_ms = dice.pick(&[100, 400, 1_500]);
+        let timeout_ms = self.stormy_timeout(timeout_ms);
         let impossible = false;
         let new = NewWrite { key, kind, context, value: None, options, timeout_ms, impossible };
         let number = self.new_write(client, new);
         let to = self.random_coordinator(key);
         self.send_write(Some(client), number, to);
+        self.hurry_soon(number);
     }
 
     /// The time to live that a write asks for, if it asks for one; 0 overrides the bucket's.

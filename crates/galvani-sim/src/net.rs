@@ -5,6 +5,7 @@
 //! messages are lost, doubled and reordered. Nothing here knows what a message means.
 //! Next to read: `drive.rs`.
 
+use crate::lag::Lag;
 use crate::packet::{ConnId, LaneAt, Packet};
 use crate::profile::{Profile, Regime};
 use crate::rng::Rng;
@@ -42,6 +43,8 @@ pub(crate) struct Net {
     conns: BTreeMap<ConnId, Conn>,
     /// Ordered pairs of nodes whose messages do not get through, and how many cuts there are.
     cuts: BTreeMap<(usize, usize), u32>,
+    /// Nodes whose links are slow.
+    lags: BTreeMap<usize, Lag>,
 }
 
 impl Net {
@@ -64,6 +67,7 @@ impl Net {
             duplicates: profile.duplicates,
             conns,
             cuts: BTreeMap::new(),
+            lags: BTreeMap::new(),
         }
     }
 
@@ -79,7 +83,7 @@ impl Net {
     ) -> Fate {
         let (asker, server) = (conn.asker.node, conn.server.node);
         let (from, to) = if to_server { (asker, server) } else { (server, asker) };
-        let delay = self.delay(from == to, rng);
+        let delay = self.delay(from, to, rng);
         if from == to {
             return Fate::Arrives(vec![now + delay]);
         }
@@ -93,7 +97,7 @@ impl Net {
             }
             Regime::Datagram if cut || rng.chance(self.loss) => Fate::Arrives(Vec::new()),
             Regime::Datagram if doubles && rng.chance(self.duplicates) => {
-                let again = now + self.delay(false, rng) + self.delay(false, rng);
+                let again = now + self.delay(from, to, rng) + self.delay(from, to, rng);
                 Fate::Arrives(vec![now + delay, again])
             }
             Regime::Datagram => Fate::Arrives(vec![now + delay]),
@@ -106,15 +110,30 @@ impl Net {
             return Vec::new();
         }
         let copies = if rng.chance(self.duplicates) { 2 } else { 1 };
-        (0..copies).map(|_| now + self.delay(false, rng)).collect()
+        (0..copies).map(|_| now + self.delay(from, to, rng)).collect()
     }
 
-    fn delay(&self, within_node: bool, rng: &mut Rng) -> u64 {
-        if within_node {
+    fn delay(&self, from: usize, to: usize, rng: &mut Rng) -> u64 {
+        if from == to {
             return rng.between(1, 20);
         }
         let usual = rng.between(self.delay_max / 10 + 1, self.delay_max);
-        if rng.chance(self.slow) { usual + rng.below(1_500_000) } else { usual }
+        let usual = if rng.chance(self.slow) { usual + rng.below(1_500_000) } else { usual };
+        let leaves = self.lags.get(&from).filter(|lag| lag.from);
+        let arrives = self.lags.get(&to).filter(|lag| lag.towards);
+        let longer = leaves.into_iter().chain(arrives);
+        usual + longer.map(|lag| rng.between(lag.between.0, lag.between.1)).sum::<u64>()
+    }
+
+    /// A node's links are slow from now on.
+    pub(crate) fn slow_down(&mut self, node: usize, lag: Lag) {
+        self.lags.insert(node, lag);
+    }
+
+    /// Ends a lag of a node's links; false if it is over.
+    pub(crate) fn speed_up(&mut self, node: usize, number: u64) -> bool {
+        let current = self.lags.get(&node).is_some_and(|lag| lag.number == number);
+        current && self.lags.remove(&node).is_some()
     }
 
     /// Holds a message back until the cut heals.
@@ -176,6 +195,7 @@ impl Net {
     /// From now on no message is lost, doubled or very slow.
     pub(crate) fn calm(&mut self) {
         self.cuts.clear();
+        self.lags.clear();
         (self.slow, self.loss, self.duplicates) = (0, 0, 0);
     }
 

@@ -85,6 +85,12 @@ pub(crate) enum Event {
     Nemesis,
     /// The next clock that goes wrong, or is put right.
     Clocks,
+    /// The next node whose links become slow.
+    Lag,
+    /// A node's links are as usual again.
+    Unlag { node: usize, number: u64 },
+    /// A client has lost its patience with a write.
+    Hurry { write: usize },
     /// Somebody asks for another layout; so many more come after this one.
     ChangeLayout { left: u32 },
     /// A fault that is aimed at a node's going to the next epoch.

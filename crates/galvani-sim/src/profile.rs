@@ -117,10 +117,34 @@ pub struct Profile {
     pub clocks: Option<Clocks>,
     /// Whether the first start of a node is noted as a loss of its disk, as that of a real one is.
     pub notes_births: bool,
+    /// How links of single nodes become slow, if they do.
+    pub slow_peers: Option<SlowPeers>,
+    /// How hard clients retry, if they do so more than usual.
+    pub storm: Option<Storm>,
     /// Whether hints are the only way in which an owner comes to what it missed.
     pub hints_alone: bool,
     /// Which disks are slow, if any is.
     pub slow_disks: Option<SlowDisks>,
+}
+
+/// Nodes whose links are slow for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowPeers {
+    /// The most that a message takes longer, in microseconds.
+    pub longest: u64,
+    /// Usual time between two such faults, in microseconds.
+    pub pace: u64,
+}
+
+/// Clients that ask again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storm {
+    /// Deadline of their writes, and about how long they wait before they ask again, in milliseconds.
+    pub patience_ms: u32,
+    /// Calls of one write from which on they let it be.
+    pub tries: usize,
+    /// Calls that they send together.
+    pub at_once: usize,
 }
 
 /// Commits that take long.
@@ -201,6 +225,8 @@ impl Profile {
             slow_disks: None,
             notes_births: false,
             hints_alone: false,
+            slow_peers: None,
+            storm: None,
         };
         if !quiet {
             draw_later_faults(&mut rng, &mut profile.faults);
@@ -223,6 +249,8 @@ impl Profile {
             profile.among_effects = crashes && Rng::new(seed, DEATHS_LABEL).chance(300);
             profile.clocks = draw_clocks(&mut Rng::new(seed, CLOCKS_LABEL));
             profile.slow_disks = draw_slow_disks(&mut Rng::new(seed, DISKS_LABEL), nodes);
+            profile.slow_peers = draw_slow_peers(&mut Rng::new(seed, PEERS_LABEL));
+            profile.storm = draw_storm(&mut Rng::new(seed, STORM_LABEL));
         }
         profile.notes_births = Rng::new(seed, BIRTHS_LABEL).chance(300);
         profile
@@ -267,6 +295,8 @@ impl Profile {
             slow_disks: None,
             notes_births: false,
             hints_alone: false,
+            slow_peers: None,
+            storm: None,
         }
     }
 }
@@ -376,6 +406,20 @@ fn draw_slow_disks(rng: &mut Rng, nodes: usize) -> Option<SlowDisks> {
     rng.chance(100).then_some(SlowDisks { only, share, longest })
 }
 
+/// Likewise.
+fn draw_slow_peers(rng: &mut Rng) -> Option<SlowPeers> {
+    let longest = rng.pick(&[40_000, 150_000, 500_000]);
+    let pace = rng.pick(&[300_000, 1_500_000]);
+    rng.chance(120).then_some(SlowPeers { longest, pace })
+}
+
+/// Likewise.
+fn draw_storm(rng: &mut Rng) -> Option<Storm> {
+    let patience_ms = rng.pick(&[15, 50, 120]);
+    let (tries, at_once) = (rng.between(8, 24) as usize, rng.between(2, 4) as usize);
+    rng.chance(60).then_some(Storm { patience_ms, tries, at_once })
+}
+
 fn draw_buckets(rng: &mut Rng, nodes: usize) -> Vec<Bucket> {
     let mut draw = |name: BucketName, policy, late| {
         let n = if rng.chance(700) { 3 } else { rng.between(1, nodes.min(5) as u64) as u8 };
@@ -405,6 +449,8 @@ const BIRTHS_LABEL: u64 = 0x6269_7274;
 /// Separates these draws from all others of a seed.
 const EXPIRY_LABEL: u64 = 0x7474_6c31;
 const HINTS_LABEL: u64 = 0x6869_6e74;
+const PEERS_LABEL: u64 = 0x7065_6572;
+const STORM_LABEL: u64 = 0x7374_6f72;
 const TRIM_LABEL: u64 = 0x7472_696d;
 const CHANGES_LABEL: u64 = 0x6c61_796f;
 const CLOCKS_LABEL: u64 = 0x636c_6f63;
@@ -443,6 +489,12 @@ impl fmt::Display for Profile {
         }
         if self.among_effects {
             f.write_str(", deaths among effects")?;
+        }
+        if let Some(SlowPeers { longest, pace }) = self.slow_peers {
+            write!(f, ", links slower by up to {longest} us, by {pace} us")?;
+        }
+        if let Some(Storm { patience_ms, tries, at_once }) = self.storm {
+            write!(f, ", up to {tries} tries, {at_once} at once every {patience_ms} ms")?;
         }
         if self.hints_alone {
             f.write_str(", repair by hints alone")?;

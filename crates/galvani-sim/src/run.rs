@@ -77,6 +77,9 @@ impl World {
             self.queue.push(changes.pace, Event::ChangeLayout { left });
         }
         self.queue.push(self.profile.fault_pace.min(200_000), Event::Nemesis);
+        if let Some(slow) = self.profile.slow_peers {
+            self.queue.push(slow.pace, Event::Lag);
+        }
         if let Some(clocks) = self.profile.clocks {
             self.queue.push(clocks.pace, Event::Clocks);
         }

@@ -44,6 +44,10 @@ pub(crate) struct Dice {
     pub(crate) clocks: Rng,
     /// Which commits are slow, likewise.
     pub(crate) disks: Rng,
+    /// Whose links are slow, likewise.
+    pub(crate) lags: Rng,
+    /// Who is asked again in a storm of retries, likewise.
+    pub(crate) storms: Rng,
     /// Behind which effect of a tick a node dies, likewise.
     pub(crate) deaths: Rng,
 }
@@ -83,6 +87,8 @@ pub(crate) struct World {
     pub(crate) ended: bool,
     /// Whether a row was taken away that no checksum misses.
     pub(crate) planted: bool,
+    /// How often a node's links have become slow.
+    pub(crate) lags: u64,
     /// Whether messages sent now are on their way for very long.
     pub(crate) dragged: bool,
     /// The date of the node whose effects leave now, when it made them, in milliseconds since 1970.
@@ -114,6 +120,8 @@ impl World {
             clocks: Rng::new(seed, 10),
             disks: Rng::new(seed, 11),
             deaths: Rng::new(seed, 12),
+            lags: Rng::new(seed, 13),
+            storms: Rng::new(seed, 14),
         };
         World {
             seed,
@@ -144,6 +152,7 @@ impl World {
             violation: None,
             ended: false,
             planted: false,
+            lags: 0,
             dragged: false,
             said_ms: 0,
             calm: false,
@@ -188,6 +197,9 @@ impl World {
             Event::ConsumerPatience { consumer, ask } => self.consumer_gives_up(consumer, ask),
             Event::Nemesis => self.nemesis(),
             Event::Clocks => self.turn_a_clock(),
+            Event::Lag => self.slow_a_peer(),
+            Event::Unlag { node, number } => self.speed_up(node, number),
+            Event::Hurry { write } => self.hurry(write),
             Event::ChangeLayout { left } => self.change_layout(left),
             Event::Border { node, boot } => self.at_border(node, boot),
             Event::Adopt { at, boot } => self.adopt_next(at, boot),
