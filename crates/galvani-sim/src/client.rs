@@ -8,6 +8,7 @@ use crate::history::{Call, Purpose, Read, Write, value_of};
 use crate::mutant::Mutant;
 use crate::packet::{Event, LaneAt, Packet};
 use crate::profile::TTL_MS_LONGEST;
+use crate::tamper;
 use crate::world::{World, context_key};
 use bytes::Bytes;
 use galvani_model::hlc::Hlc;
@@ -255,7 +256,7 @@ impl World {
             rid: write.rid,
             issued: write.issued,
             context: write.context.clone(),
-            options: write.options,
+            options: tamper::options(self.mutant, write.options),
             timeout_ms: write.timeout_ms,
             value: write.value.clone(),
             emits: Vec::new(),

@@ -6,7 +6,7 @@
 use crate::history::CallEnd;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, bounded, expiry};
+use crate::oracles::{ack, bounded, expiry, still};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
 use crate::slow::Handled;
 use crate::store::{Deaf, Staged};
@@ -266,6 +266,9 @@ impl World {
         self.trace.note(self.now, &numbers, || {
             format!("{who}: n{peer} is {}", if alive { "alive" } else { "down" })
         });
+        if !alive && let Err(why) = still::check(self, from.node, peer) {
+            self.violate("stillness_accuses_nobody", why);
+        }
         self.tell_others(from, &Input::Liveness { node, alive });
     }
 
@@ -303,6 +306,7 @@ impl World {
         }
         if let Message::Replicate(replicate) = &message {
             self.coverage.add(if id < ASKS_PER_OP { "repairs.sent" } else { "replicates.sent" }, 1);
+            self.count_repair(from, id);
             self.check_in_flight(&replicate.head, from);
         }
         let Some(message) = tamper::ask(self.mutant, id, message) else {
@@ -323,6 +327,19 @@ impl World {
             times.iter_mut().for_each(|micros| *micros += longer);
         }
         self.dispatch(fate, conn, Packet::Ask { ask, forwarded, message });
+    }
+
+    /// What no operation waits for is a repair of a read, or where the layout changes what is moved.
+    fn count_repair(&mut self, from: LaneAt, id: u64) {
+        if id >= ASKS_PER_OP || self.profile.changes.is_some() {
+            return;
+        }
+        if let Some(slot) = self.nodes[from.node].lanes.get_mut(from.lane) {
+            slot.repairs += 1;
+        }
+        if let Err(why) = bounded::repairs(self, from) {
+            self.violate("bounded_repairs", why);
+        }
     }
 
     fn answer(&mut self, from: LaneAt, to: ReplyTo, message: Message) {
@@ -351,6 +368,7 @@ impl World {
             self.coverage.add("damage.answered", 1);
         }
         let message = tamper::answer(self.mutant, message);
+        let message = tamper::clocks(self.mutant, &self.ledger, message);
         let message = match self.layout.transition() {
             Some(_) => tamper::on_layouts(self.mutant, message),
             None => message,

@@ -4,6 +4,7 @@
 //! weighed by what is really gone afterwards (`disk_changed`). Next to read: `quiet.rs`.
 
 use crate::amnesia::PROBES;
+use crate::mutant::Mutant;
 use crate::node::{Life, SavedDisk};
 use crate::packet::Event;
 use crate::world::World;
@@ -350,7 +351,12 @@ impl World {
             return;
         }
         self.trace.note(self.now, &[12, node as u64], || format!("node {node} goes on"));
+        let since = self.nodes[node].disturbed_at;
+        if self.mutant == Some(Mutant::AgesInSilence) {
+            self.live_through(node, since);
+        }
         self.nodes[node].life = Life::Up;
+        self.nodes[node].stood_still = Some((since, self.now));
         self.nodes[node].disturbed_at = self.now;
         for lane in 0..self.nodes[node].lanes.len() {
             self.nodes[node].lanes[lane].tick_at = None;
@@ -421,6 +427,7 @@ impl World {
         for &(from, to) in pairs {
             self.net.heal(from, to);
         }
+        self.healed_at = self.now;
         self.send_held();
     }
 }

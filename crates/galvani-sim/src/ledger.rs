@@ -4,7 +4,7 @@
 //! nothing. Next to read: `oracles/mod.rs`.
 
 use galvani_model::ids::{Origin, Shard};
-use galvani_model::version::{Dot, DotSet, Record, Version};
+use galvani_model::version::{Dot, DotSet, Kind, PartitionClock, Record, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One dot, as it was first committed.
@@ -104,6 +104,16 @@ impl Ledger {
     pub(crate) fn max_counter(&self, origin: Origin) -> u64 {
         let dots = self.entries.range(Dot::new(origin, 0)..=Dot::new(origin, u64::MAX));
         dots.last().map_or(0, |(dot, _)| dot.counter)
+    }
+
+    /// What the tombstones in a clock replace: for each origin all up to a counter, and single ones.
+    pub(crate) fn replaced_in(
+        &self,
+        clock: &PartitionClock,
+    ) -> impl Iterator<Item = (Origin, u64, &[u64])> {
+        let heads = self.entries.iter().filter(|(dot, _)| clock.contains(**dot));
+        let heads = heads.map(|(_, entry)| &entry.record.head);
+        heads.filter(|head| head.kind == Kind::Delete).flat_map(|head| head.past.iter())
     }
 
     pub(crate) fn len(&self) -> usize {

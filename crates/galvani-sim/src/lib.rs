@@ -37,6 +37,7 @@ mod store;
 mod storm;
 mod tamper;
 mod trace;
+mod unguarded;
 mod world;
 
 pub use mutant::{Mutant, UnknownMutant};

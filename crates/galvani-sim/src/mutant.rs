@@ -88,6 +88,17 @@ mutants! {
     AlwaysEqual = "always-equal",
     /// An owner that is asked for its clocks before tombstones are collected claims more than it has.
     CollectsEarly = "collects-early",
+    /// An owner that is asked for its clocks claims all that the tombstones it has replace: only half of the
+    /// proof is left.
+    HalfProof = "half-proof",
+    /// A value that was lost on one replica is not shown to it again.
+    LeavesLost = "leaves-lost",
+    /// Stand-ins count for writes that want owners only.
+    CountsStandIns = "counts-stand-ins",
+    /// Lanes are told of no bound on the repairs that their reads send.
+    RepairsWithoutEnd = "repairs-without-end",
+    /// A node that stood still lives through that time when it goes on, and hears of nobody in it.
+    AgesInSilence = "ages-in-silence",
     /// A stand-in acks hints that it does not hold.
     HoldsNothing = "holds-nothing",
     /// A hint goes when it is given to its owner, whatever becomes of it there.

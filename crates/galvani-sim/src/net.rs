@@ -203,6 +203,10 @@ impl Net {
         self.cuts.contains_key(&(from, to))
     }
 
+    pub(crate) fn has_cuts(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
     pub(crate) fn conn(&self, conn: ConnId) -> &Conn {
         &self.conns[&conn]
     }

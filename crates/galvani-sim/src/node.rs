@@ -38,6 +38,9 @@ pub(crate) struct LaneSlot {
     pub(crate) told: VecDeque<Arc<Topology>>,
     /// The tick whose commit it waits for.
     pub(crate) writing: Option<Handled>,
+    /// When it began, in its microseconds, and how many repairs its reads have sent since.
+    pub(crate) began: u64,
+    pub(crate) repairs: u64,
 }
 
 impl LaneSlot {
@@ -100,6 +103,8 @@ pub(crate) struct Node {
     pub(crate) minted: bool,
     /// When it last was paused, stopped or started: calls older than this may stay unanswered.
     pub(crate) disturbed_at: u64,
+    /// Between which moments it last stood still.
+    pub(crate) stood_still: Option<(u64, u64)>,
     /// Whether its first start is noted as a loss, as that of a real node is.
     pub(crate) notes_birth: bool,
     /// When its disk last lost what it cannot know of: it answers reads all the same.
@@ -123,6 +128,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) topology: Arc<Topology>,
     pub(crate) policies: &'a Policies,
     pub(crate) mutant: Option<Mutant>,
+    /// When it starts, by its own elapsed time in microseconds.
+    pub(crate) began: u64,
     /// Whether its stores remember committed rows.
     pub(crate) remembers: bool,
 }
@@ -134,6 +141,9 @@ impl Boot<'_> {
         match self.mutant {
             Some(Mutant::TakesEverythingOn) => Limits { inflight: 1 << 20, ..limits },
             Some(Mutant::HoldsEverything) => Limits { held_bytes: usize::MAX, ..limits },
+            Some(Mutant::RepairsWithoutEnd) => {
+                Limits { read_repairs_per_second: u32::MAX, ..limits }
+            }
             Some(Mutant::HoardsHints) => Limits { hint_bytes_per_owner: u64::MAX, ..limits },
             _ => limits,
         }
@@ -173,6 +183,7 @@ impl Node {
             forgets_next_mint: false,
             minted: false,
             disturbed_at: 0,
+            stood_still: None,
             notes_birth: false,
             lost_unnoticed_at: None,
             lost_data_at: None,
@@ -235,6 +246,8 @@ impl Node {
                     tick_at: None,
                     told: VecDeque::new(),
                     writing: None,
+                    began: boot.began,
+                    repairs: 0,
                 }
             })
             .collect();

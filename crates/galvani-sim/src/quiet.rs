@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// The lanes that have something to do yet, and whom they hold hints for.
+    /// The lanes that have something to do yet, whom they hold hints for, and from whom they differ.
     fn restless(&self) -> String {
         let mut found = Vec::new();
         for (node, known) in self.nodes.iter().enumerate() {
@@ -192,9 +192,13 @@ impl World {
                     |(id, it): (&NodeId, &HintFigures)| (self.by_id.get(id).copied(), it.count);
                 let hinted: Vec<_> = slot.store.hint_figures().iter().map(count).collect();
                 let rows = known.all_hints_on_disk().len();
-                found.push(format!(
-                    "n{node}.{lane} counts hints for {hinted:?}, its node has {rows}"
-                ));
+                let mut text =
+                    format!("n{node}.{lane} counts hints for {hinted:?}, its node has {rows}");
+                for (peer, shard) in slot.lane.unequal() {
+                    let peer = self.by_id.get(&peer.node);
+                    text.push_str(&format!(", differs in {shard} from {peer:?}"));
+                }
+                found.push(text);
             }
         }
         found.join(", ")

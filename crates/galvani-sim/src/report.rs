@@ -1,4 +1,7 @@
 //! What a run says: whether an oracle was broken, and what the run covered.
+//!
+//! Plain values, added up over many runs; nothing here decides what is asked for. Next to read: `run.rs`,
+//! which fills them, and `tests/seeds.rs`, which asks.
 
 use core::fmt;
 use std::collections::BTreeMap;

@@ -138,11 +138,17 @@ impl SimStore {
 
     /// What a mutant trims beside what may go.
     fn trims_as_well(&mut self, shard: Shard) -> Result<Vec<Dot>, StoreError> {
-        let Some(mutant) = self.mutant else { return Ok(Vec::new()) };
-        let page = self.inner.log_page(shard, Dot::new(Origin(0), 0), PAGE)?;
+        let trims = [Mutant::TrimsLive, Mutant::TrimsWithoutProof, Mutant::TrimsTombstones];
+        let Some(mutant) = self.mutant.filter(|mutant| trims.contains(mutant)) else {
+            return Ok(Vec::new());
+        };
+        // A damaged row says nothing of what may go.
+        let Ok(page) = self.inner.log_page(shard, Dot::new(Origin(0), 0), PAGE) else {
+            return Ok(Vec::new());
+        };
         let mut also = Vec::new();
         for RecordHead { dot, key, kind, .. } in page.heads {
-            let object = self.inner.object(shard, &key)?;
+            let Ok(object) = self.inner.object(shard, &key) else { continue };
             let is_live = object.dots().contains(&dot);
             let goes = match mutant {
                 Mutant::TrimsLive => is_live,

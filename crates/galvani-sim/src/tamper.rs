@@ -3,8 +3,10 @@
 //! Without a mutant everything passes untouched; no message is made up but where a mutant says so.
 //! Next to read: `mutant.rs`.
 
+use crate::ledger::Ledger;
 use crate::mutant::Mutant;
-use galvani_model::version::{DotSet, Range};
+use galvani_model::request::WriteOptions;
+use galvani_model::version::{Dot, DotSet, Range};
 use galvani_protocol::ASKS_PER_OP;
 use galvani_wire::Message;
 use galvani_wire::failure::AppliedOutcome;
@@ -71,6 +73,10 @@ pub(crate) fn answer(mutant: Option<Mutant>, message: Message) -> Message {
             let (shards, records) = (Vec::new(), Pulled::default());
             Message::HintsPulled(Ok(HintsPulled { page: 1, shards, records }))
         }
+        (Some(Mutant::LeavesLost), Message::SliceIs(Ok(mut slice))) => {
+            slice.keys.clear();
+            Message::SliceIs(Ok(slice))
+        }
         (Some(Mutant::CollectsEarly), Message::Clocks(Ok(mut said))) => {
             for clock in said.clocks.iter_mut().flatten() {
                 let origins: Vec<_> = clock.ranges().map(|range| range.origin).collect();
@@ -104,6 +110,32 @@ pub(crate) fn on_layouts(mutant: Option<Mutant>, mut message: Message) -> Messag
         _ => {}
     }
     message
+}
+
+/// Clocks as they leave, where what tombstones replace is claimed with them.
+pub(crate) fn clocks(mutant: Option<Mutant>, ledger: &Ledger, mut message: Message) -> Message {
+    if let (Some(Mutant::HalfProof), Message::Clocks(Ok(said))) = (mutant, &mut message) {
+        for clock in said.clocks.iter_mut().flatten() {
+            let had = clock.clone();
+            for (origin, base, cloud) in ledger.replaced_in(&had) {
+                if base > 0 {
+                    clock.insert_range(Range { origin, first: 1, last: base });
+                }
+                for &counter in cloud {
+                    clock.insert(Dot::new(origin, counter));
+                }
+            }
+        }
+    }
+    message
+}
+
+/// What a write wants as its coordinator is told.
+pub(crate) fn options(mutant: Option<Mutant>, options: WriteOptions) -> WriteOptions {
+    match mutant {
+        Some(Mutant::CountsStandIns) => WriteOptions { pw: None, strict: false, ..options },
+        _ => options,
+    }
 }
 
 /// The ask of another replica that this ack is counted for as well.

@@ -87,6 +87,8 @@ pub(crate) struct World {
     pub(crate) ended: bool,
     /// Whether a row was taken away that no checksum misses.
     pub(crate) planted: bool,
+    /// When a cut was last taken back.
+    pub(crate) healed_at: u64,
     /// How often a node's links have become slow.
     pub(crate) lags: u64,
     /// Whether messages sent now are on their way for very long.
@@ -152,6 +154,7 @@ impl World {
             violation: None,
             ended: false,
             planted: false,
+            healed_at: 0,
             lags: 0,
             dragged: false,
             said_ms: 0,
@@ -244,6 +247,7 @@ impl World {
             topology: self.topology_of(node),
             policies: &self.policies,
             mutant: self.mutant,
+            began: self.nodes[node].clock.shows(self.now),
             remembers: !self.profile.faults.damage,
         };
         self.nodes[node].start(&boot, &mut self.dice.nodes);

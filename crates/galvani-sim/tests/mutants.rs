@@ -15,11 +15,10 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::TornBatches => 1..=20,
         Mutant::CollectsEarly => 1..=60,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
-        Mutant::AsksNobody => 1_358..=1_370,
+        Mutant::AsksNobody | Mutant::TrustsCopies => 2_108..=2_118,
         Mutant::IgnoresDigests => 500..=515,
         Mutant::IgnoresRecords => 5_430..=5_445,
         Mutant::IgnoresContexts => 1_380..=1_392,
-        Mutant::TrustsCopies => 415..=425,
         Mutant::StaleClocks => 180..=260,
         Mutant::IgnoresChecksums => 325..=360,
         Mutant::DamageIsAbsence => 1..=40,
@@ -45,8 +44,13 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::TrimsLive
         | Mutant::AcksForOthers => 1..=10,
         Mutant::TrimsWithoutProof => 1..=150,
-        Mutant::TrimsTombstones => 670..=685,
+        Mutant::TrimsTombstones => 15..=30,
         Mutant::LosesHints => 68..=77,
+        Mutant::HalfProof => 62..=70,
+        Mutant::LeavesLost => 55..=60,
+        Mutant::CountsStandIns => 1..=10,
+        Mutant::RepairsWithoutEnd => 1..=20,
+        Mutant::AgesInSilence => 568..=576,
         Mutant::KeepsHints => 266..=272,
         Mutant::SkipsCopying => 320..=330,
         Mutant::AnswersAtOnce => 1..=110,
@@ -91,12 +95,15 @@ fn oracles_for(mutant: Mutant) -> &'static [&'static str] {
         Mutant::NeverFsyncs | Mutant::HoldsNothing => &["durable_at_ack", "handed_over_durably"],
         Mutant::ReleasesEarly => &["handed_over_durably"],
         Mutant::LosesHints | Mutant::KeepsHints => &["hints_alone_deliver"],
+        Mutant::HalfProof => &["collected_by_proof"],
+        Mutant::LeavesLost => &["equal_clock_equal_digest", "convergence"],
+        Mutant::CountsStandIns => &["durable_at_ack"],
+        Mutant::RepairsWithoutEnd => &["bounded_repairs"],
+        Mutant::AgesInSilence => &["stillness_accuses_nobody"],
         Mutant::SkipsConfirming => &["monotone_reads"],
         Mutant::CollectsEarly => &["collected_by_proof"],
-        Mutant::TrimsLive | Mutant::TrimsWithoutProof => &["trimmed_by_proof"],
-        // Nothing explains a damaged row any more, or what was deleted is back.
-        Mutant::TrimsTombstones => {
-            &["comes_to_rest", "convergence", "equal_clock_equal_digest", "no_resurrection"]
+        Mutant::TrimsLive | Mutant::TrimsWithoutProof | Mutant::TrimsTombstones => {
+            &["trimmed_by_proof"]
         }
         Mutant::SkipsCopying | Mutant::AnswersAtOnce => &["read_your_quorum"],
         Mutant::ForgetsVotes => &["one_layout_an_epoch"],

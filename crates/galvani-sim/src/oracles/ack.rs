@@ -1,11 +1,13 @@
 //! At the instant of an ack at least W distinct nodes hold the write, as durably as promised: owners,
-//! or stand-ins with a hint.
+//! or stand-ins with a hint. A strict write counts no stand-ins, and PW is of owners alone.
 //!
 //! Asked when the coordinator lets the ack go, of the disks themselves. Owners whose disk or machine
 //! failed since the write was first sent are subtracted, because their acks may have been honest.
 
+use crate::history::KeyInfo;
 use crate::world::World;
 use galvani_model::placement::{Owners, Phase};
+use galvani_model::request::WriteOptions;
 use galvani_wire::message::PutDone;
 use std::collections::BTreeSet;
 
@@ -18,14 +20,7 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     let write = &world.history.writes[number];
     let info = &world.keys[write.key];
     let options = write.options;
-    let n = options.n.unwrap_or(info.props.n);
-    // A default above a narrowed n means all of it.
-    let w = options
-        .w
-        .map_or_else(|| info.props.w.resolve(n).unwrap_or(n), |w| w.resolve(n).unwrap_or(0));
-    let pw = options.pw.and_then(|pw| pw.resolve(n)).unwrap_or(0);
-    let dw = options.dw.and_then(|dw| dw.resolve(n)).unwrap_or(0);
-    let w = w.max(pw);
+    let Needs { n, w, pw, dw } = needs(options, info);
     // While the layout changes the coordinator may go by owners of before or of after.
     let everybody: Vec<usize> = (0..world.nodes.len()).collect();
     let nobody = Vec::new();
@@ -56,7 +51,10 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
             excused_sync += lost_data;
         }
     }
-    for node in (0..world.nodes.len()).filter(|node| !owners.contains(node)) {
+    // Of these alone: stand-ins are no owners.
+    let (owners_held, owners_excused) = (holding.len() as u8, excused);
+    let may_stand_in = |node: &usize| !options.strict && !owners.contains(node);
+    for node in (0..world.nodes.len()).filter(may_stand_in) {
         let lost_data = u8::from(world.nodes[node].lost_data_at >= Some(since));
         let held = write.dots.iter().filter(|&&dot| world.nodes[node].holds_hint(info.shard, dot));
         let held: BTreeSet<_> = held.copied().collect();
@@ -97,6 +95,9 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
         let first = (world.now, all.into_iter().collect());
         world.history.writes[number].first_ack.get_or_insert(first);
     }
+    if owners_held + owners_excused < pw {
+        return Err(format!("{what} pw={pw}: acked, held by too few owners among {holding:?}"));
+    }
     if held + excused < w {
         return Err(format!("{what}: acked, held by {holding:?} only"));
     }
@@ -104,4 +105,23 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
         return Err(format!("{what}: acked, synced on {durable:?} only, held by {holding:?}"));
     }
     Ok(())
+}
+
+/// How many must hold a write: of how many, in all, owners, and durably.
+struct Needs {
+    n: u8,
+    w: u8,
+    pw: u8,
+    dw: u8,
+}
+
+fn needs(options: WriteOptions, info: &KeyInfo) -> Needs {
+    let n = options.n.unwrap_or(info.props.n);
+    // A default above a narrowed n means all of it.
+    let w = options
+        .w
+        .map_or_else(|| info.props.w.resolve(n).unwrap_or(n), |w| w.resolve(n).unwrap_or(0));
+    let pw = options.pw.and_then(|pw| pw.resolve(n)).unwrap_or(0);
+    let dw = options.dw.and_then(|dw| dw.resolve(n)).unwrap_or(0);
+    Needs { n, w: w.max(pw), pw, dw }
 }

@@ -2,7 +2,7 @@
 //!
 //! Asked of a lane after each of its ticks, of the lane itself and of the limits that the seed drew: what
 //! the lane was told may be a mutant's lie. What waits on its way to a lane is the network's, and not
-//! judged. Source: invariant I9 of `docs/ARCHITECTURE.md`.
+//! judged. Repairs of reads keep to their budget, too. Source: invariant I9 of `docs/ARCHITECTURE.md`.
 
 use crate::packet::LaneAt;
 use crate::world::{World, at};
@@ -43,6 +43,20 @@ pub(crate) fn check(world: &World, lane: LaneAt) -> Result<(), String> {
     if all > limits.hint_bytes.saturating_add(HINT_HEAD_BYTES) {
         let most = limits.hint_bytes;
         return Err(format!("{who} holds {all} bytes of hints, of {most}"));
+    }
+    Ok(())
+}
+
+/// Checks how many repairs a lane's reads have sent since it began.
+pub(crate) fn repairs(world: &World, lane: LaneAt) -> Result<(), String> {
+    let Some(slot) = world.nodes[lane.node].lanes.get(lane.lane) else { return Ok(()) };
+    let passed = world.nodes[lane.node].clock.shows(world.now) - slot.began;
+    let per_second = u64::from(world.profile.limits.read_repairs_per_second);
+    // It begins with a second's worth.
+    let most = per_second + per_second * passed / 1_000_000;
+    if slot.repairs > most {
+        let (who, count) = (at(lane), slot.repairs);
+        return Err(format!("{who} has sent {count} repairs in {passed} us, of {most}"));
     }
     Ok(())
 }

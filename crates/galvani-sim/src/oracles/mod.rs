@@ -22,5 +22,6 @@ pub(crate) mod monotone;
 pub(crate) mod overlap;
 pub(crate) mod reads;
 pub(crate) mod same;
+pub(crate) mod still;
 pub(crate) mod trimmed;
 pub(crate) mod vanish;

@@ -1,4 +1,5 @@
-//! Only records that no owner needs are trimmed: all have taken them in, and none shows them.
+//! Only records that no owner needs are trimmed: all have taken them in, none shows them, and of a
+//! tombstone some record is left that replaces it.
 //!
 //! Asked of the disks when a tick that trimmed is committed. What follows for a replica that lost its
 //! disk or came back from an old copy, the other oracles see. Next to read: `buried.rs`.
@@ -7,6 +8,7 @@ use crate::oracles::buried::WORD_STANDS_MICROS;
 use crate::world::World;
 use galvani_model::ids::Shard;
 use galvani_model::version::{Dot, Kind};
+use std::collections::BTreeSet;
 
 /// Checks that a record may be gone from `node` now. An owner that lost its disk may have said before
 /// what it knew then. A node that lost an object without a trace takes its values for replaced; it
@@ -37,5 +39,25 @@ pub(crate) fn needless(world: &World, node: usize, shard: Shard, dot: Dot) -> Re
             return Err(format!("{shard}: node {node} trimmed {dot}, live on node {owner}"));
         }
     }
-    Ok(())
+    last_word(world, node, shard, dot)
+}
+
+/// Checks that a tombstone was not the last that told of what it replaced: a replica that lacks it, or works
+/// a row out from its log, would show that again.
+fn last_word(world: &World, node: usize, shard: Shard, dot: Dot) -> Result<(), String> {
+    let Some(entry) = world.ledger.entry(dot) else { return Ok(()) };
+    let head = &entry.record.head;
+    let Some(&key) = world.key_index.get(&head.key) else { return Ok(()) };
+    let at = &world.nodes[node];
+    let unsure = world.planted || at.damaged.contains_key(&shard);
+    if head.kind != Kind::Delete || world.keys[key].is_lww() || unsure {
+        return Ok(());
+    }
+    let logged = |by| at.has_record(shard, by);
+    match world.ledger.replaced_by(key, entry.write, &BTreeSet::from([dot]), &logged) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "{shard}: node {node} trimmed {dot}, and has no record of what replaced it"
+        )),
+    }
 }
