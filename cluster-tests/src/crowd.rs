@@ -9,7 +9,6 @@ use crate::cluster::Cluster;
 use crate::raw;
 use bytes::{Bytes, BytesMut};
 use galvani_client::{Client, ErrorKind};
-use galvani_model::bucket::BucketName;
 use galvani_model::key::Key;
 use galvani_transport::pki::{ClusterCa, Identity};
 use galvani_transport::{ALPN, Class, Role};
@@ -17,8 +16,8 @@ use galvani_wire::{Message, encode, message};
 use quinn::{Connection, RecvStream, SendStream};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
@@ -48,6 +47,8 @@ pub struct Report {
     pub deaf_links: usize,
     /// Requests of the tasks: answered, refused as too many, and those that ran out of time or links.
     pub tasks: [u64; 3],
+    /// Why the first of the last kind failed.
+    pub task_failure: Option<String>,
     /// Requests of the honest client that were answered, in microseconds, sorted.
     pub honest_micros: Vec<u64>,
     /// Why its others failed.
@@ -61,6 +62,9 @@ impl fmt::Display for Report {
         writeln!(f, "memory of the node: {before} MiB before, {most} MiB at most")?;
         let [done, refused, failed] = self.tasks;
         writeln!(f, "tasks: {done} requests done, {refused} refused, {failed} failed otherwise")?;
+        if let Some(why) = &self.task_failure {
+            writeln!(f, "  the first of these: {why}")?;
+        }
         let at = |share: usize| {
             let last = self.honest_micros.len().saturating_sub(1);
             self.honest_micros.get(last * share / 100).map_or(0.0, |&micros| micros as f64 / 1e3)
@@ -88,6 +92,8 @@ struct Field {
     done: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    /// Why the first of these failed.
+    why: OnceLock<String>,
 }
 
 /// Runs it from the beginning to the end.
@@ -95,9 +101,11 @@ pub fn run(settings: &Settings) -> Report {
     let cluster = Cluster::with(&["-n", "1", "--lanes", "1"]);
     let field = Arc::new(Field::default());
     let value = Bytes::from(vec![b'v'; settings.value]);
+    // One value a key, however often it is written: siblings would make every answer a hundred of them.
+    cluster.run(&["bucket", "create", BUCKET, "-n", "1", "--policy", "lww"]).expect(0);
     let first = cluster.client();
     for number in 0..KEYS {
-        let put = first.put(large(number), value.clone()).blind().send();
+        let put = first.bucket(BUCKET).put(large(number), value.clone()).blind().send();
         cluster.block_on(put).expect("one client is served");
     }
     let memory_before = resident(&cluster);
@@ -131,6 +139,7 @@ pub fn run(settings: &Settings) -> Report {
         memory_max,
         deaf_links,
         tasks: [count(&field.done), count(&field.refused), count(&field.failed)],
+        task_failure: field.why.get().cloned(),
         honest_micros,
         honest_failures,
     }
@@ -150,13 +159,16 @@ async fn ask(client: Client, field: Arc<Field>, value: Bytes, number: usize) {
         }
         let key = large(turn % KEYS);
         let done = match turn % 10 {
-            0 => client.put(key, value.clone()).blind().send().await.map(drop),
-            _ => client.get(key).await.map(drop),
+            0 => client.bucket(BUCKET).put(key, value.clone()).blind().send().await.map(drop),
+            _ => client.bucket(BUCKET).get(key).await.map(drop),
         };
         let counter = match &done {
             Ok(()) => &field.done,
             Err(error) if matches!(error.kind(), ErrorKind::Overloaded { .. }) => &field.refused,
-            Err(_) => &field.failed,
+            Err(error) => {
+                field.why.get_or_init(|| error.to_string());
+                &field.failed
+            }
         };
         counter.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
@@ -194,7 +206,7 @@ async fn deaf_links(settings: Settings, ca: ClusterCa, addr: SocketAddr) -> Vec<
         .collect();
     let mut requests = BytesMut::new();
     for number in 0..settings.asks {
-        let key = Key::new(BucketName::default_bucket(), large(number % KEYS)).expect("a key");
+        let key = Key::new(BUCKET.parse().expect("a name"), large(number % KEYS)).expect("a key");
         let get = message::Get { key, options: Default::default(), timeout_ms: 60_000 };
         let mut payload = BytesMut::new();
         encode(number as u64 + 1, false, &Message::Get(get), &mut payload);
@@ -234,6 +246,8 @@ fn resident(cluster: &Cluster) -> u64 {
     kib.expect("a process has resident memory") * 1024
 }
 
+/// Where they are.
+const BUCKET: &str = "crowd";
 /// Large values there are.
 const KEYS: usize = 16;
 /// Client handles that the tasks share.
