@@ -158,9 +158,9 @@ impl ForwardOp {
         ctx.effects.push(Effect::Ask { to, id, forwarded: true, message });
         if !self.left.is_empty() {
             self.late_at = ctx.now.micros + ctx.scores.patience(to);
-            self.next_at = Some(match self.writes {
-                true => self.late_at,
-                false => ctx.now.micros + ctx.scores.hedge_after(to),
+            self.next_at = Some(match *self.message {
+                Message::Get(_) | Message::List(_) => ctx.now.micros + ctx.scores.hedge_after(to),
+                _ => self.late_at,
             });
         }
     }

@@ -7,8 +7,9 @@
 
 /// Time between two turns of a busy lane, in microseconds. A page costs about a fifth of it.
 pub(crate) const TURN_MICROS: u64 = 10_000;
-/// The longest that a peer is asked to wait before it asks for its next page, in milliseconds.
-const PAUSE_MS_MAX: u64 = 1_000;
+/// How far ahead turns are given out, in microseconds: of more than a hundred that wait some share a turn, so
+/// that one whose turn is never used costs nobody more than this.
+const AHEAD_MICROS: u64 = 1_000_000;
 
 /// When the next turn is free.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +24,7 @@ impl Share {
             return now;
         }
         let at = self.free_at.max(now);
-        self.free_at = at + TURN_MICROS;
+        self.free_at = (at + TURN_MICROS).min(now + AHEAD_MICROS);
         at
     }
 
@@ -41,8 +42,8 @@ impl Share {
             false => 0,
             true => {
                 let next = self.take(now, busy) + TURN_MICROS;
-                // In range by its bound.
-                (next - now).div_ceil(1_000).min(PAUSE_MS_MAX) as u16
+                // A second and a turn at most.
+                (next - now).div_ceil(1_000) as u16
             }
         }
     }
@@ -50,7 +51,7 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
-    use super::{PAUSE_MS_MAX, Share, TURN_MICROS};
+    use super::{AHEAD_MICROS, Share, TURN_MICROS};
 
     #[test]
     fn turns_of_a_busy_lane_follow_each_other_and_an_idle_one_gives_all_at_once() {
@@ -58,7 +59,7 @@ mod tests {
         assert_eq!((share.take(50, false), share.take(50, false)), (50, 50));
         let turns: Vec<u64> = (0..4).map(|_| share.take(50, true)).collect();
         assert_eq!(turns, [0, 1, 2, 3].map(|turn| 50 + turn * TURN_MICROS));
-        // What is reserved does not hold up a lane that has become idle.
+        // Nobody who comes to a lane that has become idle waits for what was given out before.
         assert_eq!(share.take(60, false), 60);
         share.rest(80_000, true);
         assert_eq!(share.take(80_001, true), 80_000 + TURN_MICROS);
@@ -72,6 +73,6 @@ mod tests {
         for _ in 0..1_000 {
             share.pause_ms(0, true);
         }
-        assert_eq!(u64::from(share.pause_ms(0, true)), PAUSE_MS_MAX);
+        assert_eq!(u64::from(share.pause_ms(0, true)) * 1_000, AHEAD_MICROS + TURN_MICROS);
     }
 }

@@ -39,10 +39,10 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::HoldsNothing
         | Mutant::ReleasesEarly
         | Mutant::SkipsConfirming
-        | Mutant::ShowsExpired
         | Mutant::ForgetsExpiry
         | Mutant::TrimsLive
         | Mutant::AcksForOthers => 1..=10,
+        Mutant::ShowsExpired => 14..=20,
         Mutant::TrimsWithoutProof => 1..=150,
         Mutant::TrimsTombstones => 15..=30,
         Mutant::LosesHints => 68..=77,

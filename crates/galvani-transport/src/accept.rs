@@ -67,7 +67,7 @@ impl Handshake {
             Err(reason) => return shared.counters.count_refused(&reason),
         };
         let (connection, peer) = (accepted.connection, accepted.peer);
-        let Some(_seat) = shared.seats.take(&peer) else {
+        let Some(seat) = shared.seats.take(&peer) else {
             count(&shared.counters.refused_share);
             connection.close(CloseCode::OVERLOADED.varint(), b"too many links of this identity");
             return;
@@ -80,9 +80,11 @@ impl Handshake {
         if !shared.accepting.load(Ordering::Relaxed) {
             link.drain();
         }
-        let mut up = UpLink::announce(shared, link, connection, peer);
+        let frames = (!all_classes).then(|| seat.frames.clone());
+        let mut up = UpLink::announce(shared, link, connection, peer, frames);
         up.start(Class::Client, accepted.streams, true);
         up.serve().await;
+        drop(seat);
     }
 }
 

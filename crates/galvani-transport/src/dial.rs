@@ -32,7 +32,7 @@ pub(crate) async fn run(
     };
     match result {
         Ok(dialed) => {
-            let mut up = UpLink::announce(shared, link, dialed.connection, dialed.peer);
+            let mut up = UpLink::announce(shared, link, dialed.connection, dialed.peer, None);
             for (class, streams) in dialed.streams {
                 up.start(class, streams, class == Class::Client);
             }

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use quinn::{Connection, RecvStream, SendStream};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -22,7 +22,7 @@ use crate::endpoint::Shared;
 use crate::outbox::{Outbox, OutboxLimits};
 use crate::room::Room;
 use crate::stream::{read_class, run_reader, run_writer};
-use crate::windows::Windows;
+use crate::windows::{FrameRoom, Windows};
 use crate::{Class, CloseCode, Config, DownReason, Event, PeerIdentity, SendError};
 
 /// Names a link within one endpoint. Never used twice by an endpoint.
@@ -70,6 +70,8 @@ pub(crate) struct Link {
     ending: Mutex<Ending>,
     /// Wakes a dial that must be given up.
     pub(crate) given_up: Notify,
+    /// Whether the connection is gone: nobody may wait for anything else then.
+    over: watch::Sender<bool>,
 }
 
 /// How far one stream's reader is, for the watch over slow frames.
@@ -113,6 +115,7 @@ impl Link {
             progress: Default::default(),
             ending: Mutex::default(),
             given_up: Notify::new(),
+            over: watch::Sender::new(false),
         }
     }
 
@@ -126,6 +129,12 @@ impl Link {
         write: impl FnOnce(&mut BytesMut),
     ) -> Result<(), SendError> {
         self.open_outbox(class)?.append_with(write)
+    }
+
+    /// Returns when the connection is gone.
+    pub(crate) async fn is_over(&self) {
+        // Its sender is this link.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
     /// Whether a client dialed it.
@@ -247,6 +256,8 @@ pub(crate) struct UpLink {
     pub(crate) shared: Arc<Shared>,
     pub(crate) link: Arc<Link>,
     pub(crate) connection: Connection,
+    /// Where a client's large frames wait for room, beside that of all.
+    frames: Option<Arc<FrameRoom>>,
     tasks: JoinSet<()>,
     streams_open: [bool; Class::COUNT],
 }
@@ -258,6 +269,7 @@ impl UpLink {
         link: Arc<Link>,
         connection: Connection,
         peer: PeerIdentity,
+        frames: Option<Arc<FrameRoom>>,
     ) -> Self {
         count(&shared.counters.links_up);
         shared.inbox.push_control(Event::LinkUp {
@@ -271,6 +283,7 @@ impl UpLink {
             shared,
             link,
             connection,
+            frames,
             tasks: JoinSet::new(),
             streams_open: [false; Class::COUNT],
         }
@@ -292,14 +305,16 @@ impl UpLink {
         let first = (!link.dialed).then_some(class.wire_id());
         self.tasks.spawn(run_writer(shared.clone(), link.clone(), class, send, first));
         let expect_class = link.dialed && !answered;
-        self.tasks.spawn(run_reader(shared, link, class, recv, expect_class));
+        let frames = self.frames.clone();
+        self.tasks.spawn(run_reader(shared, link, class, recv, expect_class, frames));
     }
 
     /// Runs until the link is down and everything it brought is in the inbox.
     pub(crate) async fn serve(mut self) {
         let connection = self.connection.clone();
         let mut watch = SlowFrameWatch::new(self.shared.config.frame_gap_max);
-        let mut windows = None;
+        let mut windows = self.link.windows(&self.shared);
+        windows.iter().for_each(|windows| windows.set(&connection));
         let mut ticks = interval(watch.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let error = loop {
@@ -313,10 +328,11 @@ impl UpLink {
                 }
                 Ok(payload) = connection.read_datagram() => self.take_datagram(payload),
                 _ = ticks.tick() => {
-                    let now = self.link.windows(&self.shared);
-                    if let Some(changed) = now.filter(|_| now != windows) {
-                        changed.set(&connection);
-                        windows = now;
+                    if let (Some(before), Some(now)) = (windows, self.link.windows(&self.shared))
+                        && now.after(before) != before
+                    {
+                        now.after(before).set(&connection);
+                        windows = Some(now.after(before));
                     }
                     if watch.is_stuck(&self.link) {
                         self.link.fail(DownReason::SlowFrame, CloseCode::SLOW_FRAME, b"slow frame");
@@ -328,6 +344,7 @@ impl UpLink {
         for class in Class::ALL {
             self.link.outbox(class).close();
         }
+        self.link.over.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
         let reason = self.link.finish(DownReason::of_connection(&error));
         self.shared.counters.count_cause(&reason);

@@ -10,22 +10,32 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::PeerIdentity;
+use crate::windows::FrameRoom;
 
 /// The seats of one endpoint.
 pub(crate) struct Seats {
     taken: Mutex<Taken>,
     links_max: usize,
+    frames_bytes_max: usize,
+}
+
+/// What one identity has.
+struct Held {
+    links: usize,
+    /// Its part of the room for large frames.
+    frames: Arc<FrameRoom>,
 }
 
 #[derive(Default)]
 struct Taken {
-    by: BTreeMap<PeerIdentity, usize>,
+    by: BTreeMap<PeerIdentity, Held>,
     clients: usize,
 }
 
 impl Seats {
-    pub(crate) fn new(links_max: usize) -> Arc<Seats> {
-        Arc::new(Seats { taken: Mutex::default(), links_max })
+    /// So many links, and so many bytes of large frames, at least the largest, for each identity.
+    pub(crate) fn new(links_max: usize, frames_bytes_max: usize) -> Arc<Seats> {
+        Arc::new(Seats { taken: Mutex::default(), links_max, frames_bytes_max })
     }
 
     /// Links that clients hold.
@@ -36,14 +46,16 @@ impl Seats {
     /// A seat for one more link of `who`, if its share and that of its kind leave one.
     pub(crate) fn take(self: &Arc<Self>, who: &PeerIdentity) -> Option<Seat> {
         let mut taken = self.taken.lock();
-        let its_own = taken.by.get(who).copied().unwrap_or_default();
         let full = !who.is_node() && taken.clients >= clients_max(self.links_max);
+        let its_own = taken.by.get(who).map_or(0, |held| held.links);
         if full || its_own >= identity_max(self.links_max) {
             return None;
         }
-        taken.by.insert(who.clone(), its_own + 1);
         taken.clients += usize::from(!who.is_node());
-        Some(Seat { seats: self.clone(), who: who.clone() })
+        let none = || Held { links: 0, frames: Arc::new(FrameRoom::of(self.frames_bytes_max)) };
+        let held = taken.by.entry(who.clone()).or_insert_with(none);
+        held.links += 1;
+        Some(Seat { seats: self.clone(), who: who.clone(), frames: held.frames.clone() })
     }
 }
 
@@ -51,6 +63,8 @@ impl Seats {
 pub(crate) struct Seat {
     seats: Arc<Seats>,
     who: PeerIdentity,
+    /// The part of the room for large frames that all links of this identity share.
+    pub(crate) frames: Arc<FrameRoom>,
 }
 
 impl Drop for Seat {
@@ -58,7 +72,7 @@ impl Drop for Seat {
         let mut taken = self.seats.taken.lock();
         taken.clients -= usize::from(!self.who.is_node());
         match taken.by.get_mut(&self.who) {
-            Some(its_own) if *its_own > 1 => *its_own -= 1,
+            Some(held) if held.links > 1 => held.links -= 1,
             Some(_) | None => drop(taken.by.remove(&self.who)),
         }
     }
@@ -88,7 +102,7 @@ mod tests {
 
     #[test]
     fn nobody_gets_more_than_a_share_and_seats_come_back() {
-        let seats = Seats::new(8);
+        let seats = Seats::new(8, 1 << 20);
         let mut held: Vec<_> = (0..2).map(|_| seats.take(&client("a")).expect("room")).collect();
         assert!(seats.take(&client("a")).is_none());
         held.extend((0..2).map(|_| seats.take(&client("b")).expect("room")));

@@ -9,16 +9,18 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 use crate::counters::add;
 use crate::endpoint::Shared;
 use crate::frame::FrameCutter;
 use crate::link::Link;
 use crate::outbox::Work;
-use crate::windows::SMALL_FRAME_BYTES;
+use crate::windows::{FrameRoom, SMALL_FRAME_BYTES};
 use crate::{Class, CloseCode, DownReason};
 
 /// Writes the outbox of `class` to the stream until the link ends or is drained.
@@ -87,18 +89,20 @@ pub(crate) async fn run_reader(
     class: Class,
     mut recv: RecvStream,
     expect_class: bool,
+    frames: Option<Arc<FrameRoom>>,
 ) {
     let result = async {
         if expect_class && read_class(&mut recv).await? != class {
             return Err(DownReason::violation("answer of another class"));
         }
-        read_frames(&shared, &link, class, &mut recv).await
+        read_frames(&shared, &link, class, &mut recv, frames.as_deref()).await
     };
     let Err(reason) = result.await else {
         return;
     };
     let (code, words): (CloseCode, &[u8]) = match &reason {
         DownReason::FrameTooLarge { .. } => (CloseCode::FRAME_TOO_LARGE, b"frame too large"),
+        DownReason::SlowFrame => (CloseCode::SLOW_FRAME, b"slow frame"),
         // The link ended and knows why.
         DownReason::ClosedHere => return,
         DownReason::ConnectTimeout
@@ -111,7 +115,6 @@ pub(crate) async fn run_reader(
         | DownReason::IdleTimeout
         | DownReason::ClosedByPeer { .. }
         | DownReason::Reset
-        | DownReason::SlowFrame
         | DownReason::ClassRefused
         | DownReason::ProtocolViolation { .. } => {
             (CloseCode::PROTOCOL_VIOLATION, b"protocol violation")
@@ -126,6 +129,7 @@ async fn read_frames(
     link: &Link,
     class: Class,
     recv: &mut RecvStream,
+    of_identity: Option<&FrameRoom>,
 ) -> Result<(), DownReason> {
     let max = shared.config.frame_bytes_max(class);
     let progress = link.progress(class);
@@ -163,10 +167,22 @@ async fn read_frames(
         if ended {
             room = None;
         }
+        if room.as_ref().is_some_and(|(_, by)| Instant::now() > *by) {
+            return Err(DownReason::SlowFrame);
+        }
         let begun = cutter.announced_bytes();
-        if link.is_clients() && room.is_none() && begun > SMALL_FRAME_BYTES {
+        if let Some(of_identity) =
+            of_identity.filter(|_| room.is_none() && begun > SMALL_FRAME_BYTES)
+        {
             progress.partial.store(false, Ordering::Relaxed);
-            room = Some(shared.frame_room.take(begun).await);
+            let permits =
+                async { (of_identity.take(begun).await, shared.frame_room.take(begun).await) };
+            let permits = tokio::select! {
+                permits = permits => permits,
+                () = link.is_over() => return Err(DownReason::ClosedHere),
+            };
+            let time = shared.config.frame_gap_max + LARGE_FRAME_TIME * (begun >> 20) as u32;
+            room = Some((permits, Instant::now() + time));
             progress.reads.fetch_add(1, Ordering::Relaxed);
             progress.partial.store(true, Ordering::Relaxed);
         }
@@ -202,3 +218,7 @@ fn of_quinn_read_error(error: &ReadError) -> DownReason {
         }
     }
 }
+
+/// How much longer than the gap between two reads each MiB of a large frame of a client may take: it has
+/// room that others wait for.
+const LARGE_FRAME_TIME: Duration = Duration::from_secs(1);

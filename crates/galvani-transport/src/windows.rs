@@ -35,6 +35,12 @@ impl Windows {
         }
     }
 
+    /// The same, but never less to receive than before: what was allowed is allowed, and would be allowed
+    /// anew each time that it grows.
+    pub(crate) fn after(self, before: Windows) -> Windows {
+        Windows { receive: self.receive.max(before.receive), ..self }
+    }
+
     /// Has them hold for `connection` from now on.
     pub(crate) fn set(self, connection: &Connection) {
         connection.set_send_window(self.send);
@@ -46,22 +52,19 @@ impl Windows {
 #[derive(Debug)]
 pub(crate) struct FrameRoom {
     kib: Semaphore,
+    kib_max: u32,
 }
 
 impl FrameRoom {
-    pub(crate) fn new(config: &Config) -> FrameRoom {
-        let largest = config.frame_bytes_max.into_iter().max().unwrap_or_default();
-        FrameRoom::of(config.client_frames_bytes_max.max(largest + (1 << 10)))
+    pub(crate) fn of(bytes_max: usize) -> FrameRoom {
+        let kib_max = u32::try_from(bytes_max >> 10).unwrap_or(u32::MAX);
+        FrameRoom { kib: Semaphore::new(kib_max as usize), kib_max }
     }
 
-    fn of(bytes_max: usize) -> FrameRoom {
-        FrameRoom { kib: Semaphore::new((bytes_max >> 10).min(Semaphore::MAX_PERMITS)) }
-    }
-
-    /// Waits for room for a whole frame, so that whoever begins to read one can end it. No frame is larger
-    /// than all the room.
+    /// Waits for room for a whole frame, so that whoever begins to read one can end it; for all of the room
+    /// if the frame is larger.
     pub(crate) async fn take(&self, bytes: usize) -> SemaphorePermit<'_> {
-        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(self.kib_max);
         self.kib.acquire_many(kib).await.expect("nobody closes it")
     }
 }

@@ -133,9 +133,8 @@ impl Handoff {
     /// A peer says that it holds something for this node.
     pub(crate) fn waits_at(&mut self, peer: PeerLane, now: Now) {
         if let Some(holder) = self.holders.get_mut(&peer) {
-            // A turn that was taken for it stands.
-            let due = holder.due.filter(|&due| holder.has_turn || due <= now.micros);
-            holder.due = Some(due.unwrap_or(now.micros));
+            // The turn that it was told to wait for stands, as does the pause after a failure.
+            holder.due.get_or_insert(now.micros);
         }
         self.reschedule();
     }

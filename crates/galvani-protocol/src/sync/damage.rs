@@ -78,6 +78,11 @@ impl Rebuild {
 }
 
 impl Mender {
+    /// Nothing is mended before `at`, in the lane's microseconds.
+    fn rest_until(&mut self, at: u64) {
+        self.next_at = self.next_at.map(|next| next.max(at));
+    }
+
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.next_at
     }
@@ -339,10 +344,19 @@ impl RecoverOp {
 
     /// The peer answered, or cannot.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
+        let mut pause_ms = 0;
         match heard {
-            Heard::Reply(Message::Pulled(Ok(pulled))) => self.take_in(ctx, pulled),
+            Heard::Reply(Message::Pulled(Ok(pulled))) => {
+                pause_ms = pulled.pause_ms;
+                self.take_in(ctx, pulled);
+            }
             Heard::Reply(_) | Heard::Silence => self.fail(ctx),
         }
+        // As whoever gave the page wants it, and in turn with what else comes here.
+        let now = ctx.now.micros;
+        ctx.share.rest(now, ctx.busy);
+        let turn = ctx.share.take(now, ctx.busy).max(now + u64::from(pause_ms) * 1_000);
+        ctx.sync.mender.rest_until(turn);
         ctx.sync.mender.asking = false;
         ctx.sync.reschedule();
         Step::Done
