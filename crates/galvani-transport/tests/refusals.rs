@@ -1,6 +1,7 @@
 //! What an endpoint refuses, with which reason, and that it is counted.
 
 mod common;
+mod large;
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};

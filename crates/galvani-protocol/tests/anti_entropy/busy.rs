@@ -15,7 +15,7 @@ use galvani_wire::message::Get;
 const PAUSE_MS: u64 = 10;
 
 /// A read at `side` that is under way for a minute.
-fn wait_for_ever(pair: &mut Pair, side: usize) {
+pub(crate) fn wait_for_ever(pair: &mut Pair, side: usize) {
     pair.deaf = true;
     let key = Key::new(BucketName::default_bucket(), "awaited".to_owned()).expect("a key");
     let options = ReadOptions { r: Some(Quorum::Exactly(2)), ..ReadOptions::default() };

@@ -20,7 +20,7 @@ fn key(name: &str) -> Key {
 }
 
 /// Reads on one side and deletes what was seen there.
-fn delete(pair: &mut Pair, side: usize, name: &str) {
+pub(crate) fn delete(pair: &mut Pair, side: usize, name: &str) {
     let one = Some(Quorum::Exactly(1));
     let options = ReadOptions { r: one, ..ReadOptions::default() };
     let context = match &pair

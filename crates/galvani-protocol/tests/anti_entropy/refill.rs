@@ -1,5 +1,7 @@
 //! An owner that lost its disk: no read is answered from it before it has caught up.
 
+use super::busy::wait_for_ever;
+use super::collect::delete;
 use super::{Pair, SHARD, Side, node, peer, topology};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
@@ -296,4 +298,31 @@ fn a_lane_that_was_not_told_in_time_finds_out_when_it_starts() {
         assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)), "it is known, and made good");
         pair.restart(1, &limits);
     }
+}
+
+#[test]
+fn a_value_that_was_deleted_shows_nothing_while_the_record_of_its_delete_is_still_to_come() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    // More than a page: the record of the delete is in the next one.
+    pair.put(0, "k", vec![7; 300 << 10]);
+    delete(&mut pair, 0, "k");
+    pair.pass(3_000);
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let object = |pair: &mut Pair| pair.sides[1].store.object(SHARD, &key).expect("whole");
+    assert!(object(&mut pair).versions().is_empty(), "its tombstone is collected");
+    pair.link(false);
+    pair.lose(1, &Limits::default());
+    // While a client of the other side waits, pages come one by one.
+    wait_for_ever(&mut pair, 0);
+    pair.seen.clear();
+    pair.link(true);
+    let mut between = 0;
+    for _ in 0..300 {
+        pair.pass(1);
+        assert_eq!(object(&mut pair).values_at(pair.now.unix_ms), 0, "it was deleted");
+        between += usize::from(pair.pages().len() == 1);
+    }
+    assert!(between > 0, "never looked at between the pages");
+    assert_eq!(pair.clock(0), pair.clock(1));
 }

@@ -1,45 +1,50 @@
 //! The page of named cases tells of tests that are there, under the names that it gives.
 //!
 //! In `docs/cases.md` every word in backticks of a column headed `name` is the beginning of a test
-//! function's name, of a scenario's file or of a file of tests. A test that is renamed or taken away makes
-//! the page wrong, and this check says where.
+//! function's name, of a scenario's file or of a file of tests; of a column headed `mutant` it is the name of
+//! one. A test that is renamed or taken away makes the page wrong, and this check says where.
 
 use crate::tree::Tree;
 use crate::violation::Violation;
 
 /// The page.
 const PAGE: &str = "docs/cases.md";
-/// The head of the column with names.
-const COLUMN: &str = "name";
+/// Where mutants have their names.
+const MUTANTS: &str = "crates/galvani-sim/src/mutant.rs";
 
 const RULE: &str = "cases";
 
 /// Checks the page, if there is one.
 pub fn check(tree: &Tree, out: &mut Vec<Violation>) {
     let Some(page) = tree.text(PAGE) else { return };
-    let mut column = None;
+    let mut heads: Vec<&str> = Vec::new();
     for (index, line) in page.lines().enumerate() {
         if !line.starts_with('|') {
-            column = None;
+            heads.clear();
             continue;
         }
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let Some(at) = column else {
-            column = cells.iter().position(|cell| *cell == COLUMN);
+        if heads.is_empty() {
+            heads = cells;
             continue;
-        };
-        for name in in_backticks(cells.get(at).copied().unwrap_or_default()) {
-            if !is_there(tree, name) {
-                out.push(Violation::new(
-                    RULE,
-                    PAGE,
-                    index + 1,
-                    format!("no test and no scenario is called `{name}`"),
-                    "name the test that there is, or write it",
-                ));
+        }
+        for (head, cell) in heads.iter().zip(cells) {
+            for name in in_backticks(cell) {
+                let missing = match *head {
+                    "name" if !is_there(tree, name) => "no test and no scenario",
+                    "mutant" if !is_mutant(tree, name) => "no mutant",
+                    _ => continue,
+                };
+                let what = format!("{missing} is called `{name}`");
+                let mend = "name what there is, or write it";
+                out.push(Violation::new(RULE, PAGE, index + 1, what, mend));
             }
         }
     }
+}
+
+fn is_mutant(tree: &Tree, name: &str) -> bool {
+    tree.text(MUTANTS).is_some_and(|text| text.contains(&format!("\"{name}\"")))
 }
 
 fn in_backticks(cell: &str) -> impl Iterator<Item = &str> {
@@ -65,7 +70,8 @@ mod tests {
     #[test]
     fn names_without_a_test_are_found_and_other_columns_are_free() {
         let page = "| case | name | beside it |\n|---|---|---|\n| A | `torn_tail`, `old_hint` | `gone` |\n\
-                    | B | `merge_laws` | |\n| C | `vanished`, `mended` | |\n\n| case | test |\n| D | `free` |\n";
+                    | B | `merge_laws` | |\n| C | `vanished`, `mended` | |\n\n| case | test |\n| D | `free` |\n\n\
+                    | guard | mutant | name |\n|---|---|---|\n| E | `kept`, `lost` | `torn_tail` |\n";
         let mut out = Vec::new();
         check(
             &Tree::from_files([
@@ -74,10 +80,15 @@ mod tests {
                 ("crates/a/scenarios/old_hint_vs_gc.txt", ""),
                 ("crates/a/tests/merge_laws.rs", ""),
                 ("crates/a/src/mended.rs", ""),
+                ("crates/galvani-sim/src/mutant.rs", "Kept => \"kept\","),
             ]),
             &mut out,
         );
-        let missing = |name| format!("5: no test and no scenario is called `{name}`");
-        assert_eq!(brief(&out), ["vanished", "mended"].map(missing));
+        let expected = [
+            "5: no test and no scenario is called `vanished`",
+            "5: no test and no scenario is called `mended`",
+            "12: no mutant is called `lost`",
+        ];
+        assert_eq!(brief(&out), expected);
     }
 }

@@ -1,12 +1,10 @@
 //! Large frames of clients that wait for room: no identity keeps another's waiting, and nobody waits on a
 //! link that is gone.
 
-mod common;
-mod raw;
-
 use std::time::Duration;
 
-use common::{bind, expect_down, expect_up, new_ca, node, one};
+use crate::common::{bind, expect_down, expect_up, new_ca, node, one};
+use crate::raw;
 use galvani_transport::pki::{ClusterCa, Identity};
 use galvani_transport::{Class, Config, DownReason, Event, Role};
 
