@@ -1,7 +1,7 @@
 //! How long the slow twentieth of recent requests takes, in bounded memory.
 //!
 //! [`Recent`] is a histogram over a logarithmic scale of microseconds, four steps to a doubling. Once it
-//! holds [`WINDOW`] samples all of them lose half their weight, so what was long ago fades without a
+//! holds `WINDOW` samples all of them lose half their weight, so what was long ago fades without a
 //! clock. Never says less than the quantile is, and at most a quarter more.
 //! Source: the log-linear buckets of HdrHistogram; halving as in TinyLFU's reset (Einziger 2017).
 
@@ -22,7 +22,7 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// Takes in one sample. What is over [`LONGEST_MICROS`] counts as that.
+    /// Takes in one sample. What is over `LONGEST_MICROS` counts as that.
     pub fn note(&mut self, took: Duration) {
         let step = step_of(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         self.weights[step] += SAMPLE;
@@ -33,7 +33,7 @@ impl Recent {
         }
     }
 
-    /// What 95 of 100 samples do not exceed; `None` while fewer than [`ENOUGH`] are known.
+    /// What 95 of 100 samples do not exceed; `None` while fewer than `ENOUGH` are known.
     pub fn p95(&self) -> Option<Duration> {
         if self.total < ENOUGH * SAMPLE {
             return None;

@@ -313,10 +313,10 @@ fn a_value_that_was_deleted_shows_nothing_while_the_record_of_its_delete_is_stil
     assert!(object(&mut pair).versions().is_empty(), "its tombstone is collected");
     pair.link(false);
     pair.lose(1, &Limits::default());
-    // While a client of the other side waits, pages come one by one.
-    wait_for_ever(&mut pair, 0);
     pair.seen.clear();
     pair.link(true);
+    // While a client of the other side waits, pages come one by one.
+    wait_for_ever(&mut pair, 0);
     let mut between = 0;
     for _ in 0..300 {
         pair.pass(1);
