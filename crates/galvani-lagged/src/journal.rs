@@ -60,6 +60,9 @@ pub(crate) struct Waiting {
 impl<E: Engine> Journal<E> {
     /// Opens the journal in `engine`; where there is none yet, one of this lag begins.
     pub(crate) fn open(engine: Arc<E>, lag_ms: u64) -> Result<Journal<E>, LaggedError> {
+        // What the process before wrote and did not see synced is read here and may be gone with the power:
+        // the base would be ahead of the journal that it is made from.
+        engine.sync().map_err(LaggedError::journal)?;
         let state = match engine.get(FACTS, STATE_KEY).map_err(LaggedError::journal)? {
             None => State::new(lag_ms),
             Some(row) => rows::get(STATE_KEY, &row).map_err(|error| damaged("state", &error))?,
