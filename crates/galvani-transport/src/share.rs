@@ -33,7 +33,7 @@ struct Taken {
 }
 
 impl Seats {
-    /// So many links, and so many bytes of large frames, at least the largest, for each identity.
+    /// So many links in all, and so many bytes of large frames for each identity.
     pub(crate) fn new(links_max: usize, frames_bytes_max: usize) -> Arc<Seats> {
         Arc::new(Seats { taken: Mutex::default(), links_max, frames_bytes_max })
     }

@@ -84,6 +84,10 @@ mod tests {
         let config = Config::default();
         assert_eq!(Windows::of_client(&config, 1).send, config.send_window);
         assert_eq!(Windows::of_client(&config, 100_000).send, u64::from(WINDOW_MIN));
+        // What may be received is not taken back, and not allowed anew when it grows again.
+        let (few, many) = (Windows::of_client(&config, 1), Windows::of_client(&config, 1_000));
+        assert_eq!((many.after(few).receive, many.after(few).send), (few.receive, many.send));
+        assert_eq!(few.after(many.after(few)).receive, few.receive);
         // Each gets its windows when it comes, and keeps them although it reads nothing.
         let clients = config.links_max - config.links_max / 4;
         let all = (1..=clients).map(|nth| Windows::of_client(&config, nth).send).sum::<u64>();

@@ -237,8 +237,8 @@ pub(crate) fn on_next(ctx: &mut Ctx<'_>, from: ReplyTo, next: FeedNext) {
 }
 
 /// Answers whoever waits for a page and has something to see, and ends sessions that are idle. Once a
-/// tick, after all that arrived in it is taken in. While clients wait
-/// for this lane sessions keep to their share of it.
+/// tick, after all that arrived in it is taken in. While clients wait for this lane
+/// sessions keep to their share of it.
 pub(crate) fn poll(ctx: &mut Ctx<'_>, stopping: bool) {
     let now = ctx.now.micros;
     let sessions = ctx.feed.sessions.len();

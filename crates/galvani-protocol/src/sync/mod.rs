@@ -327,8 +327,7 @@ impl AntiEntropy {
     }
 }
 
-/// Works out what is to be asked now.
-/// The lane starts an operation for each.
+/// Works out what is to be asked now. The lane starts an operation for each.
 pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Ask> {
     let now = ctx.now.micros;
     let mut asks = Vec::new();

@@ -435,3 +435,32 @@ fn pages_of_all_peers_together_keep_to_one_share_of_a_lane_that_clients_wait_for
         assert!(turns >= 10, "{node} had {turns} turns of {}", asked.len());
     }
 }
+
+#[test]
+fn a_pause_that_a_holder_asks_for_is_kept_though_it_says_again_that_hints_wait() {
+    let (.., message) = holder_of_one();
+    let Message::Hint(hint) = message else { unreachable!("made as a hint") };
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let node = NodeId(2);
+    let waits = || Message::HintsWait(HintsWait { node, lane: LaneIndex(0) });
+    let mut asked = Vec::new();
+    for ms in 0..400_u64 {
+        bench.request(false, waits());
+        for effect in bench.tick() {
+            let Effect::Ask { id, message: Message::PullHints(_), .. } = effect else { continue };
+            asked.push(ms);
+            let mut head = hint.record.head.clone();
+            (head.key, head.dot.counter) = (key.clone(), 100 + ms);
+            let values = vec![hint.record.value.clone()];
+            let records = Pulled { heads: vec![head], values, pause_ms: 100, ..Pulled::default() };
+            let page = HintsPulled { page: 1 + ms, shards: vec![shard], records };
+            bench.handle(Input::Reply { id, message: Message::HintsPulled(Ok(page)) });
+        }
+        bench.now.micros += 1_000;
+        bench.handle(Input::Wake);
+    }
+    assert!(asked.len() >= 3, "{asked:?}");
+    assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= 99), "{asked:?}");
+}
