@@ -90,11 +90,11 @@ fn codec(c: &mut Criterion) {
     group.bench_function("encode_replicate_1k", |b| {
         b.iter(|| {
             out.clear();
-            encode(1, false, black_box(&message), &mut out);
+            encode(1, false, black_box(&message), &mut out).expect("a small header");
         });
     });
     let mut out = BytesMut::new();
-    encode(1, false, &message, &mut out);
+    encode(1, false, &message, &mut out).expect("a small header");
     let frame = out.freeze();
     group.bench_function("decode_replicate_1k", |b| b.iter(|| Frame::decode(frame.clone())));
     group.finish();

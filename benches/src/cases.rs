@@ -156,14 +156,14 @@ fn encoding(message: Message) -> Op {
     let mut out = BytesMut::with_capacity(4_096);
     Box::new(move || {
         out.clear();
-        encode(1, false, black_box(&message), &mut out);
+        encode(1, false, black_box(&message), &mut out).expect("a small header");
         black_box(&out);
     })
 }
 
 fn decoding(message: &Message) -> Op {
     let mut out = BytesMut::new();
-    encode(1, false, message, &mut out);
+    encode(1, false, message, &mut out).expect("a small header");
     let frame: Bytes = out.freeze();
     Box::new(move || drop(black_box(Frame::decode(frame.clone()))))
 }

@@ -108,7 +108,7 @@ impl Wire {
             fetch.records = true;
         }
         let mut frame = BytesMut::new();
-        encode(1, false, &message, &mut frame);
+        encode(1, false, &message, &mut frame).expect("a small header");
         self.bytes += frame.len() as u64;
         Frame::decode(frame.freeze()).expect("a frame of ours").message
     }

@@ -209,7 +209,7 @@ async fn deaf_links(settings: Settings, ca: ClusterCa, addr: SocketAddr) -> Vec<
         let key = Key::new(BUCKET.parse().expect("a name"), large(number % KEYS)).expect("a key");
         let get = message::Get { key, options: Default::default(), timeout_ms: 60_000 };
         let mut payload = BytesMut::new();
-        encode(number as u64 + 1, false, &Message::Get(get), &mut payload);
+        encode(number as u64 + 1, false, &Message::Get(get), &mut payload).expect("a small header");
         requests.extend_from_slice(&raw::frame(&payload));
     }
     let mut links = Vec::new();

@@ -89,7 +89,7 @@ pub async fn request(identity: &Identity, server: SocketAddr, message: &Message)
     let connection = connected.expect("a good certificate");
     let (mut send, mut recv) = open(&connection, Class::Client).await;
     let mut payload = BytesMut::new();
-    encode(1, false, message, &mut payload);
+    encode(1, false, message, &mut payload).expect("a small header");
     let answer = async {
         send.write_all(&frame(&payload)).await.expect("sent");
         // The class of the stream, then a frame.

@@ -119,7 +119,7 @@ fn slowloris_stream_frames_announced_and_never_sent_cost_nothing() {
 fn malformed_messages_in_good_frames_are_answered_or_refused() {
     let watched = Watched::start();
     let mut good = BytesMut::new();
-    encode(1, false, &Message::Describe, &mut good);
+    encode(1, false, &Message::Describe, &mut good).expect("a small header");
     let mut payloads: Vec<Vec<u8>> = vec![Vec::new(), vec![0], vec![0xff; 100], vec![0; 14]];
     payloads.extend((0..good.len()).map(|cut| good[..cut].to_vec()));
     payloads.extend((0..=255_u8).map(|kind| {
@@ -197,7 +197,8 @@ fn client_cert_sends_replica_message_and_changes_nothing() {
     watched.holds(|| {
         for forwarded in [false, true] {
             let mut frame = BytesMut::new();
-            encode(1, forwarded, &Message::Replicate(replicate.clone()), &mut frame);
+            encode(1, forwarded, &Message::Replicate(replicate.clone()), &mut frame)
+                .expect("a small header");
             let connection = watched.connect();
             cluster.block_on(async {
                 let (mut send, mut recv) = raw::open(&connection, Class::Client).await;

@@ -6,7 +6,7 @@
 use crate::net::{Fault, Links, Pending};
 use galvani_model::ids::NodeId;
 use galvani_transport::{Class, DownReason, LinkId, SendError};
-use galvani_wire::{Message, encode};
+use galvani_wire::{HEADER_BYTES_MAX, HeaderTooLong, Message, encode};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -84,8 +84,13 @@ impl<'a> Request<'a> {
         drop(table);
         // Encoded outside the lock: a value may be large.
         let message = (self.make)();
-        let write = |out: &mut _| encode(request_id, false, &message, out);
-        match self.links.transport.send_with(id, Class::Client, write) {
+        let mut encoded = Ok(());
+        let write = |out: &mut _| encoded = encode(request_id, false, &message, out);
+        let sent = self.links.transport.send_with(id, Class::Client, write).and_then(|()| {
+            let max = HEADER_BYTES_MAX;
+            encoded.map_err(|HeaderTooLong { bytes }| SendError::TooLarge { bytes, max })
+        });
+        match sent {
             Ok(()) => Stage::Sent { link: id, id: request_id, reply },
             Err(error) => {
                 self.forget(id, request_id);

@@ -370,6 +370,9 @@ pub trait Store: Holdings {
     /// Damaged rows met and not yet mended, as far as there is room to list them.
     fn damaged(&self) -> &BTreeSet<Damage>;
 
+    /// A number that is another one whenever [`Store::damaged`] has changed.
+    fn damage_changes(&self) -> u64;
+
     /// Up to `limit` rows of a shard's objects after `after` (exclusive), staged ones included.
     fn slice(
         &mut self,

@@ -15,12 +15,15 @@ use crate::lane_loop::twins::Twins;
 use crate::links::Links;
 use crate::node::NodeError;
 use crate::repair::LaneRepair;
-use crate::shared::{Control, Shared, load_buckets, load_layout, load_member, save_member};
+use crate::shared::{
+    Control, Shared, is_blank, load_buckets, load_layout, load_member, note_loss, save_member,
+};
 use galvani_model::ids::{BootId, LaneIndex};
 use galvani_model::limits::Limits;
 use galvani_model::placement::Member;
 use galvani_model::store::StoreError;
 use galvani_protocol::{Lane, LaneConfig, PeerLane, Topology};
+use galvani_storage::dir::{StartKind, UncleanWhy};
 use galvani_storage::engine::Engine;
 use galvani_storage::{NodeStore, Opened, StoreConfig};
 use galvani_transport::pki::Identity;
@@ -52,12 +55,30 @@ pub struct Parts<E> {
     pub durability: DurabilityMode,
     /// Settings of its endpoints, the network with its clock and randomness among them.
     pub transport: Config,
-    /// Whether its origins may be used again: only after a stop known to be clean.
+    /// Whether its origins may be used again: only after a stop known to be clean ([`note_start`]).
     pub keep_origins: bool,
     /// Whether faults may be set on it while it runs.
     pub faults: bool,
     /// The directory its engine's files are in, if they are files.
     pub data: Option<PathBuf>,
+}
+
+/// Notes in `engine` what a start of this kind means for the node's data, before anything is read there;
+/// a loss gets the name `random`. Returns whether the node's origins may be used again.
+///
+/// Only a clean stop proves that the counters on disk are all that was ever minted (algorithms 2.2); the
+/// other owners confirm it all the same. A directory that is new or a copy may lack what the node acked.
+pub fn note_start<E: Engine>(
+    engine: &E,
+    start: StartKind,
+    random: u128,
+) -> Result<bool, StoreError> {
+    let is_copy = start == (StartKind::Unclean { why: UncleanWhy::Copied });
+    // A first start that was cut off before it noted anything is one, too.
+    if is_copy || is_blank(engine)? {
+        note_loss(engine, random)?;
+    }
+    Ok(start == StartKind::Clean)
 }
 
 /// A node whose lanes the caller runs.

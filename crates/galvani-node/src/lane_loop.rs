@@ -21,10 +21,11 @@ use galvani_storage::NodeStore;
 use galvani_storage::engine::Engine;
 use galvani_transport::{Class, CloseCode, Event, LaneEndpoint, LinkId, PeerIdentity, SendError};
 use galvani_wire::Message;
-use galvani_wire::codec::{Frame, encode};
-use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
-use galvani_wire::message::{Failed, Replicated};
+use galvani_wire::codec::{Frame, HEADER_BYTES_MAX, HeaderTooLong, encode};
+use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
+use galvani_wire::message::Failed;
 use galvani_wire::view::{Counters, DAMAGED_NAMED_MAX};
+use refusals::{is_bucket_ask, unsendable, without_bucket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -100,6 +101,9 @@ impl<E: Engine> LaneLoop<E> {
                 Some(Control::WentBack(name)) => {
                     self.lane.handle(Input::WentBack(name), now, &mut self.store);
                 }
+                Some(Control::TwinServed(name)) => {
+                    self.lane.handle(Input::TwinServed(name), now, &mut self.store);
+                }
                 Some(Control::Repair { asked, partition }) => {
                     self.lane.handle(Input::Verify(partition), now, &mut self.store);
                     self.repair.on_asked(asked, self.lane.repair(), &self.counters());
@@ -114,6 +118,7 @@ impl<E: Engine> LaneLoop<E> {
             }
             self.on_events(&mut events, now);
             self.announce(now);
+            self.greet_again(now);
             self.lane.handle(Input::Wake, now, &mut self.store);
             self.end_tick(now);
             self.publish(now);
@@ -436,7 +441,12 @@ impl<E: Engine> LaneLoop<E> {
         forwarded: bool,
         message: &Message,
     ) -> Result<(), SendError> {
-        let sent = self.endpoint.send_with(link, class, |out| encode(id, forwarded, message, out));
+        let mut encoded = Ok(());
+        let write = |out: &mut _| encoded = encode(id, forwarded, message, out);
+        let sent = self.endpoint.send_with(link, class, write).and_then(|()| {
+            let max = HEADER_BYTES_MAX;
+            encoded.map_err(|HeaderTooLong { bytes }| SendError::TooLarge { bytes, max })
+        });
         if let Err(error) = &sent {
             tracing::debug!(event = "not_sent", kind = message.name(), error = %error);
         }
@@ -516,62 +526,6 @@ impl<E: Engine> LaneLoop<E> {
     }
 }
 
-/// What is sent in place of an answer that is too large, or that the asker is too slow to take.
-fn unsendable(message: Message, why: ReplicaError) -> Message {
-    match message {
-        Message::Fetched(_) => Message::Fetched(Err(why)),
-        Message::FetchedPage(_) => Message::FetchedPage(Err(why)),
-        Message::Replicated(_) => Message::Replicated(Replicated { result: Err(why) }),
-        Message::Compared(_) => Message::Compared(Err(why)),
-        Message::Pulled(_) => Message::Pulled(Err(why)),
-        Message::SliceIs(_) => Message::SliceIs(Err(why)),
-        Message::HintsPulled(_) => Message::HintsPulled(Err(why)),
-        Message::Clocks(_) => Message::Clocks(Err(why)),
-        Message::Voted(_) => Message::Voted(Err(why)),
-        Message::HintsFound(_) => Message::HintsFound(Err(why)),
-        Message::PutDone(done) => {
-            let stored = |answer: &&Answer| {
-                matches!(answer.outcome, Outcome::Stored | Outcome::StoredDurably)
-            };
-            let acks = done.answers.iter().filter(stored).count() as u8;
-            let (failure, applied) = (Failure::Coordinator(why), AppliedOutcome::Maybe { acks });
-            Message::Failed(Failed { failure, applied, answers: Vec::new() })
-        }
-        Message::Failed(failed) => Message::Failed(Failed { answers: Vec::new(), ..failed }),
-        _ => {
-            let (failure, applied) = (Failure::Coordinator(why), AppliedOutcome::No);
-            Message::Failed(Failed { failure, applied, answers: Vec::new() })
-        }
-    }
-}
-
-fn is_bucket_ask(effect: &Effect) -> bool {
-    matches!(effect, Effect::Ask { message: Message::DefineBucket(_), .. })
-}
-
-/// An effect of a tick whose bucket could not be written down: nobody may be told that it exists.
-fn without_bucket(effect: Effect, why: &str) -> Effect {
-    let failure = Failure::BucketRefused { why: why.to_owned() };
-    match effect {
-        Effect::Answer { to, op, message: Message::BucketDefined(_) } => {
-            Effect::Answer { to, op, message: Message::BucketDefined(Err(failure)) }
-        }
-        Effect::Answer { to, op, message: Message::BucketCreated } => {
-            let applied = AppliedOutcome::No;
-            let failed = Failed { failure, applied, answers: Vec::new() };
-            Effect::Answer { to, op, message: Message::Failed(failed) }
-        }
-        Effect::Ask { .. }
-        | Effect::Answer { .. }
-        | Effect::Datagram { .. }
-        | Effect::Liveness { .. }
-        | Effect::WentBack(_)
-        | Effect::Adopt(_)
-        | Effect::Unequal { .. }
-        | Effect::DefineBucket { .. } => effect,
-    }
-}
-
 /// The stream class a request to a peer travels on.
 fn class_of(message: &Message) -> Class {
     match message {
@@ -592,6 +546,7 @@ fn class_of(message: &Message) -> Class {
 }
 
 mod applicant;
+mod refusals;
 pub(crate) mod twins;
 
 #[cfg(test)]

@@ -7,14 +7,13 @@
 
 use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::NodeConfig;
-use crate::hosted::{Hosted, Parts};
+use crate::hosted::{Hosted, Parts, note_start};
 use crate::renewal::Renewal;
-use crate::shared::{is_blank, note_loss};
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::{LayoutState, Member, MemberError};
 use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
-use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind, UncleanWhy};
+use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir};
 use galvani_storage::engine::{Engine, EngineConfig, EngineError, FjallEngine};
 use galvani_transport::pki::{Identity, PkiError};
 use galvani_transport::{
@@ -195,16 +194,9 @@ impl Node {
         };
         let keys = TransportKeys::load_or_create(&config.node.identity)?;
         let opened = open_dir(&config, &file, &member)?;
-        // Only a clean stop proves that the counters on disk are all that was ever minted
-        // (algorithms 2.2); the other owners confirm it all the same.
-        let keep_origins = opened.start == StartKind::Clean;
         tracing::info!(event = "node_start", node = %member.name(), start = ?opened.start);
         let engine = open_engine(&config, &opened)?;
-        let is_copy = opened.start == (StartKind::Unclean { why: UncleanWhy::Copied });
-        // A first start that was cut off before it noted anything is one, too.
-        if is_copy || is_blank(&engine)? {
-            note_loss(&engine)?;
-        }
+        let keep_origins = note_start(&engine, opened.start, rand::random())?;
         opened
             .dir
             .settle()

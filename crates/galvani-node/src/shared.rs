@@ -41,6 +41,8 @@ pub(crate) enum Control {
     },
     /// A lane found out that the node's disk went back, and named that so.
     WentBack(u128),
+    /// Another process served under this node's id.
+    TwinServed(u128),
     /// An administrator asks for a repair; how many were asked for by then.
     Repair {
         /// The number.
@@ -321,8 +323,8 @@ pub(crate) fn save_member<E: Engine>(engine: &E, member: &Member) -> Result<(), 
 /// Notes that the disk is new, or of an earlier time: this node may have acked what is not on it. It asks
 /// the other voters before it votes on a layout, and is not read from before the other owners have
 /// filled it again.
-pub(crate) fn note_loss<E: Engine>(engine: &E) -> Result<(), StoreError> {
-    let noted = write_facts(engine, &facts_of_a_loss(rand::random()));
+pub(crate) fn note_loss<E: Engine>(engine: &E, name: u128) -> Result<(), StoreError> {
+    let noted = write_facts(engine, &facts_of_a_loss(name));
     noted.map_err(|error| StoreError::Failed { what: error.to_string() })
 }
 

@@ -11,6 +11,7 @@
 use crate::effect::{Effect, PeerLane, ReplyTo};
 use crate::expired;
 use crate::ops::{Ctx, Heard, Step, ask_id};
+use galvani_model::version::emitted_bytes;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure};
 use galvani_wire::message::Failed;
@@ -137,10 +138,10 @@ impl ForwardOp {
         self.asked.iter().position(|asked| *asked == Some(peer))
     }
 
-    /// Bytes of values it holds, for owners that may yet be asked.
+    /// Bytes of values and events it holds.
     pub(crate) fn held(&self) -> usize {
         match &*self.message {
-            Message::Put(put) if !self.left.is_empty() => put.value.len(),
+            Message::Put(put) => put.value.len() + emitted_bytes(&put.emits),
             _ => 0,
         }
     }

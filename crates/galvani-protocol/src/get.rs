@@ -20,7 +20,9 @@ use galvani_model::ids::{NodeId, Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::quorum::{QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, Kind, Object, ReadJoin, Record, Version};
+use galvani_model::version::{
+    Context, Dot, Kind, Object, ReadJoin, Record, Version, emitted_bytes,
+};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Fetch, Get, GetDone, Held, Replicated, Sibling};
@@ -151,7 +153,7 @@ impl GetOp {
         let local = replica::read(ctx.store, self.shard, &self.key).map_err(refused)?;
         for dot in local.object.dots() {
             let record = replica::record(ctx.store, self.shard, dot).map_err(refused)?;
-            if !ctx.may_hold(self.held() + record.value.len()) {
+            if !ctx.may_hold(self.held() + carried(&record)) {
                 return Err(ReplicaError::Overloaded);
             }
             self.records.insert(dot, record);
@@ -197,7 +199,7 @@ impl GetOp {
 
     /// Bytes of values it holds until it is answered.
     pub(crate) fn held(&self) -> usize {
-        self.records.values().map(|record| record.value.len()).sum()
+        self.records.values().map(carried).sum()
     }
 
     /// Time is up: answer with what is known, and repair whoever answered.
@@ -223,7 +225,8 @@ impl GetOp {
             return malformed;
         }
         // More than the lane may hold counts as no answer: another replica's may still fit.
-        let brings: usize = held.values.iter().map(Bytes::len).sum();
+        let events = held.heads.iter().map(|head| emitted_bytes(&head.emits));
+        let brings = held.values.iter().map(Bytes::len).chain(events).sum::<usize>();
         if !self.answered && !ctx.may_hold(self.held() + brings) {
             return Err(Outcome::Refused(ReplicaError::Overloaded));
         }
@@ -484,4 +487,9 @@ impl GetOp {
         let heard = core::mem::take(&mut self.heard);
         read_repair::in_background(ctx, self.shard, &object, &heard, &self.records);
     }
+}
+
+/// What a record counts for while it is held.
+fn carried(record: &Record) -> usize {
+    record.value.len() + emitted_bytes(&record.head.emits)
 }

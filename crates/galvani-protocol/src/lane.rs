@@ -171,6 +171,7 @@ impl Lane {
             Input::Datagram { from, bytes } => self.on_datagram(from, &bytes, now, store),
             Input::Liveness { node, alive } => self.on_liveness(node, alive, now, store),
             Input::WentBack(name) => self.with(now, store, |ctx, _| refill::on_told(ctx, name)),
+            Input::TwinServed(name) => self.with(now, store, |ctx, _| refill::on_twin(ctx, name)),
             Input::Topology(topology) => self.on_topology(topology, now, store),
             Input::Verify(partition) => {
                 self.sync.repair(&self.topology, self.config.lane, partition);

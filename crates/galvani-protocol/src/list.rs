@@ -5,7 +5,7 @@
 //! Next to read: `get.rs`.
 
 use crate::effect::ReplyTo;
-use crate::ops::{Asked, Ctx, Heard, Step, shortfall, tracker};
+use crate::ops::{Asked, Ctx, Heard, OVERLOAD_RETRY_MS, Step, shortfall, tracker};
 use crate::refuse;
 use crate::replica;
 use crate::serve;
@@ -35,6 +35,8 @@ pub(crate) struct ListOp {
     asked: Asked,
     tracker: QuorumTracker,
     joins: BTreeMap<Bytes, ReadJoin>,
+    /// About how many bytes of keys and versions were taken in.
+    held: usize,
     /// The last key up to which every replica heard so far has told all; `None`: to the end.
     told_up_to: Option<Bytes>,
     /// When the client stops waiting, in the lane's microseconds.
@@ -67,6 +69,9 @@ impl ListOp {
             return Err(Failure::Malformed { what });
         }
         let need = refuse::read_quorum(&list.options, props)?;
+        if !ctx.may_hold(PAGE_BYTES_MAX) {
+            return Err(Failure::Overloaded { retry_after_ms: OVERLOAD_RETRY_MS });
+        }
         let owners = ctx.topology.owners(shard);
         let replicas = &owners[..need.n as usize];
         Ok(ListOp {
@@ -80,6 +85,7 @@ impl ListOp {
             asked: Asked::new(replicas, ctx.now),
             tracker: tracker(replicas, need.needs(), 0),
             joins: BTreeMap::new(),
+            held: 0,
             told_up_to: None,
             deadline: refuse::deadline(ctx, list.timeout_ms)?,
         })
@@ -114,6 +120,11 @@ impl ListOp {
         self.progress(ctx)
     }
 
+    /// About how many bytes of keys and versions it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     /// The replicas it asked.
     pub(crate) fn asked(&self) -> &Asked {
         &self.asked
@@ -145,6 +156,7 @@ impl ListOp {
     }
 
     fn take_in(&mut self, page: HeldPage) {
+        self.held += page_bytes(&page);
         if page.more
             && let Some((last, _)) = page.keys.last()
         {
@@ -204,7 +216,7 @@ pub(crate) fn own_page(ctx: &mut Ctx<'_>, fetch: &FetchPage) -> Result<HeldPage,
     let mut more = listed.len() >= limit;
     let (mut keys, mut bytes) = (Vec::with_capacity(listed.len()), 0);
     for Listed { key, object } in listed {
-        bytes += key.bytes().len() + object.versions().iter().map(size).sum::<usize>();
+        bytes += entry_bytes(key.bytes(), object.versions());
         if bytes > PAGE_BYTES_MAX && !keys.is_empty() {
             more = true;
             break;
@@ -216,6 +228,15 @@ pub(crate) fn own_page(ctx: &mut Ctx<'_>, fetch: &FetchPage) -> Result<HeldPage,
 
 /// Bytes of keys and versions in one page, so that its header stays far below its bound.
 const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// About how many bytes a page takes, in a message or while it is joined.
+pub(crate) fn page_bytes(page: &HeldPage) -> usize {
+    page.keys.iter().map(|(key, versions)| entry_bytes(key, versions)).sum()
+}
+
+fn entry_bytes(key: &Bytes, versions: &[Version]) -> usize {
+    key.len() + versions.iter().map(size).sum::<usize>()
+}
 
 /// About how many bytes a version takes in a message.
 fn size(version: &Version) -> usize {

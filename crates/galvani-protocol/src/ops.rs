@@ -9,6 +9,7 @@ use crate::feed::Feeds;
 use crate::handoff::Handoff;
 use crate::lane::LaneConfig;
 use crate::layout::{Layouts, recall, refill};
+use crate::list::page_bytes;
 use crate::membership::score::Scores;
 use crate::origins::Origins;
 use crate::reap::Reaper;
@@ -24,7 +25,7 @@ use galvani_model::key::Key;
 use galvani_model::limits::N_MAX;
 use galvani_model::quorum::{Needs, OwnerSet, QuorumTracker, Requirement};
 use galvani_model::store::{OwnOrigin, Store, StoreError};
-use galvani_model::version::{Dot, Kind, Record};
+use galvani_model::version::{Dot, Kind, Record, RecordHead};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
 use galvani_wire::message::{AskClocks, Failed};
 use galvani_wire::view::Counters;
@@ -242,7 +243,7 @@ impl Ctx<'_> {
 
     /// Answers a request of operation `op`.
     pub(crate) fn answer(&mut self, to: ReplyTo, op: u64, message: Message) {
-        *self.held_back += value_bytes(&message);
+        *self.held_back += value_bytes(&message) + listed_bytes(&message);
         self.effects.push(Effect::Answer { to, op, message });
     }
 
@@ -385,3 +386,22 @@ impl Asked {
         self.slots.to_vec()
     }
 }
+
+/// What an answer holds in memory beside values, where that may be much: keys and heads.
+fn listed_bytes(message: &Message) -> usize {
+    match message {
+        Message::FetchedPage(Ok(page)) => page_bytes(page),
+        Message::Listed(page) => {
+            page.keys.iter().map(|(key, _)| key.len() + LISTED_KEY_BYTES).sum()
+        }
+        Message::Fetched(Ok(held)) => held.heads.iter().map(RecordHead::about_bytes).sum(),
+        Message::Pulled(Ok(pulled)) => pulled.heads.iter().map(RecordHead::about_bytes).sum(),
+        Message::HintsPulled(Ok(pulled)) => {
+            pulled.records.heads.iter().map(RecordHead::about_bytes).sum()
+        }
+        _ => 0,
+    }
+}
+
+/// What a key of a listing takes beside its bytes.
+const LISTED_KEY_BYTES: usize = 40;

@@ -22,7 +22,7 @@ use galvani_model::ids::{NodeId, Shard};
 use galvani_model::limits::SHOWN_DOTS_MAX;
 use galvani_model::quorum::{OwnerSet, QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, Kind, Record, RecordHead, value_hash};
+use galvani_model::version::{Context, Dot, Kind, Record, RecordHead, emitted_bytes, value_hash};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Hint, Put, PutDone, Replicate, Replicated};
@@ -93,7 +93,7 @@ impl PutOp {
             true => StandIns::default(),
             false => StandIns::of(ctx, shard),
         };
-        if stand_ins.left() > 0 && !ctx.may_hold(put.value.len()) {
+        if stand_ins.left() > 0 && !ctx.may_hold(put.value.len() + emitted_bytes(&put.emits)) {
             return Err(Failure::Overloaded { retry_after_ms: OVERLOAD_RETRY_MS });
         }
         for owners in core::iter::once(&sets.0).chain(&sets.1) {
@@ -211,9 +211,9 @@ impl PutOp {
         self.answered
     }
 
-    /// Bytes of values it holds, for stand-ins that may yet be asked.
+    /// Bytes of values and events it holds, for stand-ins that may yet be asked.
     pub(crate) fn held(&self) -> usize {
-        self.record.value.len()
+        self.record.value.len() + emitted_bytes(&self.record.head.emits)
     }
 
     /// Lets the value go when nobody can be asked to hold it any more.

@@ -499,7 +499,7 @@ impl World {
             return message;
         }
         let mut bytes = BytesMut::new();
-        encode(id, forwarded, &message, &mut bytes);
+        encode(id, forwarded, &message, &mut bytes).expect("a small header");
         self.coverage.add("codec.frames", 1);
         match Frame::decode(bytes.freeze()) {
             Ok(frame) if frame.message == message && frame.id == id => frame.message,

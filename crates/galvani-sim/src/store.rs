@@ -355,6 +355,10 @@ impl Store for SimStore {
         }
     }
 
+    fn damage_changes(&self) -> u64 {
+        self.inner.damage_changes()
+    }
+
     fn slice(
         &mut self,
         shard: Shard,

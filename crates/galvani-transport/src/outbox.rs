@@ -94,7 +94,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Appends one frame that `write` appends to the buffer. Refused frames are taken back.
+    /// Appends one frame that `write` appends to the buffer. Refused frames are taken back, and so is one
+    /// of which `write` has appended nothing.
     pub(crate) fn append_with(&self, write: impl FnOnce(&mut BytesMut)) -> Result<(), SendError> {
         let mut state = self.state.lock();
         self.check_room(&state, 0)?;
@@ -105,6 +106,10 @@ impl Outbox {
         let end = state.buffer.len();
         assert!(end >= start + PREFIX, "a frame writer only appends");
         let len = end - start - PREFIX;
+        if len == 0 {
+            take_back(&mut state.buffer, start);
+            return Ok(());
+        }
         let fits = self.check_length(len).and_then(|()| {
             if start + state.in_flight > 0 && end + state.in_flight > self.limits.bytes_max {
                 return Err(SendError::Full);
@@ -306,6 +311,9 @@ mod tests {
         outbox.append(&[&[0; 40]]).expect("room");
         assert!(matches!(work(&outbox), Poll::Ready(Work::Write { .. })));
         assert_eq!(outbox.append(&[&[0; 40]]), Err(SendError::Full));
+        let queued = outbox.bytes();
+        outbox.append_with(|_| ()).expect("nothing to send");
+        assert_eq!(outbox.bytes(), queued, "of which nothing was appended");
         let more = outbox.append_with(|b| b.extend_from_slice(&[0; 40]));
         assert_eq!(more, Err(SendError::Full));
         assert_eq!(outbox.bytes(), 44);

@@ -35,6 +35,14 @@ pub struct Frame {
     pub message: Message,
 }
 
+/// Why a message cannot be sent: all but its values is more than [`HEADER_BYTES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the header has {bytes} bytes, the limit is {HEADER_BYTES_MAX}")]
+pub struct HeaderTooLong {
+    /// What it would have.
+    pub bytes: usize,
+}
+
 /// Why bytes are not a message. The connection they came on is not worth keeping.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -122,8 +130,14 @@ kinds! {
     Progress = 68, Announce = 69, AskJoiner = 70, JoinerIs = 71,
 }
 
-/// Appends the bytes of a message to `out`.
-pub fn encode(id: u64, forwarded: bool, message: &Message, out: &mut BytesMut) {
+/// Appends the bytes of a message to `out`; nothing if no receiver would take them.
+pub fn encode(
+    id: u64,
+    forwarded: bool,
+    message: &Message,
+    out: &mut BytesMut,
+) -> Result<(), HeaderTooLong> {
+    let start = out.len();
     out.put_u8(message.kind());
     out.put_u8(if forwarded { FLAG_FORWARDED } else { 0 });
     out.put_u64_le(id);
@@ -131,9 +145,14 @@ pub fn encode(id: u64, forwarded: bool, message: &Message, out: &mut BytesMut) {
     out.put_u32_le(0);
     let header_at = out.len();
     put_header(message, out);
-    let header_len = (out.len() - header_at) as u32;
-    out[length_at..header_at].copy_from_slice(&header_len.to_le_bytes());
+    let bytes = out.len() - header_at;
+    if bytes > HEADER_BYTES_MAX {
+        out.truncate(start);
+        return Err(HeaderTooLong { bytes });
+    }
+    out[length_at..header_at].copy_from_slice(&(bytes as u32).to_le_bytes());
     put_body(message, out);
+    Ok(())
 }
 
 fn put_header(message: &Message, out: &mut BytesMut) {

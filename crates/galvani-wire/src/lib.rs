@@ -15,7 +15,7 @@ pub mod twin;
 pub mod upkeep;
 pub mod view;
 
-pub use codec::{DecodeError, Frame, encode, value_bytes};
+pub use codec::{DecodeError, Frame, HEADER_BYTES_MAX, HeaderTooLong, encode, value_bytes};
 pub use failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
 pub use message::Message;
 pub use view::{ClusterView, NodeStatus};

@@ -165,7 +165,9 @@ impl Node {
                 let frame = Frame::decode(payload).expect("a client sends whole messages");
                 match self.act(frame.message) {
                     Action::Reply(reply) => {
-                        let write = |out: &mut _| encode(frame.id, false, &reply, out);
+                        let write = |out: &mut _| {
+                            encode(frame.id, false, &reply, out).expect("a small header")
+                        };
                         // A client that went away needs no answer.
                         let _ = self.endpoint.send_with(link, Class::Client, write);
                     }
@@ -174,7 +176,9 @@ impl Node {
                         tokio::spawn(async move {
                             // wait: the scripted delay itself is what the test is about
                             tokio::time::sleep(after).await;
-                            let write = |out: &mut _| encode(frame.id, false, &reply, out);
+                            let write = |out: &mut _| {
+                                encode(frame.id, false, &reply, out).expect("a small header")
+                            };
                             let _ = transport.send_with(link, Class::Client, write);
                         });
                     }

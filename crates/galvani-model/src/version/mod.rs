@@ -23,4 +23,4 @@ pub use dot::Dot;
 pub use dotset::{DotSet, DotSetError};
 pub use join::ReadJoin;
 pub use object::{Applied, Object, Version};
-pub use record::{Emit, Kind, Record, RecordHead, emits_fit, value_hash};
+pub use record::{Emit, Kind, Record, RecordHead, emits_fit, emitted_bytes, value_hash};

@@ -83,6 +83,13 @@ pub struct RecordHead {
 }
 
 impl RecordHead {
+    /// About how many bytes it takes in a message or a row, the value left out: at most a few too many.
+    pub fn about_bytes(&self) -> usize {
+        let past: usize = self.past.iter().map(|(_, _, cloud)| 24 + 9 * cloud.len()).sum();
+        let named = 32 * (self.supersedes.len() + self.concurrent.len());
+        FIXED_BYTES + self.key.bytes().len() + past + named + emitted_bytes(&self.emits)
+    }
+
     /// Whether it is or was a value with an end.
     pub fn expires(&self) -> bool {
         self.kind == Kind::Put && self.expires_ms > 0
@@ -156,7 +163,15 @@ pub fn value_hash(kind: Kind, value: &[u8]) -> u64 {
     }
 }
 
+/// Bytes of events, as they count against [`EMIT_BYTES_MAX`].
+pub fn emitted_bytes(emits: &[Emit]) -> usize {
+    emits.iter().map(Emit::bytes).sum()
+}
+
+/// What a head takes beside what has a length of its own.
+const FIXED_BYTES: usize = 160;
+
 /// Whether a write may carry these events.
 pub fn emits_fit(emits: &[Emit]) -> bool {
-    emits.len() <= EMITS_MAX && emits.iter().map(Emit::bytes).sum::<usize>() <= EMIT_BYTES_MAX
+    emits.len() <= EMITS_MAX && emitted_bytes(emits) <= EMIT_BYTES_MAX
 }

@@ -32,7 +32,9 @@ use galvani_transport::{
 use galvani_wire::Message;
 use galvani_wire::codec::encode;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
-use galvani_wire::message::{AskSlice, CreateBucket, Failed, Get, PutDone, Replicate, SetFaults};
+use galvani_wire::message::{
+    AskSlice, CreateBucket, Failed, FetchPage, Get, Page, PutDone, Replicate, SetFaults,
+};
 use galvani_wire::view::LinkFaults;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -115,7 +117,7 @@ fn bench_with(limits: Limits) -> Bench {
 impl Bench {
     fn frame(&self, id: u64, message: &Message) -> Event {
         let mut bytes = BytesMut::new();
-        encode(id, false, message, &mut bytes);
+        encode(id, false, message, &mut bytes).expect("a small header");
         let (class, arrived) = (Class::Replication, Instant::now());
         Event::Frame { link: self.link, class, arrived, payload: bytes.freeze() }
     }
@@ -190,6 +192,36 @@ async fn a_tick_ends_when_its_answers_hold_enough() {
     }
     assert!(most >= EACH, "the value was read");
     assert!(most <= TICK_BYTES_MAX, "of 88 MiB in all: {most}");
+}
+
+#[tokio::test]
+async fn a_tick_ends_when_its_pages_of_keys_hold_enough() {
+    let mut bench = bench();
+    let now = bench.lane.clock.now();
+    let mut written: Vec<Event> = (1..=1_000).map(|number| bench.replicate(number, 1)).collect();
+    bench.lane.on_events(&mut written, now);
+    bench.lane.end_tick(now);
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let shard = bench.lane.shared.topology().layout().current().shard_of(&key, 3);
+    let fetch = Message::FetchPage(FetchPage {
+        shard,
+        bucket: BucketName::default_bucket(),
+        prefix: Bytes::new(),
+        after: None,
+        limit: 1_000,
+        timeout_ms: 60_000,
+        epoch: 1,
+    });
+    let (mut most, mut all) = (0, 0);
+    for id in 2_000..4_000 {
+        let mut asked = vec![bench.frame(id, &fetch)];
+        bench.lane.on_events(&mut asked, now);
+        let held = bench.lane.lane.held_back();
+        all += held.saturating_sub(most);
+        most = most.max(held);
+    }
+    assert!(all > 0, "pages were read");
+    assert!(most <= TICK_BYTES_MAX, "{most}");
 }
 
 #[tokio::test]
@@ -324,9 +356,14 @@ fn an_answer_that_finds_its_outbox_full_becomes_a_small_refusal() {
     let (failure, applied) = (Failure::Coordinator(why.clone()), AppliedOutcome::Maybe { acks: 2 });
     let failed = Failed { failure, applied, answers: Vec::new() };
     assert_eq!(unsendable(done, why.clone()), Message::Failed(failed), "stored is not denied");
-    let (failure, applied) = (Failure::Coordinator(why.clone()), AppliedOutcome::No);
-    let failed = Failed { failure, applied, answers: Vec::new() };
-    assert_eq!(unsendable(Message::BucketCreated, why), Message::Failed(failed));
+    let failed = |applied| {
+        let failure = Failure::Coordinator(ReplicaError::Overloaded);
+        Message::Failed(Failed { failure, applied, answers: Vec::new() })
+    };
+    let made = failed(AppliedOutcome::Maybe { acks: 0 });
+    assert_eq!(unsendable(Message::BucketCreated, why.clone()), made, "nor is what was made");
+    let page = Message::Listed(Page { keys: Vec::new(), next_after: None });
+    assert_eq!(unsendable(page, why), failed(AppliedOutcome::No));
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! A copy of a node's directory, identity included, that is started elsewhere passes for the node.
 //! Each process greets every node on the links it dials, lane 0 to lane 0. A node that is greeted by
 //! a second process asks the first to greet again: only an answer counts, since the link of a process
-//! that was killed looks alive for seconds. Then it tells each of the other. The one that has only
-//! just started ends, in order; one that has served for long goes on whatever it is told. Nothing
-//! is kept or decided here about data: incarnations are what keeps that safe.
+//! that was killed looks alive for seconds. Then it tells each of the other, and one of them ends: that
+//! which has only just started, or, where both have or neither has, that which started later. The
+//! one that goes on has not what the other acked in the node's name, and fills its disk again as one
+//! that lost it does (`refill.rs` of the protocol). Incarnations keep the names of writes apart.
 //! Next to read: `lane_loop.rs`; `galvani-wire/src/twin.rs`.
 
 use super::{LaneLoop, NOBODY, class_of};
+use crate::shared::Control;
 use galvani_model::ids::{BootId, LaneIndex, NodeId};
 use galvani_protocol::{Now, PeerLane};
 use galvani_storage::engine::Engine;
@@ -19,8 +21,8 @@ use galvani_wire::view::TWINS_NAMED_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-/// How long after its start a process ends when it is told of a twin, in milliseconds. It meets its
-/// peers within a second or two; what has served for longer must not be ended by whatever turns up.
+/// How long after its start a process is a newcomer, in milliseconds. It meets its peers within a second
+/// or two; what has served for longer must not be ended by whatever turns up with a wrong clock.
 const NEWCOMER_MS: u64 = 15_000;
 
 /// What lane 0 of a process knows of processes.
@@ -31,6 +33,8 @@ pub(crate) struct Twins {
     address: SocketAddr,
     /// One that is about to end is in nobody's way.
     stopping: bool,
+    /// Whether it was told of a twin and went on, before it could say that it is no newcomer any more.
+    to_greet_again: bool,
     greeters: Greeters<LinkId>,
 }
 
@@ -38,7 +42,8 @@ impl Twins {
     /// For the process `boot` with its lane 0 at `address`.
     pub(crate) fn new(boot: BootId, address: SocketAddr, now: Now) -> Twins {
         let since_ms = now.unix_ms.saturating_sub(now.micros / 1_000);
-        Twins { boot, since_ms, address, stopping: false, greeters: Greeters::new() }
+        let (stopping, to_greet_again, greeters) = (false, false, Greeters::new());
+        Twins { boot, since_ms, address, stopping, to_greet_again, greeters }
     }
 
     /// Says no more that it runs.
@@ -87,9 +92,15 @@ impl<L: Copy + Ord> Greeters<L> {
     fn heard(&mut self, link: L, node: NodeId, greeting: Greeting) -> Vec<(L, Twin)> {
         match self.by_link.get_mut(&link) {
             Some(greeter) if greeter.greeting.boot == greeting.boot => {
+                let was_newcomer = is_newcomer(&greeter.greeting);
                 greeter.greeting = greeting.clone();
+                let mut to_tell = core::mem::take(&mut greeter.asked_for);
+                if was_newcomer && !is_newcomer(&greeting) {
+                    // That may decide otherwise.
+                    to_tell.extend(greeter.twins.iter().copied());
+                }
                 let mut told = Vec::new();
-                for asker in core::mem::take(&mut greeter.asked_for) {
+                for asker in to_tell {
                     if let Some(other) = self.by_link.get_mut(&asker) {
                         other.twins.insert(link);
                         told.push((link, Twin::Runs(other.greeting.clone())));
@@ -138,10 +149,18 @@ impl<L: Copy + Ord> Greeters<L> {
 
 /// Whether the process `me` ends now that it knows that `twin` runs. Of two that know of each other
 /// one goes on, whatever they know and when: a newcomer ends because of one that was no newcomer any
-/// more when it said so, and so never ends for a twin; of two newcomers the later one ends.
+/// more when it said so; of two newcomers, and of two that are none, the later one ends.
 fn must_end(me: &Greeting, twin: &Greeting) -> bool {
-    let earlier = |greeting: &Greeting| (greeting.since_ms, greeting.boot);
-    me.up_ms < NEWCOMER_MS && (twin.up_ms >= NEWCOMER_MS || earlier(twin) < earlier(me))
+    let order = |greeting: &Greeting| (greeting.since_ms, greeting.boot);
+    match (is_newcomer(me), is_newcomer(twin)) {
+        (true, false) => true,
+        (false, true) => false,
+        (true, true) | (false, false) => order(twin) < order(me),
+    }
+}
+
+fn is_newcomer(greeting: &Greeting) -> bool {
+    greeting.up_ms < NEWCOMER_MS
 }
 
 impl<E: Engine> LaneLoop<E> {
@@ -181,7 +200,22 @@ impl<E: Engine> LaneLoop<E> {
         let (ends, at) = (must_end(&me, &twin), twin.address);
         tracing::error!(event = "twin_runs", node = %self.me.node, at = %at, up_ms = twin.up_ms, ends);
         if ends {
-            self.shared.yield_to(twin);
+            return self.shared.yield_to(twin);
+        }
+        self.twins.to_greet_again |= is_newcomer(&me);
+        self.shared.tell_all(&Control::TwinServed(twin.boot.0));
+    }
+
+    /// Says that it is no newcomer any more, where a twin may be there that took it for one.
+    pub(super) fn greet_again(&mut self, now: Now) {
+        if self.twins.to_greet_again && !is_newcomer(&self.twins.greeting(now)) {
+            self.twins.to_greet_again = false;
+            for member in self.shared.topology().layout().members() {
+                let first = PeerLane { node: member.id(), lane: LaneIndex(0) };
+                if let Some(link) = self.links.to(first) {
+                    self.greet(link, first, now);
+                }
+            }
         }
     }
 
@@ -246,6 +280,28 @@ mod tests {
         // Whatever their clocks say of their starts.
         assert!(must_end(&new, &old) && !must_end(&old, &new));
         assert!(!must_end(&old, &old) && !must_end(&new, &new));
+    }
+
+    #[test]
+    fn of_two_that_have_served_the_later_one_ends() {
+        let (first, later) = (greeting(2, 10, 90_000), greeting(1, 50, 90_040));
+        assert!(must_end(&later, &first) && !must_end(&first, &later));
+    }
+
+    #[test]
+    fn one_that_was_told_of_as_a_newcomer_is_told_of_again() {
+        let mut greeters = Greeters::new();
+        let new = greeting(2, 20, NEWCOMER_MS - 1);
+        greeters.heard('a', N2, greeting(1, 10, 100));
+        greeters.heard('b', N2, new);
+        assert_eq!(greeters.heard('a', N2, greeting(1, 10, 101)).len(), 2);
+        let (first, second) = (greeting(1, 10, NEWCOMER_MS), greeting(2, 20, NEWCOMER_MS));
+        let told = greeters.heard('b', N2, second.clone());
+        let of_first = Twin::Runs(greeting(1, 10, 101));
+        assert_eq!(told, [('b', of_first), ('a', Twin::Runs(second.clone()))]);
+        let told = greeters.heard('a', N2, first.clone());
+        assert_eq!(told, [('a', Twin::Runs(second.clone())), ('b', Twin::Runs(first.clone()))]);
+        assert_eq!(greeters.heard('a', N2, first), [], "it has grown up once");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use galvani_model::feed::{Cursor, Filter, Shows};
 use galvani_model::ids::Shard;
 use galvani_model::limits::VALUE_BYTES_MAX;
 use galvani_model::store::{Store, StoreError};
-use galvani_model::version::{Dot, Emit, PartitionClock, Record, RecordHead};
+use galvani_model::version::{Dot, PartitionClock, Record, RecordHead};
 use galvani_wire::feed::{Advance, FeedEvent, OldValue};
 use std::collections::BTreeMap;
 
@@ -135,9 +135,8 @@ impl Draft {
                 values.push(value);
             }
         }
-        let emitted: usize = head.emits.iter().map(Emit::bytes).sum();
         let carried: usize = values.iter().map(Bytes::len).sum();
-        self.bytes += head_bytes(&head) + emitted + carried;
+        self.bytes += head.about_bytes() + carried;
         let shard = place as u16;
         self.events.push(FeedEvent { shard, head, late, dup_of, carries, old, values });
         Ok(())
@@ -216,11 +215,4 @@ fn replaced(
         }
         Err(error) => Err(error),
     }
-}
-
-/// About what an event's head takes.
-fn head_bytes(head: &RecordHead) -> usize {
-    let past: usize = head.past.iter().map(|(_, _, cloud)| 24 + 9 * cloud.len()).sum();
-    let named = 2 * head.supersedes.len() + head.concurrent.len();
-    160 + head.key.bytes().len() + past + 32 * named
 }

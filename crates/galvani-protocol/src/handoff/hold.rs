@@ -51,7 +51,7 @@ fn hold(ctx: &mut Ctx<'_>, hint: Hint) -> Result<(), ReplicaError> {
         return Err(ReplicaError::NotOwner);
     }
     let (for_owner, in_all) = ctx.store.hint_bytes(owner);
-    let size = record.value.len() as u64;
+    let size = weight(&record) as u64;
     let limits = &ctx.config.limits;
     if for_owner + size > limits.hint_bytes_per_owner || in_all + size > limits.hint_bytes {
         return Err(ReplicaError::HintsFull);
@@ -62,6 +62,11 @@ fn hold(ctx: &mut Ctx<'_>, hint: Hint) -> Result<(), ReplicaError> {
     ctx.counters.hints_held += 1;
     ctx.handoff.note_held(ctx.now);
     Ok(())
+}
+
+/// About what a hint takes.
+fn weight(record: &Record) -> usize {
+    record.head.about_bytes() + record.value.len()
 }
 
 /// Gives an owner its next page, and drops the one that it now holds durably.
@@ -100,7 +105,7 @@ pub(crate) fn find(ctx: &mut Ctx<'_>, find: &FindHints) -> Result<HintsFound, Re
             let page = ctx.store.hints(owner, after, &partitions, credit, RECORDS_MAX);
             let page = page.map_err(|error| replica::as_replica_error(&error))?;
             looked_at += page.records.len();
-            bytes += page.records.iter().map(|(_, record)| record.value.len()).sum::<usize>();
+            bytes += page.records.iter().map(|(_, record)| weight(record)).sum::<usize>();
             let of_key = page
                 .records
                 .iter()

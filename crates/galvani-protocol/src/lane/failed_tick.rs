@@ -6,6 +6,7 @@
 
 use super::Lane;
 use crate::effect::{Effect, ReplyTo};
+use crate::layout::LayoutOp;
 use crate::ops::{NOBODY, of_ask_id};
 use crate::replica::as_replica_error;
 use crate::table::Op;
@@ -17,9 +18,10 @@ use galvani_wire::message::Failed;
 use std::collections::BTreeSet;
 
 impl Lane {
-    /// A proposal that no client waits for is not made.
+    /// A proposal that no client waits for is not made, and no voter is asked what it remembers.
     fn give_up_proposal(&mut self, op: u64) {
         match self.table.take(op) {
+            Some(Op::Layout(LayoutOp::Recall(asked))) => asked.unsay(&mut self.layout.recall),
             Some(Op::Layout(proposal)) if !proposal.is_waited_for() => {
                 self.layout.steward.proposed();
             }

@@ -268,6 +268,11 @@ impl RecallOp {
         RecallOp { to, epoch, deadline: ctx.now.micros + PATIENCE_MICROS }
     }
 
+    /// It was never sent, because the tick it was made in does not exist.
+    pub(crate) fn unsay(&self, recall: &mut Recall) {
+        recall.asking.remove(&self.to.node);
+    }
+
     pub(super) fn on_heard(&self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
         ctx.layout.recall.asking.remove(&self.to.node);
         let (promise, whole) = match heard {

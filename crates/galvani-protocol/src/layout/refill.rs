@@ -184,19 +184,28 @@ pub(crate) fn on_amnesia(ctx: &mut Ctx<'_>) {
     let name = ctx.config.boot ^ 1;
     if ctx.layout.refill.found.is_none() {
         ctx.effects.push(Effect::WentBack(name));
+        went_back(ctx, name, true);
     }
-    went_back(ctx, name, true);
 }
 
 /// The same, found out by another lane.
 pub(crate) fn on_told(ctx: &mut Ctx<'_>, name: u128) {
-    went_back(ctx, name, false);
+    if ctx.layout.refill.found.is_none() {
+        went_back(ctx, name, false);
+    }
+}
+
+/// Another process served as this node. That its disk is not this one's is as if this one had lost
+/// what was acked on it, however much was lost and filled again before.
+pub(crate) fn on_twin(ctx: &mut Ctx<'_>, name: u128) {
+    let found = ctx.layout.refill.found.as_ref();
+    if found.is_none_or(|found| found.name[..] != name.to_be_bytes()) {
+        // Every lane is told; one of them writes it down for those that end before they are.
+        went_back(ctx, name, ctx.config.lane == LaneIndex(0));
+    }
 }
 
 fn went_back(ctx: &mut Ctx<'_>, name: u128, first: bool) {
-    if ctx.layout.refill.found.is_some() {
-        return;
-    }
     let name = Bytes::copy_from_slice(&name.to_be_bytes());
     ctx.layout.refill.found = Some(Found { name, first });
     keep(ctx);

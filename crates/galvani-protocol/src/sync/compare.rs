@@ -70,8 +70,11 @@ impl CompareOp {
                 if shards.len() == self.shards.len() =>
             {
                 for (&shard, comparison) in self.shards.iter().zip(shards) {
+                    let is_told = !matches!(comparison, Comparison::Unknown(_));
                     self.judge(ctx, shard, comparison);
-                    ctx.sync.met(self.to, shard);
+                    if is_told {
+                        ctx.sync.met(self.to, shard);
+                    }
                 }
                 if let Some(peer) = ctx.sync.peers.get_mut(&self.to) {
                     peer.comparing = false;

@@ -35,6 +35,8 @@ const GIVEN_UP_MICROS: u64 = 60_000_000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mender {
     rows: BTreeMap<Damage, Tried>,
+    /// The change of the store's list up to which these follow it.
+    follows: Option<u64>,
     /// Whether a peer is being asked: one at a time.
     asking: bool,
     rebuild: Option<Rebuild>,
@@ -78,9 +80,11 @@ impl Rebuild {
 }
 
 impl Mender {
-    /// Nothing is mended before `at`, in the lane's microseconds.
-    fn rest_until(&mut self, at: u64) {
-        self.next_at = self.next_at.map(|next| next.max(at));
+    /// Whoever was asked has answered, or will not; nothing is mended before `at`, in the lane's
+    /// microseconds.
+    fn heard(&mut self, at: u64) {
+        self.asking = false;
+        self.next_at = Some(self.next_at.map_or(at, |next| next.max(at)));
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
@@ -123,13 +127,18 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Option<(PeerLane, Shard, PartitionClock
     }
     let now = ctx.now.micros;
     let mender = &mut ctx.sync.mender;
-    let damaged = ctx.store.damaged();
-    mender.rows.retain(|row, _| damaged.contains(row));
-    if mender.rows.len() < damaged.len() {
-        for row in damaged {
-            mender.rows.entry(row.clone()).or_default();
+    let changes = ctx.store.damage_changes();
+    // Asked at every step of the lane, of thousands of rows that nobody may be able to mend.
+    if mender.follows != Some(changes) {
+        mender.follows = Some(changes);
+        let damaged = ctx.store.damaged();
+        mender.rows.retain(|row, _| damaged.contains(row));
+        if mender.rows.len() < damaged.len() {
+            for row in damaged {
+                mender.rows.entry(row.clone()).or_default();
+            }
+            mender.next_at = Some(now);
         }
-        mender.next_at = Some(now);
     }
     if mender.next_at.is_none_or(|at| at > now) {
         return None;
@@ -141,8 +150,11 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Option<(PeerLane, Shard, PartitionClock
         next(ctx)
     };
     let mender = &mut ctx.sync.mender;
-    let due = mender.rows.values().map(|tried| tried.not_before).min().unwrap_or(now);
-    mender.next_at = Some(if mender.rebuild.is_some() { 0 } else { due }.max(now + PAUSE_MICROS));
+    // Who waits for records is told when they come.
+    let waits = |row: &Damage| mender.asking && matches!(row, Damage::Record(..));
+    let due = mender.rows.iter().filter(|(row, _)| !waits(row)).map(|(_, tried)| tried.not_before);
+    let due = if mender.rebuild.is_some() { Some(0) } else { due.min() };
+    mender.next_at = due.map(|at| at.max(now + PAUSE_MICROS));
     ask
 }
 
@@ -188,7 +200,12 @@ fn ask_for(ctx: &mut Ctx<'_>, shard: Shard, dot: Dot) -> Option<(PeerLane, Shard
         return None;
     }
     let Some(to) = left.into_iter().find_map(|node| ctx.reach(node, shard)) else {
-        ctx.sync.mender.retry(&first, now + RETRY_MICROS);
+        // Nor can the shard's other records be asked for.
+        let of_shard = ctx.sync.mender.rows.range_mut(first..);
+        let is_record = |row: &Damage| matches!(row, Damage::Record(of, _) if *of == shard);
+        for (_, tried) in of_shard.take_while(|(row, _)| is_record(row)) {
+            tried.not_before = tried.not_before.max(now + RETRY_MICROS);
+        }
         return None;
     };
     let mut wanted = PartitionClock::new();
@@ -356,8 +373,7 @@ impl RecoverOp {
         let now = ctx.now.micros;
         ctx.share.rest(now, ctx.busy);
         let turn = ctx.share.take(now, ctx.busy).max(now + u64::from(pause_ms) * 1_000);
-        ctx.sync.mender.rest_until(turn);
-        ctx.sync.mender.asking = false;
+        ctx.sync.mender.heard(turn);
         ctx.sync.reschedule();
         Step::Done
     }
@@ -365,7 +381,7 @@ impl RecoverOp {
     /// No answer came in time.
     pub(crate) fn give_up(&self, ctx: &mut Ctx<'_>) -> Step {
         self.fail(ctx);
-        ctx.sync.mender.asking = false;
+        ctx.sync.mender.heard(ctx.now.micros);
         ctx.sync.reschedule();
         Step::Done
     }

@@ -125,7 +125,7 @@ impl PullOp {
             }
             let bytes = record.value.len() as u64;
             records_taken += 1;
-            bytes_taken += bytes + head_bytes(&record.head) as u64;
+            bytes_taken += bytes + record.head.about_bytes() as u64;
             let hidden = hidden.binary_search(&(index as u16)).is_ok();
             // A tombstone is never hidden, whoever says so: nothing else would stop a late value.
             let hidden = hidden && record.head.kind == Kind::Put;
@@ -277,7 +277,7 @@ fn answer_range(
             next = dot.counter + 1;
             match ctx.store.record(shard, dot) {
                 Ok(Some(record)) => {
-                    let bytes = record.value.len() + head_bytes(&record.head);
+                    let bytes = record.value.len() + record.head.about_bytes();
                     *left = left.saturating_sub(bytes);
                     if is_hidden(ctx, shard, &record.head) {
                         page.hidden.push(page.heads.len() as u16);
@@ -330,10 +330,4 @@ fn note_trimmed(ctx: &mut Ctx<'_>, shard: Shard, range: Range, page: &mut Pulled
 fn is_hidden(ctx: &mut Ctx<'_>, shard: Shard, head: &RecordHead) -> bool {
     let policy = serve::owned(ctx, shard, &head.key);
     policy.is_ok_and(|policy| replica::is_hidden(ctx.store, shard, head, policy) == Ok(true))
-}
-
-/// About what a head takes in a message.
-fn head_bytes(head: &RecordHead) -> usize {
-    let past: usize = head.past.iter().map(|(_, _, cloud)| 24 + 9 * cloud.len()).sum();
-    96 + head.key.bytes().len() + past
 }

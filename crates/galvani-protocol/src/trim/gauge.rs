@@ -6,7 +6,7 @@
 //! are younger than `limits.feed_keep_ms`. That they may go is proven for each as for any other. Between
 //! two walks it is estimated from what was taken in whether another one is due. Next to read: `mod.rs`.
 
-use galvani_model::version::{Emit, RecordHead};
+use galvani_model::version::RecordHead;
 use std::collections::BTreeMap;
 
 /// What one walk through a shard's log has weighed so far.
@@ -113,9 +113,7 @@ impl Measure {
 
 /// About what a record takes on disk.
 fn weight(head: &RecordHead) -> u64 {
-    let emits: usize = head.emits.iter().map(Emit::bytes).sum();
-    let past: usize = head.past.iter().map(|(_, _, cloud)| 24 + 9 * cloud.len()).sum();
-    (HEAD_BYTES + head.key.bytes().len() + past + emits) as u64 + u64::from(head.value_len)
+    head.about_bytes() as u64 + u64::from(head.value_len)
 }
 
 /// Classes of ages, each an eighth longer than the one before: so much more than must goes at most.
@@ -141,8 +139,6 @@ const EIGHTHS: u64 = 8;
 const AVERAGE_MIN: u64 = 256;
 /// The part of its share that a shard has free after its oldest records went.
 const ROOM: u64 = 8;
-/// What a record takes beside what it carries, and its request row and its arrival.
-const HEAD_BYTES: usize = 160;
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::request::{Quorum, WriteOptions};
 use galvani_model::store::{Holdings, Store, StoreError};
-use galvani_model::version::{ContextKey, Digest, Dot, Kind, PartitionClock, Range};
+use galvani_model::version::{ContextKey, Digest, Dot, Emit, Kind, PartitionClock, Range};
 use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{Corruption, MemoryEngine, Table};
 use galvani_storage::format::keys;
@@ -216,10 +216,14 @@ impl Pair {
     }
 
     fn put(&mut self, side: usize, name: &str, value: Vec<u8>) {
+        self.put_with(side, name, value, Vec::new());
+    }
+
+    fn put_with(&mut self, side: usize, name: &str, value: Vec<u8>, emits: Vec<Emit>) {
         self.rids += 1;
         let key = Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key");
         let put = Put {
-            emits: Vec::new(),
+            emits,
             key,
             kind: Kind::Put,
             rid: RequestId(self.rids),
@@ -327,6 +331,30 @@ fn a_page_keeps_to_its_credit_and_all_pages_bring_everything() {
     assert!(sizes.len() >= 7, "{sizes:?}");
     assert!(sizes.iter().all(|&size| size <= (256 << 10) + 20_000), "{sizes:?}");
     assert_eq!(pair.sides[1].lane.counters().duplicates, 0, "no record is sent twice");
+}
+
+#[test]
+fn events_count_against_the_credit_of_a_page_and_each_page_can_be_sent() {
+    let mut pair = Pair::new();
+    for number in 0..100 {
+        let emit = Emit {
+            topic: "t".parse().expect("a topic"),
+            key: Bytes::new(),
+            payload: vec![7; 200_000].into(),
+        };
+        pair.put_with(0, &format!("k{number}"), b"small".to_vec(), vec![emit]);
+    }
+    pair.link(true);
+    pair.pass(1_000);
+    assert_eq!(pair.clock(0), pair.clock(1));
+    let pages = pair.pages();
+    assert!(pages.len() >= 50, "{} pages", pages.len());
+    for page in pages {
+        let mut frame = bytes::BytesMut::new();
+        let message = Message::Pulled(Ok(page.clone()));
+        galvani_wire::encode(1, false, &message, &mut frame).expect("a receiver takes it");
+        assert!(frame.len() <= (256 << 10) + 201_000, "{}", frame.len());
+    }
 }
 
 #[test]

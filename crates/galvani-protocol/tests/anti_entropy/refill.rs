@@ -192,6 +192,30 @@ fn a_disk_that_went_back_is_filled_again_as_well_and_all_lanes_hear_of_it() {
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
 }
 
+#[test]
+fn a_node_that_had_a_twin_is_filled_again_once_for_each() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    pair.put(0, "k", b"v".to_vec());
+    pair.pass(300);
+    for twin in [7, 8] {
+        pair.link(false);
+        pair.handle(1, Input::TwinServed(twin));
+        assert!(!tells_lanes(&pair.tick(1)), "all are told");
+        assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING));
+        pair.link(true);
+        pair.pass(300);
+        assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)));
+        pair.handle(1, Input::TwinServed(twin));
+        assert_eq!(pair.lacks(1), 0, "told again of the same one");
+    }
+    pair.link(false);
+    pair.handle(1, Input::TwinServed(9));
+    pair.tick(1);
+    pair.restart(1, &Limits::default());
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING), "it was written down");
+}
+
 /// Lets reads go on and nothing else, and what side 1 answers its client.
 fn said_to_the_client(pair: &mut Pair) -> Vec<Message> {
     let mut said = Vec::new();

@@ -1,6 +1,6 @@
 //! Records that go out of the log: which, when, what holds them back, and who is told what of them.
 
-use super::{Pair, SHARD, node};
+use super::{Pair, SHARD, node, peer};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
@@ -14,8 +14,8 @@ use galvani_protocol::{Effect, Input, ReplyTo};
 use galvani_storage::engine::{Corruption, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
-use galvani_wire::failure::{AppliedOutcome, Failure};
-use galvani_wire::message::{Get, Pull, Pulled, Put, PutDone, Replicate};
+use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
+use galvani_wire::message::{Compared, Comparison, Get, Pull, Pulled, Put, PutDone, Replicate};
 
 fn key(name: &str) -> Key {
     Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key")
@@ -304,6 +304,32 @@ fn an_owner_that_cannot_know_a_late_retry_leaves_it_to_one_that_can() {
         _ => false,
     });
     assert!(!written);
+    // Nor does it once the other has only said that it can tell nothing.
+    pair.handle(1, Input::PeerUp(peer(0)));
+    let mut compared = 0;
+    for _ in 0..2_500 {
+        pair.now.micros += 1_000;
+        pair.handle(1, Input::Wake);
+        for effect in pair.tick(1) {
+            if let Effect::Ask { id, message: Message::Compare(compare), .. } = effect {
+                let unknown = Comparison::Unknown(ReplicaError::AnswerTooLarge);
+                let shards = vec![unknown; compare.shards.len()];
+                compared += shards.len();
+                let message = Message::Compared(Ok(Compared { shards }));
+                pair.handle(1, Input::Reply { id, message });
+            }
+        }
+    }
+    assert!(compared > 0);
+    let (arrived, message) = (pair.now.micros, Message::Put(again(&puts[0])));
+    pair.handle(1, Input::Request { from, forwarded: true, arrived, message });
+    let refused = pair.tick(1).into_iter().any(|effect| match effect {
+        Effect::Answer { message: Message::Failed(failed), .. } => {
+            matches!(failed.failure, Failure::RetryTooLate { .. })
+        }
+        _ => false,
+    });
+    assert!(refused);
     pair.link(true);
     pair.pass(3_000);
     // What is issued later than all that was trimmed cannot be one of those.

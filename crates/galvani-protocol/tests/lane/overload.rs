@@ -4,14 +4,17 @@
 //! is wired into a lane. Next to read: `bench.rs`.
 
 use crate::bench::{Bench, answers, asks, get, key, put, strict};
+use bytes::Bytes;
+use galvani_model::bucket::BucketName;
 use galvani_model::ids::NodeId;
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
+use galvani_model::request::{Quorum, ReadOptions};
 use galvani_protocol::admission::{INTERVAL_MICROS, LEAST};
 use galvani_protocol::{Effect, Input};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure};
-use galvani_wire::message::{Failed, Put, Replicated};
+use galvani_wire::message::{Failed, List, Put, Replicated};
 
 /// Sends so many writes at once, and lets all that they ask be answered this much later. Returns
 /// how many were turned away.
@@ -94,6 +97,43 @@ fn a_peer_that_is_slow_alone_turns_nobody_away() {
         bench.tick();
     }
     assert_eq!(bench.lane.admits(), Limits::default().inflight);
+}
+
+/// Pages of keys are held until the other replicas have answered, too.
+#[test]
+fn listings_count_against_what_a_lane_holds() {
+    let limits = Limits { held_bytes: 2 << 20, ..Limits::default() };
+    let mut bench = Bench::new(limits.clone());
+    let mut shard = None;
+    for number in 0..400_u128 {
+        let key = key(&format!("{number:01000}"));
+        if bench.topology.is_replica(NodeId(1), bench.shard(&key)) {
+            shard.get_or_insert(bench.shard(&key));
+        }
+        bench.request(true, put(key, number + 1, 1));
+        bench.tick();
+    }
+    let list = |partition| {
+        let options = ReadOptions { r: Some(Quorum::Exactly(3)), ..ReadOptions::default() };
+        Message::List(List {
+            bucket: BucketName::default_bucket(),
+            prefix: Bytes::new(),
+            after: None,
+            limit: 1_000,
+            partition,
+            options,
+            timeout_ms: 60_000,
+        })
+    };
+    let partition = shard.expect("some key is owned").partition;
+    let (mut held, mut turned) = (0, 0);
+    for _ in 0..1_000 {
+        bench.request(false, list(partition));
+        turned += answers(&bench.tick()).into_iter().filter(|one| is_turned_away(one)).count();
+        held = held.max(bench.lane.held_bytes());
+    }
+    assert!(held > limits.held_bytes / 4 && held <= limits.held_bytes, "{held}");
+    assert!(turned > 500, "{turned} of 1,000");
 }
 
 /// Whatever clients send, and if no peer ever answers: the lane holds what its limits say.

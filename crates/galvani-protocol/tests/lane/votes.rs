@@ -9,12 +9,13 @@ use galvani_model::limits::Limits;
 use galvani_model::store::{Holdings, Store};
 use galvani_model::version::Range;
 use galvani_protocol::{Effect, Input};
-use galvani_storage::engine::{Corruption, Table};
+use galvani_storage::engine::{Corruption, FailKind, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::layout::{Ballot, Prepare, Promise, Vote};
 use galvani_wire::message::Compare;
+use std::collections::BTreeSet;
 
 fn ballot(round: u64, node: u128) -> Ballot {
     Ballot { round, node: NodeId(node) }
@@ -81,6 +82,37 @@ fn the_word_of_one_that_forgot_its_votes_does_not_count() {
     forget(&mut bench);
     let told = vote(&mut bench, 2, Ballot::default());
     assert!(matches!(told, Ok(Vote::Forgot(_))), "{told:?}");
+}
+
+#[test]
+fn a_question_of_a_failed_tick_is_asked_again() {
+    let mut bench = Bench::new(Limits::default());
+    forget(&mut bench);
+    // All are asked anew, in a tick that does not exist.
+    let others: Vec<NodeId> = (2..=4).map(NodeId).collect();
+    for &node in &others {
+        bench.handle(Input::PeerDown(peer(node)));
+        bench.handle(Input::PeerUp(peer(node)));
+    }
+    bench.now.micros += 200_000;
+    bench.handle(Input::Wake);
+    bench.store.set_fact(b"else", Some(Bytes::from_static(b"1"))).expect("room");
+    bench.engine.fail_next_commits([FailKind::Full]);
+    let asked = |effects: &[Effect]| -> BTreeSet<NodeId> {
+        let asked = effects.iter().filter_map(|effect| match effect {
+            Effect::Ask { to, message: Message::Prepare(_), .. } => Some(to.node),
+            _ => None,
+        });
+        asked.collect()
+    };
+    assert_eq!(asked(&bench.tick()), BTreeSet::new());
+    let mut again = BTreeSet::new();
+    for _ in 0..10 {
+        bench.now.micros += 200_000;
+        bench.handle(Input::Wake);
+        again.extend(asked(&bench.tick()));
+    }
+    assert_eq!(again, others.into_iter().collect());
 }
 
 #[test]

@@ -23,6 +23,8 @@ const LISTED_MAX: usize = 10_000;
 pub(super) struct Damaged {
     /// Met and not yet mended.
     pub(super) rows: BTreeSet<Damage>,
+    /// How often that has changed.
+    pub(super) changes: u64,
     /// Written anew by this tick.
     staged: Vec<Damage>,
     /// Rows met since the store was opened.
@@ -39,14 +41,22 @@ impl Damaged {
 
     /// It is not.
     pub(super) fn roll_back(&mut self) {
+        self.changes += u64::from(!self.staged.is_empty());
         self.rows.extend(self.staged.drain(..));
     }
 
     /// A row is written anew by this tick, or goes for good.
     pub(super) fn stage(&mut self, row: Damage) {
         if self.rows.remove(&row) {
+            self.changes += 1;
             self.staged.push(row);
         }
+    }
+
+    /// Nothing of a shard is here any more.
+    pub(super) fn forget(&mut self, shard: Shard) {
+        self.changes += 1;
+        self.rows.retain(|row| row.shard() != shard);
     }
 }
 
@@ -66,6 +76,7 @@ impl<E: Engine> NodeStore<E> {
         let what = format!("{shard} {what}");
         let listed = self.damaged.rows.contains(&row);
         if !listed && self.damaged.rows.len() < LISTED_MAX {
+            self.damaged.changes += 1;
             self.damaged.rows.insert(row);
         }
         if listed {

@@ -58,7 +58,7 @@ impl<E: Engine> Holdings for NodeStore<E> {
         self.touched.insert(shard);
         self.emptied.insert(shard);
         self.memory.forget(shard);
-        self.damaged.rows.retain(|row| row.shard() != shard);
+        self.damaged.forget(shard);
         Ok(true)
     }
 

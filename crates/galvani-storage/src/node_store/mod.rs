@@ -178,7 +178,10 @@ impl<E: Engine> NodeStore<E> {
         }
         self.full_for = self.full_for.map(|commits| commits.saturating_add(1));
         if self.takes_writes() {
-            self.write_off_renewed();
+            match self.full_for {
+                None => self.write_off_renewed(),
+                Some(_) => self.probe_with_renewed(),
+            }
         }
         let fsync = fsync || self.owes_sync;
         let to_do = self.has_staged() || (fsync && self.unsynced);
@@ -286,6 +289,37 @@ impl<E: Engine> NodeStore<E> {
             if self.replica(shard).is_ok() {
                 self.dirty.insert(shard);
             }
+        }
+    }
+
+    /// The same on a disk that was full a while ago: in a batch of their own, so that nothing else fails
+    /// with them. Shards that this tick touches go with it.
+    fn probe_with_renewed(&mut self) {
+        let mut batch = Batch::new();
+        let mut shards = Vec::new();
+        for shard in self.renewed.clone() {
+            let busy = self.touched.contains(&shard) || self.dirty.contains(&shard);
+            if !busy && !self.emptied.contains(&shard) && self.replica(shard).is_ok() {
+                let (key, state) = (keys::shard(shard), &self.states[&shard]);
+                batch.put_with(Table::Clocks, &key, |out| rows::put(&key, state, out));
+                shards.push(shard);
+            }
+        }
+        if shards.is_empty() {
+            return self.write_off_renewed();
+        }
+        match self.engine.commit(&batch, Durability::Os) {
+            Ok(()) => {
+                self.full_for = None;
+                self.unsynced = true;
+                for shard in shards {
+                    self.renewed.remove(&shard);
+                    self.checkpoints.insert(shard, self.states[&shard].arrivals);
+                }
+                self.write_off_renewed();
+            }
+            // What is wrong otherwise is met by the tick's own commit.
+            Err(_) => self.full_for = Some(0),
         }
     }
 
@@ -480,6 +514,10 @@ impl<E: Engine> Store for NodeStore<E> {
 
     fn damaged(&self) -> &BTreeSet<Damage> {
         &self.damaged.rows
+    }
+
+    fn damage_changes(&self) -> u64 {
+        self.damaged.changes
     }
 
     fn slice(

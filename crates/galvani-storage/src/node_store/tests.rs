@@ -2,14 +2,16 @@
 
 use super::{MemoryConfig, NodeStore, StoreConfig};
 use crate::engine::{Corruption, CrashKeep, Engine, FailKind, MemoryEngine, Table};
-use crate::format::keys;
+use crate::format::{keys, rows};
 use bytes::Bytes;
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::REQUEST_ID_RETENTION_MS;
-use galvani_model::store::{Change, OwnOrigin, RequestEntry, Rewrite, Store, StoreError};
+use galvani_model::store::{
+    Change, OwnOrigin, ReplicaState, RequestEntry, Rewrite, Store, StoreError,
+};
 use galvani_model::version::{Dot, DotSet, Kind, Record, RecordHead, object_digest, value_hash};
 use std::sync::Arc;
 
@@ -254,8 +256,17 @@ fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
     assert_eq!(store.sweep_requests(u64::MAX, 10), Ok(0), "a sweep must not cost a tick");
     assert!(!store.has_staged());
     assert_eq!(store.object(SHARD, &key("a")).expect("reads go on").versions().len(), 1);
-    store.commit(false).expect("nothing staged, nothing refused");
+    for _ in 0..100 {
+        store.commit(false).expect("nothing staged, nothing refused: reads are in such ticks");
+    }
+    store.try_disk_again();
+    store.commit(false).expect("that it is full still fails nobody's tick");
     engine.set_full(false);
+    store.try_disk_again();
+    store.commit(false).expect("there is room again");
+    let own = engine.get(Table::Clocks, &keys::shard(SHARD)).expect("readable").expect("there");
+    let state: ReplicaState = rows::get(&keys::shard(SHARD), &own).expect("whole");
+    assert_eq!(state.own, None, "an origin in doubt goes from the disk as soon as it can");
     store.try_disk_again();
     stage(&mut store, &record(2, "a")).expect("the next write finds out");
     store.commit(false).expect("there is room again");

@@ -16,7 +16,7 @@ use galvani_model::store::{Damage, HintFigures};
 use galvani_model::version::{
     Digest, Dot, DotSet, Kind, PartitionClock, Range, RecordHead, Version, value_hash,
 };
-use galvani_wire::codec::{DecodeError, Frame, encode};
+use galvani_wire::codec::{DecodeError, Frame, HEADER_BYTES_MAX, HeaderTooLong, encode};
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{
     AskClocks, AskKnown, AskSlice, Clocks, Compare, Compared, Comparison, CreateBucket, Explain,
@@ -435,7 +435,7 @@ fn found() -> HintsFound {
 
 fn bytes_of(id: u64, forwarded: bool, message: &Message) -> Bytes {
     let mut out = BytesMut::new();
-    encode(id, forwarded, message, &mut out);
+    encode(id, forwarded, message, &mut out).expect("a small header");
     out.freeze()
 }
 
@@ -448,6 +448,20 @@ fn every_message_comes_back() {
             assert_eq!(decoded, Ok(frame), "{}", message.name());
         }
     }
+}
+
+#[test]
+fn what_no_receiver_would_take_is_not_encoded() {
+    let keys = |count: usize| {
+        let page = Page { keys: vec![(vec![7; 1_000].into(), 1); count], next_after: None };
+        Message::Listed(page)
+    };
+    let mut out = BytesMut::from(&b"before"[..]);
+    let refused = encode(1, false, &keys(10_000), &mut out);
+    assert!(matches!(refused, Err(HeaderTooLong { bytes }) if bytes > HEADER_BYTES_MAX));
+    assert_eq!(out, b"before"[..]);
+    encode(1, false, &keys(8_000), &mut out).expect("it fits");
+    Frame::decode(out.split_off(6).freeze()).expect("and is taken");
 }
 
 #[test]
