@@ -2,13 +2,14 @@
 //! is always the same run, and bugs that are put in are found.
 
 use galvani_cluster_tests::chaos::What;
+use galvani_cluster_tests::memnet::nemesis::Fault;
 use galvani_cluster_tests::memnet::{Plant, Report, Settings, run};
 use std::time::Duration;
 
 const TIME: Duration = Duration::from_secs(5);
 
 fn seed(seed: u64, plant: Option<Plant>) -> Report {
-    run(Settings { seed, time: TIME, plant })
+    run(Settings { seed, time: TIME, plant, only: None })
 }
 
 /// Runs seeds two at a time, as there are two cores at least.
@@ -36,7 +37,7 @@ fn many_seeds_are_clean() {
     let mut kinds: Vec<_> = reports.iter().flat_map(|report| report.faults.keys()).collect();
     kinds.sort();
     kinds.dedup();
-    assert_eq!(kinds.len(), 9, "every kind of fault came: {kinds:?}");
+    assert_eq!(kinds.len(), Fault::ALL.len(), "every kind of fault came: {kinds:?}");
 }
 
 #[test]
@@ -78,4 +79,30 @@ fn disks_that_lie_are_found() {
     let what = found(Plant::DisksLie);
     let lost = [What::Lost, What::Missed, What::CameBack, What::NotEqual, What::NeverWritten];
     assert!(what.iter().any(|what| lost.contains(what)), "{what:?}");
+}
+
+#[test]
+fn a_lost_disk_that_is_not_noticed_is_found() {
+    let what = found(Plant::LossUnnoticed);
+    let lost = [What::Missed, What::CameBack, What::Lost];
+    assert!(what.iter().any(|what| lost.contains(what)), "{what:?}");
+}
+
+/// A copy of a node's disk that runs beside it: one of the two ends, and nothing is lost.
+#[test]
+fn cloned_data_dir_one_of_the_two_ends() {
+    let only = Some(Fault::Copy);
+    let copies = |seed| run(Settings { seed, time: TIME, plant: None, only });
+    let reports: Vec<Report> = (1..7).map(copies).collect();
+    let failed: Vec<String> =
+        reports.iter().filter(|report| !report.passed()).map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    let told = |words: &str| {
+        let lines = reports.iter().flat_map(|report| &report.log);
+        lines.filter(|line| line.contains(words)).count()
+    };
+    let runs: u32 = reports.iter().flat_map(|report| report.faults.values()).sum();
+    let (copy, original) = (told("has yielded"), told("yields to its copy"));
+    assert!(copy > 2 && original > 2, "{copy} {original} of {runs}");
+    assert!(copy + original >= runs as usize * 9 / 10, "{copy} {original} of {runs}");
 }

@@ -62,8 +62,13 @@ pub fn run(settings: &Settings) -> Report {
     let ledger = Ledger::new(settings.seed, judge.cluster().layout.n());
     let field = Arc::new(Field::new(ledger, settings.think));
     let began = Instant::now();
-    let crowd =
-        Crowd::start(cluster.runtime().handle(), &field, &handles, settings.clients, settings.seed);
+    let crowd = Crowd::start(
+        cluster.runtime().handle(),
+        &field,
+        &handles,
+        0..settings.clients,
+        settings.seed,
+    );
     let small = small.as_ref().map(|disk| (owner.as_str(), disk));
     let mut nemesis = Nemesis::new(&cluster, &judge, &field, settings, small);
     nemesis.run(settings.time);

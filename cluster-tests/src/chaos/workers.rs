@@ -12,6 +12,7 @@ use galvani_client::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Crowd {
     field: Arc<Field>,
+    /// Whether these are to end, whatever the others do.
+    leave: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Tally>>,
 }
 
@@ -113,18 +116,20 @@ impl Field {
 }
 
 impl Crowd {
-    /// `count` clients, in turn through these handles.
+    /// Clients of these numbers, in turn through these handles.
     pub fn start(
         runtime: &tokio::runtime::Handle,
         field: &Arc<Field>,
         handles: &[Client],
-        count: usize,
+        numbers: Range<usize>,
         seed: u64,
     ) -> Crowd {
+        let leave = Arc::new(AtomicBool::new(false));
         let start = |index: usize| {
             let one = One {
                 client: handles[index % handles.len()].clone(),
                 field: field.clone(),
+                leave: leave.clone(),
                 index,
                 rng: StdRng::seed_from_u64(seed ^ ((index as u64 + 1) << 32)),
                 memory: None,
@@ -134,12 +139,19 @@ impl Crowd {
             };
             runtime.spawn(one.run())
         };
-        Crowd { field: field.clone(), clients: (0..count).map(start).collect() }
+        let clients = numbers.map(start).collect();
+        Crowd { field: field.clone(), leave, clients }
     }
 
-    /// Lets every client finish its request; what they met, all together.
+    /// Lets every client finish its request, and those of other crowds; what these met, all together.
     pub async fn stop(self) -> Tally {
         self.field.stop.store(true, Ordering::Relaxed);
+        self.leave().await
+    }
+
+    /// Lets every client finish its request, while other crowds of the field go on; what they met.
+    pub async fn leave(self) -> Tally {
+        self.leave.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
         for client in self.clients {
             let one = client.await.expect("a client does not panic");
@@ -163,6 +175,7 @@ impl Crowd {
 struct One {
     client: Client,
     field: Arc<Field>,
+    leave: Arc<AtomicBool>,
     index: usize,
     rng: StdRng,
     /// A key seen earlier, and what was seen: a context that may be stale by now.
@@ -192,9 +205,9 @@ struct Ask {
 impl One {
     async fn run(mut self) -> Tally {
         let field = self.field.clone();
-        while !field.stop.load(Ordering::Relaxed) {
+        while !self.is_over() {
             let pass = field.gate.read().await;
-            if field.stop.load(Ordering::Relaxed) {
+            if self.is_over() {
                 break;
             }
             self.step().await;
@@ -205,6 +218,10 @@ impl One {
             tokio::time::sleep(think).await;
         }
         self.tally
+    }
+
+    fn is_over(&self) -> bool {
+        self.field.stop.load(Ordering::Relaxed) || self.leave.load(Ordering::Relaxed)
     }
 
     async fn step(&mut self) {
@@ -245,7 +262,13 @@ impl One {
             Ok(seen) => Some(Memory { seen, context: read.context, ..of }),
             Err(violation) => {
                 let said: Vec<String> = read.answers.iter().map(ToString::to_string).collect();
-                let more = format!("r={} {} [{}]", ask.r, violation.detail, said.join(", "));
+                let more = format!(
+                    "client {} r={} {} [{}]",
+                    self.index,
+                    ask.r,
+                    violation.detail,
+                    said.join(", ")
+                );
                 self.field.blame(violation.detail(more));
                 None
             }

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -24,8 +25,8 @@ pub struct Host {
     wire: Arc<Wire>,
     ip: IpAddr,
     began: tokio::time::Instant,
-    /// What its wall clock showed when it began.
-    wall_ms: u64,
+    /// What its wall clock showed when it began, and how much it has jumped since.
+    wall_ms: Arc<AtomicU64>,
     rng: Arc<Mutex<StdRng>>,
     gate: Arc<Gate>,
 }
@@ -35,7 +36,13 @@ impl Host {
     pub fn new(wire: Arc<Wire>, ip: IpAddr, wall_ms: u64, seed: u64) -> Host {
         let rng = Arc::new(Mutex::new(StdRng::seed_from_u64(seed)));
         let began = tokio::time::Instant::now();
+        let wall_ms = Arc::new(AtomicU64::new(wall_ms));
         Host { wire, ip, began, wall_ms, rng, gate: Arc::new(Gate::default()) }
+    }
+
+    /// Its wall clock jumps.
+    pub fn jump(&self, by_ms: i64) {
+        self.wall_ms.fetch_add(by_ms.cast_unsigned(), Ordering::Relaxed);
     }
 
     /// Its address.
@@ -66,7 +73,7 @@ impl CustomNetwork for Host {
     }
 
     fn unix_ms(&self) -> u64 {
-        self.wall_ms + self.began.elapsed().as_millis() as u64
+        self.wall_ms.load(Ordering::Relaxed) + self.began.elapsed().as_millis() as u64
     }
 
     fn fill_random(&self, bytes: &mut [u8]) {

@@ -42,6 +42,8 @@ pub enum Plant {
     CutStays,
     /// Disks lose what they acked when a node crashes, and the node takes that for a clean stop.
     DisksLie,
+    /// A node whose disk is new, or an older copy, takes it for its own.
+    LossUnnoticed,
 }
 
 /// What a run is like.
@@ -53,6 +55,8 @@ pub struct Settings {
     pub time: Duration,
     /// The bug put in, if any.
     pub plant: Option<Plant>,
+    /// The only kind of fault, if there is only one.
+    pub only: Option<Fault>,
 }
 
 /// What a run came to.
@@ -137,9 +141,9 @@ async fn simulate(settings: Settings) -> Report {
     let ledger = Ledger::new(settings.seed, handles[0].cluster().layout.n());
     let field = Arc::new(Field::new(ledger, THINK));
     let here = tokio::runtime::Handle::current();
-    let crowd = Crowd::start(&here, &field, &handles, crowd, settings.seed);
-    let (plant, seed) = (settings.plant, rng.random());
-    let mut nemesis = Nemesis::new(&mut nodes, &wire, HANDLES, durability, plant, seed);
+    let crowd = Crowd::start(&here, &field, &handles, 0..crowd, settings.seed);
+    let clients = (&field, &handles[0], HANDLES);
+    let mut nemesis = Nemesis::new(&mut nodes, &wire, clients, durability, settings, rng.random());
     let broke = nemesis.run(settings.time).await;
     let (faults, log) = (std::mem::take(&mut nemesis.done), std::mem::take(&mut nemesis.log));
     let mended = Instant::now();
@@ -153,7 +157,7 @@ async fn simulate(settings: Settings) -> Report {
     }
     let mut converged = None;
     if violations.is_empty() {
-        match settle::settle(&nodes, &handles[0], &field).await {
+        match settle::settle(&nodes, &handles[0], &field, field.ledger.keys()).await {
             Ok(()) => converged = Some(mended.elapsed()),
             Err(found) => violations.extend(found),
         }
@@ -171,7 +175,7 @@ fn plan(rng: &mut StdRng, plant: Option<Plant>) -> Plan {
             let never = Duration::from_secs(24 * 3_600);
             Config { idle_timeout: never, keep_alive: never, ..Config::default() }
         }
-        Some(Plant::CutStays | Plant::DisksLie) | None => Config::default(),
+        Some(Plant::CutStays | Plant::DisksLie | Plant::LossUnnoticed) | None => Config::default(),
     };
     let durability = match rng.random_bool(0.5) {
         true => DurabilityMode::Os,
@@ -184,6 +188,7 @@ fn plan(rng: &mut StdRng, plant: Option<Plant>) -> Plan {
         transport,
         keeps_keys: plant != Some(Plant::HalfOpen),
         disks_lie: plant == Some(Plant::DisksLie),
+        notices_loss: plant != Some(Plant::LossUnnoticed),
     }
 }
 

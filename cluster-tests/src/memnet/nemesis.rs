@@ -1,11 +1,16 @@
 //! What breaks in a run in memory: hosts, links and the network's weather, one thing after another.
 //!
 //! Each fault lasts a while and ends by itself; several may hold at once. What comes when follows
-//! from the seed. At the end all of it is mended.
+//! from the seed. At the end all of it is mended. Disks that are lost, put back or copied are in
+//! `nemesis/losses.rs`: they come one at a time.
 
-use crate::memnet::Plant;
+mod losses;
+
+use crate::chaos::workers::Field;
 use crate::memnet::nodes::{Nodes, client_ip};
 use crate::memnet::wire::{Weather, Wire};
+use crate::memnet::{Plant, Settings};
+use galvani_client::Client;
 use galvani_node::config::DurabilityMode;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -37,10 +42,21 @@ pub enum Fault {
     Flap,
     /// Loss, duplicates and reordering.
     Weather,
+    /// A disk has no room.
+    Full,
+    /// A wall clock jumps, and back.
+    Clock,
+    /// A node crashes, and its disk is gone.
+    Wipe,
+    /// A node crashes, and an older copy of its disk is put back.
+    Older,
+    /// A second process runs on a copy of a node's disk.
+    Copy,
 }
 
 impl Fault {
-    const ALL: [Fault; 9] = [
+    /// All of them.
+    pub const ALL: [Fault; 14] = [
         Fault::Crash,
         Fault::Blackout,
         Fault::Restart,
@@ -50,20 +66,35 @@ impl Fault {
         Fault::Isolate,
         Fault::Flap,
         Fault::Weather,
+        Fault::Full,
+        Fault::Clock,
+        Fault::Wipe,
+        Fault::Older,
+        Fault::Copy,
     ];
+
+    fn is_of_data(self) -> bool {
+        matches!(self, Fault::Wipe | Fault::Older | Fault::Copy)
+    }
 }
 
 /// What breaks things.
 pub struct Nemesis<'a> {
     nodes: &'a mut Nodes,
     wire: &'a Arc<Wire>,
+    field: &'a Arc<Field>,
+    client: Client,
     clients: u8,
     durability: DurabilityMode,
     plant: Option<Plant>,
     rng: StdRng,
     began: Instant,
-    /// Of this run: not every run has every kind.
+    /// Of this run, but for those of data: not every run has every kind.
     kinds: Vec<Fault>,
+    /// Kinds of this run that concern data.
+    of_data: Vec<Fault>,
+    /// Faults until the next one of data.
+    until_data: u32,
     holding: Vec<Holding>,
     /// How often each was done.
     pub done: BTreeMap<Fault, u32>,
@@ -84,58 +115,117 @@ enum Mend {
     Join(Vec<(IpAddr, IpAddr)>),
     Flap { pair: [IpAddr; 2], left: u32 },
     Fair,
+    Room(usize),
+    Jump { index: usize, by_ms: i64 },
 }
 
 impl<'a> Nemesis<'a> {
-    /// One that has done nothing yet.
+    /// One that has done nothing yet, for the clients of `field`, whose addresses are the first
+    /// `clients`; `client` is one of them.
     pub fn new(
         nodes: &'a mut Nodes,
         wire: &'a Arc<Wire>,
-        clients: u8,
+        (field, client, clients): (&'a Arc<Field>, &Client, u8),
         durability: DurabilityMode,
-        plant: Option<Plant>,
+        Settings { plant, only, .. }: Settings,
         seed: u64,
     ) -> Nemesis<'a> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut kinds: Vec<Fault> =
             Fault::ALL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
-        if kinds.is_empty() || plant.is_some() {
+        match (only, plant) {
+            (Some(only), _) => kinds = vec![only],
+            // What a planted bug is found by, and nothing that explains it away.
+            (None, Some(Plant::LossUnnoticed)) => {
+                kinds = vec![Fault::Wipe, Fault::Older, Fault::Isolate, Fault::Pause];
+            }
+            (None, Some(_)) => {
+                kinds.retain(|kind| !kind.is_of_data());
+                kinds.extend([Fault::Crash, Fault::OneWay]);
+            }
+            (None, None) => {}
+        }
+        let (of_data, mut kinds): (Vec<_>, Vec<_>) =
+            kinds.into_iter().partition(|kind| kind.is_of_data());
+        if kinds.is_empty() && only.is_none() {
             kinds.extend([Fault::Crash, Fault::OneWay]);
         }
+        let until_data = rng.random_range(0..4);
         Nemesis {
             nodes,
             wire,
+            field,
+            client: client.clone(),
             clients,
             durability,
             plant,
             rng,
             began: Instant::now(),
             kinds,
+            of_data,
+            until_data,
             holding: Vec::new(),
             done: BTreeMap::new(),
             log: Vec::new(),
         }
     }
 
-    /// Breaks things for `time`, then mends all of them.
+    /// Breaks things for `time`, then mends all of them. Disks that lose something take time of their
+    /// own. What is wrong meanwhile is noted in the field, and ends it.
     pub async fn run(&mut self, time: Duration) -> Result<(), String> {
-        let end = Instant::now() + time;
-        let mut next = Instant::now() + self.millis(100, 1_000);
-        while Instant::now() < end {
-            let due = self.holding.iter().map(|holding| holding.until).min();
-            let wake = due.map_or(next, |due| due.min(next)).min(end);
-            // wait: virtual time, until the next fault begins or ends
-            sleep_until(wake).await;
-            self.mend_due(false).await;
-            if let Some(index) = self.nodes.ended() {
-                return Err(format!("node {} ended by itself", index + 1));
-            }
-            if Instant::now() >= next {
-                let kind = *self.kinds.choose(&mut self.rng).expect("there is one");
-                self.strike(kind).await?;
-                next = Instant::now() + self.millis(100, 1_500);
+        let mut end = Instant::now() + time;
+        while Instant::now() < end && self.field.is_clean() {
+            let quiet = self.millis(100, 1_500);
+            self.pass(quiet).await?;
+            match self.of_data.choose(&mut self.rng).copied() {
+                Some(of_data) if self.until_data == 0 || self.kinds.is_empty() => {
+                    let began = Instant::now();
+                    self.lose(of_data).await?;
+                    self.until_data = self.rng.random_range(3..8);
+                    // It waited, twice, until all owners agreed.
+                    end += began.elapsed().saturating_sub(LOSS_COUNTS);
+                }
+                Some(_) | None => {
+                    self.until_data = self.until_data.saturating_sub(1);
+                    self.strike_any().await?;
+                }
             }
         }
+        self.mend_all().await;
+        self.note("all mended".to_owned());
+        Ok(())
+    }
+
+    /// Lets `time` pass; what is due ends meanwhile.
+    async fn pass(&mut self, time: Duration) -> Result<(), String> {
+        let end = Instant::now() + time;
+        loop {
+            let due = self.holding.iter().map(|holding| holding.until).min();
+            // wait: virtual time, until the next fault ends, or all is over
+            sleep_until(due.map_or(end, |due| due.min(end))).await;
+            self.mend_due(false).await;
+            self.look_for_ended().await?;
+            if Instant::now() >= end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A node ends by itself only where another process runs under its id; it is started again.
+    async fn look_for_ended(&mut self) -> Result<(), String> {
+        let Some(index) = self.nodes.ended() else { return Ok(()) };
+        if !self.nodes.yields(index) {
+            return Err(format!("node {} ended by itself", index + 1));
+        }
+        self.note(format!("{} yields to its copy", self.nodes.ip(index)));
+        self.nodes.stop(index).await?;
+        let until = Instant::now() + self.millis(50, 2_000);
+        self.holding.push(Holding { until, mend: Mend::Begin(vec![index]) });
+        Ok(())
+    }
+
+    async fn mend_all(&mut self) {
+        self.nodes.end_copy().await;
         self.mend_due(true).await;
         for index in 0..self.nodes.len() {
             self.nodes.pause(index, false);
@@ -143,8 +233,14 @@ impl<'a> Nemesis<'a> {
                 self.nodes.begin(index);
             }
         }
-        self.note("all mended".to_owned());
-        Ok(())
+    }
+
+    /// A fault of this run that does not concern data, if it has one.
+    async fn strike_any(&mut self) -> Result<(), String> {
+        match self.kinds.choose(&mut self.rng).copied() {
+            Some(kind) => self.strike(kind).await,
+            None => Ok(()),
+        }
     }
 
     async fn strike(&mut self, kind: Fault) -> Result<(), String> {
@@ -182,9 +278,8 @@ impl<'a> Nemesis<'a> {
                 false => self.cut(vec![(other, ip)]),
             },
             Fault::Isolate => {
-                let others = hosts.iter().filter(|&&host| host != ip);
-                let both = others.flat_map(|&host| [(ip, host), (host, ip)]);
-                self.cut(both.collect())
+                let pairs = self.links_of(ip);
+                self.cut(pairs)
             }
             Fault::Flap => {
                 until = Instant::now() + FLAP;
@@ -197,6 +292,17 @@ impl<'a> Nemesis<'a> {
                 self.note(format!("{weather:?}"));
                 Mend::Fair
             }
+            Fault::Full => {
+                self.nodes.fill(index, true);
+                Mend::Room(index)
+            }
+            Fault::Clock => {
+                let by_ms = *JUMPS_MS.choose(&mut self.rng).expect("there are some");
+                self.nodes.jump(index, by_ms);
+                self.note(format!("the clock of {ip} jumps by {by_ms} ms"));
+                Mend::Jump { index, by_ms: -by_ms }
+            }
+            Fault::Wipe | Fault::Older | Fault::Copy => unreachable!("`lose` does these"),
         };
         *self.done.entry(kind).or_default() += 1;
         let lasts = until.duration_since(Instant::now());
@@ -241,8 +347,16 @@ impl<'a> Nemesis<'a> {
                     }
                 }
                 Mend::Fair => self.wire.set_weather(Weather::FAIR),
+                Mend::Room(index) => self.nodes.fill(index, false),
+                Mend::Jump { index, by_ms } => self.nodes.jump(index, by_ms),
             }
         }
+    }
+
+    /// Both ways between a host and every other one.
+    fn links_of(&self, ip: IpAddr) -> Vec<(IpAddr, IpAddr)> {
+        let others = self.hosts().into_iter().filter(|&host| host != ip);
+        others.flat_map(|host| [(ip, host), (host, ip)]).collect()
     }
 
     fn cut(&mut self, pairs: Vec<(IpAddr, IpAddr)>) -> Mend {
@@ -281,5 +395,11 @@ impl<'a> Nemesis<'a> {
     }
 }
 
+/// How much of a fault of data counts as time in which things break.
+const LOSS_COUNTS: Duration = Duration::from_secs(1);
+/// By how much wall clocks jump: a little, an hour, ten years. A node whose clock is more than ten
+/// minutes behind a writer's refuses what it writes, so none goes back further.
+const JUMPS_MS: [i64; 6] =
+    [-9 * 60_000, -5_000, 5_000, 9 * 60_000, 3_600_000, 10 * 365 * 86_400_000];
 /// How long a flapping link stays as it is.
 const FLAP: Duration = Duration::from_millis(200);

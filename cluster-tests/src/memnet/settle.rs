@@ -14,16 +14,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Waits until all is calm and equal, and judges.
+/// Waits until all is calm and `keys` are equal, and judges these.
 pub async fn settle(
     nodes: &Nodes,
     client: &Client,
     field: &Arc<Field>,
+    keys: Vec<String>,
 ) -> Result<(), Vec<Violation>> {
     let not_equal =
         |key: &str, detail: String| vec![Violation::new(What::NotEqual, key, None).detail(detail)];
     let end = Instant::now() + AGREE;
-    let mut left = field.ledger.keys();
+    let mut left = keys.clone();
     loop {
         if let Some(index) = nodes.ended() {
             let ended = format!("node {} ended by itself", index + 1);
@@ -51,7 +52,7 @@ pub async fn settle(
         tokio::time::sleep(POLL).await;
     }
     let mut wrong = Vec::new();
-    for key in field.ledger.keys() {
+    for key in keys {
         let began = Instant::now();
         let read = read_one(client.clone(), key.clone()).await;
         let took = began.elapsed();
