@@ -1,5 +1,5 @@
 //! The lane: one core's single-threaded store front. It routes inputs to operations and keeps their
-//! deadlines; it makes no decision of its own.
+//! deadlines. What it decides itself is only whether a request is taken on at all.
 //!
 //! Contract: hand it any number of inputs with [`Lane::handle`], commit what they staged in the
 //! store as one batch, tell [`Lane::end_tick`] how that went, and only then do the effects it

@@ -10,14 +10,13 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, Taken};
 use crate::serve;
+use crate::share::PAGE_BYTES;
 use galvani_model::ids::Shard;
 use galvani_model::version::Record;
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
 use galvani_wire::message::{HintsPulled, PullHints};
 
-/// Bytes a page may bring: a few milliseconds of a lane's work.
-const CREDIT_BYTES: u32 = 256 << 10;
 /// How long a peer may take to answer, in microseconds.
 const PATIENCE_MICROS: u64 = 5_000_000;
 
@@ -39,7 +38,7 @@ impl FetchHintsOp {
             refused = core::mem::take(&mut holder.refused);
         }
         let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        let pull = PullHints { node, lane, taken, refused, credit: CREDIT_BYTES };
+        let pull = PullHints { node, lane, taken, refused, credit: PAGE_BYTES };
         ctx.ask(to, op, 0, Message::PullHints(pull));
         FetchHintsOp { to, deadline: ctx.now.micros + PATIENCE_MICROS }
     }

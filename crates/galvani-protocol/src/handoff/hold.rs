@@ -8,6 +8,7 @@ use crate::effect::{PeerLane, ReplyTo};
 use crate::ops::{Ctx, NOBODY};
 use crate::replica;
 use crate::serve;
+use crate::share::PAGE_BYTES;
 use galvani_model::ids::NodeId;
 use galvani_model::store::StoreError;
 use galvani_model::version::Record;
@@ -17,7 +18,7 @@ use galvani_wire::message::{
     FindHints, Hint, HintsFound, HintsPulled, PullHints, Pulled, Replicate, Replicated,
 };
 
-/// Bytes given at once, whatever credit is granted.
+/// Bytes looked through at once for the hints of a key.
 const CREDIT_BYTES_MAX: u32 = 1 << 20;
 /// Records given at once.
 const RECORDS_MAX: usize = 512;
@@ -132,7 +133,7 @@ fn page(
     mut after: Option<(galvani_model::ids::Shard, galvani_model::version::Dot)>,
     credit: u32,
 ) -> Result<HintsPulled, ReplicaError> {
-    let credit = credit.min(CREDIT_BYTES_MAX) as usize;
+    let credit = credit.min(PAGE_BYTES) as usize;
     let node: NodeId = owner.node;
     let partitions = super::between(ctx.topology, ctx.config.lane, owner);
     let records = loop {

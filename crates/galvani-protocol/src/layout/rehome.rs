@@ -176,8 +176,11 @@ impl RehomeOp {
         // One that refused is not asked first again.
         rehome.tries = rehome.tries.wrapping_add(usize::from(!self.delivered));
         // What was let go is committed with this tick; the next page comes after it.
-        let pace = if self.delivered { 1_000 } else { PACE_MICROS };
-        rehome.due_at = Some(ctx.now.micros + pace);
+        let (now, pace) = (ctx.now.micros, if self.delivered { 1_000 } else { PACE_MICROS });
+        // In turn with what repair brings.
+        ctx.share.rest(now, ctx.busy);
+        let turn = ctx.share.take(now, ctx.busy);
+        ctx.layout.rehome.due_at = Some(turn.max(now + pace));
         Step::Done
     }
 }

@@ -10,6 +10,7 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, As, Taken};
 use crate::serve;
+use crate::share::PAGE_BYTES;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
 use galvani_model::store::{Damage, StoreError};
@@ -20,8 +21,6 @@ use galvani_wire::message::{Pull, Pulled};
 
 /// Ranges of dots asked for at once; the rest is asked for after them.
 pub(crate) const RANGES_MAX: usize = 1024;
-/// Bytes a page may bring: a few milliseconds of a lane's work.
-const CREDIT_BYTES: u32 = 256 << 10;
 /// Records a page may bring, however small.
 const RECORDS_MAX: usize = 512;
 /// Dots looked up for one page, damaged ones included.
@@ -62,7 +61,7 @@ pub(super) fn ask(
     shard: Shard,
     wanted: PartitionClock,
 ) -> u64 {
-    ctx.ask(to, op, 0, Message::Pull(Pull { shard, wanted, credit: CREDIT_BYTES }));
+    ctx.ask(to, op, 0, Message::Pull(Pull { shard, wanted, credit: PAGE_BYTES }));
     ctx.now.micros + PATIENCE_MICROS
 }
 
@@ -235,7 +234,7 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
     let trimmed_until = state.trimmed_until;
     let mut page = Pulled { trimmed_until, pause_ms, ..Pulled::default() };
     let mut room = LOOKUPS_MAX;
-    let mut left = pull.credit.min(CREDIT_BYTES) as usize;
+    let mut left = pull.credit.min(PAGE_BYTES) as usize;
     for range in ranges {
         let whole = answer_range(ctx, pull.shard, range, &mut page, &mut room, &mut left);
         if !whole.map_err(failed)? {

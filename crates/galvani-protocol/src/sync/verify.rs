@@ -2,7 +2,7 @@
 //!
 //! Every shard has its turn once in `limits.verify_hours`, and at once when it was found unequal or
 //! a row of it was mended. The turns begin anew with each start, at a shard that chance picks: a
-//! node that is started every day reads all of them in time, too. First each record of the clock is
+//! node that is started every day reads others each day. First each record of the clock is
 //! read, and its object with it; then the objects are added up. What is written meanwhile behind
 //! the place where it stands is added as it happens, so writers never make it start again; a
 //! damaged row or a failed commit does. A digest that the data does not bear out is corrected and

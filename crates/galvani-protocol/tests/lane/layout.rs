@@ -7,7 +7,8 @@ use bytes::Bytes;
 use galvani_model::ids::{NodeId, Partition, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutState, Pace};
-use galvani_model::store::Holdings;
+use galvani_model::store::{Holdings, Store};
+use galvani_model::version::PartitionClock;
 use galvani_protocol::{Effect, Input, PeerLane, Standing};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
@@ -15,7 +16,8 @@ use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
 use galvani_wire::layout::{
     Accept, AskJoiner, Ballot, ChangeLayout, JoinerIs, Prepare, Promise, Unfit, Vote, Wish,
 };
-use galvani_wire::message::{Fetch, Replicated};
+use galvani_wire::message::{Clocks, Fetch, Replicated};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An administrator asks for the layout in which node 99 joins. What the lane does then.
@@ -392,4 +394,61 @@ fn a_change_of_the_members_takes_back_for_all_lanes_who_is_down() {
         "another lane may have adopted it before the verdict"
     );
     assert_eq!(bench.lane.standing(NodeId(2)), Standing::Alive);
+}
+
+/// The owners that the node, which owns nothing any more, asks for their clocks, and whom it sends records.
+fn asks_heirs(bench: &mut Bench) -> (BTreeMap<NodeId, u64>, Vec<NodeId>) {
+    let (mut asked, mut sent) = (BTreeMap::new(), Vec::new());
+    for _ in 0..20 {
+        bench.now.micros += 100_000;
+        bench.handle(Input::Wake);
+        for effect in bench.tick() {
+            match effect {
+                Effect::Ask { to, id, message: Message::AskClocks(_), .. } => {
+                    asked.insert(to.node, id);
+                }
+                Effect::Ask { to, message: Message::Replicate(_), .. } => sent.push(to.node),
+                _ => {}
+            }
+        }
+    }
+    (asked, sent)
+}
+
+#[test]
+fn handoff_to_self_is_none_and_nothing_goes_before_each_heir_has_it() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    bench.request(false, put(key, 1, 1));
+    bench.tick();
+    let clock = bench.store.replica(shard).expect("readable").clock.clone();
+    let members = bench.topology.layout().current().members()[1..].to_vec();
+    bench.change_to(members);
+    let heirs: BTreeSet<NodeId> = bench.topology.replicas(shard).into_iter().collect();
+    assert!(!heirs.contains(&NodeId(1)));
+    let (asked, _) = asks_heirs(&mut bench);
+    assert_eq!(asked.keys().copied().collect::<BTreeSet<_>>(), heirs, "and not itself");
+    let answer = |bench: &mut Bench, id: u64, clock: PartitionClock| {
+        let epoch = bench.topology.epoch();
+        let clocks = Clocks { epoch, clocks: vec![Some(clock)], lacking: Vec::new() };
+        bench.handle(Input::Reply { id, message: Message::Clocks(Ok(clocks)) });
+        bench.tick()
+    };
+    let (&last, &id) = asked.last_key_value().expect("three");
+    for (_, &id) in asked.iter().filter(|(node, _)| **node != last) {
+        answer(&mut bench, id, clock.clone());
+    }
+    let donated = answer(&mut bench, id, PartitionClock::new());
+    let is_sent = |effect: &Effect| match effect {
+        Effect::Ask { to, message: Message::Replicate(_), .. } => to.node == last,
+        _ => false,
+    };
+    assert!(donated.iter().any(is_sent), "what one lacks is sent there");
+    let (again, _) = asks_heirs(&mut bench);
+    assert!(bench.store.held_shards().expect("readable").contains(&shard), "it is kept until then");
+    assert_eq!(again.keys().collect::<Vec<_>>(), [&last], "who has all is not asked again");
+    answer(&mut bench, again[&last], clock);
+    asks_heirs(&mut bench);
+    assert!(!bench.store.held_shards().expect("readable").contains(&shard));
 }

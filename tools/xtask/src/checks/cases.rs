@@ -54,11 +54,22 @@ fn in_backticks(cell: &str) -> impl Iterator<Item = &str> {
 /// Whether a test function, a scenario or a file of tests has a name that begins so.
 fn is_there(tree: &Tree, name: &str) -> bool {
     let function = format!("fn {name}");
+    let is_test = |text: &str| {
+        let mut marked = false;
+        text.lines().any(|line| {
+            let line = line.trim();
+            let found = marked && line.trim_start_matches("async ").starts_with(&function);
+            // Attributes may follow each other.
+            marked = line.starts_with("#[test]")
+                || line.starts_with("#[tokio::test")
+                || marked && line.starts_with("#[");
+            found
+        })
+    };
     tree.texts().any(|(path, text)| {
         let file = path.rsplit('/').next().unwrap_or(path);
         let of_tests = path.contains("/tests/") || path.contains("/scenarios/");
-        of_tests && file.starts_with(name)
-            || path.ends_with(".rs") && text.contains("#[") && text.contains(&function)
+        of_tests && file.starts_with(name) || path.ends_with(".rs") && is_test(text)
     })
 }
 
@@ -70,7 +81,7 @@ mod tests {
     #[test]
     fn names_without_a_test_are_found_and_other_columns_are_free() {
         let page = "| case | name | beside it |\n|---|---|---|\n| A | `torn_tail`, `old_hint` | `gone` |\n\
-                    | B | `merge_laws` | |\n| C | `vanished`, `mended` | |\n\n| case | test |\n| D | `free` |\n\n\
+                    | B | `merge_laws` | |\n| C | `vanished`, `mended`, `loss` | |\n\n| case | test |\n| D | `free` |\n\n\
                     | guard | mutant | name |\n|---|---|---|\n| E | `kept`, `lost` | `torn_tail` |\n";
         let mut out = Vec::new();
         check(
@@ -80,6 +91,7 @@ mod tests {
                 ("crates/a/scenarios/old_hint_vs_gc.txt", ""),
                 ("crates/a/tests/merge_laws.rs", ""),
                 ("crates/a/src/mended.rs", ""),
+                ("crates/a/src/loss.rs", "#[inline]\nfn loss() {}\n#[test]\nfn another() {}"),
                 ("crates/galvani-sim/src/mutant.rs", "Kept => \"kept\","),
             ]),
             &mut out,
@@ -87,6 +99,7 @@ mod tests {
         let expected = [
             "5: no test and no scenario is called `vanished`",
             "5: no test and no scenario is called `mended`",
+            "5: no test and no scenario is called `loss`",
             "12: no mutant is called `lost`",
         ];
         assert_eq!(brief(&out), expected);
