@@ -13,8 +13,8 @@ use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::{LayoutState, Member, MemberError};
 use galvani_model::store::StoreError;
 use galvani_protocol::Topology;
-use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir};
-use galvani_storage::engine::{Engine, EngineConfig, EngineError, FjallEngine};
+use galvani_storage::dir::{DataDir, DirError, DirIdentity, OpenedDir, StartKind, UncleanWhy};
+use galvani_storage::engine::{Engine, EngineConfig, EngineError, FjallEngine, PowerHistory};
 use galvani_transport::pki::{Identity, PkiError};
 use galvani_transport::{
     BindError, Config, KeysError, MtuBound, MtuBoundError, PeerIdentity, TransportKeys,
@@ -331,6 +331,11 @@ fn open_engine(config: &NodeConfig, opened: &OpenedDir) -> Result<FjallEngine, N
         memtable_bytes: config.storage.memtable_mib * MIB,
         ..EngineConfig::default()
     };
+    let crashed = StartKind::Unclean { why: UncleanWhy::Crashed };
+    if opened.start == crashed && opened.power == PowerHistory::SameBoot {
+        FjallEngine::renew_journals(&path)
+            .map_err(|source| NodeError::Engine { path: path.clone(), source })?;
+    }
     let (engine, report) = FjallEngine::open(&path, engine_config, opened.power)
         .map_err(|source| NodeError::Engine { path, source })?;
     if let Some(cut) = report.cut {

@@ -19,7 +19,7 @@
 //! The active file is made with zeros behind its data. Next to read: `mod.rs`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -87,6 +87,49 @@ pub(super) fn check(path: &Path, history: PowerHistory) -> Result<Option<Journal
     }
     Ok(None)
 }
+
+/// Writes every journal in `path` to a file of its own and puts that in its place, durably.
+///
+/// After a sync that failed unseen (fjall's workers sync as well), or before a process died, the system
+/// may hold pages that it takes for written and that are not on the disk: no later sync would write
+/// them. What is read through such pages is written once more here. Where there is no room for that,
+/// it is left: what stopped the workers was most likely that. Any other failure is one of the disk.
+pub(super) fn write_anew(path: &Path) -> Result<(), EngineError> {
+    let anew = |(number, file): &(u64, PathBuf)| {
+        let copy = path.join(format!("{number}.anew"));
+        let copied = copy_bytes(file, &copy).and_then(|()| std::fs::rename(&copy, file));
+        if copied.is_err() {
+            // It is of no use, and takes room; the next time overwrites it.
+            let _ = std::fs::remove_file(&copy);
+        }
+        copied
+    };
+    let journals = list(path).and_then(|journals| journals.iter().try_for_each(anew));
+    match journals.and_then(|()| File::open(path)?.sync_all()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            tracing::warn!(event = "journals_not_renewed", error = %error);
+            Ok(())
+        }
+        Err(error) => Err(EngineError::from_io(IoStep::Sync, &error)),
+    }
+}
+
+/// Copies by reading and writing: what the system would share between the two files may be just what
+/// is not on the disk.
+fn copy_bytes(from: &Path, to: &Path) -> io::Result<()> {
+    let (mut from, mut to) = (File::open(from)?, File::create(to)?);
+    let mut buffer = vec![0; COPIED_BYTES];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return to.sync_all(),
+            read => to.write_all(&buffer[..read])?,
+        }
+    }
+}
+
+/// Read at once while a journal is copied.
+const COPIED_BYTES: usize = 1 << 20;
 
 /// The journals in `path`, oldest first.
 fn list(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {

@@ -103,6 +103,16 @@ impl FjallEngine {
         Ok((FjallEngine { shared: Arc::new(shared) }, report))
     }
 
+    /// Writes the journals of the engine in directory `path`, which nobody has open, once more, durably: for a
+    /// start after a process that did not end in order. What the system takes for written may not be
+    /// on the disk if a sync of that process failed.
+    pub fn renew_journals(path: &Path) -> Result<(), EngineError> {
+        match path.exists() {
+            true => journal::write_anew(path),
+            false => Ok(()),
+        }
+    }
+
     /// Runs `read` on the open database; waits while it is being reopened.
     fn with_open<T>(
         &self,
@@ -276,6 +286,10 @@ impl Engine for FjallEngine {
         }
         // Dropping the last handles stops the workers, writes out the journal and frees the lock.
         drop(slot.take());
+        if let Err(error) = journal::write_anew(&self.shared.path) {
+            self.shared.lost.store(true, Ordering::Release);
+            return Err(error);
+        }
         let history = PowerHistory::SameBoot;
         let (open, _) = Open::new(&self.shared.path, &self.shared.config, history)?;
         *slot = Some(open);

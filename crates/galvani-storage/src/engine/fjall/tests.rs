@@ -5,6 +5,7 @@ mod damage;
 mod flips;
 mod full_disk;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{EngineConfig, FjallEngine, PowerHistory};
@@ -145,6 +146,38 @@ fn a_failed_write_that_was_no_sync_is_mended_by_a_reopen() {
         engine.reopen().expect("reopens");
         commit(&engine, 1, Durability::Fsync).expect("writes go on");
     }
+}
+
+#[test]
+fn a_reopen_writes_the_journals_once_more_and_ends_where_that_cannot_be_done() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let engine = open(dir.path());
+    commit(&engine, 1, Durability::Os).expect("commits");
+    let journal = || {
+        let entries = std::fs::read_dir(dir.path()).expect("readable").flatten();
+        let is_journal = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "jnl");
+        let mut journals: Vec<_> = entries.map(|entry| entry.path()).filter(is_journal).collect();
+        assert_eq!(journals.len(), 1, "{journals:?}");
+        journals.remove(0)
+    };
+    let inode = || std::fs::metadata(journal()).expect("there").ino();
+    let before = inode();
+    engine.stop_writes(IoStep::Sync, &fjall::Error::Poisoned);
+    engine.reopen().expect("reopens");
+    assert_ne!(inode(), before, "a file of its own, and no page of the old one");
+    assert_eq!(found(&engine, 1..=1), [1]);
+    commit(&engine, 2, Durability::Fsync).expect("writes go on");
+    // Something stands where the copy has to be: the disk does not do what it must.
+    let number = journal().file_stem().expect("a number").to_owned();
+    let copy = dir.path().join(number).with_extension("anew");
+    std::fs::create_dir(&copy).expect("room");
+    engine.stop_writes(IoStep::Sync, &fjall::Error::Poisoned);
+    engine.reopen().expect_err("the journal is not known to be on the disk");
+    assert!(engine.is_lost());
+    std::fs::remove_dir(&copy).expect("empty");
+    drop(engine);
+    FjallEngine::renew_journals(dir.path()).expect("nobody has it open");
+    assert_eq!(found(&open(dir.path()), 1..=2), [1, 2]);
 }
 
 #[test]
