@@ -103,9 +103,9 @@ impl FjallEngine {
         Ok((FjallEngine { shared: Arc::new(shared) }, report))
     }
 
-    /// Writes the journals of the engine in directory `path`, which nobody has open, once more, durably: for a
-    /// start after a process that did not end in order. What the system takes for written may not be
-    /// on the disk if a sync of that process failed.
+    /// Writes the journals of the engine in directory `path`, which nobody has open, once more, durably:
+    /// for a start after a process that did not end in order. What the system takes for written may
+    /// not be on the disk if a sync of that process failed.
     pub fn renew_journals(path: &Path) -> Result<(), EngineError> {
         match path.exists() {
             true => journal::write_anew(path),
