@@ -10,7 +10,7 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, Taken};
 use crate::serve;
-use crate::share::PAGE_BYTES;
+use crate::share::page_bytes;
 use galvani_model::ids::Shard;
 use galvani_model::version::Record;
 use galvani_wire::Message;
@@ -38,7 +38,7 @@ impl FetchHintsOp {
             refused = core::mem::take(&mut holder.refused);
         }
         let (node, lane) = (ctx.topology.node, ctx.config.lane);
-        let pull = PullHints { node, lane, taken, refused, credit: PAGE_BYTES };
+        let pull = PullHints { node, lane, taken, refused, credit: page_bytes(ctx.busy) };
         ctx.ask(to, op, 0, Message::PullHints(pull));
         FetchHintsOp { to, deadline: ctx.now.micros + PATIENCE_MICROS }
     }

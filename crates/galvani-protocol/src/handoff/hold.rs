@@ -8,7 +8,7 @@ use crate::effect::{PeerLane, ReplyTo};
 use crate::ops::{Ctx, NOBODY};
 use crate::replica;
 use crate::serve;
-use crate::share::PAGE_BYTES;
+use crate::share::page_bytes;
 use galvani_model::ids::NodeId;
 use galvani_model::store::StoreError;
 use galvani_model::version::Record;
@@ -133,7 +133,7 @@ fn page(
     mut after: Option<(galvani_model::ids::Shard, galvani_model::version::Dot)>,
     credit: u32,
 ) -> Result<HintsPulled, ReplicaError> {
-    let credit = credit.min(PAGE_BYTES) as usize;
+    let credit = credit.min(page_bytes(ctx.busy)) as usize;
     let node: NodeId = owner.node;
     let partitions = super::between(ctx.topology, ctx.config.lane, owner);
     let records = loop {

@@ -10,7 +10,7 @@ use crate::effect::PeerLane;
 use crate::ops::{Ctx, Heard, Step};
 use crate::replica::{self, As, Taken};
 use crate::serve;
-use crate::share::PAGE_BYTES;
+use crate::share::page_bytes;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::Shard;
 use galvani_model::store::{Damage, StoreError};
@@ -61,7 +61,7 @@ pub(super) fn ask(
     shard: Shard,
     wanted: PartitionClock,
 ) -> u64 {
-    ctx.ask(to, op, 0, Message::Pull(Pull { shard, wanted, credit: PAGE_BYTES }));
+    ctx.ask(to, op, 0, Message::Pull(Pull { shard, wanted, credit: page_bytes(ctx.busy) }));
     ctx.now.micros + PATIENCE_MICROS
 }
 
@@ -234,7 +234,7 @@ pub(crate) fn answer(ctx: &mut Ctx<'_>, pull: &Pull) -> Result<Pulled, ReplicaEr
     let trimmed_until = state.trimmed_until;
     let mut page = Pulled { trimmed_until, pause_ms, ..Pulled::default() };
     let mut room = LOOKUPS_MAX;
-    let mut left = pull.credit.min(PAGE_BYTES) as usize;
+    let mut left = pull.credit.min(page_bytes(ctx.busy)) as usize;
     for range in ranges {
         let whole = answer_range(ctx, pull.shard, range, &mut page, &mut room, &mut left);
         if !whole.map_err(failed)? {

@@ -9,7 +9,7 @@ use galvani_model::key::Key;
 use galvani_model::request::{Quorum, ReadOptions};
 use galvani_protocol::{Input, ReplyTo};
 use galvani_wire::Message;
-use galvani_wire::message::Get;
+use galvani_wire::message::{Get, Pulled};
 
 /// Milliseconds between two pages that a busy lane takes in.
 const PAUSE_MS: u64 = 10;
@@ -43,17 +43,20 @@ fn keeps_to_its_share(busy: usize) {
     pair.link(true);
     wait_for_ever(&mut pair, busy);
     let mut came = Vec::new();
-    for _ in 0..600 {
+    for _ in 0..1_000 {
         let before = pair.pages().len();
         pair.pass(1);
         came.push(pair.pages().len() - before);
     }
     let window = |ms: &[usize]| ms.iter().sum::<usize>();
-    let most = came.windows(PAUSE_MS as usize).map(window).max().expect("600 ms");
+    let most = came.windows(PAUSE_MS as usize).map(window).max().expect("a second");
     assert_eq!(most, 1, "pages in {PAUSE_MS} ms while a client of {} waits", node(busy));
     // Nor the other way round: all has come, though somebody waited all the time.
     assert_eq!(pair.sides[busy].lane.inflight(), 1);
     assert_eq!(pair.clock(0), pair.clock(1));
     let bytes: usize = pair.pages().iter().flat_map(|page| &page.values).map(Bytes::len).sum();
     assert_eq!(bytes, 200 * 20_000);
+    let size = |page: &&Pulled| page.values.iter().map(Bytes::len).sum::<usize>();
+    let largest = pair.pages().iter().map(size).max().expect("there are pages");
+    assert!(largest < (64 << 10) + 20_000, "{largest} bytes in a page while somebody waits");
 }
