@@ -218,6 +218,11 @@ impl Nodes {
         }
         // A process that is over has no sockets, whatever QUIC would still like to say.
         self.wire.unplug(node.host.ip());
+        if running.hosted.twin().is_some() {
+            // As a process does that ends for another one: it notes that it will lack what that one acks.
+            node.start = StartKind::Unclean { why: UncleanWhy::Copied };
+            return committed.or(if node.full { Ok(()) } else { Err("a lane failed".to_owned()) });
+        }
         match (committed, node.full) {
             (Ok(()), _) => {
                 node.engine.sync().map_err(|error| error.to_string())?;

@@ -118,7 +118,7 @@ impl<E: Engine> LaneLoop<E> {
             }
             self.on_events(&mut events, now);
             self.announce(now);
-            self.greet_again(now);
+            self.look_for_twins(now);
             self.lane.handle(Input::Wake, now, &mut self.store);
             self.end_tick(now);
             self.publish(now);

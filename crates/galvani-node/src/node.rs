@@ -9,6 +9,7 @@ use crate::cluster_file::{ClusterFile, ClusterFileError};
 use crate::config::NodeConfig;
 use crate::hosted::{Hosted, Parts, note_start};
 use crate::renewal::Renewal;
+use crate::shared::note_loss;
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::placement::{LayoutState, Member, MemberError};
 use galvani_model::store::StoreError;
@@ -286,6 +287,10 @@ impl Node {
                 Err(_) => Err(NodeError::LaneEnded { lane: lane as u16 }),
             };
             result = result.and(ended);
+        }
+        if self.hosted.twin().is_some() {
+            // The other one goes on without this disk: what it will ack is not here.
+            note_loss(&**self.hosted.engine(), rand::random())?;
         }
         result?;
         let Node { dir, hosted, .. } = self;

@@ -137,6 +137,11 @@ impl ListOp {
     }
 
     fn count(&mut self, ctx: &Ctx<'_>, index: usize, said: Result<HeldPage, Outcome>) {
+        // More than the lane may hold counts as no answer, as with values.
+        let said = said.and_then(|page| match ctx.may_hold(self.held + page_bytes(&page)) {
+            true => Ok(page),
+            false => Err(Outcome::Refused(ReplicaError::Overloaded)),
+        });
         let outcome = match &said {
             Ok(_) => Outcome::Answered,
             Err(outcome) => outcome.clone(),

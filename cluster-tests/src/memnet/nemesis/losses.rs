@@ -159,8 +159,12 @@ impl Nemesis<'_> {
             self.end_crowd(crowd, client).await;
         }
         self.nodes.end_copy().await;
-        // A node that was told of it before may still end.
-        self.pass(GRACE).await
+        // A node that was told of it before may still end: it is waited for, and starts again.
+        self.pass(GRACE).await?;
+        match self.nodes.yields(index) {
+            true => self.nodes.stop(index).await,
+            false => Ok(()),
+        }
     }
 
     async fn end_crowd(&mut self, crowd: Crowd, client: Client) {

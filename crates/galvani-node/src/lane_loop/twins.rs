@@ -9,7 +9,7 @@
 //! that lost it does (`refill.rs` of the protocol). Incarnations keep the names of writes apart.
 //! Next to read: `lane_loop.rs`; `galvani-wire/src/twin.rs`.
 
-use super::{LaneLoop, NOBODY, class_of};
+use super::{DRAIN_MICROS, LaneLoop, NOBODY, class_of};
 use crate::shared::Control;
 use galvani_model::ids::{BootId, LaneIndex, NodeId};
 use galvani_protocol::{Now, PeerLane};
@@ -25,6 +25,10 @@ use std::net::SocketAddr;
 /// or two; what has served for longer must not be ended by whatever turns up with a wrong clock.
 const NEWCOMER_MS: u64 = 15_000;
 
+/// How long after this one was told of it a twin that ends has ended, in microseconds: it is told, too, and
+/// drains.
+const ENDS_MICROS: u64 = DRAIN_MICROS + 3_000_000;
+
 /// What lane 0 of a process knows of processes.
 #[derive(Debug)]
 pub(crate) struct Twins {
@@ -33,8 +37,13 @@ pub(crate) struct Twins {
     address: SocketAddr,
     /// One that is about to end is in nobody's way.
     stopping: bool,
-    /// Whether it was told of a twin and went on, before it could say that it is no newcomer any more.
+    /// Whether it was told of a twin and went on, and somebody may still take it for a newcomer.
     to_greet_again: bool,
+    /// Whether it last greeted as a newcomer.
+    said_as_newcomer: bool,
+    /// When the twin that it was told of last has ended for certain, in its microseconds, and a name for what
+    /// that one acked meanwhile.
+    ends_by: Option<(u64, u128)>,
     greeters: Greeters<LinkId>,
 }
 
@@ -42,8 +51,16 @@ impl Twins {
     /// For the process `boot` with its lane 0 at `address`.
     pub(crate) fn new(boot: BootId, address: SocketAddr, now: Now) -> Twins {
         let since_ms = now.unix_ms.saturating_sub(now.micros / 1_000);
-        let (stopping, to_greet_again, greeters) = (false, false, Greeters::new());
-        Twins { boot, since_ms, address, stopping, to_greet_again, greeters }
+        Twins {
+            boot,
+            since_ms,
+            address,
+            stopping: false,
+            to_greet_again: false,
+            said_as_newcomer: false,
+            ends_by: None,
+            greeters: Greeters::new(),
+        }
     }
 
     /// Says no more that it runs.
@@ -165,10 +182,12 @@ fn is_newcomer(greeting: &Greeting) -> bool {
 
 impl<E: Engine> LaneLoop<E> {
     /// Says to a node on a link that was dialed to it which process this is.
-    pub(super) fn greet(&self, link: LinkId, peer: PeerLane, now: Now) {
+    pub(super) fn greet(&mut self, link: LinkId, peer: PeerLane, now: Now) {
         let among_first = self.me.lane == LaneIndex(0) && peer.lane == LaneIndex(0);
         if among_first && !self.twins.stopping {
-            self.say(link, Message::Greet(self.twins.greeting(now)));
+            let greeting = self.twins.greeting(now);
+            self.twins.said_as_newcomer = is_newcomer(&greeting);
+            self.say(link, Message::Greet(greeting));
         }
     }
 
@@ -202,12 +221,18 @@ impl<E: Engine> LaneLoop<E> {
         if ends {
             return self.shared.yield_to(twin);
         }
-        self.twins.to_greet_again |= is_newcomer(&me);
+        self.twins.to_greet_again |= self.twins.said_as_newcomer;
         self.shared.tell_all(&Control::TwinServed(twin.boot.0));
+        // It may be told later, and then it still ends what is under way.
+        self.twins.ends_by = Some((now.micros + ENDS_MICROS, !twin.boot.0));
     }
 
-    /// Says that it is no newcomer any more, where a twin may be there that took it for one.
-    pub(super) fn greet_again(&mut self, now: Now) {
+    /// Says that it is no newcomer any more, where a twin may be there that took it for one; and counts with
+    /// what a twin acked before it had ended.
+    pub(super) fn look_for_twins(&mut self, now: Now) {
+        if let Some((_, name)) = self.twins.ends_by.take_if(|(by, _)| *by <= now.micros) {
+            self.shared.tell_all(&Control::TwinServed(name));
+        }
         if self.twins.to_greet_again && !is_newcomer(&self.twins.greeting(now)) {
             self.twins.to_greet_again = false;
             for member in self.shared.topology().layout().members() {

@@ -210,6 +210,8 @@ fn went_back(ctx: &mut Ctx<'_>, name: u128, first: bool) {
     ctx.layout.refill.found = Some(Found { name, first });
     keep(ctx);
     renew(ctx);
+    // Whoever was met before may have been met before what is missing now was acked.
+    ctx.layout.refill.shards.values_mut().for_each(Sources::forget);
     ctx.layout.transfer.on_loss(ctx.now);
     // What follows this lane's shards is to follow those of others.
     feed::on_layout(ctx);
@@ -321,13 +323,16 @@ pub(crate) fn poll(ctx: &mut Ctx<'_>) -> Vec<Wanted> {
 pub(crate) struct RefillOp {
     pub(super) to: PeerLane,
     shards: Vec<Shard>,
+    /// The last loss that was found by then.
+    found: Option<Bytes>,
     pub(super) deadline: u64,
 }
 
 impl RefillOp {
     pub(super) fn start(ctx: &mut Ctx<'_>, op: u64, to: PeerLane, shards: Vec<Shard>) -> RefillOp {
         ctx.ask_clocks(to, op, 0, &shards, false);
-        RefillOp { to, shards, deadline: ctx.now.micros + PATIENCE_MICROS }
+        let found = ctx.layout.refill.found.as_ref().map(|found| found.name.clone());
+        RefillOp { to, shards, found, deadline: ctx.now.micros + PATIENCE_MICROS }
     }
 
     pub(super) fn on_heard(&self, ctx: &mut Ctx<'_>, heard: Heard) -> Step {
@@ -337,6 +342,11 @@ impl RefillOp {
         };
         ctx.layout.heard_of(epoch);
         if clocks.len() != self.shards.len() {
+            return Step::Done;
+        }
+        let found = ctx.layout.refill.found.as_ref().map(|found| found.name.clone());
+        if found != self.found {
+            // Asked before the last loss, of which it says nothing.
             return Step::Done;
         }
         let mut took = false;

@@ -43,7 +43,6 @@ impl CompareOp {
         for shard in shards {
             let Ok(state) = ctx.store.replica(shard) else {
                 ctx.sync.run.is_compared(to, shard);
-                ctx.sync.met(to, shard);
                 continue;
             };
             ranges += state.clock.range_count();

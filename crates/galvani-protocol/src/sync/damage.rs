@@ -84,7 +84,8 @@ impl Mender {
     /// microseconds.
     fn heard(&mut self, at: u64) {
         self.asking = false;
-        self.next_at = Some(self.next_at.map_or(at, |next| next.max(at)));
+        // What waited for it is looked at again then, whatever else is due when.
+        self.next_at = Some(at);
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {

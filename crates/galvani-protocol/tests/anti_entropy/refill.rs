@@ -216,6 +216,38 @@ fn a_node_that_had_a_twin_is_filled_again_once_for_each() {
     assert_eq!((pair.lacks(1), pair.read(1, "k")), (1, REFILLING), "it was written down");
 }
 
+#[test]
+fn what_was_heard_before_a_loss_says_nothing_of_it() {
+    let mut pair = Pair::new();
+    pair.link(true);
+    pair.put(0, "k", b"v".to_vec());
+    pair.pass(300);
+    pair.handle(1, Input::TwinServed(7));
+    // The question that follows from it is answered, and then there is another loss.
+    let mut asked = Vec::new();
+    for _ in 0..50 {
+        pair.now.micros += 1_000;
+        pair.handle(1, Input::Wake);
+        for effect in pair.tick(1) {
+            match effect {
+                Effect::Ask { id, message: Message::AskClocks(ask), .. } => asked.push((id, ask)),
+                other => pair.deliver(1, other),
+            }
+        }
+    }
+    let (id, ask) = asked.pop().expect("the other owner is asked");
+    let clock = pair.clock(1);
+    pair.handle(1, Input::TwinServed(8));
+    let clocks = vec![Some(clock); ask.shards.len()];
+    let message = Message::Clocks(Ok(Clocks { epoch: 1, clocks, lacking: Vec::new() }));
+    pair.handle(1, Input::Reply { id, message });
+    pair.tick(1);
+    assert_eq!(pair.lacks(1), 1, "the answer is older than the loss");
+    pair.flow();
+    pair.pass(600);
+    assert_eq!((pair.lacks(1), pair.read(1, "k")), (0, Ok(1)));
+}
+
 /// Lets reads go on and nothing else, and what side 1 answers its client.
 fn said_to_the_client(pair: &mut Pair) -> Vec<Message> {
     let mut said = Vec::new();

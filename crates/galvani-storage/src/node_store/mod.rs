@@ -180,7 +180,7 @@ impl<E: Engine> NodeStore<E> {
         if self.takes_writes() {
             match self.full_for {
                 None => self.write_off_renewed(),
-                Some(_) => self.probe_with_renewed(),
+                Some(_) => self.probe_with_renewed()?,
             }
         }
         let fsync = fsync || self.owes_sync;
@@ -294,7 +294,7 @@ impl<E: Engine> NodeStore<E> {
 
     /// The same on a disk that was full a while ago: in a batch of their own, so that nothing else fails
     /// with them. Shards that this tick touches go with it.
-    fn probe_with_renewed(&mut self) {
+    fn probe_with_renewed(&mut self) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         let mut shards = Vec::new();
         for shard in self.renewed.clone() {
@@ -306,7 +306,8 @@ impl<E: Engine> NodeStore<E> {
             }
         }
         if shards.is_empty() {
-            return self.write_off_renewed();
+            self.write_off_renewed();
+            return Ok(());
         }
         match self.engine.commit(&batch, Durability::Os) {
             Ok(()) => {
@@ -317,9 +318,17 @@ impl<E: Engine> NodeStore<E> {
                     self.checkpoints.insert(shard, self.states[&shard].arrivals);
                 }
                 self.write_off_renewed();
+                Ok(())
             }
-            // What is wrong otherwise is met by the tick's own commit.
-            Err(_) => self.full_for = Some(0),
+            Err(EngineError::Full { in_doubt: false, .. }) => {
+                self.full_for = Some(0);
+                Ok(())
+            }
+            // An engine that takes nothing is opened again, as after any commit.
+            Err(error) => {
+                self.roll_back(&error);
+                Err(store_error(error))
+            }
         }
     }
 

@@ -284,6 +284,25 @@ fn a_full_disk_refuses_writes_before_they_are_staged_and_recovers() {
 }
 
 #[test]
+fn an_engine_that_takes_nothing_is_opened_again_also_by_a_probe_of_a_full_disk() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    stage(&mut store, &record(1, "a")).expect("staged");
+    store.commit(false).expect("room");
+    engine.fail_next_commits([FailKind::Full]);
+    stage(&mut store, &record(2, "a")).expect("nobody knows yet");
+    assert_eq!(store.commit(false), Err(StoreError::Full));
+    // The next thing that is written is the probe.
+    engine.fail_next_commits([FailKind::IoLost]);
+    store.try_disk_again();
+    store.commit(false).expect_err("the disk failed");
+    store.try_disk_again();
+    store.commit(false).expect("it was opened again");
+    stage(&mut store, &record(2, "a")).expect("there is room");
+    store.commit(false).expect("and it takes writes");
+}
+
+#[test]
 fn dot_reuse_origins_are_kept_only_where_they_may_be() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);

@@ -19,7 +19,7 @@
 //! The active file is made with zeros behind its data. Next to read: `mod.rs`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
@@ -56,6 +56,7 @@ pub struct JournalCut {
 /// Checks every journal in `path` and cuts a torn tail off the newest.
 pub(super) fn check(path: &Path, history: PowerHistory) -> Result<Option<JournalCut>, EngineError> {
     let failed = |error: io::Error| EngineError::from_io(IoStep::Open, &error);
+    remove_copies(path).map_err(failed)?;
     let journals = list(path).map_err(failed)?;
     let mut last_seqno = None;
     for (index, (number, file)) in journals.iter().enumerate() {
@@ -96,40 +97,59 @@ pub(super) fn check(path: &Path, history: PowerHistory) -> Result<Option<Journal
 /// it is left: what stopped the workers was most likely that. Any other failure is one of the disk.
 pub(super) fn write_anew(path: &Path) -> Result<(), EngineError> {
     let anew = |(number, file): &(u64, PathBuf)| {
-        let copy = path.join(format!("{number}.anew"));
-        let copied = copy_bytes(file, &copy).and_then(|()| std::fs::rename(&copy, file));
-        if copied.is_err() {
-            // It is of no use, and takes room; the next time overwrites it.
-            let _ = std::fs::remove_file(&copy);
-        }
-        copied
+        let copy = path.join(format!("{number}.{COPY}"));
+        copy_bytes(file, &copy).and_then(|()| std::fs::rename(&copy, file))
     };
-    let journals = list(path).and_then(|journals| journals.iter().try_for_each(anew));
-    match journals.and_then(|()| File::open(path)?.sync_all()) {
+    let failed = |error: io::Error| EngineError::from_io(IoStep::Sync, &error);
+    remove_copies(path).map_err(failed)?;
+    let copied = list(path).and_then(|journals| journals.iter().try_for_each(anew));
+    // Those that are in their places are to stay there.
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    match copied {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
             tracing::warn!(event = "journals_not_renewed", error = %error);
-            Ok(())
+            remove_copies(path).map_err(failed)
         }
-        Err(error) => Err(EngineError::from_io(IoStep::Sync, &error)),
+        Err(error) => Err(failed(error)),
     }
 }
 
+/// Takes away copies that were not finished: of no use, and they take room.
+fn remove_copies(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == COPY) {
+            std::fs::remove_file(file)?;
+        }
+    }
+    Ok(())
+}
+
 /// Copies by reading and writing: what the system would share between the two files may be just what
-/// is not on the disk.
+/// is not on the disk. Zeros, of which there are many behind the data, take no room.
 fn copy_bytes(from: &Path, to: &Path) -> io::Result<()> {
     let (mut from, mut to) = (File::open(from)?, File::create(to)?);
     let mut buffer = vec![0; COPIED_BYTES];
+    let mut length = 0;
     loop {
-        match from.read(&mut buffer)? {
-            0 => return to.sync_all(),
-            read => to.write_all(&buffer[..read])?,
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            to.set_len(length)?;
+            return to.sync_all();
         }
+        match buffer[..read].iter().all(|&byte| byte == 0) {
+            true => drop(to.seek(SeekFrom::Current(read as i64))?),
+            false => to.write_all(&buffer[..read])?,
+        }
+        length += read as u64;
     }
 }
 
 /// Read at once while a journal is copied.
-const COPIED_BYTES: usize = 1 << 20;
+const COPIED_BYTES: usize = 64 << 10;
+/// What the name of a journal's copy ends with: fjall takes it for none.
+const COPY: &str = "anew";
 
 /// The journals in `path`, oldest first.
 fn list(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
