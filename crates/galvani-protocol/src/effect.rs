@@ -86,8 +86,9 @@ pub enum Input {
     /// Another lane of this node found out that the node's disk went back to an earlier state, and named
     /// that so.
     WentBack(u128),
-    /// Another process served under this node's id, on a disk of its own, and is gone: what it acked in
-    /// this node's name may not be here. The number is that process's, the same for every lane.
+    /// Another process served under this node's id, on a disk of its own, and ends: what it acked in
+    /// this node's name may not be here. The number names that loss, the same for every lane; the same
+    /// one again changes nothing.
     TwinServed(u128),
     /// Buckets or layout have changed.
     Topology(Arc<Topology>),

@@ -2,7 +2,8 @@
 //!
 //! Before each, all owners have come to agree, and after it they do again. A lost or older disk may cost
 //! what that node alone had acked in between, and weakens no quorum; of a copied one nothing may be
-//! lost, unless clients wrote to the second process: its acks bear the node's name.
+//! lost, unless clients wrote to the second process: its acks bear the node's name. Next to read:
+//! `../nodes.rs`, which does it to a node.
 
 use super::{Fault, Nemesis};
 use crate::chaos::ledger::Loss;
@@ -111,7 +112,7 @@ impl Nemesis<'_> {
 
     /// Two processes run under one node id for a while. They are started about the same time, and then
     /// one of them ends by itself; or so that nobody can know of the other before both have served
-    /// for long, and then both go on.
+    /// for long, and then the one that started later ends.
     async fn copy(&mut self, index: usize, writes: bool) -> Result<(), String> {
         self.nodes.pause(index, false);
         if self.nodes.runs(index) {
@@ -198,5 +199,5 @@ const OF_COPY: Range<usize> = 100..103;
 const CALL: Duration = Duration::from_secs(2);
 /// Longer than any datagram flies.
 const GRACE: Duration = Duration::from_millis(500);
-/// A process that is told of another one goes on if it has served for this long.
+/// A process that has served for this long is no newcomer any more.
 const NEWCOMER: Duration = Duration::from_secs(16);
