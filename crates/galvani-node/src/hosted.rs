@@ -180,6 +180,7 @@ impl<E: Engine> Hosted<E> {
             published_at: 0,
             repair: LaneRepair::default(),
             twins: Twins::new(BootId(boot), self.member.lanes()[0], self.clock.now()),
+            costs: Default::default(),
         };
         Ok(lane_loop.run())
     }

@@ -13,6 +13,7 @@ use crate::links::{Links, Who};
 use crate::permission::{Permission, permission};
 use crate::repair::{self, LaneRepair};
 use crate::shared::{Control, Shared};
+use costs::PageCosts;
 use galvani_model::ids::{LaneIndex, NodeId};
 use galvani_model::placement::Member;
 use galvani_model::store::{Store, StoreError};
@@ -69,6 +70,7 @@ pub(crate) struct LaneLoop<E: Engine> {
     pub(crate) published_at: u64,
     pub(crate) repair: LaneRepair,
     pub(crate) twins: Twins,
+    pub(crate) costs: PageCosts,
 }
 
 impl<E: Engine> LaneLoop<E> {
@@ -246,9 +248,7 @@ impl<E: Engine> LaneLoop<E> {
             Some(&Who::Dialed(peer)) => {
                 match message {
                     Message::Twin(twin) => self.on_twin(link, peer, twin, now),
-                    message => {
-                        self.lane.handle(Input::Reply { id, message }, now, &mut self.store);
-                    }
+                    message => self.handle(Input::Reply { id, message }, now),
                 }
                 return;
             }
@@ -316,8 +316,22 @@ impl<E: Engine> LaneLoop<E> {
             }
             _ => {}
         }
-        let request = Input::Request { from, forwarded, arrived, message };
-        self.lane.handle(request, now, &mut self.store);
+        self.handle(Input::Request { from, forwarded, arrived, message }, now);
+    }
+
+    /// Lets the lane handle a message, and notes what that took if it is a page.
+    fn handle(&mut self, input: Input, now: Now) {
+        if !costs::is_page(&input) {
+            self.lane.handle(input, now, &mut self.store);
+            return;
+        }
+        let (began, staged) = (self.clock.uptime(), self.store.staged_bytes());
+        let synced = self.lane.wants_fsync(true);
+        self.lane.handle(input, now, &mut self.store);
+        let took = self.clock.uptime().saturating_sub(began);
+        let staged = self.store.staged_bytes().saturating_sub(staged);
+        let syncs = !synced && self.lane.wants_fsync(true);
+        self.costs.add(took.as_micros() as u64, staged, syncs);
     }
 
     /// Commits what the tick staged and lets its effects out. What cannot be sent is told to the
@@ -325,7 +339,13 @@ impl<E: Engine> LaneLoop<E> {
     fn end_tick(&mut self, now: Now) {
         loop {
             let fsync = self.lane.wants_fsync(self.store.has_staged());
+            let began = self.costs.any().then(|| (self.clock.uptime(), self.store.staged_bytes()));
             let committed = self.store.commit(fsync);
+            if let Some((began, staged)) = began {
+                let took = self.clock.uptime().saturating_sub(began);
+                let micros = self.costs.settle(took.as_micros() as u64, staged);
+                self.lane.paid_for_pages(micros, self.clock.now());
+            }
             let effects = self.lane.end_tick(committed);
             if effects.is_empty() {
                 return;
@@ -546,6 +566,7 @@ fn class_of(message: &Message) -> Class {
 }
 
 mod applicant;
+pub(crate) mod costs;
 mod refusals;
 pub(crate) mod twins;
 

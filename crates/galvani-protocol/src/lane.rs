@@ -182,6 +182,12 @@ impl Lane {
         self.on_time(now, store);
     }
 
+    /// Pages of repair and hints took so much of the lane's time, their commit with it, up to now. Whoever
+    /// drives the lane measures it: the next page of a lane that clients wait for comes the later for it.
+    pub fn paid_for_pages(&mut self, micros: u64, now: Now) {
+        self.share.paid(micros, now.micros, self.table.waiting() > 0);
+    }
+
     /// Bytes of values of the answers that the tick holds back. Whoever drives the lane ends the tick when
     /// they are many: a thousand reads may come at once.
     pub fn held_back(&self) -> usize {

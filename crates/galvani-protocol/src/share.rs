@@ -1,8 +1,10 @@
 //! The share of a lane that work nobody waits for may have while clients wait: turns, one after another.
 //!
 //! A page of records or hints is one turn, whoever it comes from and whether it is taken in here or given to
-//! another: what all peers together may cost a busy lane does not grow with their number. A lane for which
-//! no client waits gives a turn at once. It knows nothing of what a turn is used for.
+//! another: what all peers together may cost a busy lane does not grow with their number. After a page that took
+//! the lane long, on a slow disk or on cores that others use as well, the next turn comes later: pages have a
+//! tenth of a busy lane's time. A lane for which no client waits gives a turn at once. It knows nothing of what a
+//! turn is used for.
 //! Next to read: `sync/pull.rs`, `handoff/fetch.rs`, which ask for pages; both sides of them take turns.
 
 /// Time between two turns of a busy lane, in microseconds.
@@ -11,6 +13,8 @@ pub(crate) const TURN_MICROS: u64 = 10_000;
 const PAGE_BYTES: u32 = 256 << 10;
 /// The same where clients wait for one of the two lanes: measured, it leaves them a fifth more.
 const BUSY_PAGE_BYTES: u32 = 64 << 10;
+/// Of so many parts of a busy lane's time pages may have one.
+const PARTS: u64 = 10;
 /// How far ahead turns are given out, in microseconds: of more than a hundred that wait some share a turn, so
 /// that one whose turn is never used costs nobody more than this.
 const AHEAD_MICROS: u64 = 1_000_000;
@@ -47,6 +51,16 @@ impl Share {
         }
     }
 
+    /// Pages took so much of the lane's time, up to now: turns that are not given out yet come later by nine times
+    /// as much, which clients have in between. However much it was, that is a second at most: repair must get on.
+    pub(crate) fn paid(&mut self, micros: u64, now: u64, busy: bool) {
+        if busy {
+            let rest = micros.saturating_mul(PARTS - 1);
+            let free_at = self.free_at.max(now).saturating_add(rest);
+            self.free_at = free_at.min(now + AHEAD_MICROS);
+        }
+    }
+
     /// Takes the turn of a page that is given to a peer now; how long the peer is to wait before it asks for
     /// the next one, in milliseconds, 0 if clients do not wait.
     pub(crate) fn pause_ms(&mut self, now: u64, busy: bool) -> u16 {
@@ -75,6 +89,23 @@ mod tests {
         assert_eq!(share.take(60, false), 60);
         share.rest(80_000, true);
         assert_eq!(share.take(80_001, true), 80_000 + TURN_MICROS);
+    }
+
+    #[test]
+    fn what_a_page_cost_moves_the_next_turn_of_a_busy_lane() {
+        let mut share = Share::default();
+        share.paid(3_000, 5_000, true);
+        assert_eq!(share.take(5_000, true), 32_000, "nine times as much for clients");
+        share.paid(1_000, 6_000, true);
+        assert_eq!(
+            share.take(6_000, true),
+            32_000 + TURN_MICROS + 9_000,
+            "a turn that is given out stays"
+        );
+        share.paid(3_000, 5_000, false);
+        assert_eq!(share.take(5_000, false), 5_000, "nobody waits");
+        share.paid(60_000_000, 90_000, true);
+        assert_eq!(share.take(90_000, true), 90_000 + AHEAD_MICROS, "it gets on all the same");
     }
 
     #[test]

@@ -148,6 +148,8 @@ pub struct Counters {
     pub bytes_pulled: u64,
     /// Hints taken in for owners that were away.
     pub hints_held: u64,
+    /// Hints that found no room: neither held nor counted for a quorum.
+    pub hints_refused: u64,
     /// Records sent to the owners of shards that are owned here no more.
     pub records_donated: u64,
     /// Hints that their owners have taken over durably.
@@ -209,6 +211,7 @@ impl Counters {
         self.records_pulled += other.records_pulled;
         self.bytes_pulled += other.bytes_pulled;
         self.hints_held += other.hints_held;
+        self.hints_refused += other.hints_refused;
         self.records_donated += other.records_donated;
         self.hints_delivered += other.hints_delivered;
         self.hints_received += other.hints_received;

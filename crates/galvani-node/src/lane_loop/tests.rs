@@ -21,7 +21,9 @@ use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::placement::{Layout, LayoutState, Member};
 use galvani_model::request::{Quorum, ReadOptions};
-use galvani_model::version::{ContextKey, Dot, DotSet, Kind, RecordHead, value_hash};
+use galvani_model::version::{
+    ContextKey, Dot, DotSet, Kind, PartitionClock, Range, RecordHead, value_hash,
+};
 use galvani_protocol::{Effect, Lane, LaneConfig, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{Engine, FailKind, MemoryEngine};
 use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
@@ -33,7 +35,7 @@ use galvani_wire::Message;
 use galvani_wire::codec::encode;
 use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaError};
 use galvani_wire::message::{
-    AskSlice, CreateBucket, Failed, FetchPage, Get, Page, PutDone, Replicate, SetFaults,
+    AskSlice, CreateBucket, Failed, FetchPage, Get, Page, Pull, PutDone, Replicate, SetFaults,
 };
 use galvani_wire::view::LinkFaults;
 use std::collections::BTreeMap;
@@ -105,6 +107,7 @@ fn bench_with(limits: Limits) -> Bench {
         published_at: 0,
         repair: Default::default(),
         twins: Twins::new(BootId(7), any, clock.now()),
+        costs: Default::default(),
     };
     let peer = PeerIdentity::Node { id: NodeId(2).to_bytes() };
     let remote = lane.endpoint.local_addr();
@@ -222,6 +225,23 @@ async fn a_tick_ends_when_its_pages_of_keys_hold_enough() {
     }
     assert!(all > 0, "pages were read");
     assert!(most <= TICK_BYTES_MAX, "{most}");
+}
+
+#[tokio::test]
+async fn a_page_is_measured_and_a_request_is_not() {
+    let mut bench = bench();
+    let now = bench.lane.clock.now();
+    let mut written = vec![bench.replicate(1, 10)];
+    bench.lane.on_events(&mut written, now);
+    assert!(!bench.lane.costs.any());
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let shard = bench.lane.shared.topology().layout().current().shard_of(&key, 3);
+    let wanted = PartitionClock::from_iter([Range { origin: Origin(9), first: 1, last: 1 }]);
+    let mut asked = vec![bench.frame(2, &Message::Pull(Pull { shard, wanted, credit: 1 << 20 }))];
+    bench.lane.on_events(&mut asked, now);
+    assert!(bench.lane.costs.any());
+    bench.lane.end_tick(now);
+    assert!(!bench.lane.costs.any(), "it is paid with the tick's end");
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ fn hold(ctx: &mut Ctx<'_>, hint: Hint) -> Result<(), ReplicaError> {
     let size = weight(&record) as u64;
     let limits = &ctx.config.limits;
     if for_owner + size > limits.hint_bytes_per_owner || in_all + size > limits.hint_bytes {
+        ctx.counters.hints_refused += 1;
         return Err(ReplicaError::HintsFull);
     }
     let failed = |error: StoreError| replica::as_replica_error(&error);

@@ -60,3 +60,35 @@ fn keeps_to_its_share(busy: usize) {
     let largest = pair.pages().iter().map(size).max().expect("there are pages");
     assert!(largest < (64 << 10) + 20_000, "{largest} bytes in a page while somebody waits");
 }
+
+#[test]
+fn pages_that_cost_much_come_the_more_seldom() {
+    for busy in [1, 0] {
+        let mut pair = Pair::new();
+        for number in 0..200 {
+            pair.put(0, &format!("k{number}"), vec![7; 20_000]);
+        }
+        pair.link(true);
+        wait_for_ever(&mut pair, busy);
+        let mut at = Vec::new();
+        for ms in 0..6_000 {
+            let before = pair.pages().len();
+            pair.pass(1);
+            if pair.pages().len() > before {
+                at.push(ms);
+                // Eight milliseconds of the lane's time, of which pages have a tenth.
+                let now = pair.now;
+                pair.sides[busy].lane.paid_for_pages(8_000, now);
+            }
+        }
+        // The second turn was given out before it was known what the first page costs.
+        let pauses = at[1..].windows(2).map(|pair| pair[1] - pair[0]);
+        let least = pauses.min().expect("some pages");
+        assert!(
+            least >= 70,
+            "{least} ms after a page of 8 ms while a client of {} waits",
+            node(busy)
+        );
+        assert_eq!(pair.clock(0), pair.clock(1), "and all has come");
+    }
+}

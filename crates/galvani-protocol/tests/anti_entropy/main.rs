@@ -38,6 +38,8 @@ struct Pair {
     linked: bool,
     /// Whether what reads ask for is lost on the way.
     deaf: bool,
+    /// Shown keys on their way, where they take long: for whom, and the answer.
+    late: Option<Vec<(usize, Input)>>,
     /// Every ask and answer that went over the link.
     seen: Vec<Message>,
     /// What each side said of shards that it found unequal: side, shard, whether it is mended.
@@ -138,6 +140,7 @@ impl Pair {
             now,
             linked: false,
             deaf: false,
+            late: None,
             seen: Vec::new(),
             told: Vec::new(),
             rids: 0,
@@ -193,8 +196,13 @@ impl Pair {
             }
             Effect::Answer { to, message, .. } if to.link >= 10 => {
                 self.seen.push(message.clone());
-                let input = Input::Reply { id: to.id, message };
-                self.handle((to.link - 10) as usize, input);
+                let shows =
+                    matches!(&message, Message::SliceIs(Ok(slice)) if slice.clock.is_some());
+                let (to, input) = ((to.link - 10) as usize, Input::Reply { id: to.id, message });
+                match &mut self.late {
+                    Some(late) if shows => late.push((to, input)),
+                    _ => self.handle(to, input),
+                }
             }
             Effect::Unequal { peer: other, shard, mended } => {
                 assert_eq!(other, peer(1 - from), "it names the other owner");

@@ -1,5 +1,6 @@
 //! Rows that are damaged or lost on one of two owners, and how they come back.
 
+use super::collect::delete;
 use super::{Pair, SHARD, Side, node, peer};
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{LaneIndex, Shard};
@@ -292,4 +293,37 @@ fn what_a_newer_write_has_replaced_is_never_held_again() {
     assert_eq!(object(&mut pair, 1, "k09").versions().len(), 2, "siblings: neither saw the other");
     let digests = digests(&mut pair);
     assert_eq!(digests[0], digests[1]);
+}
+
+/// A value that a peer shows may have been replaced, and what replaced it collected, before it is heard.
+#[test]
+fn what_was_deleted_after_it_was_shown_is_never_held_again() {
+    let mut pair = filled();
+    lose(&pair, 1, "k03");
+    pair.late = Some(Vec::new());
+    pair.handle(1, Input::Verify(None));
+    for _ in 0..2_000 {
+        if pair.late.as_ref().is_some_and(|late| late.iter().any(|(to, _)| *to == 1)) {
+            break;
+        }
+        pair.pass(1);
+    }
+    delete(&mut pair, 0, "k07");
+    pair.pass(3_000);
+    for side in 0..2 {
+        let versions = object(&mut pair, side, "k07").versions().len();
+        assert_eq!(versions, 0, "side {side}: its tombstone is collected");
+    }
+    let late = pair.late.take().expect("held up");
+    assert!(late.iter().any(|(to, _)| *to == 1), "the other owner has shown its keys");
+    for (to, input) in late {
+        pair.handle(to, input);
+    }
+    pair.flow();
+    assert!(object(&mut pair, 1, "k07").is_absent());
+    pair.pass(10_000);
+    for side in 0..2 {
+        assert!(object(&mut pair, side, "k07").is_absent(), "side {side}");
+        assert!(!object(&mut pair, side, "k03").is_absent(), "side {side}: what was lost is back");
+    }
 }

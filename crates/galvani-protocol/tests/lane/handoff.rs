@@ -153,6 +153,7 @@ fn hint_expiry_last_copy_a_full_store_refuses_and_drops_nothing() {
     full.request(false, message.clone());
     let refused = Replicated { result: Err(ReplicaError::HintsFull) };
     assert_eq!(answers(&full.tick()), [&Message::Replicated(refused)]);
+    assert_eq!((full.lane.counters().hints_refused, full.lane.counters().hints_held), (1, 0));
     // And an owner never holds a hint of its own shard.
     let Message::Hint(mut hint) = message else { unreachable!("made as a hint") };
     hint.owner = NodeId(1);

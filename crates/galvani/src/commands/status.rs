@@ -228,8 +228,16 @@ fn hint_words(view: &ClusterView, reports: &[NodeReport]) -> String {
         };
         format!("{} for {}, {}, {since}", count(held, "hint"), name(view, owner), Size(bytes))
     });
-    let words: Vec<String> = words.collect();
-    if words.is_empty() { "none held".to_owned() } else { words.join("   ") }
+    let mut words: Vec<String> = words.collect();
+    if words.is_empty() {
+        words.push("none held".to_owned());
+    }
+    let refused = counted(reports, |counters| counters.hints_refused);
+    if refused > 0 {
+        let refused = count(refused, "hint");
+        words.push(format!("NO ROOM for {refused} since the start: see limits.hint_bytes"));
+    }
+    words.join("   ")
 }
 
 fn counted(reports: &[NodeReport], figure: impl Fn(&Counters) -> u64) -> u64 {
@@ -399,6 +407,7 @@ fn counters_json(counters: &Counters) -> Value {
         "rows_mended": counters.rows_mended,
         "rows_damaged": counters.rows_damaged,
         "hints_held": counters.hints_held,
+        "hints_refused": counters.hints_refused,
         "hints_delivered": counters.hints_delivered,
         "hints_received": counters.hints_received,
     })
