@@ -22,7 +22,9 @@ use galvani_model::ids::{NodeId, Shard};
 use galvani_model::limits::SHOWN_DOTS_MAX;
 use galvani_model::quorum::{OwnerSet, QuorumTracker, Requirement, Verdict};
 use galvani_model::store::StoreError;
-use galvani_model::version::{Context, Dot, Kind, Record, RecordHead, emitted_bytes, value_hash};
+use galvani_model::version::{
+    Context, Dot, DotSet, Kind, Record, RecordHead, emitted_bytes, value_hash,
+};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, Outcome, QuorumKind, ReplicaError};
 use galvani_wire::message::{Hint, Put, PutDone, Replicate, Replicated};
@@ -106,7 +108,7 @@ impl PutOp {
         }
         let (policy, expires_ms) = (props.policy, refuse::expiry(&put, props)?);
         let timeout_ms = put.timeout_ms;
-        let (record, siblings, everywhere) =
+        let Stored { record, siblings, seen, everywhere } =
             store_here(ctx, put, shard, context, (policy, expires_ms)).map_err(|refusal| {
                 match refusal {
                     Refusal::Failure(failure) => failure,
@@ -116,7 +118,9 @@ impl PutOp {
                 }
             })?;
         let need = (need, deadline);
-        Ok(Prepared { record, siblings, everywhere, shard, need, timeout_ms, stand_ins })
+        let context = Context { seen, hlc: record.head.hlc };
+        let context = context.seal(&record.head.key, &topology.context_key).into();
+        Ok(Prepared { record, siblings, context, everywhere, shard, need, timeout_ms, stand_ins })
     }
 
     /// Sends the record to the other owners and counts this one.
@@ -127,14 +131,11 @@ impl PutOp {
         prepared: Prepared,
         sets: &WriteSets,
     ) -> Option<PutOp> {
-        let Prepared { record, siblings, everywhere, shard, need, timeout_ms, stand_ins } =
+        let Prepared { record, siblings, context, everywhere, shard, need, timeout_ms, stand_ins } =
             prepared;
         let (need, deadline) = need;
         let fsync = need.dw > 0;
         *ctx.fsync |= fsync;
-        let mut seen = record.head.past.clone();
-        seen.insert(record.head.dot);
-        let context = Context { seen, hlc: record.head.hlc };
         let hint_at = ctx.now.micros + HINT_AFTER_MICROS;
         let owners = ctx.topology.replicas(shard);
         let mut put = PutOp {
@@ -148,7 +149,7 @@ impl PutOp {
             hint_at: (stand_ins.left() > 0).then_some(hint_at),
             stand_ins,
             shard,
-            context: context.seal(&record.head.key, &ctx.topology.context_key).into(),
+            context,
             siblings,
             deadline,
             record: Box::new(record),
@@ -378,6 +379,8 @@ type WriteSets = (Owners, Option<Owners>);
 struct Prepared {
     record: Record,
     siblings: u32,
+    /// What its author has seen with it, sealed.
+    context: bytes::Bytes,
     /// Whether every owner is known to have taken it in durably.
     everywhere: bool,
     shard: Shard,
@@ -427,16 +430,26 @@ impl From<StoreError> for Refusal {
     }
 }
 
+/// A write that this owner has taken in.
+struct Stored {
+    record: Record,
+    /// How many values the key has now.
+    siblings: u32,
+    /// What its author has seen of the key.
+    seen: DotSet,
+    /// Whether every owner is known to have taken it in durably.
+    everywhere: bool,
+}
+
 /// Mints a dot and takes the record in, or finds that an earlier try of the same logical write came
-/// here already. Returns the record, how many values the key has now, and whether every owner is known
-/// to have taken it in durably.
+/// here already.
 fn store_here(
     ctx: &mut Ctx<'_>,
     put: Put,
     shard: Shard,
     context: Context,
     (policy, expires_ms): (ConflictPolicy, u64),
-) -> Result<(Record, u32, bool), Refusal> {
+) -> Result<Stored, Refusal> {
     if replica::notice_amnesia(ctx.store, shard, &[], &context.seen)? {
         ctx.on_amnesia();
     }
@@ -466,8 +479,7 @@ fn store_here(
                 (Record { head, value: put.value }, true)
             }
         };
-        let siblings = values_now(ctx, shard, &record)?;
-        return Ok((record, siblings, everywhere));
+        return Ok(stored(ctx, shard, record, everywhere)?);
     }
     refuse::forgotten(ctx, shard, put.issued)?;
     if head.kind != Kind::Emit {
@@ -483,8 +495,7 @@ fn store_here(
             panic!("invariant I6 is broken, stopping before it spreads: {what}");
         }
     }
-    let siblings = values_now(ctx, shard, &record)?;
-    Ok((record, siblings, false))
+    Ok(stored(ctx, shard, record, false)?)
 }
 
 /// Writes down what the key has here, for the feed: what the write replaces, and which values stay
@@ -518,7 +529,14 @@ fn see_beside(
     Ok(())
 }
 
-fn values_now(ctx: &mut Ctx<'_>, shard: Shard, record: &Record) -> Result<u32, StoreError> {
-    let object = ctx.store.object(shard, &record.head.key)?;
-    Ok(object.values_at(ctx.now.unix_ms) as u32)
+/// What the key is after the write.
+fn stored(
+    ctx: &mut Ctx<'_>,
+    shard: Shard,
+    record: Record,
+    everywhere: bool,
+) -> Result<Stored, StoreError> {
+    let (seen, object) = replica::seen_by_author(ctx.store, shard, &record.head)?;
+    let siblings = object.values_at(ctx.now.unix_ms) as u32;
+    Ok(Stored { record, siblings, seen, everywhere })
 }

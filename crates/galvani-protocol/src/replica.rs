@@ -212,6 +212,17 @@ pub(crate) fn read(store: &mut dyn Store, shard: Shard, key: &Key) -> Result<Loc
     Ok(Local { object, seen })
 }
 
+/// What the author of a write that is taken in here has seen of its key, and the key.
+pub(crate) fn seen_by_author(
+    store: &mut dyn Store,
+    shard: Shard,
+    head: &RecordHead,
+) -> Result<(DotSet, Object), StoreError> {
+    let object = store.object(shard, &head.key)?;
+    let seen = object.seen_by_author(head, &store.replica(shard)?.clock);
+    Ok((seen, object))
+}
+
 /// The log record behind a live dot. A live dot without its record is damage, not absence: nothing
 /// live is ever trimmed.
 pub(crate) fn record(store: &mut dyn Store, shard: Shard, dot: Dot) -> Result<Record, StoreError> {

@@ -6,6 +6,7 @@
 //! of them is. Time changes no object: a value that has expired stays where it is and reads as a
 //! tombstone, so what it replaced stays replaced. Next to read: `join.rs`.
 
+use super::clock::PartitionClock;
 use super::dot::Dot;
 use super::dotset::DotSet;
 use super::record::{Kind, RecordHead};
@@ -270,6 +271,20 @@ impl Object {
             for &dot in &version.dots {
                 seen.insert(dot);
             }
+        }
+        seen
+    }
+
+    /// What the author of a write has seen of the key, once a replica with this clock holds it as this object: what
+    /// it had seen before, and the write. Where that is all the key holds, it is told as briefly as to a reader
+    /// there: else the context of whoever writes on and on, each time with the last one's, would name each of its
+    /// writes. Of what it has not seen nothing is claimed.
+    pub fn seen_by_author(&self, head: &RecordHead, clock: &PartitionClock) -> DotSet {
+        let mut seen = head.past.clone();
+        seen.insert(head.dot);
+        let mut held = self.versions.iter().flat_map(|version| version.dots.iter());
+        if !self.versions.is_empty() && held.all(|&dot| seen.contains(dot)) {
+            seen.compress(clock);
         }
         seen
     }

@@ -1,7 +1,7 @@
 //! Random schedules of three replicas over the real version algebra, with each load-bearing guard
 //! switched off in turn: without the guard some schedule must lose, resurrect, diverge or show a
 //! false sibling; with it none may. The schedules follow the model runs behind the design:
-//! reads and writes with old contexts, loss, duplication, reordering, exchange by clocks, retries
+//! reads and writes with old contexts, a read's or an earlier write's, loss, duplication, reordering, exchange by clocks, retries
 //! through another coordinator, and replicas whose counter goes back.
 
 mod world;
@@ -52,6 +52,12 @@ fn a_counter_that_went_back_is_harmless_under_a_new_incarnation() {
 #[test]
 fn without_the_clock_check_compression_loses_updates() {
     let guards = Guards { compress_asks_clock: false, ..Guards::default() };
+    assert_caught(guards, Setup::default());
+}
+
+#[test]
+fn an_author_who_has_not_seen_all_must_not_claim_it() {
+    let guards = Guards { author_saw_all: false, ..Guards::default() };
     assert_caught(guards, Setup::default());
 }
 

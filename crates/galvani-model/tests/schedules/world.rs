@@ -40,6 +40,8 @@ pub(crate) struct Guards {
     pub(crate) collect_asks_past: bool,
     /// ... and the tombstone itself.
     pub(crate) collect_asks_all: bool,
+    /// Compression of what an author has seen asks whether that is all the key holds.
+    pub(crate) author_saw_all: bool,
 }
 
 impl Default for Guards {
@@ -54,6 +56,7 @@ impl Default for Guards {
             date_by_request: true,
             collect_asks_past: true,
             collect_asks_all: true,
+            author_saw_all: true,
         }
     }
 }
@@ -233,10 +236,27 @@ impl World {
         let replica = &self.replicas[at];
         let (seen, hlc) = replica.context(&key, &self.setup.guards);
         let shown = shown(&replica.object(&key), &replica.log);
-        self.contexts.push((key, seen, hlc, shown));
+        self.keep((key, seen, hlc, shown));
+    }
+
+    /// A client keeps a context for a later write.
+    fn keep(&mut self, context: (Key, DotSet, Hlc, BTreeSet<u64>)) {
+        self.contexts.push(context);
         if self.contexts.len() > 6 {
             self.contexts.remove(0);
         }
+    }
+
+    /// A replica that has taken a write in tells its author what it has seen.
+    fn answer(&mut self, at: usize, id: u64, head: &RecordHead) {
+        let replica = &self.replicas[at];
+        let mut seen = replica.object(&head.key).seen_by_author(head, &replica.clock);
+        if !self.setup.guards.author_saw_all {
+            seen.compress(&replica.clock);
+        }
+        let mut saw = self.writes[&id].saw.clone();
+        saw.insert(id);
+        self.keep((head.key.clone(), seen, head.hlc, saw));
     }
 
     fn write(&mut self) {
@@ -298,6 +318,7 @@ impl World {
         head.dot = Dot::new(replica.origin(at), replica.counter);
         replica.apply(&head, &self.setup);
         self.hold(id, at);
+        self.answer(at, id, &head);
         for other in (0..REPLICAS).filter(|&other| other != at) {
             self.net.push((other, head.clone()));
             if self.rng.chance(20) {

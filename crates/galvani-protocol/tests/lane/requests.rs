@@ -3,11 +3,12 @@
 //! Whole clusters under faults are the simulator's; these pin down single steps. Next to read:
 //! `bench.rs`.
 
-use crate::bench::{Bench, answers, asks, failure, get, peer, put, strict};
+use crate::bench::{Bench, answers, asks, failure, get, key, peer, put, strict};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Origin, RequestId};
+use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::store::StoreError;
 use galvani_model::version::{Dot, DotSet, Kind, RecordHead, Version, value_hash};
@@ -421,4 +422,58 @@ fn a_record_that_names_more_of_our_own_writes_makes_us_take_a_new_incarnation() 
     assert_eq!(bench.lane.counters().incarnations, 1);
     bench.request(false, put(key, 2, 1));
     assert_ne!(head(&bench.tick()).dot.origin, first.dot.origin);
+}
+
+/// A write of `key` with what its author has seen, at one owner. What it has seen then.
+fn write_on(bench: &mut Bench, key: &Key, rid: u128, seen: Option<Bytes>) -> (Bytes, u32) {
+    let Message::Put(mut put) = put(key.clone(), rid, 1) else { unreachable!("made as a put") };
+    put.context = seen;
+    bench.request(false, Message::Put(put));
+    let effects = bench.tick();
+    let done = answers(&effects).into_iter().find_map(|answer| match answer {
+        Message::PutDone(done) => Some((done.context.clone(), done.siblings)),
+        _ => None,
+    });
+    done.expect("w=1 is met here")
+}
+
+#[test]
+fn the_context_of_one_who_writes_on_and_on_does_not_grow() {
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let counter = bench.key(true);
+    let shard = bench.shard(&counter);
+    let mut keys = (0..).map(|number| key(&format!("other-{number}")));
+    let other = keys.find(|key| bench.shard(key) == shard).expect("some key is in it");
+    let (mut seen, mut seen_of_other) = (None, None);
+    let mut longest = 0;
+    for round in 0..500 {
+        // Its dots have holes: others write other keys of the partition.
+        let (context, _) = write_on(&mut bench, &other, 10_000 + round, seen_of_other);
+        seen_of_other = Some(context);
+        let (context, siblings) = write_on(&mut bench, &counter, round, seen);
+        if round > 0 {
+            assert_eq!(siblings, 1);
+        }
+        longest = longest.max(context.len());
+        seen = Some(context);
+    }
+    assert!(longest < 100, "{longest} bytes");
+}
+
+#[test]
+fn who_writes_on_never_replaces_what_it_has_not_seen() {
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    let (mine, _) = write_on(&mut bench, &key, 1, None);
+    let (theirs, siblings) = write_on(&mut bench, &key, 2, None);
+    assert_eq!(siblings, 2);
+    let (mine, siblings) = write_on(&mut bench, &key, 3, Some(mine));
+    assert_eq!(siblings, 2);
+    let (mine, siblings) = write_on(&mut bench, &key, 4, Some(mine));
+    assert_eq!(siblings, 2, "the other value was never shown to it");
+    // And the other way round.
+    let (_, siblings) = write_on(&mut bench, &key, 5, Some(theirs));
+    assert_eq!(siblings, 2);
+    let (_, siblings) = write_on(&mut bench, &key, 6, Some(mine));
+    assert_eq!(siblings, 2);
 }
