@@ -34,7 +34,8 @@ pub(crate) fn after_read(world: &World, read: usize, seen: &Seen) -> Result<(), 
     Ok(())
 }
 
-/// Checks the context of a write's answer: the write and its own past, exactly.
+/// Checks the context of a write's answer: the write, its own past, and nothing more of the key that was not
+/// replaced for its author.
 pub(crate) fn after_write(world: &World, write: usize, done: &PutDone) -> Result<(), String> {
     let asked = &world.history.writes[write];
     let key = &world.keys[asked.key].key;
@@ -42,8 +43,27 @@ pub(crate) fn after_write(world: &World, write: usize, done: &PutDone) -> Result
         .map_err(|error| format!("the context of write {write} does not open: {error}"))?;
     let mut exact: DotSet = asked.past.clone();
     exact.insert(done.dot);
-    if context.seen != exact {
-        return Err(format!("write {write}: context {} instead of {exact}", context.seen));
+    if !context.seen.includes(&exact) {
+        return Err(format!("write {write}: context {} lacks some of {exact}", context.seen));
+    }
+    let is_lww = world.keys[asked.key].is_lww();
+    for &dot in world.ledger.dots_of(asked.key) {
+        let entry = world.ledger.entry(dot).expect("listed by the ledger itself");
+        let Some(other) = entry.write else { continue };
+        let dots = &world.history.writes[other].dots;
+        if !context.seen.contains(dot) || covers_any(&exact, dots) {
+            continue;
+        }
+        let in_context = |by| context.seen.contains(by);
+        let replaced =
+            world.ledger.replaced_by(asked.key, Some(other), dots, &in_context).is_some();
+        let outranked = is_lww && context.hlc >= entry.record.head.hlc;
+        if !replaced && !outranked && !world.ledger.is_buried(dots) {
+            return Err(format!(
+                "write {write}: its context covers {dot} (write {other}), which its author had not \
+                 seen and nothing has replaced"
+            ));
+        }
     }
     if !asked.dots.contains(&done.dot) || !covers_any(&context.seen, &asked.dots) {
         return Err(format!("write {write} is answered with the dot of another: {}", done.dot));
