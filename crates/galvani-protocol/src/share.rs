@@ -1,10 +1,10 @@
 //! The share of a lane that work nobody waits for may have while clients wait: turns, one after another.
 //!
-//! A page of records or hints is one turn, whoever it comes from and whether it is taken in here or given to
-//! another: what all peers together may cost a busy lane does not grow with their number. After a page that took
-//! the lane long, on a slow disk or on cores that others use as well, the next turn comes later: pages have a
-//! tenth of a busy lane's time. A lane for which no client waits gives a turn at once. It knows nothing of what a
-//! turn is used for.
+//! A page of records or hints is one turn, whoever it comes from and whether it is taken in here or
+//! given to another: what all peers together may cost a busy lane does not grow with their number.
+//! After a page that took the lane long, on a slow disk or on cores that others use as well, the
+//! next turn comes later: pages have a tenth of a busy lane's time. A lane for which no client waits
+//! gives a turn at once. It knows nothing of what a turn is used for.
 //! Next to read: `sync/pull.rs`, `handoff/fetch.rs`, which ask for pages; both sides of them take turns.
 
 /// Time between two turns of a busy lane, in microseconds.
@@ -51,8 +51,9 @@ impl Share {
         }
     }
 
-    /// Pages took so much of the lane's time, up to now: turns that are not given out yet come later by nine times
-    /// as much, which clients have in between. However much it was, that is a second at most: repair must get on.
+    /// Pages took so much of the lane's time, up to now: turns that are not given out yet come later
+    /// by nine times as much, which clients have in between. However much it was, that is a second at
+    /// most: repair must get on.
     pub(crate) fn paid(&mut self, micros: u64, now: u64, busy: bool) {
         if busy {
             let rest = micros.saturating_mul(PARTS - 1);

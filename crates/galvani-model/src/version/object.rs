@@ -275,10 +275,10 @@ impl Object {
         seen
     }
 
-    /// What the author of a write has seen of the key, once a replica with this clock holds it as this object: what
-    /// it had seen before, and the write. Where that is all the key holds, it is told as briefly as to a reader
-    /// there: else the context of whoever writes on and on, each time with the last one's, would name each of its
-    /// writes. Of what it has not seen nothing is claimed.
+    /// What the author of a write has seen of the key, once a replica with this clock holds it as this
+    /// object: what it had seen before, and the write. Where that is all the key holds, it is told as
+    /// briefly as to a reader there: else the context of whoever writes on and on, each time with the
+    /// last one's, would name each of its writes. Of what it has not seen nothing is claimed.
     pub fn seen_by_author(&self, head: &RecordHead, clock: &PartitionClock) -> DotSet {
         let mut seen = head.past.clone();
         seen.insert(head.dot);

@@ -1,8 +1,8 @@
 //! Random schedules of three replicas over the real version algebra, with each load-bearing guard
 //! switched off in turn: without the guard some schedule must lose, resurrect, diverge or show a
 //! false sibling; with it none may. The schedules follow the model runs behind the design:
-//! reads and writes with old contexts, a read's or an earlier write's, loss, duplication, reordering, exchange by clocks, retries
-//! through another coordinator, and replicas whose counter goes back.
+//! reads and writes with old contexts, a read's or an earlier write's, loss, duplication, reordering,
+//! exchange by clocks, retries through another coordinator, and replicas whose counter goes back.
 
 mod world;
 

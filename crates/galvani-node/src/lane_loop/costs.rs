@@ -1,8 +1,9 @@
-//! What pages of repair and hints cost a lane: the time to take them in or to give them, and their part of the
-//! commit of the tick they came in.
+//! What pages of repair and hints cost a lane: the time to take them in or to give them, and
+//! their part of the commit of the tick they came in.
 //!
-//! The lane knows no time but the tick's, so whoever drives it measures. What is measured changes only when
-//! the next page comes, never what is in it. Next to read: `galvani-protocol/src/share.rs`.
+//! The lane knows no time but the tick's, so whoever drives it measures. What is measured changes
+//! only when the next page comes, never what is in it. Next to read:
+//! `galvani-protocol/src/share.rs`.
 
 use galvani_protocol::Input;
 use galvani_wire::Message;
@@ -18,8 +19,8 @@ pub(crate) struct PageCosts {
 }
 
 impl PageCosts {
-    /// A page was handled: how long that took, how many bytes it staged, and whether the tick's commit is to be
-    /// fsynced since then.
+    /// A page was handled: how long that took, how many bytes it staged, and whether the tick's
+    /// commit is to be fsynced since then.
     pub(super) fn add(&mut self, micros: u64, staged: usize, fsync: bool) {
         self.micros += micros;
         self.staged += staged;
@@ -32,8 +33,8 @@ impl PageCosts {
         self.any
     }
 
-    /// The tick was committed: what its pages cost. A sync that they alone asked for is theirs, of all else they
-    /// pay by their bytes.
+    /// The tick was committed: what its pages cost. A sync that they alone asked for is theirs, of
+    /// all else they pay by their bytes.
     pub(super) fn settle(&mut self, commit_micros: u64, staged: usize) -> u64 {
         let pages = core::mem::take(self);
         let part = match (pages.fsync, staged) {

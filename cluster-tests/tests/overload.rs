@@ -1,0 +1,98 @@
+//! Many times what three nodes get done, and then little: what is too much is refused as that, some is
+//! done all the while, and when the crowd is gone nothing of it is left.
+//!
+//! How much that is in figures is measured: `galvani bench mix --overload`, docs/proof.md.
+
+use galvani_client::{Applied, Client, ErrorKind};
+use galvani_cluster_tests::cluster::Node;
+use galvani_cluster_tests::wait::at_most;
+use galvani_cluster_tests::{Cluster, until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What the crowd did.
+#[derive(Debug, Default)]
+struct Crowd {
+    done: AtomicU64,
+    /// Refused as too much, with nothing done.
+    turned_away: AtomicU64,
+    /// Failed in another way.
+    others: AtomicU64,
+    over: AtomicBool,
+}
+
+/// One of them: writes without a pause and without a second try.
+async fn press(client: Client, index: usize, crowd: Arc<Crowd>) {
+    for number in 0_u64.. {
+        if crowd.over.load(Ordering::Relaxed) {
+            return;
+        }
+        let put = client.put(format!("crowd-{index}-{number}"), vec![7; 1_000]).blind().w(2);
+        let count = match put.send().await {
+            Ok(_) => &crowd.done,
+            Err(error) => match (error.kind(), error.applied()) {
+                (ErrorKind::Overloaded { .. }, Applied::No) => &crowd.turned_away,
+                _ => &crowd.others,
+            },
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn overload_is_refused_and_over_when_the_crowd_is_gone() {
+    let cluster = Cluster::start();
+    let handles: Vec<Client> = (0..8)
+        .map(|_| {
+            let builder = cluster.builder().timeout(DEADLINE).retries(0);
+            cluster.block_on(builder.connect()).expect("the cluster runs")
+        })
+        .collect();
+    let crowd = Arc::new(Crowd::default());
+    let tasks: Vec<_> = (0..CROWD)
+        .map(|index| {
+            let client = handles[index % handles.len()].clone();
+            cluster.runtime().spawn(press(client, index, crowd.clone()))
+        })
+        .collect();
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    until("more than the nodes take on", || match count(&crowd.turned_away) {
+        few if few < CROWD as u64 => Err(few),
+        _ => Ok(()),
+    });
+    // It goes on for a while, and some is done all the while.
+    let before = count(&crowd.done);
+    at_most(RAGES, || false);
+    let during = count(&crowd.done) - before;
+    crowd.over.store(true, Ordering::Relaxed);
+    for task in tasks {
+        cluster.block_on(task).expect("a client does not panic");
+    }
+    let client = cluster.client();
+    let of = |node: &Node| cluster.status_of(&client, &node.name).counters.turned_away;
+    let turned_away: u64 = cluster.nodes().iter().map(of).sum();
+    println!("{crowd:?}, {during} done while it raged, {turned_away} turned away by nodes");
+    assert!(during > 0, "nothing was done in {RAGES:?}: {crowd:?}");
+    assert!(turned_away > 0, "it was never too much for a node: {crowd:?}");
+
+    // As little as a few clients ask for is all done, soon, through every handle, and by one try each.
+    let mut number = 0;
+    until("a calm in which nothing fails", || {
+        for client in handles.iter().cycle().take(CALM) {
+            number += 1;
+            let put = client.put(format!("calm-{number}"), "v").blind().w(2).send();
+            cluster.block_on(put)?;
+        }
+        Ok::<_, galvani_client::Error>(())
+    });
+}
+
+/// So many write at once: some dozen times what a node has under way at its best.
+const CROWD: usize = 4_096;
+/// What each call has.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// How long it goes on when it has become too much.
+const RAGES: Duration = Duration::from_secs(3);
+/// Writes one after the other, none of which may fail.
+const CALM: usize = 200;
