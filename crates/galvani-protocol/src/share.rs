@@ -3,8 +3,9 @@
 //! A page of records or hints is one turn, whoever it comes from and whether it is taken in here or
 //! given to another: what all peers together may cost a busy lane does not grow with their number.
 //! After a page that took the lane long, on a slow disk or on cores that others use as well, the
-//! next turn comes later: pages have a tenth of a busy lane's time. A lane for which no client waits
-//! gives a turn at once. It knows nothing of what a turn is used for.
+//! next turn comes later: pages have a quarter of a busy lane's time, or a turn a second where that is
+//! more. A lane for which no client waits gives a turn at once. It knows nothing of what a turn is
+//! used for.
 //! Next to read: `sync/pull.rs`, `handoff/fetch.rs`, which ask for pages; both sides of them take turns.
 
 /// Time between two turns of a busy lane, in microseconds.
@@ -14,7 +15,7 @@ const PAGE_BYTES: u32 = 256 << 10;
 /// The same where clients wait for one of the two lanes: measured, it leaves them a fifth more.
 const BUSY_PAGE_BYTES: u32 = 64 << 10;
 /// Of so many parts of a busy lane's time pages may have one.
-const PARTS: u64 = 10;
+const PARTS: u64 = 4;
 /// How far ahead turns are given out, in microseconds: of more than a hundred that wait some share a turn, so
 /// that one whose turn is never used costs nobody more than this.
 const AHEAD_MICROS: u64 = 1_000_000;
@@ -52,7 +53,7 @@ impl Share {
     }
 
     /// Pages took so much of the lane's time, up to now: turns that are not given out yet come later
-    /// by nine times as much, which clients have in between. However much it was, that is a second at
+    /// by three times as much, which clients have in between. However much it was, that is a second at
     /// most: repair must get on.
     pub(crate) fn paid(&mut self, micros: u64, now: u64, busy: bool) {
         if busy {
@@ -96,11 +97,11 @@ mod tests {
     fn what_a_page_cost_moves_the_next_turn_of_a_busy_lane() {
         let mut share = Share::default();
         share.paid(3_000, 5_000, true);
-        assert_eq!(share.take(5_000, true), 32_000, "nine times as much for clients");
+        assert_eq!(share.take(5_000, true), 14_000, "three times as much for clients");
         share.paid(1_000, 6_000, true);
         assert_eq!(
             share.take(6_000, true),
-            32_000 + TURN_MICROS + 9_000,
+            14_000 + TURN_MICROS + 3_000,
             "a turn that is given out stays"
         );
         share.paid(3_000, 5_000, false);

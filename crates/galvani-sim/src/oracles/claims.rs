@@ -46,6 +46,17 @@ pub(crate) fn after_write(world: &World, write: usize, done: &PutDone) -> Result
     if !context.seen.includes(&exact) {
         return Err(format!("write {write}: context {} lacks some of {exact}", context.seen));
     }
+    // To tell it more briefly adds what lies in between, never a name or a number beyond.
+    let ends = |seen: &DotSet| -> Vec<_> {
+        seen.iter().map(|(origin, ..)| (origin, seen.max_counter(origin))).collect()
+    };
+    if ends(&context.seen) != ends(&exact) {
+        return Err(format!("write {write}: context {} goes beyond {exact}", context.seen));
+    }
+    let dated = world.ledger.entry(done.dot).map(|entry| entry.record.head.hlc);
+    if dated.is_some_and(|hlc| hlc != context.hlc) {
+        return Err(format!("write {write} is of {dated:?}, its context of {:?}", context.hlc));
+    }
     let is_lww = world.keys[asked.key].is_lww();
     for &dot in world.ledger.dots_of(asked.key) {
         let entry = world.ledger.entry(dot).expect("listed by the ledger itself");
