@@ -9,11 +9,12 @@ use crate::args::data::InBucket;
 use crate::args::line::Line;
 use crate::context::State;
 use crate::dev;
+use crate::names::{Names, Past};
 use crate::output::Output;
 use crate::report::client::{About, Retype};
 use crate::report::mistakes::{self, LocalCluster};
 use crate::report::{Report, client};
-use galvani_client::{Bucket, Client, ErrorKind, Quorum};
+use galvani_client::{Bucket, Client, ClusterView, ErrorKind, Quorum};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -148,10 +149,19 @@ impl App {
         line.with_all(&self.global.cluster(self.context.as_deref())).with_all(&self.global.manner())
     }
 
+    /// What the nodes of a cluster are called, also those that have left it.
+    pub(crate) fn names<'a>(&self, view: &'a ClusterView) -> Names<'a> {
+        Names::of(view, Past::of(self, self.local_dir()))
+    }
+
     fn is_local(&self) -> bool {
-        let name = self.context_name().ok().flatten();
-        let context = name.and_then(|name| self.state.context(&name).ok().flatten());
-        context.is_some_and(|context| context.dev_dir.is_some())
+        self.local_dir().is_some()
+    }
+
+    /// The directory of the context's cluster, if it is a local one.
+    fn local_dir(&self) -> Option<PathBuf> {
+        let name = self.context_name().ok().flatten()?;
+        self.state.context(&name).ok().flatten()?.dev_dir
     }
 
     fn connecting(&self) -> Retype {

@@ -10,6 +10,7 @@ mod connect;
 mod context;
 mod dev;
 mod exit;
+mod names;
 mod output;
 mod record;
 mod report;

@@ -41,7 +41,7 @@ pub(crate) struct Leave {
 pub(crate) struct Forget {
     #[command(flatten)]
     pub(crate) leave: Leave,
-    /// It is lost, with what only it holds.
+    /// It is gone: what only it holds is lost unless it returns.
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -4,9 +4,9 @@
 //! it are mended: the way back is to let the node fill itself anew. Shards of which two owners hold
 //! different objects of the same history are named as long as they do. Next to read: `repair.rs`.
 
-use crate::commands::status::name;
+use crate::names::Names;
 use crate::report::text::{count, key};
-use galvani_client::{ClusterView, Damage, NodeReport, Shard, UnequalShard};
+use galvani_client::{Damage, NodeReport, Shard, UnequalShard};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -47,12 +47,12 @@ pub(super) fn document(rows: &[Damage]) -> Value {
 }
 
 /// What is unequal now, as far as it is named: the shard, and the two owners by name.
-fn unequal(view: &ClusterView, reports: &[NodeReport]) -> BTreeSet<(Shard, [String; 2])> {
+fn unequal(names: &Names<'_>, reports: &[NodeReport]) -> BTreeSet<(Shard, [String; 2])> {
     let mut found = BTreeSet::new();
     for report in reports {
         let Ok(status) = &report.status else { continue };
         for UnequalShard { shard, peer } in &status.unequal {
-            let mut owners = [report.name.clone(), name(view, *peer)];
+            let mut owners = [report.name.clone(), names.word(*peer)];
             owners.sort();
             found.insert((*shard, owners));
         }
@@ -62,8 +62,8 @@ fn unequal(view: &ClusterView, reports: &[NodeReport]) -> BTreeSet<(Shard, [Stri
 
 /// The alarm in the line about repair; `met` is how often equal histories with unequal digests were
 /// met since the nodes started.
-pub(super) fn alarm(view: &ClusterView, reports: &[NodeReport], met: u64) -> String {
-    let shards: BTreeSet<Shard> = unequal(view, reports).into_iter().map(|(at, _)| at).collect();
+pub(super) fn alarm(names: &Names<'_>, reports: &[NodeReport], met: u64) -> String {
+    let shards: BTreeSet<Shard> = unequal(names, reports).into_iter().map(|(at, _)| at).collect();
     alarm_words(shards.len() as u64, met)
 }
 
@@ -86,14 +86,14 @@ fn unequal_line(shard: Shard, owners: &[String; 2]) -> String {
 }
 
 /// The same of one node for scripts.
-pub(super) fn unequal_document(view: &ClusterView, found: &[UnequalShard]) -> Value {
-    let one = |UnequalShard { shard, peer }: &UnequalShard| json!({ "partition": shard.partition.0, "n": shard.n, "peer": name(view, *peer) });
+pub(super) fn unequal_document(names: &Names<'_>, found: &[UnequalShard]) -> Value {
+    let one = |UnequalShard { shard, peer }: &UnequalShard| json!({ "partition": shard.partition.0, "n": shard.n, "peer": names.key(*peer) });
     json!(found.iter().map(one).collect::<Vec<Value>>())
 }
 
 /// Lines of the status about damage; none if there is none.
-pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
-    let found = unequal(view, reports);
+pub(super) fn words(names: &Names<'_>, reports: &[NodeReport]) -> String {
+    let found = unequal(names, reports);
     let mut lines: String = found.iter().map(|(at, owners)| unequal_line(*at, owners)).collect();
     for report in reports {
         let Ok(status) = &report.status else { continue };

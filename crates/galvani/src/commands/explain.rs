@@ -8,6 +8,7 @@ use crate::args::see::Explain;
 use crate::commands::{Done, options};
 use crate::connect::App;
 use crate::exit::Exit;
+use crate::names::Names;
 use crate::report::text::{Age, Size, count};
 use crate::report::{client, json};
 use galvani_client::{ClusterView, Dot, Explanation, HolderState, ReplicaState, Version};
@@ -24,18 +25,19 @@ pub(crate) async fn run(app: &App, args: Explain) -> Done {
     let asked = session.bucket(&args.bucket).explain(args.key.clone()).await;
     let explanation = asked.map_err(|error| client::report(&error, &retype))?;
     let view = session.client.cluster();
+    let names = app.names(&view);
     if app.out.is_json() {
-        let mut map = document(&view, &explanation);
+        let mut map = document(&names, &explanation);
         json::put_bytes(&mut map, "key", &args.key);
         map.insert("bucket".to_owned(), args.bucket.bucket.as_str().into());
         app.out.json(map)?;
     } else {
-        app.out.line(&page(&view, &explanation))?;
+        app.out.line(&page(&view, &names, &explanation))?;
     }
     Ok(Exit::Done)
 }
 
-fn page(view: &ClusterView, explanation: &Explanation) -> String {
+fn page(view: &ClusterView, names: &Names<'_>, explanation: &Explanation) -> String {
     let name = |node: &String| with_zone(view, node);
     let owners: Vec<String> = explanation.owners.iter().map(name).collect();
     let fallbacks: Vec<String> = explanation.fallbacks.iter().map(name).collect();
@@ -53,17 +55,17 @@ fn page(view: &ClusterView, explanation: &Explanation) -> String {
     let all = all_dots(explanation);
     for replica in &explanation.replicas {
         page.push_str("\n  ");
-        page.push_str(&replica_line(view, replica, &all, clock_ms(explanation)));
+        page.push_str(&replica_line(names, replica, &all, clock_ms(explanation)));
     }
     page.push_str("\n  hints   ");
-    page.push_str(&hint_words(explanation));
+    page.push_str(&hint_words(names, explanation));
     page.push_str("\n  r=1     ");
     page.push_str(&first_words(explanation, &all));
     page
 }
 
 /// Who holds hints of the key for whom.
-fn hint_words(explanation: &Explanation) -> String {
+fn hint_words(names: &Names<'_>, explanation: &Explanation) -> String {
     let mut words = Vec::new();
     for holder in &explanation.holders {
         let hints = match &holder.hints {
@@ -77,6 +79,7 @@ fn hint_words(explanation: &Explanation) -> String {
         for owner in owners {
             let dots = hints.iter().filter(|(whom, _)| whom == owner);
             let dots: Vec<String> = dots.map(|(_, dot)| short(*dot)).collect();
+            let owner = names.told(owner);
             words.push(format!("{} holds {} for {owner}", holder.node, dots.join(" ")));
         }
         if holder.more {
@@ -115,7 +118,7 @@ fn answer_words(node: &str, lacks: Option<&[String]>, silent: &[&str]) -> String
 }
 
 fn replica_line(
-    view: &ClusterView,
+    names: &Names<'_>,
     replica: &ReplicaState,
     all: &BTreeSet<Dot>,
     now_ms: u64,
@@ -137,7 +140,7 @@ fn replica_line(
         (values, _) => format!("{node}  {}", count(values as u64, "value")),
     };
     for version in versions.iter().filter(|version| version.kind == Kind::Put) {
-        let author = member_name(view, version);
+        let author = names.word(version.author);
         let (dot, size) = (first_dot(version), Size(u64::from(version.value_len)));
         let ends = end_words(version.expires_ms, now_ms);
         line.push_str(&format!("  [{dot} by {author}, {size}{ends}]"));
@@ -202,12 +205,7 @@ fn with_zone(view: &ClusterView, node: &String) -> String {
     }
 }
 
-fn member_name(view: &ClusterView, version: &Version) -> String {
-    let member = view.layout.member(version.author);
-    member.map_or_else(|| version.author.short(), |member| member.name().to_owned())
-}
-
-fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value> {
+fn document(names: &Names<'_>, explanation: &Explanation) -> Map<String, Value> {
     let (all, now_ms) = (all_dots(explanation), clock_ms(explanation));
     let mut map = json::object("galvani.explain/1");
     map.insert("hash".to_owned(), format!("{:016x}", explanation.hash).into());
@@ -221,7 +219,7 @@ fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value>
             "node": replica.node,
             "values": versions.iter().filter(|version| is_value(version, now_ms)).count(),
             "versions":
-                versions.iter().map(|one| version_json(view, one, now_ms)).collect::<Vec<_>>(),
+                versions.iter().map(|one| version_json(names, one, now_ms)).collect::<Vec<_>>(),
             "missing": missing(replica, versions, &all),
         }),
     };
@@ -242,7 +240,7 @@ fn document(view: &ClusterView, explanation: &Explanation) -> Map<String, Value>
     map
 }
 
-fn version_json(view: &ClusterView, version: &Version, now_ms: u64) -> Value {
+fn version_json(names: &Names<'_>, version: &Version, now_ms: u64) -> Value {
     let dots: Vec<String> =
         version.dots.iter().map(|dot| format!("{}:{}", dot.origin, dot.counter)).collect();
     value!({
@@ -250,7 +248,7 @@ fn version_json(view: &ClusterView, version: &Version, now_ms: u64) -> Value {
         "deleted": version.kind == Kind::Delete,
         "expired": is_expired(version, now_ms),
         "expires_ms": version.expires_ms,
-        "node": member_name(view, version),
+        "node": names.key(version.author),
         "bytes": version.value_len,
         "value_hash": format!("{:016x}", version.value_hash),
     })

@@ -3,15 +3,15 @@
 //! A tombstone is collected when every owner of its key has taken in all that it replaced. One that
 //! cannot be reached holds collection back and is named here. Next to read: `status.rs`.
 
-use crate::commands::status::name;
+use crate::names::Names;
 use crate::report::text::{Age, Size, count, grouped};
-use galvani_client::{ClusterView, NodeId, NodeReport};
+use galvani_client::{NodeId, NodeReport};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What waits on all nodes, and for whom.
-pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
+pub(super) fn words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     let (mut waiting, mut collected, mut expiring, mut expired) = (0, 0, 0, 0);
     let mut waits: BTreeMap<NodeId, u64> = BTreeMap::new();
     for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
@@ -36,7 +36,7 @@ pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
                 0 => "not heard of since a restart".to_owned(),
                 _ => format!("away {}", Age((now_ms as u64).saturating_sub(since_ms) / 1000)),
             };
-            format!("collection waits for {}: {since}", name(view, owner))
+            format!("collection waits for {}: {since}", names.word(owner))
         })
         .collect();
     let mut words = vec![format!("{} kept, {} collected", grouped(waiting), grouped(collected))];
@@ -49,7 +49,7 @@ pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
 }
 
 /// What was trimmed from the logs of all nodes, and for whom that waits.
-pub(super) fn log_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+pub(super) fn log_words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     let (mut records, mut bytes) = (0, 0);
     let mut waits: BTreeSet<NodeId> = BTreeSet::new();
     for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
@@ -61,15 +61,15 @@ pub(super) fn log_words(view: &ClusterView, reports: &[NodeReport]) -> String {
         0 => "nothing trimmed".to_owned(),
         _ => format!("{} trimmed, with {} of values", count(records, "record"), Size(bytes)),
     }];
-    let names: Vec<String> = waits.into_iter().map(|owner| name(view, owner)).collect();
-    if !names.is_empty() {
-        words.push(format!("trimming waits for {}", names.join(" ")));
+    let waits: Vec<String> = waits.into_iter().map(|owner| names.word(owner)).collect();
+    if !waits.is_empty() {
+        words.push(format!("trimming waits for {}", waits.join(" ")));
     }
     words.join("   ")
 }
 
 /// Whom a node's collection waits for.
-pub(super) fn document(view: &ClusterView, waits: &BTreeMap<NodeId, u64>) -> Value {
-    let one = |(&owner, &since_ms): (&NodeId, &u64)| json!({ "for": name(view, owner), "since_ms": since_ms });
+pub(super) fn document(names: &Names<'_>, waits: &BTreeMap<NodeId, u64>) -> Value {
+    let one = |(&owner, &since_ms): (&NodeId, &u64)| json!({ "for": names.key(owner), "since_ms": since_ms });
     waits.iter().map(one).collect()
 }

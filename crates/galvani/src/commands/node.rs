@@ -1,7 +1,8 @@
 //! `node drain` and `node forget`: a node leaves, planned, applied and waited for in one go.
 //!
 //! A drained node says itself that it holds nothing more; a forgotten one says nothing, so it must be
-//! down, and what only it holds is lost: that is told before. Next to read: `cluster/change.rs`.
+//! down, and what only it holds is lost unless it returns and gives that to the owners: that is told
+//! before. Next to read: `cluster/change.rs`.
 
 use crate::args::line::Line;
 use crate::args::node::{Forget, Leave, Node};
@@ -64,13 +65,19 @@ async fn forget(app: &App, args: &Forget) -> Done {
     let lost = alone(&view, &reports, node.id());
     let words = match lost {
         0 => "every partition it owns has another owner that answers".to_owned(),
-        lost => format!("of {} it is the only owner left: THEIR DATA IS LOST", partitions(lost)),
+        lost => {
+            let partitions = partitions(lost);
+            format!(
+                "of {partitions} it is the only owner left: THEIR DATA IS LOST unless it returns"
+            )
+        }
     };
     if !args.yes {
-        return Err(Report::new(Exit::Refused, format!("node forget: {name} would not come back"))
+        let what = format!("node forget: {name} would be no member any more");
+        return Err(Report::new(Exit::Refused, what)
             .field("partitions_lost", lost)
             .why(words)
-            .why("writes that only it has taken in are lost; nothing was changed yet")
+            .why("writes that only it has taken in are lost unless it returns; nothing was changed yet")
             .next("if it is lost", line.flag("--yes", true).to_string())
             .next("or put another there", format!("galvani cluster plan replace {name} NEW")));
     }

@@ -3,27 +3,27 @@
 //! Such a node answers no reads of what it lacks. Next to read: `status.rs`; the node's side is
 //! `galvani-protocol/src/layout/refill.rs`.
 
-use crate::commands::status::name;
+use crate::names::Names;
 use crate::report::text::count;
-use galvani_client::{ClusterView, NodeReport, Refilling};
+use galvani_client::{NodeReport, Refilling};
 use serde_json::{Value, json};
 
 /// A line for each of them; empty if there are none.
-pub(super) fn words(view: &ClusterView, reports: &[NodeReport]) -> String {
-    lines(view, reports).map(|line| format!("{line}\n")).collect()
+pub(super) fn words(names: &Names<'_>, reports: &[NodeReport]) -> String {
+    lines(names, reports).map(|line| format!("{line}\n")).collect()
 }
 
 /// The first of them, for whoever waits until there are none.
-pub(super) fn left(view: &ClusterView, reports: &[NodeReport]) -> Option<String> {
-    lines(view, reports).next()
+pub(super) fn left(names: &Names<'_>, reports: &[NodeReport]) -> Option<String> {
+    lines(names, reports).next()
 }
 
-fn lines(view: &ClusterView, reports: &[NodeReport]) -> impl Iterator<Item = String> {
+fn lines(names: &Names<'_>, reports: &[NodeReport]) -> impl Iterator<Item = String> {
     let lost = reports.iter().filter_map(|report| Some((report, report.status.as_ref().ok()?)));
     let lost = lost.filter(|(_, status)| status.refilling.left > 0);
-    let names = |it: &Refilling| it.waits.iter().map(|id| name(view, *id)).collect::<Vec<_>>();
+    let waits = |it: &Refilling| it.waits.iter().map(|id| names.word(*id)).collect::<Vec<_>>();
     let lines: Vec<String> = lost
-        .map(|(report, status)| line(&report.name, &status.refilling, &names(&status.refilling)))
+        .map(|(report, status)| line(&report.name, &status.refilling, &waits(&status.refilling)))
         .collect();
     lines.into_iter()
 }
@@ -43,8 +43,8 @@ fn line(node: &str, it: &Refilling, waits: &[String]) -> String {
 }
 
 /// The same as a document.
-pub(super) fn document(view: &ClusterView, it: &Refilling) -> Value {
-    let waits: Vec<String> = it.waits.iter().map(|id| name(view, *id)).collect();
+pub(super) fn document(names: &Names<'_>, it: &Refilling) -> Value {
+    let waits: Vec<String> = it.waits.iter().map(|id| names.key(*id)).collect();
     json!({ "shards": it.left, "records_missing": it.records_left, "waits_for": waits })
 }
 

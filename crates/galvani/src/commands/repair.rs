@@ -192,7 +192,7 @@ impl Asker<'_> {
     /// Asks node after node, and each again and again until it is through or does not answer; in the
     /// end all of them until they lack nothing.
     async fn wait(&self, nodes: &mut Vec<Node>) -> Result<(), Report> {
-        let bar = progress::bar(&self.app.out, Some(0), "shards read");
+        let bar = progress::bar(&self.app.out, None, "shards read");
         let mut over_since = None;
         loop {
             for node in nodes.iter_mut().filter(|node| node.state.is_ok()) {
@@ -223,8 +223,8 @@ impl Asker<'_> {
     fn show(&self, bar: &ProgressBar, nodes: &[Node]) {
         let Some(node) = nodes.last() else { return };
         let Ok(state) = &node.state else { return };
-        bar.set_length(state.shards.into());
         bar.set_position((state.shards_read + state.shards_unread).into());
+        progress::set_total(bar, state.shards.into());
         let what = match state.shards_comparing > 0 || state.shards_read == state.shards {
             true => "shards read, mending and comparing",
             false => "shards read",

@@ -9,6 +9,7 @@ use crate::commands::safety::{self, Safety};
 use crate::commands::{Done, certificates, changes, damage, graves, refill};
 use crate::connect::{App, Session};
 use crate::exit::Exit;
+use crate::names::Names;
 use crate::report::text::{Age, Size, count, grouped};
 use crate::report::{Report, faults, json};
 use galvani_client::{ClusterView, Counters, HintFigures, NodeId, NodeReport};
@@ -37,11 +38,12 @@ async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
     }
     let reports = session.client.status().await;
     let view = session.client.cluster();
+    let names = app.names(&view);
     let safety = Safety::of(&view, &reports);
     let applicants = changes::applicants(session, &reports).await;
     let groups = consumers::all(session, &view).await;
     if app.out.is_json() {
-        let mut map = document(&view, &reports, &safety);
+        let mut map = document(&view, &names, &reports, &safety);
         map.insert("groups".to_owned(), consumers::document(&groups, consumers::keep(&reports)));
         map.insert("change".to_owned(), changes::document(&view, &reports));
         map.insert("applicants".to_owned(), changes::applicants_document(&applicants));
@@ -51,11 +53,12 @@ async fn show(app: &App, session: &Session, again: bool) -> Result<(), Report> {
         app.out.bytes(b"\x1b[H\x1b[2J")?;
     }
     let change = changes::lines(&view, &reports, &applicants);
-    app.out.line(&page(&view, &reports, &safety, &groups, &change))
+    app.out.line(&page(&view, &names, &reports, &safety, &groups, &change))
 }
 
 fn page(
     view: &ClusterView,
+    names: &Names<'_>,
     reports: &[NodeReport],
     safety: &Safety,
     groups: &Groups,
@@ -79,7 +82,7 @@ fn page(
         "version",
     ]);
     for report in reports {
-        table.add_row(row(view, report, n));
+        table.add_row(row(view, names, report, n));
     }
     format!(
         "cluster {}  {}  {}  n={n}  {partitions} partitions  layout v{}\n{change}\
@@ -91,23 +94,23 @@ fn page(
         count(zones.len() as u64, "zone"),
         view.layout.version(),
         safety.words(),
-        twice_words(view, reports),
-        refill::words(view, reports),
-        repair_words(view, reports),
-        damage::words(view, reports),
-        hint_words(view, reports),
-        graves::words(view, reports),
-        graves::log_words(view, reports),
+        twice_words(names, reports),
+        refill::words(names, reports),
+        repair_words(names, reports),
+        damage::words(names, reports),
+        hint_words(names, reports),
+        graves::words(names, reports),
+        graves::log_words(names, reports),
         consumers::words(groups, consumers::keep(reports)),
-        sight_words(view, reports),
+        sight_words(names, reports),
         certificates::words(reports),
-        fault_words(view, reports),
+        fault_words(names, reports),
         crate::output::trimmed(&table),
     )
 }
 
 /// What anti-entropy has yet to bring, and whether it found replicas that ought to be equal.
-fn repair_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+fn repair_words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     let behind: Vec<String> = reports
         .iter()
         .filter_map(|report| {
@@ -121,7 +124,7 @@ fn repair_words(view: &ClusterView, reports: &[NodeReport]) -> String {
     let held = reports.iter().filter_map(|report| report.status.as_ref().ok());
     let held = held.flat_map(|status| status.hints.values()).map(|held| held.count).sum();
     let behind = lacking(&behind, &safety::away(reports), held);
-    let alarm = damage::alarm(view, reports, unequal);
+    let alarm = damage::alarm(names, reports, unequal);
     let damaged: u64 = counted(reports, |counters| counters.rows_damaged);
     let lost: u64 = counted(reports, |counters| counters.readopted);
     let mended: u64 = counted(reports, |counters| counters.rows_mended) + lost;
@@ -161,13 +164,13 @@ fn lacking(behind: &[String], away: &[String], hints: u64) -> String {
 
 /// Who cannot reach whom, in the words of each node that answered: a client may reach them all while
 /// they are cut off from each other. No line if everybody sees everybody.
-fn sight_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+fn sight_words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     let mut words = Vec::new();
     for report in reports {
         let Ok(status) = &report.status else { continue };
         let mut say = |verb: &str, peers: &[NodeId]| {
             if !peers.is_empty() {
-                let peers: Vec<String> = peers.iter().map(|&peer| name(view, peer)).collect();
+                let peers: Vec<String> = peers.iter().map(|&peer| names.word(peer)).collect();
                 words.push(format!("{} {verb} {}", report.name, peers.join(", ")));
             }
         };
@@ -181,7 +184,7 @@ fn sight_words(view: &ClusterView, reports: &[NodeReport]) -> String {
 }
 
 /// Nodes of which several processes run; no line if there are none.
-fn twice_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+fn twice_words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     let mut twice: BTreeMap<NodeId, BTreeSet<SocketAddr>> = BTreeMap::new();
     for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
         for (&node, places) in &status.runs_twice {
@@ -190,17 +193,17 @@ fn twice_words(view: &ClusterView, reports: &[NodeReport]) -> String {
     }
     let words = |(node, places): (NodeId, BTreeSet<SocketAddr>)| {
         let places: Vec<String> = places.iter().map(SocketAddr::to_string).collect();
-        let (node, places) = (name(view, node), places.join(", "));
+        let (node, places) = (names.word(node), places.join(", "));
         format!("twice        ONE TOO MANY: {node} runs at {places}   stop the copy\n")
     };
     twice.into_iter().map(words).collect()
 }
 
 /// Faults that somebody has set on purpose, so that nobody forgets them; no line if there are none.
-fn fault_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+fn fault_words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     let words = reports.iter().filter_map(|report| {
         let status = report.status.as_ref().ok()?;
-        faults::words(&report.name, view, &status.faults)
+        faults::words(&report.name, names, &status.faults)
     });
     let words: Vec<String> = words.collect();
     match words.is_empty() {
@@ -212,7 +215,7 @@ fn fault_words(view: &ClusterView, reports: &[NodeReport]) -> String {
 }
 
 /// What stand-ins hold for owners that were away.
-fn hint_words(view: &ClusterView, reports: &[NodeReport]) -> String {
+fn hint_words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     let mut held: BTreeMap<NodeId, HintFigures> = BTreeMap::new();
     for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
         for (&owner, figures) in &status.hints {
@@ -226,7 +229,7 @@ fn hint_words(view: &ClusterView, reports: &[NodeReport]) -> String {
             0 => "damaged".to_owned(),
             _ => format!("oldest {}", Age(age_s)),
         };
-        format!("{} for {}, {}, {since}", count(held, "hint"), name(view, owner), Size(bytes))
+        format!("{} for {}, {}, {since}", count(held, "hint"), names.word(owner), Size(bytes))
     });
     let mut words: Vec<String> = words.collect();
     if words.is_empty() {
@@ -248,7 +251,7 @@ fn counted(reports: &[NodeReport], figure: impl Fn(&Counters) -> u64) -> u64 {
         .sum()
 }
 
-fn row(view: &ClusterView, report: &NodeReport, n: u8) -> Vec<String> {
+fn row(view: &ClusterView, names: &Names<'_>, report: &NodeReport, n: u8) -> Vec<String> {
     let owned = view.layout.owned(report.id, n).count() as f64;
     let all = f64::from(view.layout.partitions()) * f64::from(n);
     let mut cells = vec![report.name.clone(), report.zone.clone()];
@@ -256,7 +259,7 @@ fn row(view: &ClusterView, report: &NodeReport, n: u8) -> Vec<String> {
     match &report.status {
         Ok(status) => {
             let counters = &status.counters;
-            let down: Vec<String> = status.peers_down.iter().map(|id| name(view, *id)).collect();
+            let down: Vec<String> = status.peers_down.iter().map(|id| names.word(*id)).collect();
             cells.extend([
                 format!("up {}", Age(status.uptime_s)),
                 owns,
@@ -278,14 +281,12 @@ fn row(view: &ClusterView, report: &NodeReport, n: u8) -> Vec<String> {
     cells
 }
 
-pub(super) fn name(view: &ClusterView, id: NodeId) -> String {
-    let change = view.change.iter().flat_map(|change| [&change.old, &change.new]);
-    let mut layouts = std::iter::once(&view.layout).chain(change);
-    let member = layouts.find_map(|layout| layout.member(id));
-    member.map_or_else(|| id.short(), |member| member.name().to_owned())
-}
-
-fn document(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> Map<String, Value> {
+fn document(
+    view: &ClusterView,
+    names: &Names<'_>,
+    reports: &[NodeReport],
+    safety: &Safety,
+) -> Map<String, Value> {
     let mut map = json::object("galvani.status/1");
     map.insert("cluster".to_owned(), view.name.as_str().into());
     map.insert("cluster_id".to_owned(), view.cluster.to_string().into());
@@ -301,11 +302,11 @@ fn document(view: &ClusterView, reports: &[NodeReport], safety: &Safety) -> Map<
         "quorum_lost": lost,
     });
     map.insert("partitions".to_owned(), partitions);
-    map.insert("nodes".to_owned(), reports.iter().map(|report| node_json(view, report)).collect());
+    map.insert("nodes".to_owned(), reports.iter().map(|report| node_json(names, report)).collect());
     map
 }
 
-fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
+fn node_json(names: &Names<'_>, report: &NodeReport) -> Value {
     let mut node = value!({
         "name": report.name,
         "id": report.id.to_string(),
@@ -316,8 +317,8 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
     let more = match &report.status {
         Err(error) => value!({ "error": error.to_string() }),
         Ok(status) => {
-            let names =
-                |ids: &[NodeId]| -> Vec<String> { ids.iter().map(|id| name(view, *id)).collect() };
+            let keys =
+                |ids: &[NodeId]| -> Vec<String> { ids.iter().map(|id| names.key(*id)).collect() };
             value!({
                 "version": status.version,
                 "pid": status.pid,
@@ -333,31 +334,31 @@ fn node_json(view: &ClusterView, report: &NodeReport) -> Value {
                 "shards_behind": status.shards_behind,
                 "layout_epoch": status.layout_epoch,
                 "shards_copying": status.shards_copying,
-                "refilling": refill::document(view, &status.refilling),
+                "refilling": refill::document(names, &status.refilling),
                 "shards_leaving": status.shards_leaving,
                 "tombstones": status.tombstones,
                 "expiring": status.expiring,
-                "collection_waits": graves::document(view, &status.collection_waits),
-                "trim_waits": names(&status.trim_waits),
+                "collection_waits": graves::document(names, &status.collection_waits),
+                "trim_waits": keys(&status.trim_waits),
                 "hints": status.hints.iter().map(|(owner, held)| value!({
-                    "for": name(view, *owner),
+                    "for": names.key(*owner),
                     "count": held.count,
                     "bytes": held.bytes,
                     "since_ms": held.since_ms,
                 })).collect::<Vec<Value>>(),
-                "peers_up": names(&status.peers_up),
-                "peers_down": names(&status.peers_down),
-                "peers_suspect": names(&status.peers_suspect),
-                "peers_silent": names(&status.peers_silent),
-                "faults": faults::document(view, &status.faults),
+                "peers_up": keys(&status.peers_up),
+                "peers_down": keys(&status.peers_down),
+                "peers_suspect": keys(&status.peers_suspect),
+                "peers_silent": keys(&status.peers_silent),
+                "faults": faults::document(names, &status.faults),
                 "damaged": damage::document(&status.damaged),
-                "unequal": damage::unequal_document(view, &status.unequal),
+                "unequal": damage::unequal_document(names, &status.unequal),
                 "unequal_all": status.unequal_all,
                 "unreadable": status.unreadable,
                 "damaged_files": status.damaged_files,
                 "feed_keep_ms": status.feed_keep_ms,
                 "runs_twice": status.runs_twice.iter().map(|(node, places)| value!({
-                    "node": name(view, *node),
+                    "node": names.key(*node),
                     "at": places,
                 })).collect::<Vec<Value>>(),
                 "counters": counters_json(&status.counters),

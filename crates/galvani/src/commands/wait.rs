@@ -10,9 +10,11 @@ use crate::commands::safety::Safety;
 use crate::commands::{Done, changes, refill};
 use crate::connect::{App, RETRIES, Session};
 use crate::exit::Exit;
+use crate::names::Names;
 use crate::report::text::{Span, count};
 use crate::report::{Report, json};
-use galvani_client::{ClusterView, NodeReport, NodeStatus};
+use galvani_client::{ClusterView, NodeId, NodeReport, NodeStatus};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Waits.
@@ -59,13 +61,14 @@ async fn look(
     let _ = session.client.look().await;
     let reports = session.client.status().await;
     let view = session.client.cluster();
+    let names = app.names(&view);
     let nodes: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();
     if let Some(why) = args.conditions.iter().find_map(|condition| never(condition, &nodes)) {
         let report = Report::new(Exit::Usage, format!("wait: {why}")).why("nothing was waited for");
         return Err(report.next("see", app.again(Line::new("status")).to_string()));
     }
     let missing = args.conditions.iter().find_map(|condition| {
-        let missing = missing(condition, &view, &reports)?;
+        let missing = missing(condition, &view, &names, &reports)?;
         Some(format!("{condition}: {missing}"))
     });
     if missing.is_some() {
@@ -79,7 +82,12 @@ async fn look(
 }
 
 /// What keeps a condition from being true.
-fn missing(condition: &Condition, view: &ClusterView, reports: &[NodeReport]) -> Option<String> {
+fn missing(
+    condition: &Condition,
+    view: &ClusterView,
+    names: &Names<'_>,
+    reports: &[NodeReport],
+) -> Option<String> {
     match condition {
         Condition::Ready => match Safety::of(view, reports).lost() {
             0 => None,
@@ -105,17 +113,22 @@ fn missing(condition: &Condition, view: &ClusterView, reports: &[NodeReport]) ->
                 None => Some(format!("the cluster has no node {name}")),
             }
         }
-        Condition::Hints(most) => over(reports, *most, ["hint", ""], |status| {
-            status.hints.values().map(|held| held.count).sum()
-        }),
-        Condition::Behind(most) => {
-            over(reports, *most, ["shard", " behind"], |status| u64::from(status.shards_behind))
+        Condition::Hints(most) => {
+            let held = hints(reports).into_iter();
+            let held: Vec<(String, u64)> =
+                held.map(|(owner, count)| (names.word(owner), count)).collect();
+            hints_left(&held, *most, &silent(reports))
+        }
+        Condition::Behind(most) => behind(reports, *most),
+        // Whoever does not answer is named with the hints that wait for it.
+        Condition::Settled if !silent(reports).is_empty() => {
+            missing(&Condition::Hints(0), view, names, reports)
         }
         Condition::Settled => apart(reports)
             .or_else(|| changes::pending(view, reports))
-            .or_else(|| refill::left(view, reports))
-            .or_else(|| missing(&Condition::Hints(0), view, reports))
-            .or_else(|| missing(&Condition::Behind(0), view, reports)),
+            .or_else(|| refill::left(names, reports))
+            .or_else(|| missing(&Condition::Hints(0), view, names, reports))
+            .or_else(|| missing(&Condition::Behind(0), view, names, reports)),
     }
 }
 
@@ -124,11 +137,17 @@ fn silent(reports: &[NodeReport]) -> Vec<&str> {
     silent.map(|report| report.name.as_str()).collect()
 }
 
-/// A node that does not answer, or that does not reach another.
-fn apart(reports: &[NodeReport]) -> Option<String> {
-    if let Some(name) = silent(reports).first() {
-        return Some(format!("{name} does not answer"));
+/// `n2 does not answer`, `n2 n4 do not answer`; nothing if all do.
+fn silent_words(silent: &[&str]) -> Option<String> {
+    match silent {
+        [] => None,
+        [one] => Some(format!("{one} does not answer")),
+        all => Some(format!("{} do not answer", all.join(" "))),
     }
+}
+
+/// A node that does not reach another.
+fn apart(reports: &[NodeReport]) -> Option<String> {
     reports.iter().find_map(|report| {
         let down = report.status.as_ref().map_or(0, |status| status.peers_down.len());
         let peers = count(down as u64, "peer");
@@ -136,25 +155,47 @@ fn apart(reports: &[NodeReport]) -> Option<String> {
     })
 }
 
-/// Whether all nodes together have more than `most` of something, or one does not say.
-fn over(
-    reports: &[NodeReport],
-    most: u64,
-    [noun, state]: [&'static str; 2],
-    figure: impl Fn(&NodeStatus) -> u64,
-) -> Option<String> {
-    if let Some(name) = silent(reports).first() {
-        return Some(format!("{name} does not answer"));
+/// How many hints those hold who answer, by the node that they wait for.
+fn hints(reports: &[NodeReport]) -> BTreeMap<NodeId, u64> {
+    let mut all = BTreeMap::new();
+    for status in reports.iter().filter_map(|report| report.status.as_ref().ok()) {
+        for (&owner, held) in &status.hints {
+            *all.entry(owner).or_default() += held.count;
+        }
     }
-    let figure = |report: &NodeReport| report.status.as_ref().map_or(0, &figure);
+    all
+}
+
+/// Whether more than `most` hints wait, and for whom; one that does not answer may hold any number.
+fn hints_left(held: &[(String, u64)], most: u64, silent: &[&str]) -> Option<String> {
+    let all: u64 = held.iter().map(|(_, count)| count).sum();
+    let waiting = held.iter().filter(|(_, count)| *count > 0).map(|(owner, held)| match held {
+        1 => format!("1 hint waits for {owner}"),
+        held => format!("{} wait for {owner}", count(*held, "hint")),
+    });
+    let waiting = waiting.collect::<Vec<_>>().join(", ");
+    match silent_words(silent) {
+        None => (all > most).then_some(waiting),
+        Some(silent) if waiting.is_empty() => Some(silent),
+        Some(silent) => Some(format!("{waiting}; {silent}")),
+    }
+}
+
+/// Whether more than `most` shards lack something, or a node does not say.
+fn behind(reports: &[NodeReport], most: u64) -> Option<String> {
+    if let Some(silent) = silent_words(&silent(reports)) {
+        return Some(silent);
+    }
+    let figure = |status: &NodeStatus| u64::from(status.shards_behind);
+    let figure = |report: &NodeReport| report.status.as_ref().map_or(0, figure);
     let all: u64 = reports.iter().map(figure).sum();
     let each = reports.iter().filter(|report| figure(report) > 0);
-    let each = each.map(|report| how_many(&report.name, figure(report), noun, state));
+    let each = each.map(|report| shards_behind(&report.name, figure(report)));
     (all > most).then(|| each.collect::<Vec<_>>().join(", "))
 }
 
-fn how_many(node: &str, number: u64, noun: &str, state: &str) -> String {
-    format!("{node} {}{state}", count(number, noun))
+fn shards_behind(node: &str, shards: u64) -> String {
+    format!("{node} {} behind", count(shards, "shard"))
 }
 
 /// Why a condition can never be true of a cluster with these nodes.
@@ -223,7 +264,7 @@ const CALM: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
-    use super::{how_many, never};
+    use super::{hints_left, never, shards_behind};
 
     #[test]
     fn what_can_never_be_is_told_from_what_may_come() {
@@ -239,7 +280,19 @@ mod tests {
 
     #[test]
     fn shards_are_behind() {
-        assert_eq!(how_many("n3", 34, "shard", " behind"), "n3 34 shards behind");
-        assert_eq!(how_many("n3", 1, "hint", ""), "n3 1 hint");
+        assert_eq!(shards_behind("n3", 34), "n3 34 shards behind");
+    }
+
+    #[test]
+    fn hints_are_told_of_with_whom_they_wait_for_and_who_does_not_answer() {
+        let held = [("n2".to_owned(), 29), ("n4".to_owned(), 1), ("n5".to_owned(), 0)];
+        let words = "29 hints wait for n2, 1 hint waits for n4";
+        assert_eq!(hints_left(&held, 0, &[]).as_deref(), Some(words));
+        assert_eq!(hints_left(&held, 30, &[]), None);
+        let words = "29 hints wait for n2, 1 hint waits for n4; n2 does not answer";
+        assert_eq!(hints_left(&held, 0, &["n2"]).as_deref(), Some(words));
+        // It may hold any number.
+        let words = Some("n2 n4 do not answer");
+        assert_eq!(hints_left(&[], 99, &["n2", "n4"]).as_deref(), words);
     }
 }

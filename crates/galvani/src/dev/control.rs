@@ -26,7 +26,7 @@ pub(crate) fn run(app: &App, command: DevCommand) -> Done {
     match command {
         DevCommand::Status(which) => {
             let local = find(app, &which)?;
-            let faults = block_on(faults::set_now(&local))?;
+            let faults = block_on(async { Ok(faults::set_now(app, &local).await) })?;
             show::status(app, &local, &faults, &which.line("dev heal"))?;
         }
         DevCommand::Stop(which) => stop(app, &which)?,

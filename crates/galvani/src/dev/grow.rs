@@ -14,7 +14,7 @@ use crate::commands::patience::Signals;
 use crate::connect::{App, Session, TimeLeft};
 use crate::dev::control::find;
 use crate::dev::files::{DevNode, LAGGED, Local};
-use crate::dev::{ports, ready, show, up};
+use crate::dev::{faults, ports, ready, show, up};
 use crate::exit::Exit;
 use crate::report::text::{Span, count};
 use crate::report::{Report, json};
@@ -44,7 +44,7 @@ pub(crate) async fn add(app: &App, args: &Add) -> Done {
     let indexes: Vec<usize> =
         nodes.filter(|(_, node)| named(node)).map(|(index, _)| index).collect();
     let mut children = up::start(&mut local, &indexes)?;
-    until_known(&local, &session, &names, &mut children).await?;
+    until_known(app, &local, &session, &names, &mut children).await?;
     let plan = match change::look(app, &session, &args.line()).await?.change.clone() {
         // Somebody began it, perhaps this command before it was interrupted.
         Some(change) if names.iter().all(|name| change.new.member_named(name).is_some()) => {
@@ -237,6 +237,7 @@ fn zone(nodes: &[DevNode], asked: &[String], index: usize) -> String {
 
 /// Waits until the members know of all of them.
 async fn until_known(
+    app: &App,
     local: &Local,
     session: &Session,
     names: &[String],
@@ -256,12 +257,12 @@ async fn until_known(
         let Some(missing) = names.iter().find(|name| !known(name)) else { return Ok(()) };
         if began.elapsed() >= DEADLINE {
             let what = format!("dev add: the members have not heard of {missing} after 30 s");
-            return Err(Report::new(Exit::NoServer, what)
-                .why("it is no member yet, nothing was moved")
-                .next_line(vec![
-                    ("see", local.line("dev logs").place(missing).to_string()),
-                    ("take it back", local.line("dev rm").place(missing).to_string()),
-                ]));
+            let report = Report::new(Exit::NoServer, what);
+            let report = report.why("it is no member yet, nothing was moved");
+            return Err(faults::named_in(report, app, local).await.next_line(vec![
+                ("see", local.line("dev logs").place(missing).to_string()),
+                ("take it back", local.line("dev rm").place(missing).to_string()),
+            ]));
         }
         tokio::time::sleep(POLL).await;
     }

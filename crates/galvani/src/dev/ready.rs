@@ -6,6 +6,7 @@
 
 use crate::commands::server::set_aside;
 use crate::connect::App;
+use crate::dev::faults;
 use crate::dev::files::{DevNode, Local};
 use crate::dev::process::{ProcessState, log_tail};
 use crate::exit::Exit;
@@ -35,12 +36,11 @@ pub(crate) async fn wait(
         if began.elapsed() >= DEADLINE {
             let first = local.memory.nodes.first().map_or("n1", |node| node.name.as_str());
             let what = format!("cluster {} is not ready after 30 s", local.memory.name);
-            return Err(Report::new(Exit::NoServer, what)
-                .why(format!("waited for {missing}"))
-                .next_line(vec![
-                    ("see", local.line("dev status").to_string()),
-                    ("or", local.line("dev logs").place(first).to_string()),
-                ]));
+            let report = Report::new(Exit::NoServer, what).why(format!("waited for {missing}"));
+            return Err(faults::named_in(report, app, local).await.next_line(vec![
+                ("see", local.line("dev status").to_string()),
+                ("or", local.line("dev logs").place(first).to_string()),
+            ]));
         }
         if !told && began.elapsed() >= TELL_AFTER {
             app.out.say(&format!("waiting for {missing}"));

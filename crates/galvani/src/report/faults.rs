@@ -2,21 +2,22 @@
 //!
 //! `status` and the `dev` commands that set them show them the same way.
 
+use crate::names::Names;
 use crate::report::text::Span;
-use galvani_client::{ClusterView, LinkFaults, NodeId};
+use galvani_client::LinkFaults;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// `n1 (n2 n3: cut)`, or nothing if there are no faults.
-pub(crate) fn words(node: &str, view: &ClusterView, faults: &[LinkFaults]) -> Option<String> {
+pub(crate) fn words(node: &str, names: &Names<'_>, faults: &[LinkFaults]) -> Option<String> {
     let mut alike: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for link in faults {
-        alike.entry(one(link)).or_default().push(name(view, link.node));
+        alike.entry(one(link)).or_default().push(names.word(link.node));
     }
-    let alike = alike.into_iter().map(|(what, mut names)| {
-        names.sort();
-        format!("{}: {what}", names.join(" "))
+    let alike = alike.into_iter().map(|(what, mut nodes)| {
+        nodes.sort();
+        format!("{}: {what}", nodes.join(" "))
     });
     let alike: Vec<String> = alike.collect();
     (!alike.is_empty()).then(|| format!("{node} ({})", alike.join("; ")))
@@ -45,11 +46,11 @@ fn one(link: &LinkFaults) -> String {
 }
 
 /// The same for scripts.
-pub(crate) fn document(view: &ClusterView, faults: &[LinkFaults]) -> Vec<Value> {
+pub(crate) fn document(names: &Names<'_>, faults: &[LinkFaults]) -> Vec<Value> {
     let millis = |micros: u32| f64::from(micros) / 1e3;
     let one = |link: &LinkFaults| {
         json!({
-            "with": name(view, link.node),
+            "with": names.key(link.node),
             "cut_out": link.cut_out,
             "cut_in": link.cut_in,
             "loss_percent": link.loss_ppm.map_or(0.0, |ppm| f64::from(ppm) / 1e4),
@@ -58,10 +59,6 @@ pub(crate) fn document(view: &ClusterView, faults: &[LinkFaults]) -> Vec<Value> 
         })
     };
     faults.iter().map(one).collect()
-}
-
-fn name(view: &ClusterView, id: NodeId) -> String {
-    view.layout.member(id).map_or_else(|| id.short(), |member| member.name().to_owned())
 }
 
 #[cfg(test)]
