@@ -63,7 +63,7 @@ enum Path {
 impl World {
     /// What an input proves to a lane before it handles it.
     pub(crate) fn evidence(&mut self, to: LaneAt, input: &Input) -> Option<Evidence> {
-        if self.nodes[to.node].rolled_back.is_empty() {
+        if self.nodes[to.node].rolled_back.is_empty() || self.comes_too_late(to.node, input) {
             return None;
         }
         let names = self.names(to.node, input)?;
@@ -73,6 +73,22 @@ impl World {
         let named = named.map(|dot| dot.counter).max().unwrap_or_default();
         let ahead = named.max(names.past.max_counter(own.origin)) > own.counter;
         ahead.then_some(Evidence { shard: names.shard, own, path: names.path })
+    }
+
+    /// Whether a peer's request has waited for longer than its asker does: it is dropped unread, as if it had
+    /// been lost on the way.
+    fn comes_too_late(&self, node: usize, input: &Input) -> bool {
+        let (arrived, timeout_ms) = match input {
+            Input::Request { arrived, message: Message::Replicate(asked), .. } => {
+                (*arrived, asked.timeout_ms)
+            }
+            Input::Request { arrived, message: Message::Fetch(asked), .. } => {
+                (*arrived, asked.timeout_ms)
+            }
+            _ => return false,
+        };
+        let waited_ms = self.now_of(node).micros.saturating_sub(arrived) / 1_000;
+        timeout_ms != 0 && waited_ms >= u64::from(timeout_ms)
     }
 
     /// The dots that a message names, where it is one that must be heard.
