@@ -55,6 +55,12 @@ pub(crate) fn is_complete_through(
     let ahead_ms = world.clock_ms(gateway) as i64 - world.wall_ms() as i64;
     let world_ms = state.complete_through_ms.saturating_add_signed(-ahead_ms);
     let this = &world.consumers.all[consumer];
+    // While the layout changes a write is acknowledged by the old owners and the new ones, stand-ins
+    // counted: what the gateway hears of are those that it knows.
+    let (first, second) = world.nodes[gateway].layout.write_sets(this.shard);
+    let sets = [Some(first), second].into_iter().flatten();
+    let sets: Vec<Vec<usize>> =
+        sets.map(|set| set.iter().map(|id| world.by_id[id]).collect()).collect();
     for (number, write) in world.history.writes.iter().enumerate() {
         let info = &world.keys[write.key];
         let before = write.acked_at.is_some_and(|at| world.wall_at(at) < world_ms);
@@ -64,8 +70,8 @@ pub(crate) fn is_complete_through(
             continue;
         }
         let needed = info.props.w.resolve(info.props.n).unwrap_or(info.props.n);
-        let having = write.holders.iter().filter(|node| info.owners.contains(node)).count();
-        if having < usize::from(needed) {
+        let having = |set: &[usize]| set.iter().filter(|it| write.holders.contains(it)).count();
+        if sets.iter().any(|set| having(set) < usize::from(needed)) {
             continue;
         }
         if !write.dots.iter().any(|&dot| this.cursor.delivered().contains(dot)) {
