@@ -3,9 +3,9 @@
 //! A page of records or hints is one turn, whoever it comes from and whether it is taken in here or
 //! given to another: what all peers together may cost a busy lane does not grow with their number.
 //! After a page that took the lane long, on a slow disk or on cores that others use as well, the
-//! next turn comes later: pages have a quarter of a busy lane's time, or a turn a second where that is
-//! more. A lane for which no client waits gives a turn at once. It knows nothing of what a turn is
-//! used for.
+//! next turn comes later: pages have a quarter of a busy lane's time, or a turn a second for each
+//! peer that asks where that is more. A lane for which no client waits gives a turn at once. It
+//! knows nothing of what a turn is used for.
 //! Next to read: `sync/pull.rs`, `handoff/fetch.rs`, which ask for pages; both sides of them take turns.
 
 /// Time between two turns of a busy lane, in microseconds.

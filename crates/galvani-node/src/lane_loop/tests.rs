@@ -24,7 +24,7 @@ use galvani_model::request::{Quorum, ReadOptions};
 use galvani_model::version::{
     ContextKey, Dot, DotSet, Kind, PartitionClock, Range, RecordHead, value_hash,
 };
-use galvani_protocol::{Effect, Lane, LaneConfig, PeerLane, ReplyTo, Topology};
+use galvani_protocol::{Effect, Input, Lane, LaneConfig, Now, PeerLane, ReplyTo, Topology};
 use galvani_storage::engine::{Engine, FailKind, MemoryEngine};
 use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 use galvani_transport::pki::ClusterCa;
@@ -242,6 +242,53 @@ async fn a_page_is_measured_and_a_request_is_not() {
     assert!(bench.lane.costs.any());
     bench.lane.end_tick(now);
     assert!(!bench.lane.costs.any(), "it is paid with the tick's end");
+}
+
+/// A client waits for something, and node 2 asks for a page: when it may ask for the next, in milliseconds.
+fn pause_after_a_page(bench: &mut Bench, now: Now) -> u16 {
+    wait_for_node_2(bench, now);
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let shard = bench.lane.shared.topology().layout().current().shard_of(&key, 3);
+    let wanted = PartitionClock::from_iter([Range { origin: Origin(9), first: 1, last: 1 }]);
+    let mut asked = vec![bench.frame(2, &Message::Pull(Pull { shard, wanted, credit: 1 << 20 }))];
+    bench.lane.on_events(&mut asked, now);
+    let committed = bench.lane.store.commit(false);
+    let effects = bench.lane.lane.end_tick(committed);
+    let pause = effects.iter().find_map(|effect| match effect {
+        Effect::Answer { message: Message::Pulled(Ok(page)), .. } => Some(page.pause_ms),
+        _ => None,
+    });
+    pause.expect("a page is given")
+}
+
+/// A read that waits for node 2, until the tick ends.
+fn wait_for_node_2(bench: &mut Bench, now: Now) {
+    let key = Key::new(BucketName::default_bucket(), "k".to_owned()).expect("a key");
+    let options = ReadOptions { r: Some(Quorum::Exactly(2)), ..ReadOptions::default() };
+    let get = Message::Get(Get { key, options, timeout_ms: 60_000 });
+    let mut asked = vec![bench.frame(3, &get)];
+    bench.lane.on_events(&mut asked, now);
+    assert_eq!(bench.lane.lane.inflight(), 1);
+}
+
+#[tokio::test]
+async fn what_pages_took_is_paid_when_the_tick_ends() {
+    // However long this takes: the pauses are counted from the beginning.
+    let linked = || {
+        let mut bench = bench();
+        let now = bench.lane.clock.now();
+        let up = Input::PeerUp(PeerLane { node: NodeId(2), lane: LaneIndex(0) });
+        bench.lane.lane.handle(up, now, &mut bench.lane.store);
+        bench.lane.end_tick(now);
+        (bench, now)
+    };
+    let (mut bench, now) = linked();
+    assert!(pause_after_a_page(&mut bench, now) <= 20, "nothing is owed");
+    let (mut bench, now) = linked();
+    wait_for_node_2(&mut bench, now);
+    bench.lane.costs.add(200_000, 0, false);
+    bench.lane.end_tick(now);
+    assert!(pause_after_a_page(&mut bench, now) >= 600, "three times as long for clients");
 }
 
 #[tokio::test]

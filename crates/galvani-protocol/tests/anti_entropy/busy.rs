@@ -27,6 +27,17 @@ pub(crate) fn wait_for_ever(pair: &mut Pair, side: usize) {
     assert_eq!(pair.sides[side].lane.inflight(), 1, "of {}", node(side));
 }
 
+/// One side lacks four megabytes that the other has, and a client of `busy` waits for something.
+fn behind_and_busy(busy: usize) -> Pair {
+    let mut pair = Pair::new();
+    for number in 0..200 {
+        pair.put(0, &format!("k{number}"), vec![7; 20_000]);
+    }
+    pair.link(true);
+    wait_for_ever(&mut pair, busy);
+    pair
+}
+
 #[test]
 fn background_cannot_starve_foreground() {
     // Whoever is busy: the one that takes the pages in, or the one that gives them.
@@ -36,12 +47,7 @@ fn background_cannot_starve_foreground() {
 }
 
 fn keeps_to_its_share(busy: usize) {
-    let mut pair = Pair::new();
-    for number in 0..200 {
-        pair.put(0, &format!("k{number}"), vec![7; 20_000]);
-    }
-    pair.link(true);
-    wait_for_ever(&mut pair, busy);
+    let mut pair = behind_and_busy(busy);
     let mut came = Vec::new();
     for _ in 0..1_000 {
         let before = pair.pages().len();
@@ -64,12 +70,7 @@ fn keeps_to_its_share(busy: usize) {
 #[test]
 fn pages_that_cost_much_come_the_more_seldom() {
     for busy in [1, 0] {
-        let mut pair = Pair::new();
-        for number in 0..200 {
-            pair.put(0, &format!("k{number}"), vec![7; 20_000]);
-        }
-        pair.link(true);
-        wait_for_ever(&mut pair, busy);
+        let mut pair = behind_and_busy(busy);
         let mut at = Vec::new();
         for ms in 0..6_000 {
             let before = pair.pages().len();

@@ -6,25 +6,20 @@
 use crate::ledger::covers_any;
 use crate::oracles::reads::Seen;
 use crate::world::{World, context_key};
-use galvani_model::version::{Context, DotSet};
+use galvani_model::hlc::Hlc;
+use galvani_model::version::{Context, Dot, DotSet};
 use galvani_wire::message::PutDone;
 
 /// Checks the context of a read.
 pub(crate) fn after_read(world: &World, read: usize, seen: &Seen) -> Result<(), String> {
     let key = world.history.reads[read].key;
-    let is_lww = world.keys[key].is_lww();
     for &dot in world.ledger.dots_of(key) {
         let entry = world.ledger.entry(dot).expect("listed by the ledger itself");
         let Some(write) = entry.write else { continue };
         if !seen.context.contains(dot) || seen.writes.contains_key(&write) {
             continue;
         }
-        let dots = &world.history.writes[write].dots;
-        let in_context = |by| seen.context.contains(by);
-        let replaced = world.ledger.replaced_by(key, Some(write), dots, &in_context).is_some();
-        let outranked = is_lww && seen.hlc_max >= entry.record.head.hlc;
-        let buried = world.ledger.is_buried(dots);
-        if !replaced && !outranked && !buried {
+        if !is_over(world, write, dot, &seen.context, seen.hlc_max) {
             return Err(format!(
                 "read {read}: the context covers {dot} (write {write}), which was neither shown \
                  nor replaced by anything it covers"
@@ -32,6 +27,18 @@ pub(crate) fn after_read(world: &World, read: usize, seen: &Seen) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Whether a context of this time may cover a dot of a write that its holder has not seen: something that it
+/// covers has replaced that write or outranks it, or it is proven dead.
+fn is_over(world: &World, write: usize, dot: Dot, context: &DotSet, hlc: Hlc) -> bool {
+    let asked = &world.history.writes[write];
+    let in_context = |by| context.contains(by);
+    let ledger = &world.ledger;
+    let replaced = ledger.replaced_by(asked.key, Some(write), &asked.dots, &in_context).is_some();
+    let issued = ledger.entry(dot).map(|entry| entry.record.head.hlc);
+    let outranked = world.keys[asked.key].is_lww() && issued.is_some_and(|issued| hlc >= issued);
+    replaced || outranked || ledger.is_buried(&asked.dots)
 }
 
 /// Checks the context of a write's answer: the write, its own past, and nothing more of the key that was not
@@ -57,7 +64,6 @@ pub(crate) fn after_write(world: &World, write: usize, done: &PutDone) -> Result
     if dated.is_some_and(|hlc| hlc != context.hlc) {
         return Err(format!("write {write} is of {dated:?}, its context of {:?}", context.hlc));
     }
-    let is_lww = world.keys[asked.key].is_lww();
     for &dot in world.ledger.dots_of(asked.key) {
         let entry = world.ledger.entry(dot).expect("listed by the ledger itself");
         let Some(other) = entry.write else { continue };
@@ -65,11 +71,7 @@ pub(crate) fn after_write(world: &World, write: usize, done: &PutDone) -> Result
         if !context.seen.contains(dot) || covers_any(&exact, dots) {
             continue;
         }
-        let in_context = |by| context.seen.contains(by);
-        let replaced =
-            world.ledger.replaced_by(asked.key, Some(other), dots, &in_context).is_some();
-        let outranked = is_lww && context.hlc >= entry.record.head.hlc;
-        if !replaced && !outranked && !world.ledger.is_buried(dots) {
+        if !is_over(world, other, dot, &context.seen, context.hlc) {
             return Err(format!(
                 "write {write}: its context covers {dot} (write {other}), which its author had not \
                  seen and nothing has replaced"

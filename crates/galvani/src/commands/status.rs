@@ -235,12 +235,15 @@ fn hint_words(names: &Names<'_>, reports: &[NodeReport]) -> String {
     if words.is_empty() {
         words.push("none held".to_owned());
     }
-    let refused = counted(reports, |counters| counters.hints_refused);
-    if refused > 0 {
-        let refused = count(refused, "hint");
-        words.push(format!("NO ROOM for {refused} since the start: see limits.hint_bytes"));
-    }
+    words.extend(no_room(counted(reports, |counters| counters.hints_refused)));
     words.join("   ")
+}
+
+/// That hints were refused since the nodes started, if any were.
+fn no_room(refused: u64) -> Option<String> {
+    let refused = Some(refused).filter(|refused| *refused > 0)?;
+    let refused = count(refused, "hint");
+    Some(format!("NO ROOM for {refused} since the start: see limits.hint_bytes"))
 }
 
 fn counted(reports: &[NodeReport], figure: impl Fn(&Counters) -> u64) -> u64 {
@@ -416,7 +419,14 @@ fn counters_json(counters: &Counters) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::lacking;
+    use super::{lacking, no_room};
+
+    #[test]
+    fn a_full_hint_store_is_told() {
+        assert_eq!(no_room(0), None);
+        let words = "NO ROOM for 4 100 hints since the start: see limits.hint_bytes";
+        assert_eq!(no_room(4_100).as_deref(), Some(words));
+    }
 
     #[test]
     fn nothing_lacks_only_while_all_are_there_and_no_hint_waits() {
