@@ -70,6 +70,8 @@ pub struct Probes {
     pub refused_and_stored_by_two: u64,
     /// Failed for another reason.
     pub failed_otherwise: u64,
+    /// What the first of them was told.
+    pub otherwise: Option<String>,
     /// What the first of those refused was told.
     pub example: Option<String>,
 }
@@ -153,8 +155,8 @@ impl fmt::Display for Report {
                 writeln!(f, "         the first: {why}")?;
             }
         }
-        let Probes { by_stand_in, refused, refused_and_stored_by_two, failed_otherwise, example } =
-            &self.probes;
+        let Probes { by_stand_in, refused, refused_and_stored_by_two, .. } = &self.probes;
+        let Probes { failed_otherwise, otherwise, example, .. } = &self.probes;
         writeln!(f, "w=3: {by_stand_in} acked with a stand-in, {refused} refused for full hints")?;
         writeln!(
             f,
@@ -162,6 +164,9 @@ impl fmt::Display for Report {
         )?;
         if let Some(example) = example {
             writeln!(f, "     the first refused: {example}")?;
+        }
+        if let Some(otherwise) = otherwise {
+            writeln!(f, "     the first of the others: {otherwise}")?;
         }
         let (hints, bytes) = self.drained;
         match self.drained_in.map(|took| took.as_secs_f64()) {

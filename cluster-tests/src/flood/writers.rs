@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// What goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,10 @@ impl Field {
                 probes.refused_and_stored_by_two += u64::from(stored);
                 probes.example.get_or_insert(error.to_string());
             }
-            Err(_) => probes.failed_otherwise += 1,
+            Err(error) => {
+                probes.failed_otherwise += 1;
+                probes.otherwise.get_or_insert(error.to_string());
+            }
         }
     }
 
@@ -211,12 +214,12 @@ impl Series {
     }
 }
 
-fn series(name: &str) -> Vec<Series> {
-    (0..KEYS).map(|key| Series { key: format!("{name}/{key}"), seen: None }).collect()
+fn series(name: &str, keys: usize) -> Vec<Series> {
+    (0..keys).map(|key| Series { key: format!("{name}/{key}"), seen: None }).collect()
 }
 
 async fn write(client: Client, field: Arc<Field>, number: usize) {
-    let mut keys = series(&format!("flood/{number}"));
+    let mut keys = series(&format!("flood/{number}"), KEYS);
     for turn in 0.. {
         if field.stop.load(Ordering::Relaxed) {
             return;
@@ -228,17 +231,31 @@ async fn write(client: Client, field: Arc<Field>, number: usize) {
     }
 }
 
+/// Probes at a steady pace, whether or not earlier ones were answered: one that was sent to the node that
+/// just died may wait for its whole deadline.
 async fn probe(client: Client, field: Arc<Field>) {
-    let mut keys = series("probe");
+    let keys: Vec<_> = series("probe", PROBED).into_iter().map(turns).collect();
+    let mut under_way = JoinSet::new();
     for turn in 0.. {
         if field.stop.load(Ordering::Relaxed) {
-            return;
+            break;
         }
-        let done = keys[turn % KEYS].next(&client, &field, 3).await;
-        field.note_probe(done);
+        let (client, field, key) = (client.clone(), field.clone(), keys[turn % PROBED].clone());
+        under_way.spawn(async move {
+            let done = key.lock().await.next(&client, &field, 3).await;
+            field.note_probe(done);
+        });
+        while under_way.try_join_next().is_some() {}
         // wait: the prober's pace is a part of the load
         tokio::time::sleep(PROBE_PAUSE).await;
     }
+    while let Some(done) = under_way.join_next().await {
+        done.expect("a probe does not panic");
+    }
+}
+
+fn turns(series: Series) -> Arc<tokio::sync::Mutex<Series>> {
+    Arc::new(tokio::sync::Mutex::new(series))
 }
 
 /// Acked writes that a read of all owners does not show, and values that nobody wrote.
@@ -273,4 +290,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Keys of each writer.
 const KEYS: usize = 50;
+/// The prober's keys: with its pause enough that none is written again within a request's deadline.
+const PROBED: usize = 200;
 const PROBE_PAUSE: Duration = Duration::from_millis(50);
