@@ -68,6 +68,9 @@ impl World {
             && let Some(shard) = keys::shard_of(&key)
         {
             self.coverage.add(name, 1);
+            if (table, how) == (Table::Log, Corruption::Vanish) {
+                self.vanished.extend(keys::dot_of_log(&key));
+            }
             let now = self.now;
             self.trace.note(now, &[18, node as u64], || {
                 format!("node {node}: {how:?} of a row of {shard} in {}", table.name())

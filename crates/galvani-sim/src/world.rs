@@ -25,9 +25,9 @@ use galvani_model::bucket::BucketName;
 use galvani_model::ids::{ClusterId, NodeId};
 use galvani_model::key::Key;
 use galvani_model::placement::{Layout, LayoutState, Member};
-use galvani_model::version::ContextKey;
+use galvani_model::version::{ContextKey, Dot};
 use galvani_protocol::{Input, Now, Topology};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The randomness of a world, by who draws.
@@ -87,6 +87,8 @@ pub(crate) struct World {
     pub(crate) ended: bool,
     /// Whether a row was taken away that no checksum misses.
     pub(crate) planted: bool,
+    /// Records whose rows vanished from some log without a trace.
+    pub(crate) vanished: BTreeSet<Dot>,
     /// When a cut was last taken back.
     pub(crate) healed_at: u64,
     /// How often a node's links have become slow.
@@ -154,6 +156,7 @@ impl World {
             violation: None,
             ended: false,
             planted: false,
+            vanished: BTreeSet::new(),
             healed_at: 0,
             lags: 0,
             dragged: false,

@@ -51,8 +51,9 @@ const UNHEARD_MICROS: u64 = 5_000_000;
 /// its time was up: then nobody counts it down, and once its news is old nobody passes it on to the
 /// suspect, who alone can refute it.
 const TELL_AFTER: u8 = 3;
-/// A timer later than this says that this node stood still, in microseconds: then all timers move
-/// by as much. Time in which nothing could be heard here is no evidence against others.
+/// Being later than this with what is due says that this node stood still, in microseconds: then all
+/// that it waits for moves by as much. Time in which nothing could be heard here is no evidence against
+/// others.
 const STILL_MICROS: u64 = 100_000;
 
 /// How a member is, as far as the nodes found out together.
@@ -91,7 +92,7 @@ pub(crate) struct Swim {
     foca: Option<Box<Engine>>,
     timers: Timers,
     announce_at: u64,
-    /// This node's first instant.
+    /// This node's first instant, later by the time in which it stood still.
     born: u64,
     /// Members that a link was up with: those are not unheard.
     linked: BTreeSet<NodeId>,
@@ -158,7 +159,7 @@ impl Swim {
 
     /// Does what is due.
     pub(crate) fn poll(&mut self, now: Now, out: &mut Outcome) {
-        self.timers.forgive_stillness(now.micros);
+        self.forgive_stillness(now.micros);
         while let Some(timer) = self.timers.take_due(now.micros) {
             // A timer of an earlier life is refused, which is all that can go wrong.
             let _ = self.drive(now, out, |foca, runtime| foca.handle_timer(timer, runtime));
@@ -191,6 +192,15 @@ impl Swim {
             },
             Some(_) | None if self.down.contains(&node) => Standing::Down,
             Some(_) | None => Standing::Alive,
+        }
+    }
+
+    /// Where this node stood still, all that it waits for is due as much later.
+    fn forgive_stillness(&mut self, now: u64) {
+        let late = now.saturating_sub(self.next_deadline());
+        if self.foca.is_some() && self.announce_at > 0 && late > STILL_MICROS {
+            self.timers.postpone(late);
+            self.born = self.born.saturating_add(late);
         }
     }
 
@@ -272,14 +282,9 @@ impl Timers {
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    fn forgive_stillness(&mut self, now: u64) {
-        let Some((&(first, _), _)) = self.due.first_key_value() else { return };
-        let late = now.saturating_sub(first);
-        if late > STILL_MICROS {
-            let due = core::mem::take(&mut self.due);
-            self.due =
-                due.into_iter().map(|((at, set), timer)| ((at + late, set), timer)).collect();
-        }
+    fn postpone(&mut self, by: u64) {
+        let due = core::mem::take(&mut self.due);
+        self.due = due.into_iter().map(|((at, set), timer)| ((at + by, set), timer)).collect();
     }
 }
 

@@ -11,13 +11,15 @@ use std::thread;
 use std::time::Instant;
 
 const USAGE: &str = "\
-usage: cargo xtask sim [--seeds N] [--from S] [--jobs J] [--mutant NAME] [--lines L] [--verbose]
+usage: cargo xtask sim [--seeds N] [--from S] [--jobs J] [--keep-going] [--mutant NAME]
+                       [--lines L] [--verbose]
        cargo xtask sim --seed S [--mutant NAME] [--verbose]
 
   --seeds N      how many seeds to run (100)
   --from S       the first seed (1)
   --seed S       one seed: the same as --from S --seeds 1
   --jobs J       threads (what the machine has)
+  --keep-going   run all of them whatever fails, and name each that does
   --mutant NAME  plant a bug; without a name's match, list them
   --lines L      how many of its last events a failed seed shows (100)
   --verbose      show what each seed drew, and the last events of one that failed
@@ -29,12 +31,15 @@ struct Args {
     jobs: usize,
     mutant: Option<Mutant>,
     verbose: bool,
+    keep_going: bool,
     lines: usize,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
     let jobs = thread::available_parallelism().map_or(1, |count| count.get());
-    let mut parsed = Args { seeds: 100, from: 1, jobs, mutant: None, verbose: false, lines: 100 };
+    let (verbose, keep_going) = (false, false);
+    let mut parsed =
+        Args { seeds: 100, from: 1, jobs, mutant: None, verbose, keep_going, lines: 100 };
     while let Some(flag) = args.next() {
         let mut number = || {
             let value = args.next().ok_or(format!("{flag} needs a number"))?;
@@ -53,6 +58,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
             }
             "--lines" => parsed.lines = number()?.clamp(1, 10_000_000) as usize,
             "--verbose" => parsed.verbose = true,
+            "--keep-going" => parsed.keep_going = true,
             _ => return Err(format!("unknown argument {flag:?}\n{USAGE}")),
         }
     }
@@ -69,9 +75,9 @@ fn main() -> ExitCode {
     };
     let started = Instant::now();
     let mut coverage = Coverage::default();
-    let mut failed: Option<Outcome> = None;
+    let mut failed: Vec<Outcome> = Vec::new();
     let (mut done, mut events, mut micros) = (0u64, 0u64, 0u64);
-    for outcome in run_all(&args) {
+    run_all(&args, |outcome| {
         done += 1;
         events += outcome.events;
         micros += outcome.micros;
@@ -79,12 +85,16 @@ fn main() -> ExitCode {
         if args.verbose {
             println!("seed {}: {} [{:016x}]", outcome.seed, outcome.profile, outcome.trace_hash);
         }
-        if outcome.violation.is_some()
-            && failed.as_ref().is_none_or(|first| outcome.seed < first.seed)
-        {
-            failed = Some(outcome);
+        if let Some(violation) = &outcome.violation {
+            if args.keep_going {
+                println!("FAILED seed {}: {violation}", outcome.seed);
+            }
+            failed.push(outcome);
         }
-    }
+        if done.is_multiple_of(PROGRESS) {
+            eprintln!("{done} seeds, {} failed, {:.0?}", failed.len(), started.elapsed());
+        }
+    });
     let took = started.elapsed().as_secs_f64();
     let virtual_s = micros as f64 / 1e6;
     println!("{coverage}");
@@ -94,17 +104,22 @@ fn main() -> ExitCode {
         events as f64 / took,
         virtual_s / took
     );
-    match failed {
+    match failed.iter().min_by_key(|outcome| outcome.seed) {
         None => ExitCode::SUCCESS,
         Some(outcome) => {
-            show_failure(&args, &outcome);
+            show_failure(&args, outcome);
+            println!("{} of {done} seeds failed", failed.len());
             ExitCode::FAILURE
         }
     }
 }
 
-/// Runs the seeds on `jobs` threads; after a failure no further seed is begun.
-fn run_all(args: &Args) -> Vec<Outcome> {
+/// Seeds between two lines of progress.
+const PROGRESS: u64 = 1_000;
+
+/// Runs the seeds on `jobs` threads and hands each outcome on; after a failure no further seed is begun,
+/// unless all are asked for.
+fn run_all(args: &Args, mut on_outcome: impl FnMut(Outcome)) {
     let next = AtomicU64::new(args.from);
     let end = args.from.saturating_add(args.seeds);
     let options = RunOptions { mutant: args.mutant, keep_lines: 0 };
@@ -119,7 +134,7 @@ fn run_all(args: &Args) -> Vec<Outcome> {
                         return;
                     }
                     let outcome = run_seed(seed, options);
-                    if outcome.violation.is_some() {
+                    if outcome.violation.is_some() && !args.keep_going {
                         next.store(end, Ordering::Relaxed);
                     }
                     if send.send(outcome).is_err() {
@@ -129,7 +144,7 @@ fn run_all(args: &Args) -> Vec<Outcome> {
             });
         }
         drop(send);
-        receive.iter().collect()
+        receive.iter().for_each(&mut on_outcome);
     })
 }
 

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 
 /// Checks that a record may be gone from `node` now. An owner that lost its disk may have said before
 /// what it knew then. A node that lost an object without a trace takes its values for replaced; it
-/// gets their records again with them.
+/// gets their records again with them. One whose log lost a record without a trace takes it for trimmed,
+/// and a replica that is filled from it believes that until their digests are compared.
 pub(crate) fn needless(world: &World, node: usize, shard: Shard, dot: Dot) -> Result<(), String> {
     // Of one that was never committed the disks know nothing either.
     let Some(entry) = world.ledger.entry(dot) else { return Ok(()) };
@@ -29,6 +30,7 @@ pub(crate) fn needless(world: &World, node: usize, shard: Shard, dot: Dot) -> Re
         let shows = |kind| kind == Kind::Put || owner == node;
         if !shows(entry.record.head.kind)
             || world.planted
+            || world.vanished.contains(&dot)
             || world.nodes[node].damaged.contains_key(&shard)
         {
             continue;
