@@ -138,6 +138,8 @@ fn a_copy_may_take_the_place_of_a_node_that_was_killed_and_the_original_waits_th
 #[test]
 fn of_two_that_have_served_for_long_the_later_ends_and_the_other_is_filled_again() {
     let cluster = Cluster::start();
+    // Nothing but being filled brings records to who lacks them.
+    cluster.reconfigure("anti_entropy_ms = 1000", "anti_entropy_ms = 0");
     cluster.stop("n2");
     let (copy, port) = clone_of(&cluster, "n2");
     cluster.start_node("n2");
@@ -175,6 +177,14 @@ fn of_two_that_have_served_for_long_the_later_ends_and_the_other_is_filled_again
         let told = cluster.run(&["status"]).expect(0);
         if told.text().contains("n2 runs at") { Err(told.to_string()) } else { Ok(()) }
     });
+    // The copy knows that the original went on without its disk: alone it vouches for nothing.
+    cluster.stop_all();
+    let running = Running::start(&mut server(&copy), &[]);
+    let clone = client_of_clone(&cluster, "n2", port);
+    let read = cluster.block_on(async { clone.get("clone/0").r(1).strict().await });
+    let refusal = read.expect_err("it may lack what the original acked").to_string();
+    assert!(refusal.contains("lost"), "{refusal}");
+    drop(running);
 }
 
 #[test]

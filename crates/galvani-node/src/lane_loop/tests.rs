@@ -3,6 +3,7 @@
 //!
 //! Whole nodes are in `tests/three_nodes.rs` and in `cluster-tests`.
 
+use super::twins::ENDS_MICROS;
 use super::{LaneLoop, TICK_BYTES_MAX, Twins, class_of, is_bucket_ask, unsendable, without_bucket};
 use crate::client_rates::ClientRates;
 use crate::clock::Clock;
@@ -10,7 +11,7 @@ use crate::config::DurabilityMode;
 use crate::faults::{self, NodeFaults};
 use crate::figures;
 use crate::links::Links;
-use crate::shared::Shared;
+use crate::shared::{Control, Shared};
 use bytes::{Bytes, BytesMut};
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
@@ -37,6 +38,7 @@ use galvani_wire::failure::{Answer, AppliedOutcome, Failure, Outcome, ReplicaErr
 use galvani_wire::message::{
     AskSlice, CreateBucket, Failed, FetchPage, Get, Page, Pull, PutDone, Replicate, SetFaults,
 };
+use galvani_wire::twin::{Greeting, Twin};
 use galvani_wire::view::LinkFaults;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -438,4 +440,28 @@ fn mending_travels_behind_replication() {
     let shard = Shard { partition: Partition(0), n: 3 };
     let ask = Message::AskSlice(AskSlice { shard, after: None, keys: true });
     assert!(matches!(class_of(&ask), Class::Background));
+}
+
+/// What a twin acks while it ends is not on this disk either.
+#[tokio::test]
+async fn a_twin_is_counted_with_when_it_is_met_and_once_more_when_it_has_ended() {
+    let mut bench = bench();
+    let (control, mut told) = mpsc::unbounded_channel();
+    bench.lane.shared.add_control(control);
+    let peer = PeerLane { node: NodeId(2), lane: LaneIndex(0) };
+    let address = "127.0.0.1:7001".parse().expect("an address");
+    let later = Greeting { boot: BootId(9), up_ms: 5, since_ms: u64::MAX, address };
+    let now = bench.lane.clock.now();
+    bench.lane.on_twin(bench.link, peer, Twin::Runs(later), now);
+    let mut said = || match told.try_recv() {
+        Ok(Control::TwinServed(name)) => Some(name),
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    };
+    assert_eq!(said(), Some(9));
+    let at = |micros| Now { micros: now.micros + micros, ..now };
+    for (micros, name) in [(ENDS_MICROS - 1, None), (ENDS_MICROS, Some(!9)), (ENDS_MICROS, None)] {
+        bench.lane.look_for_twins(at(micros));
+        assert_eq!(said(), name, "{micros}");
+    }
 }

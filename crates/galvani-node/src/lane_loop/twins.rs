@@ -27,7 +27,7 @@ const NEWCOMER_MS: u64 = 15_000;
 
 /// How long after this one was told of it a twin that ends has ended, in microseconds: it is told, too, and
 /// drains.
-const ENDS_MICROS: u64 = DRAIN_MICROS + 3_000_000;
+pub(super) const ENDS_MICROS: u64 = DRAIN_MICROS + 3_000_000;
 
 /// What lane 0 of a process knows of processes.
 #[derive(Debug)]

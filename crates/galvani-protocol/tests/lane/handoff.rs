@@ -1,7 +1,7 @@
 //! Sloppy quorums and hinted handoff, one input at a time.
 
 use crate::bench::{Bench, answers, asks, failure, get, peer, put, strict};
-use galvani_model::ids::{LaneIndex, NodeId, Origin, Shard};
+use galvani_model::ids::{LaneIndex, NodeId, Origin, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::request::Quorum;
@@ -464,4 +464,38 @@ fn a_pause_that_a_holder_asks_for_is_kept_though_it_says_again_that_hints_wait()
     }
     assert!(asked.len() >= 3, "{asked:?}");
     assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= 99), "{asked:?}");
+}
+
+/// Hints whose owner is no member any more go to whoever owns their keys now, which costs the lane time.
+#[test]
+fn hints_that_go_elsewhere_wait_for_their_turn_where_clients_wait() {
+    let (mut bench, shard, owner, message) = holder_of_one();
+    let Message::Hint(hint) = message else { unreachable!("made as a hint") };
+    for counter in 1..=100 {
+        let mut hint = hint.clone();
+        hint.record.head.dot.counter = counter;
+        hint.record.head.rid = RequestId(u128::from(counter));
+        bench.request(false, Message::Hint(hint));
+        bench.tick();
+    }
+    assert_eq!(bench.store.hint_figures()[&owner].count, 100);
+    let members = bench.topology.layout().current().members();
+    let left = members.iter().filter(|member| member.id() != owner).cloned().collect();
+    bench.change_to(left);
+    assert!(bench.topology.is_replica(NodeId(1), shard), "of three nodes all own everything");
+    bench.request(false, get(bench.key(true), 3));
+    let mut went = Vec::new();
+    for ms in 0..1_000_u64 {
+        let held = |bench: &Bench| bench.store.hint_figures().get(&owner).map_or(0, |of| of.count);
+        let before = held(&bench);
+        bench.tick();
+        if held(&bench) < before {
+            went.push(ms);
+        }
+        bench.now.micros += 1_000;
+        bench.handle(Input::Wake);
+    }
+    assert!(bench.store.hint_figures().is_empty(), "all go");
+    assert!(went.len() >= 4, "in pages: {went:?}");
+    assert!(went.windows(2).all(|pair| pair[1] - pair[0] >= 10), "a page is a turn: {went:?}");
 }

@@ -3,10 +3,10 @@
 //! The bound itself is tested in `admission.rs`, a storm against it in `tests/overload.rs`; here it
 //! is wired into a lane. Next to read: `bench.rs`.
 
-use crate::bench::{Bench, answers, asks, get, key, put, strict};
+use crate::bench::{Bench, answers, asks, failure, get, key, put, strict};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
-use galvani_model::ids::NodeId;
+use galvani_model::ids::{NodeId, Partition};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions};
@@ -14,7 +14,7 @@ use galvani_protocol::admission::{INTERVAL_MICROS, LEAST};
 use galvani_protocol::{Effect, Input};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure};
-use galvani_wire::message::{Failed, List, Put, Replicated};
+use galvani_wire::message::{Failed, HeldPage, List, Put, Replicated};
 
 /// Sends so many writes at once, and lets all that they ask be answered this much later. Returns
 /// how many were turned away.
@@ -99,6 +99,20 @@ fn a_peer_that_is_slow_alone_turns_nobody_away() {
     assert_eq!(bench.lane.admits(), Limits::default().inflight);
 }
 
+/// The keys of a partition as all three owners have them.
+fn list(partition: Partition) -> Message {
+    let options = ReadOptions { r: Some(Quorum::Exactly(3)), ..ReadOptions::default() };
+    Message::List(List {
+        bucket: BucketName::default_bucket(),
+        prefix: Bytes::new(),
+        after: None,
+        limit: 1_000,
+        partition,
+        options,
+        timeout_ms: 60_000,
+    })
+}
+
 /// Pages of keys are held until the other replicas have answered, too.
 #[test]
 fn listings_count_against_what_a_lane_holds() {
@@ -113,18 +127,6 @@ fn listings_count_against_what_a_lane_holds() {
         bench.request(true, put(key, number + 1, 1));
         bench.tick();
     }
-    let list = |partition| {
-        let options = ReadOptions { r: Some(Quorum::Exactly(3)), ..ReadOptions::default() };
-        Message::List(List {
-            bucket: BucketName::default_bucket(),
-            prefix: Bytes::new(),
-            after: None,
-            limit: 1_000,
-            partition,
-            options,
-            timeout_ms: 60_000,
-        })
-    };
     let partition = shard.expect("some key is owned").partition;
     let (mut held, mut turned) = (0, 0);
     for _ in 0..1_000 {
@@ -134,6 +136,32 @@ fn listings_count_against_what_a_lane_holds() {
     }
     assert!(held > limits.held_bytes / 4 && held <= limits.held_bytes, "{held}");
     assert!(turned > 500, "{turned} of 1,000");
+}
+
+/// A page that a replica sends is held until the others have answered, as the own one is.
+#[test]
+fn a_page_of_another_replica_that_does_not_fit_counts_as_no_answer() {
+    let limits = Limits { held_bytes: 2 << 20, ..Limits::default() };
+    let mut bench = Bench::new(limits.clone());
+    let shard = bench.shard(&bench.key(true));
+    // Whoever is alone may hold what it needs.
+    bench.request(true, put(bench.key(true), 1, 3));
+    bench.tick();
+    assert!(bench.lane.held_bytes() > 0);
+    bench.request(false, list(shard.partition));
+    let effects = bench.tick();
+    let entry = |number: usize| (Bytes::from(format!("{number:01000}")), Vec::new());
+    let page = || HeldPage { keys: (0..1_200).map(entry).collect(), more: false };
+    let asked = asks(&effects);
+    assert_eq!(asked.len(), 2, "the other owners");
+    for (turn, &(_, id)) in asked.iter().enumerate() {
+        assert_eq!(answers(&bench.tick()), [] as [&Message; 0], "page {turn}");
+        bench.handle(Input::Reply { id, message: Message::FetchedPage(Ok(page())) });
+        assert!(bench.lane.held_bytes() <= limits.held_bytes, "page {turn}");
+    }
+    let effects = bench.tick();
+    let (failure, _) = failure(&effects);
+    assert!(matches!(failure, Failure::QuorumNotMet { .. }), "{failure:?}");
 }
 
 /// Whatever clients send, and if no peer ever answers: the lane holds what its limits say.
