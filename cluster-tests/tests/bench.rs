@@ -97,7 +97,8 @@ fn a_run_is_saved_shown_and_compared() {
     let cluster = Cluster::start();
     let path = |name: &str| cluster.scratch().join(name).display().to_string();
     let (saved, log, page) = (path("a.json"), path("a.hlog"), path("a.html"));
-    let files = ["--save", &saved, "--hlog", &log, "--html", &page];
+    let ycsb = path("a.ycsb");
+    let files = ["--save", &saved, "--hlog", &log, "--html", &page, "--ycsb-output", &ycsb];
     let common = ["bench", "mix", "--keys", "100", "--warmup", "0s", "--duration", "3s"];
     cluster.run(&[&common[..], &["--rate", "50"], &files].concat()).expect(0);
     let text = fs::read_to_string(&saved).expect("saved");
@@ -108,9 +109,22 @@ fn a_run_is_saved_shown_and_compared() {
     assert!(log.contains("Tag=put,0.000,1.000,") && log.contains(",HISTFAAA"), "{log}");
     let page = fs::read_to_string(&page).expect("the page");
     assert!(page.starts_with("<!doctype html>") && page.matches("<svg").count() == 3);
+    let ycsb = fs::read_to_string(&ycsb).expect("what YCSB would print");
+    for section in ["[OVERALL], Throughput(ops/sec), ", "[READ], ", "[Intended-UPDATE], "] {
+        assert!(ycsb.contains(section), "{ycsb}");
+    }
     let shown = cluster.run(&["bench", "show", &saved]).expect(0);
     assert!(shown.text().contains("open loop, 50/s"), "{shown}");
     assert!(shown.text().contains("0 lost, 0 resurrected  PASS"), "{shown}");
+
+    // Two machines that did the same at the same time.
+    let both = path("both.json");
+    let merged = cluster.run(&["bench", "merge", &saved, &saved, "--save", &both]).expect(0);
+    assert!(merged.text().contains("open loop, 100/s"), "{merged}");
+    let both: Value =
+        serde_json::from_str(&fs::read_to_string(&both).expect("saved")).expect("JSON");
+    let twice = |run: &Value| run["ops"].as_u64().map(|ops| ops * 2);
+    assert_eq!(both["ops"].as_u64(), twice(&run), "{both}");
 
     // Whether this machine kept up with its schedule is not what is tested here.
     let mut write = |name: &str, bound: bool| {
@@ -123,6 +137,10 @@ fn a_run_is_saved_shown_and_compared() {
     assert!(alike.expect(0).text().contains("put.p99"));
     let refused = cluster.run(&["bench", "compare", &fine, &bound]).expect(1);
     refused.is_three_part_error().says(&["GENERATOR-BOUND"]);
+    run["value_bytes"] = 7.into();
+    fs::write(path("other.json"), run.to_string()).expect("written");
+    let unlike = cluster.run(&["bench", "merge", &fine, &path("other.json")]).expect(2);
+    unlike.is_three_part_error().says(&["they differ in value bytes: 1024 and 7"]);
     let nothing = cluster.run(&["bench", "compare", &fine, "absent.json"]).expect(2);
     nothing.is_three_part_error().says(&["is no saved run"]);
 }

@@ -4,7 +4,7 @@
 //! A second that is over is packed at once, so that a long run takes little memory. A request that
 //! got no answer in its time counts with the time it had, at least. Next to read: `run.rs`.
 
-use crate::hdr::{encode, histogram};
+use crate::hdr::histogram;
 use crate::run::{Batch, Part};
 use crate::workload::Kind;
 use hdrhistogram::Histogram;
@@ -118,19 +118,10 @@ impl Recorder {
     fn pack(&mut self) {
         let next = Second::of(self.second.number + 1);
         let second = std::mem::replace(&mut self.second, next);
-        let part = |histogram: &Histogram<u64>| Part {
-            count: histogram.len(),
-            mean_us: histogram.mean(),
-            p50_us: histogram.value_at_quantile(0.5),
-            p99_us: histogram.value_at_quantile(0.99),
-            p999_us: histogram.value_at_quantile(0.999),
-            max_us: histogram.max(),
-            histogram: encode(histogram),
-        };
         let kinds = Kind::ALL.iter().zip(&second.kinds);
         let kinds: BTreeMap<String, Part> = kinds
             .filter(|(_, histogram)| !histogram.is_empty())
-            .map(|(kind, histogram)| (kind.name().to_owned(), part(histogram)))
+            .map(|(kind, histogram)| (kind.name().to_owned(), Part::of(histogram)))
             .collect();
         let recorded: u64 = kinds.values().map(|part| part.count).sum();
         let ops = recorded - second.waited;

@@ -3,6 +3,7 @@
 //! Everything that was asked for and found, second by second, with the histograms themselves:
 //! percentiles are never averaged. Fields are only ever added, and what is missing has a default.
 
+use crate::hdr::encode;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -206,6 +207,22 @@ pub struct Part {
     pub max_us: u64,
     /// All of them.
     pub histogram: String,
+}
+
+impl Part {
+    /// Of a histogram.
+    pub fn of(histogram: &Histogram<u64>) -> Part {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Part {
+            count: histogram.len(),
+            mean_us: histogram.mean(),
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max(),
+            histogram: encode(histogram),
+        }
+    }
 }
 
 /// What was found of all acked writes.

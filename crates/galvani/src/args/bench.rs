@@ -115,6 +115,8 @@ pub(crate) enum BenchCommand {
     Show(Show),
     /// Two saved runs beside each other, and whether they differ by more than chance.
     Compare(Compare),
+    /// Runs that several machines did at the same time, as one.
+    Merge(Merge),
     /// Many runs, one table: all pairs of quorums, or the highest rate that holds an objective.
     Sweep(Box<Sweep>),
     /// Faults on a local cluster while a load runs, and what became of it.
@@ -240,7 +242,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "R", value_parser = value::rate, conflicts_with = "count")]
     pub(crate) rate: Option<NonZeroU64>,
     /// Find what the cluster can do, then offer 0.5, 1, 2 and 4 times as much.
-    #[arg(long, conflicts_with_all = ["count", "rate"])]
+    #[arg(long, conflicts_with_all = ["count", "rate", "save", "hlog", "html", "ycsb_output"])]
     pub(crate) overload: bool,
     /// Keys; at least one for each worker.
     #[arg(long, value_name = "N", default_value = "10k", value_parser = value::count)]
@@ -285,15 +287,25 @@ pub(crate) struct Run {
 /// Where a run goes.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Files {
-    /// Write the run to this file, with every second and all histograms, for show and compare.
-    #[arg(long, value_name = "FILE.json", conflicts_with = "overload")]
+    /// Write the run to this file, with every second and all histograms, for show, compare and merge.
+    #[arg(long, value_name = "FILE.json")]
     pub(crate) save: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pages: Pages,
+}
+
+/// What is made of a run, saved or not.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Pages {
     /// Write an HdrHistogram interval log (1.3) to this file.
-    #[arg(long, value_name = "FILE", conflicts_with = "overload")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) hlog: Option<PathBuf>,
     /// Write a page with plots to this file.
-    #[arg(long, value_name = "FILE.html", conflicts_with = "overload")]
+    #[arg(long, value_name = "FILE.html")]
     pub(crate) html: Option<PathBuf>,
+    /// Write the run as YCSB prints it to this file; Intended-.. counts from when requests were due.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ycsb_output: Option<PathBuf>,
 }
 
 impl Run {
@@ -358,12 +370,26 @@ impl Run {
 pub(crate) struct Show {
     /// A file that --save wrote.
     pub(crate) file: PathBuf,
-    /// Write an HdrHistogram interval log (1.3) to this file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) hlog: Option<PathBuf>,
-    /// Write a page with plots to this file.
-    #[arg(long, value_name = "FILE.html")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pages: Pages,
+}
+
+/// Arguments of `bench merge`.
+#[derive(Debug, Args)]
+#[command(
+    before_help = "  galvani bench merge one.json two.json\n  \
+                   galvani bench merge *.json --save all.json --html all.html",
+    after_help = "For runs that several machines did against one cluster at the same time: start each with \
+                  the same words, its own --seed and, so that what it wrote can be judged, its own \
+                  --bucket. Counts and rates add up, histograms are merged, percentiles are never \
+                  averaged. CPU and memory of the nodes were seen by all: the most counts."
+)]
+pub(crate) struct Merge {
+    /// Files that --save wrote.
+    #[arg(required = true, num_args = 2..)]
+    pub(crate) runs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: Files,
 }
 
 /// Arguments of `bench compare`.

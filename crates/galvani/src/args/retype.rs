@@ -3,7 +3,7 @@
 //! One function a command. What these make is parsed again by the tests and must come out the same:
 //! an option added to a command must be added here too.
 
-use crate::args::bench::{Files, Run};
+use crate::args::bench::{Files, Pages, Run};
 use crate::args::bucket::{Create, Policy, Shown};
 use crate::args::data::{
     Copies, Del, Export, Get, Import, InBucket, Ls, Put, ReadQuorum, RepairWhen, Update,
@@ -304,7 +304,7 @@ impl Create {
 impl Run {
     /// The line of `bench`, or of one of its verbs.
     pub(crate) fn line(&self, command: &'static str) -> Line {
-        let Files { save, hlog, html } = &self.files;
+        let Files { save, pages: Pages { hlog, html, ycsb_output } } = &self.files;
         let file = |line: Line, name, path: &Option<PathBuf>| match path {
             Some(path) => line.with_path(name, path),
             None => line,
@@ -325,7 +325,8 @@ impl Run {
             .flag("--no-check", self.no_check);
         let line = file(line, "--save", save);
         let line = file(line, "--hlog", hlog);
-        file(line, "--html", html)
+        let line = file(line, "--html", html);
+        file(line, "--ycsb-output", ycsb_output)
             .writing(&self.write)
             .reading(&self.read)
             .copies(&self.copies)

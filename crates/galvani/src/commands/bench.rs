@@ -44,6 +44,7 @@ pub(crate) async fn run(app: &App, bench: Bench) -> Done {
         Some(BenchCommand::Run(args)) => (*args, How::Once),
         Some(BenchCommand::Show(args)) => return files::show(app, &args),
         Some(BenchCommand::Compare(args)) => return files::compare(app, &args),
+        Some(BenchCommand::Merge(args)) => return files::merge(app, &args),
         Some(BenchCommand::Sweep(args)) => {
             sweep::check(&args)?;
             (args.run.clone(), How::Sweep(args))

@@ -110,7 +110,7 @@ fn what_was_typed_comes_back_with_all_its_options() {
         "galvani bench mix --duration 1m5s --reads 90 -r 1",
         "galvani bench get -c 500 --rate 2000 --duration 5s",
         "galvani bench mix --overload --duration 5s",
-        "galvani bench d --seed 9 --no-check --distribution zipfian --save 'a b' --hlog h --html p",
+        "galvani bench d --seed 9 --no-check --distribution zipfian --save 'a b' --hlog h --html p --ycsb-output y",
         "galvani wait --for ready --for node=n3:up --for hints=0 --patience 1m30s",
         "galvani bucket create logs -n 5 -r one -w 2 --policy lww --max-value 4MiB",
         "galvani dev -d -n 5 --zones a,b --ports auto --lanes 2 --durability fsync --name x \

@@ -1,9 +1,10 @@
-//! Runs in files: saved, shown again, compared; the interval log and the page with plots.
+//! Runs in files: saved, shown again, compared, merged; the interval log, the page with plots, and
+//! what YCSB would print.
 //!
-//! Nothing is computed here: the documents and the comparison are those of
-//! `crates/galvani-load/src/run.rs` and `compare.rs`.
+//! Nothing is computed here: the documents and what is made of several are those of
+//! `crates/galvani-load/src/run.rs`, `compare.rs` and `merge.rs`.
 
-use crate::args::bench::{Compare, Files, Show};
+use crate::args::bench::{Compare, Files, Merge, Pages, Show};
 use crate::commands::Done;
 use crate::commands::bench::summary;
 use crate::connect::App;
@@ -12,14 +13,15 @@ use crate::report::text::grouped;
 use crate::report::{Report, json};
 use galvani_load::compare::{Row, row, rows};
 use galvani_load::run::Run;
-use galvani_load::{hdr, html};
+use galvani_load::{hdr, html, merge, ycsb};
 use serde_json::{Value, json as value};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Before a long run: whether its files have a place to go.
 pub(crate) fn can_be_written(files: &Files) -> Result<(), Report> {
-    for path in [&files.save, &files.hlog, &files.html].into_iter().flatten() {
+    let Files { save, pages: Pages { hlog, html, ycsb_output } } = files;
+    for path in [save, hlog, html, ycsb_output].into_iter().flatten() {
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             Some(_) | None => Path::new("."),
@@ -38,11 +40,12 @@ pub(crate) fn can_be_written(files: &Files) -> Result<(), Report> {
 
 /// Writes the files that were asked for, and says where they are.
 pub(crate) fn write(app: &App, files: &Files, run: &Run) -> Result<(), Report> {
-    let Files { save, hlog, html } = files;
+    let Files { save, pages: Pages { hlog, html, ycsb_output } } = files;
     let written = [
         (save, save.as_ref().map(|_| serde_json::to_string(run).unwrap_or_default())),
         (hlog, hlog.as_ref().map(|_| hdr::log(run))),
         (html, html.as_ref().map(|_| html::page(run))),
+        (ycsb_output, ycsb_output.as_ref().map(|_| ycsb::text(run))),
     ];
     let written: Vec<(&PathBuf, String)> =
         written.into_iter().filter_map(|(path, text)| Some((path.as_ref()?, text?))).collect();
@@ -60,12 +63,26 @@ pub(crate) fn write(app: &App, files: &Files, run: &Run) -> Result<(), Report> {
 /// Prints a saved run again.
 pub(crate) fn show(app: &App, args: &Show) -> Done {
     let run = load(&args.file)?;
-    let files = Files { save: None, hlog: args.hlog.clone(), html: args.html.clone() };
-    can_be_written(&files)?;
-    write(app, &files, &run)?;
+    tell(app, &Files { save: None, pages: args.pages.clone() }, &run)
+}
+
+/// Several runs as one.
+pub(crate) fn merge(app: &App, args: &Merge) -> Done {
+    let runs: Vec<Run> = args.runs.iter().map(|path| load(path)).collect::<Result<_, _>>()?;
+    let merged = merge::merge(&runs).map_err(|error| {
+        Report::new(Exit::Usage, format!("bench merge: {error}"))
+            .why("only runs of the same load at the same time are one run")
+            .next("see", "galvani help bench merge")
+    })?;
+    tell(app, &args.files, &merged)
+}
+
+fn tell(app: &App, files: &Files, run: &Run) -> Done {
+    can_be_written(files)?;
+    write(app, files, run)?;
     match app.out.is_json() {
-        true => app.out.json(summary::document(&run, Vec::new()))?,
-        false => app.out.line(&summary::page(&run))?,
+        true => app.out.json(summary::document(run, Vec::new()))?,
+        false => app.out.line(&summary::page(run))?,
     }
     Ok(Exit::Done)
 }

@@ -4,7 +4,7 @@
 //! All runs of a sweep use the same keys and, with quorums, the same rate: what differs comes from
 //! what is swept. Next to read: `crates/galvani-load/src/search.rs`.
 
-use crate::args::bench::{Run as Args, Sweep};
+use crate::args::bench::{Files, Pages, Run as Args, Sweep};
 use crate::commands::Done;
 use crate::commands::bench::driver::Driver;
 use crate::commands::bench::{Measure, check_failed, summary};
@@ -28,9 +28,10 @@ pub(crate) fn check(args: &Sweep) -> Result<(), Report> {
         let what = "bench sweep: --overload and --count are for bench run".to_owned();
         return wrong(what, "a sweep takes --duration for each of its runs");
     }
-    let files = &run.files;
-    if files.save.is_some() || files.hlog.is_some() || files.html.is_some() {
-        let what = "bench sweep: --save, --hlog and --html are of one run".to_owned();
+    let Files { save, pages: Pages { hlog, html, ycsb_output } } = &run.files;
+    if [save, hlog, html, ycsb_output].into_iter().any(Option::is_some) {
+        let what =
+            "bench sweep: --save, --hlog, --html and --ycsb-output are of one run".to_owned();
         return wrong(what, "a sweep has many; -o json prints them all");
     }
     if args.quorums && (run.read.r.is_some() || run.write.w.is_some()) {

@@ -1,0 +1,285 @@
+//! Runs of several machines against one cluster at the same time, as one run.
+//!
+//! One generator has a limit of its own; several beside each other do not share it. Histograms are
+//! merged, percentiles never averaged; seconds are laid over each other by the clocks of the machines,
+//! to a second. What each run saw of the same nodes (their CPU, their memory) is not added up. It does
+//! not make runs comparable that asked for different things: those are refused. Next to read: `run.rs`.
+
+use crate::hdr;
+use crate::run::{Batch, Check, Histograms, Latency, Part, Run};
+use hdrhistogram::Histogram;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why runs are not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// Fewer than two.
+    #[error("one run is merged with nothing")]
+    Alone,
+    /// They asked for different things.
+    #[error("they differ in {what}: {one} and {other}")]
+    NotAlike {
+        /// In what.
+        what: &'static str,
+        /// Of the first.
+        one: String,
+        /// Of another.
+        other: String,
+    },
+    /// They loaded the cluster one after the other.
+    #[error(
+        "one began {late_s} s after the other, which is more than half of the shorter one's {seconds} s"
+    )]
+    Apart {
+        /// Seconds between their beginnings.
+        late_s: u64,
+        /// Seconds that the shorter one lasted.
+        seconds: u64,
+    },
+    /// It was saved without its histograms, or they are damaged.
+    #[error("the histograms of {kind} cannot be read")]
+    Histogram {
+        /// The kind of operation.
+        kind: String,
+    },
+}
+
+/// One run of several. What adds up is added; of what each saw of the same nodes, and of how far each
+/// generator was late, the most counts; seconds are those of the longest.
+pub fn merge(runs: &[Run]) -> Result<Run, MergeError> {
+    let [first, others @ ..] = runs else { return Err(MergeError::Alone) };
+    if others.is_empty() {
+        return Err(MergeError::Alone);
+    }
+    for other in others {
+        are_alike(first, other)?;
+        are_together(first, other)?;
+    }
+    let sum = |of: fn(&Run) -> u64| runs.iter().map(of).sum::<u64>();
+    let most = |of: fn(&Run) -> u64| runs.iter().map(of).max().unwrap_or_default();
+    let rates: Option<Vec<f64>> = runs.iter().map(|run| run.rate).collect();
+    let workers: Option<Vec<u32>> = runs.iter().map(|run| run.concurrency).collect();
+    let began = runs.iter().min_by_key(|run| run.started_ms).unwrap_or(first);
+    let mut errors = BTreeMap::new();
+    for (what, count) in runs.iter().flat_map(|run| &run.errors) {
+        *errors.entry(what.clone()).or_default() += count;
+    }
+    let Merged { texts, due, sent } = histograms(runs)?;
+    let latency = |kind: &str| due.get(kind).copied();
+    let (ops, cpu_micros) = (sum(|run| run.ops), most(|run| run.cpu_micros));
+    let hosts: BTreeSet<&str> = runs.iter().map(|run| run.host.as_str()).collect();
+    Ok(Run {
+        started_at: began.started_at.clone(),
+        started_ms: began.started_ms,
+        rate: rates.map(|rates| rates.into_iter().sum()),
+        concurrency: workers.map(|workers| workers.into_iter().sum()),
+        keys: most(|run| run.keys),
+        seconds: runs.iter().map(|run| run.seconds).fold(0.0, f64::max),
+        offered: sum(|run| run.offered),
+        shed: sum(|run| run.shed),
+        waited_for: sum(|run| run.waited_for),
+        ops,
+        ops_per_second: runs.iter().map(|run| run.ops_per_second).sum(),
+        failed: sum(|run| run.failed),
+        refused: sum(|run| run.refused),
+        timeouts: sum(|run| run.timeouts),
+        errors,
+        get: latency("get"),
+        put: latency("put"),
+        insert: latency("insert"),
+        rmw: latency("rmw"),
+        service: sent,
+        lag: runs.iter().filter_map(|run| run.lag).max_by_key(|lag| lag.p99_us),
+        generator_cpu: runs.iter().map(|run| run.generator_cpu).fold(0.0, f64::max),
+        generator_bound: runs.iter().any(|run| run.generator_bound),
+        cpu_micros,
+        cpu_seconds_per_1000_ops: (ops > 0 && cpu_micros > 0)
+            .then(|| cpu_micros as f64 / 1e6 / (ops as f64 / 1e3)),
+        cpu_nodes: runs.iter().map(|run| run.cpu_nodes).max().unwrap_or_default(),
+        cpu_nodes_lacking: runs.iter().map(|run| run.cpu_nodes_lacking).max().unwrap_or_default(),
+        node_memory_bytes_max: most(|run| run.node_memory_bytes_max),
+        races: sum(|run| run.races),
+        check: checks(runs),
+        host: hosts.into_iter().collect::<Vec<_>>().join(" + "),
+        histograms: texts,
+        batches: batches(runs, began.started_ms)?,
+        ..first.clone()
+    })
+}
+
+fn are_alike(one: &Run, other: &Run) -> Result<(), MergeError> {
+    let words = |run: &Run| {
+        [
+            ("workload", run.workload.clone()),
+            ("distribution", run.distribution.clone()),
+            ("loop", run.shape.clone()),
+            ("value bytes", run.value_bytes.to_string()),
+            ("n r w", format!("{:?} {:?} {:?}", run.n, run.r, run.w)),
+            ("timeout", run.timeout_ms.to_string()),
+        ]
+    };
+    match words(one).into_iter().zip(words(other)).find(|(one, other)| one != other) {
+        None => Ok(()),
+        Some(((what, one), (_, other))) => Err(MergeError::NotAlike { what, one, other }),
+    }
+}
+
+fn are_together(one: &Run, other: &Run) -> Result<(), MergeError> {
+    let late_s = one.started_ms.abs_diff(other.started_ms) / 1_000;
+    let seconds = one.seconds.min(other.seconds) as u64;
+    match late_s * 2 > seconds {
+        true => Err(MergeError::Apart { late_s, seconds }),
+        false => Ok(()),
+    }
+}
+
+type ByKind<T> = BTreeMap<String, T>;
+
+/// The histograms of all runs together, and what they say: from when requests were due, and sent.
+#[derive(Debug, Default)]
+struct Merged {
+    texts: ByKind<Histograms>,
+    due: ByKind<Latency>,
+    sent: ByKind<Latency>,
+}
+
+fn histograms(runs: &[Run]) -> Result<Merged, MergeError> {
+    let mut all: ByKind<(Histogram<u64>, Histogram<u64>)> = BTreeMap::new();
+    for run in runs {
+        for (kind, _) in run.kinds() {
+            let texts = run.histograms.get(kind);
+            let texts = texts.ok_or_else(|| MergeError::Histogram { kind: kind.to_owned() })?;
+            let (due, sent) =
+                all.entry(kind.to_owned()).or_insert_with(|| (hdr::histogram(), hdr::histogram()));
+            hdr::merge(due, &decoded(kind, &texts.due)?);
+            hdr::merge(sent, &decoded(kind, &texts.sent)?);
+        }
+    }
+    let mut merged = Merged::default();
+    for (kind, (due, sent)) in all {
+        merged.due.extend(Latency::of(&due).map(|latency| (kind.clone(), latency)));
+        merged.sent.extend(Latency::of(&sent).map(|latency| (kind.clone(), latency)));
+        let texts = Histograms { due: hdr::encode(&due), sent: hdr::encode(&sent) };
+        merged.texts.insert(kind, texts);
+    }
+    Ok(merged)
+}
+
+fn decoded(kind: &str, text: &str) -> Result<Histogram<u64>, MergeError> {
+    hdr::decode(text).ok_or_else(|| MergeError::Histogram { kind: kind.to_owned() })
+}
+
+/// Seconds over each other: those of a run that began later are later ones.
+fn batches(runs: &[Run], began_ms: u64) -> Result<Vec<Batch>, MergeError> {
+    let mut seconds: BTreeMap<u64, (u64, u64, ByKind<Histogram<u64>>)> = BTreeMap::new();
+    for run in runs {
+        let late_s = (run.started_ms - began_ms + 500) / 1_000;
+        for batch in &run.batches {
+            let (ops, errors, kinds) = seconds.entry(batch.second + late_s).or_default();
+            *ops += batch.ops;
+            *errors += batch.errors;
+            for (kind, part) in &batch.kinds {
+                let into = kinds.entry(kind.clone()).or_insert_with(hdr::histogram);
+                hdr::merge(into, &decoded(kind, &part.histogram)?);
+            }
+        }
+    }
+    // A second of which no run has anything is one in which nothing was answered.
+    let end = seconds.last_key_value().map_or(0, |(last, _)| last + 1);
+    let batch = |second| {
+        let (ops, errors, kinds) = seconds.remove(&second).unwrap_or_default();
+        let kinds = kinds.iter().map(|(kind, all)| (kind.clone(), Part::of(all))).collect();
+        Batch { second, ops, errors, kinds }
+    };
+    Ok((0..end).map(batch).collect())
+}
+
+/// What all of them found in the end; nothing where one did not look.
+fn checks(runs: &[Run]) -> Option<Check> {
+    let mut all = Check::default();
+    for run in runs {
+        let Check { acked, keys, unread, lost, resurrected, foreign, unjudged } = run.check?;
+        all.acked += acked;
+        all.keys += keys;
+        all.unread += unread;
+        all.lost += lost;
+        all.resurrected += resurrected;
+        all.foreign += foreign;
+        all.unjudged += unjudged;
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MergeError, merge};
+    use crate::hdr::{decode, encode};
+    use crate::recorder::Recorder;
+    use crate::run::{Check, Histograms, Latency, Run, SCHEMA};
+    use crate::workload::Kind;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    /// A run that began at this second, with a read of so many milliseconds in each of its seconds.
+    fn run(began_s: u64, reads_ms: &[u64]) -> Run {
+        let mut recorder = Recorder::new();
+        for (second, ms) in reads_ms.iter().enumerate() {
+            let (at, took) = (Duration::from_secs(second as u64), Duration::from_millis(*ms));
+            recorder.record(Kind::Get, at, took, took / 2);
+        }
+        let of = &recorder.kinds[Kind::Get.index()];
+        let histograms = Histograms { due: encode(&of.due), sent: encode(&of.sent) };
+        Run {
+            schema: SCHEMA.to_owned(),
+            started_ms: 1_000_000 + began_s * 1_000,
+            workload: "get".to_owned(),
+            rate: Some(10.0),
+            seconds: reads_ms.len() as f64,
+            ops: reads_ms.len() as u64,
+            ops_per_second: 1.0,
+            get: Latency::of(&of.due),
+            cpu_micros: 500,
+            check: Some(Check { acked: 3, ..Check::default() }),
+            errors: BTreeMap::from([("get: late".to_owned(), began_s)]),
+            host: format!("host {began_s}"),
+            histograms: BTreeMap::from([("get".to_owned(), histograms)]),
+            batches: recorder.batches(),
+            ..Run::default()
+        }
+    }
+
+    #[test]
+    fn counts_add_up_histograms_are_merged_and_seconds_laid_over_each_other() {
+        let all = merge(&[run(1, &[1, 1, 1, 100]), run(0, &[3, 3, 3, 3, 3, 3])]).expect("alike");
+        assert_eq!((all.ops, all.rate, all.ops_per_second), (10, Some(20.0), 2.0));
+        assert_eq!((all.seconds, all.started_ms), (6.0, 1_000_000));
+        let get = all.get.expect("reads");
+        assert_eq!((get.count, get.p50_us / 10), (10, 300));
+        assert!(get.max_us >= 100_000 && all.service["get"].max_us < 60_000);
+        let merged = decode(&all.histograms["get"].due).expect("a histogram");
+        assert_eq!(Latency::of(&merged), Some(get), "no percentile is an average");
+        let counts: Vec<u64> = all.batches.iter().map(|batch| batch.ops).collect();
+        assert_eq!(counts, [1, 2, 2, 2, 2, 1]);
+        assert!(all.batches[4].kinds["get"].max_us >= 100_000);
+        assert_eq!(all.cpu_micros, 500, "both saw the same nodes");
+        assert_eq!(all.check.map(|check| check.acked), Some(6));
+        assert_eq!(all.errors["get: late"], 1);
+        assert_eq!(all.host, "host 0 + host 1");
+    }
+
+    #[test]
+    fn what_is_no_run_of_the_same_load_is_refused() {
+        let one = run(0, &[1; 4]);
+        assert_eq!(merge(std::slice::from_ref(&one)), Err(MergeError::Alone));
+        let apart = merge(&[one.clone(), run(3, &[1; 4])]);
+        assert_eq!(apart, Err(MergeError::Apart { late_s: 3, seconds: 4 }));
+        let other = Run { value_bytes: 7, ..one.clone() };
+        let alike = merge(&[one.clone(), other]);
+        assert!(matches!(alike, Err(MergeError::NotAlike { what: "value bytes", .. })));
+        let short = Run { histograms: BTreeMap::new(), ..one.clone() };
+        let kind = "get".to_owned();
+        assert_eq!(merge(&[one.clone(), short]), Err(MergeError::Histogram { kind }));
+        let unchecked = Run { check: None, ..one.clone() };
+        assert_eq!(merge(&[one, unchecked]).expect("alike").check, None);
+    }
+}
