@@ -319,9 +319,9 @@ impl<E: Engine> LaneLoop<E> {
         self.handle(Input::Request { from, forwarded, arrived, message }, now);
     }
 
-    /// Lets the lane handle a message, and notes what that took if it is a page.
+    /// Lets the lane handle a message, and notes what that took if no client waits for it.
     fn handle(&mut self, input: Input, now: Now) {
-        if !costs::is_page(&input) {
+        if !costs::is_background(&input) {
             self.lane.handle(input, now, &mut self.store);
             return;
         }

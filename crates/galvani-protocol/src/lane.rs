@@ -18,7 +18,7 @@ use crate::feed::{self, Feeds};
 use crate::handoff::fetch::FetchHintsOp;
 use crate::handoff::{self, Handoff};
 use crate::layout::{self, Layouts, refill};
-use crate::membership::score::Scores;
+use crate::membership::score::{Scores, is_waited_for};
 use crate::membership::swim::{Standing, Swim};
 use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
 use crate::origins::Origins;
@@ -112,7 +112,7 @@ impl Lane {
         let reaper = Reaper::new(config.limits.anti_entropy_ms, config.limits.expiry_margin_ms);
         let trimmer = Trimmer::new(&config.limits);
         Lane {
-            swim: lives_with(&config, &topology),
+            swim: peers::lives_with(&config, &topology),
             config,
             topology,
             table: OpTable::new(),
@@ -149,6 +149,9 @@ impl Lane {
         match input {
             Input::Request { from, forwarded, arrived, mut message } => {
                 if expired::charge(&mut message, now.micros.saturating_sub(arrived)) {
+                    if is_waited_for(&message) {
+                        self.share.served(now.micros);
+                    }
                     self.on_request(from, forwarded, message, now, store);
                 } else {
                     self.counters.expired += 1;
@@ -185,7 +188,7 @@ impl Lane {
     /// Pages of repair and hints took so much of the lane's time, their commit with it, up to now. Whoever
     /// drives the lane measures it: the next page of a lane that clients wait for comes the later for it.
     pub fn paid_for_pages(&mut self, micros: u64, now: Now) {
-        self.share.paid(micros, now.micros, self.table.waiting() > 0);
+        self.share.paid(micros, now.micros, self.is_busy(now));
     }
 
     /// Bytes of values of the answers that the tick holds back. Whoever drives the lane ends the tick when
@@ -540,6 +543,11 @@ impl Lane {
         }
     }
 
+    /// Whether clients wait for this lane: for what it does itself, or does for another lane.
+    fn is_busy(&self, now: Now) -> bool {
+        self.table.waiting() > 0 || self.share.serves(now.micros)
+    }
+
     /// Lends the lane's pieces to one operation.
     fn with<T>(
         &mut self,
@@ -547,6 +555,7 @@ impl Lane {
         store: &mut dyn Store,
         f: impl FnOnce(&mut Ctx<'_>, bool) -> T,
     ) -> T {
+        let busy = self.is_busy(now);
         let mut ctx = Ctx {
             config: &self.config,
             topology: &self.topology,
@@ -568,7 +577,7 @@ impl Lane {
             trimmer: &mut self.trimmer,
             layout: &mut self.layout,
             share: &mut self.share,
-            busy: self.table.waiting() > 0,
+            busy,
             fsync: &mut self.fsync,
         };
         f(&mut ctx, self.stopping)
@@ -584,14 +593,6 @@ fn is_done(answer: &Message) -> bool {
         Message::FetchedPage(result) => result.is_ok(),
         _ => true,
     }
-}
-
-/// The node's part in liveness, on the lane that plays it.
-fn lives_with(config: &LaneConfig, topology: &Topology) -> Option<Swim> {
-    let members: BTreeSet<NodeId> = topology.layout().members().map(|member| member.id()).collect();
-    let belongs = members.contains(&topology.node);
-    let plays = belongs && config.lane == LaneIndex(0) && members.len() > 1;
-    plays.then(|| Swim::new(topology.node, members, (config.boot >> 32) as u64))
 }
 
 /// Answered operations that may listen to late replicas, per operation that may be waited for.

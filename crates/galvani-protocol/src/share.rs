@@ -4,8 +4,8 @@
 //! given to another: what all peers together may cost a busy lane does not grow with their number.
 //! After a page that took the lane long, on a slow disk or on cores that others use as well, the
 //! next turn comes later: pages have a quarter of a busy lane's time, or a turn a second for each
-//! peer that asks where that is more. A lane for which no client waits gives a turn at once. It
-//! knows nothing of what a turn is used for.
+//! peer that asks where that is more. A lane for which no client waits, neither here nor where its
+//! answers go, gives a turn at once. It knows nothing of what a turn is used for.
 //! Next to read: `sync/pull.rs`, `handoff/fetch.rs`, which ask for pages; both sides of them take turns.
 
 /// Time between two turns of a busy lane, in microseconds.
@@ -28,13 +28,29 @@ pub(crate) fn page_bytes(busy: bool) -> u32 {
     }
 }
 
+/// How long after it did something for another lane's client a lane counts as busy, in microseconds: on
+/// a lane that is asked a hundred times a second there is always one that waits.
+const SERVED_MICROS: u64 = 20_000;
+
 /// When the next turn is free.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Share {
     free_at: u64,
+    /// Until when it counts as busy for what it did last for another lane's client.
+    serves_until: u64,
 }
 
 impl Share {
+    /// Another lane asked for something that a client waits for there.
+    pub(crate) fn served(&mut self, now: u64) {
+        self.serves_until = now + SERVED_MICROS;
+    }
+
+    /// Whether clients of other lanes wait for this one, as far as can be told from what was asked lately.
+    pub(crate) fn serves(&self, now: u64) -> bool {
+        now < self.serves_until
+    }
+
     /// Takes the next turn; when it is, in the lane's microseconds. `busy` says whether clients wait.
     pub(crate) fn take(&mut self, now: u64, busy: bool) -> u64 {
         if !busy {

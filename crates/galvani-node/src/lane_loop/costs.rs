@@ -1,5 +1,5 @@
-//! What pages of repair and hints cost a lane: the time to take them in or to give them, and
-//! their part of the commit of the tick they came in.
+//! What work costs a lane that no client waits for: the time to take pages of repair and hints in or
+//! to give them, to compare, to say what is durable, and its part of the commit of the tick it came in.
 //!
 //! The lane knows no time but the tick's, so whoever drives it measures. What is measured changes
 //! only when the next page comes, never what is in it. Next to read:
@@ -46,21 +46,27 @@ impl PageCosts {
     }
 }
 
-/// Whether an input brings a page, or asks for one.
-pub(super) fn is_page(input: &Input) -> bool {
+/// Whether an input is such work. Records that a client waits for are not.
+pub(super) fn is_background(input: &Input) -> bool {
     let message = match input {
         Input::Request { message, .. } | Input::Reply { message, .. } => message,
         _ => return false,
     };
-    matches!(
-        message,
+    match message {
         Message::Pull(_)
-            | Message::Pulled(_)
-            | Message::PullHints(_)
-            | Message::HintsPulled(_)
-            | Message::AskSlice(_)
-            | Message::SliceIs(_)
-    )
+        | Message::Pulled(_)
+        | Message::PullHints(_)
+        | Message::HintsPulled(_)
+        | Message::AskSlice(_)
+        | Message::SliceIs(_)
+        | Message::Compare(_)
+        | Message::Compared(_) => true,
+        // It is synced for them.
+        Message::AskClocks(asked) => asked.durable,
+        Message::Replicate(replicate) => replicate.timeout_ms == 0,
+        Message::Hint(hint) => hint.record.timeout_ms == 0,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

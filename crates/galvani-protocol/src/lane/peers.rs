@@ -4,7 +4,7 @@
 //! may have missed; of whoever goes nothing more is expected. No data moves for it. Next to read:
 //! `membership/swim.rs`, `sync/mod.rs`.
 
-use super::{Lane, lives_with};
+use super::{Lane, LaneConfig};
 use crate::effect::{Effect, Now, PeerLane};
 use crate::feed;
 use crate::known::KnownOp;
@@ -179,4 +179,12 @@ impl Lane {
             self.on_liveness(node, alive, now, store);
         }
     }
+}
+
+/// The node's part in liveness, on the lane that plays it.
+pub(super) fn lives_with(config: &LaneConfig, topology: &Topology) -> Option<Swim> {
+    let members: BTreeSet<NodeId> = topology.layout().members().map(|member| member.id()).collect();
+    let belongs = members.contains(&topology.node);
+    let plays = belongs && config.lane == LaneIndex(0) && members.len() > 1;
+    plays.then(|| Swim::new(topology.node, members, (config.boot >> 32) as u64))
 }

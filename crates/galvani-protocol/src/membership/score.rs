@@ -277,8 +277,8 @@ impl Score {
     }
 }
 
-/// Whether a client waits for the answer.
-fn is_waited_for(message: &Message) -> bool {
+/// Whether a client waits for the answer to what a lane asks of another.
+pub(crate) fn is_waited_for(message: &Message) -> bool {
     match message {
         Message::Replicate(replicate) => replicate.timeout_ms > 0,
         Message::Hint(hint) => hint.record.timeout_ms > 0,

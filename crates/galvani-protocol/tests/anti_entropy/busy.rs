@@ -2,14 +2,14 @@
 //!
 //! Neither may starve the other. Next to read: `main.rs`, the two owners.
 
-use crate::{Pair, node};
+use crate::{Pair, SHARD, node};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_model::key::Key;
 use galvani_model::request::{Quorum, ReadOptions};
 use galvani_protocol::{Input, ReplyTo};
 use galvani_wire::Message;
-use galvani_wire::message::{Get, Pulled};
+use galvani_wire::message::{Fetch, Get, Pulled};
 
 /// Milliseconds between two pages that a busy lane takes in.
 const PAUSE_MS: u64 = 10;
@@ -27,13 +27,19 @@ pub(crate) fn wait_for_ever(pair: &mut Pair, side: usize) {
     assert_eq!(pair.sides[side].lane.inflight(), 1, "of {}", node(side));
 }
 
-/// One side lacks four megabytes that the other has, and a client of `busy` waits for something.
-fn behind_and_busy(busy: usize) -> Pair {
+/// One side lacks four megabytes that the other has.
+fn behind() -> Pair {
     let mut pair = Pair::new();
     for number in 0..200 {
         pair.put(0, &format!("k{number}"), vec![7; 20_000]);
     }
     pair.link(true);
+    pair
+}
+
+/// The same, and a client of `busy` waits for something.
+fn behind_and_busy(busy: usize) -> Pair {
+    let mut pair = behind();
     wait_for_ever(&mut pair, busy);
     pair
 }
@@ -46,16 +52,43 @@ fn background_cannot_starve_foreground() {
     }
 }
 
-fn keeps_to_its_share(busy: usize) {
-    let mut pair = behind_and_busy(busy);
+/// One that clients do not talk to, but whose answers they wait for: it is a replica of what others coordinate.
+#[test]
+fn a_lane_that_only_serves_others_is_busy_as_well() {
+    for busy in [1, 0] {
+        let mut pair = behind();
+        let most = most_pages(&mut pair, |pair| {
+            let key = Key::new(BucketName::default_bucket(), "k0".to_owned()).expect("a key");
+            let (have, shown, timeout_ms) = (Vec::new(), Vec::new(), 1_000);
+            let (shard, records, epoch) = (SHARD, false, 1);
+            let fetch = Fetch { shard, key, records, have, shown, epoch, timeout_ms };
+            let (from, arrived) = (ReplyTo { link: 9, id: 0 }, pair.now.micros);
+            let message = Message::Fetch(fetch);
+            pair.handle(busy, Input::Request { from, forwarded: false, arrived, message });
+        });
+        assert_eq!(most, 1, "pages in {PAUSE_MS} ms while a client waits for {}", node(busy));
+        assert_eq!(pair.clock(0), pair.clock(1), "and all has come");
+    }
+    let most = most_pages(&mut behind(), |_| {});
+    assert!(most > 1, "where nobody waits nothing waits");
+}
+
+/// The most pages that came within a turn, of a second in which this is done every millisecond.
+fn most_pages(pair: &mut Pair, mut each_ms: impl FnMut(&mut Pair)) -> usize {
     let mut came = Vec::new();
     for _ in 0..1_000 {
         let before = pair.pages().len();
+        each_ms(pair);
         pair.pass(1);
         came.push(pair.pages().len() - before);
     }
     let window = |ms: &[usize]| ms.iter().sum::<usize>();
-    let most = came.windows(PAUSE_MS as usize).map(window).max().expect("a second");
+    came.windows(PAUSE_MS as usize).map(window).max().expect("a second")
+}
+
+fn keeps_to_its_share(busy: usize) {
+    let mut pair = behind_and_busy(busy);
+    let most = most_pages(&mut pair, |_| {});
     assert_eq!(most, 1, "pages in {PAUSE_MS} ms while a client of {} waits", node(busy));
     // Nor the other way round: all has come, though somebody waited all the time.
     assert_eq!(pair.sides[busy].lane.inflight(), 1);

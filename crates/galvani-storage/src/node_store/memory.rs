@@ -8,20 +8,23 @@
 //! It never holds anything that is staged and not committed. Next to read: `mod.rs`.
 
 use super::config::MemoryConfig;
+// Seeded anew in each process: whoever chooses keys cannot choose where they come to lie.
+use foldhash::quality::RandomState;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{Shard, WriteId};
 use galvani_model::key::Key;
 use galvani_model::store::RequestEntry;
 use galvani_model::version::{Dot, Object, Record, Version};
 use quick_cache::Weighter;
-use quick_cache::unsync::Cache;
+use quick_cache::unsync::{Cache, DefaultLifecycle};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 
 /// Committed rows.
 pub(super) struct Memory {
-    objects: Cache<(Shard, Key), Object, Bytes>,
-    records: Cache<(Shard, Dot), Record, Bytes>,
-    requests: HashMap<(Shard, WriteId), RequestEntry>,
+    objects: Cache<(Shard, Key), Object, Bytes, RandomState>,
+    records: Cache<(Shard, Dot), Record, Bytes, RandomState>,
+    requests: HashMap<(Shard, WriteId), RequestEntry, RandomState>,
     /// The same in the order in which they came.
     order: VecDeque<(Shard, WriteId, Hlc)>,
     /// From when on all request rows of a shard are here.
@@ -54,14 +57,22 @@ impl Weighter<(Shard, Dot), Record> for Bytes {
 /// The largest value that is remembered: others cost little beside what their way costs.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
+fn cache<K: Eq + Hash, V>(items: usize, bytes: u64) -> Cache<K, V, Bytes, RandomState>
+where
+    Bytes: Weighter<K, V>,
+{
+    let lifecycle = DefaultLifecycle::default();
+    Cache::with(items, bytes, Bytes, RandomState::default(), lifecycle)
+}
+
 impl Memory {
     pub(super) fn new(config: MemoryConfig) -> Memory {
         let objects = (config.object_bytes / 400) as usize;
         let records = (config.record_bytes / 1_000) as usize;
         Memory {
-            objects: Cache::with_weighter(objects, config.object_bytes, Bytes),
-            records: Cache::with_weighter(records, config.record_bytes, Bytes),
-            requests: HashMap::new(),
+            objects: cache(objects, config.object_bytes),
+            records: cache(records, config.record_bytes),
+            requests: HashMap::default(),
             order: VecDeque::new(),
             all_from: BTreeMap::new(),
             config,
