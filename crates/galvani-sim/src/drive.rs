@@ -53,6 +53,7 @@ impl World {
         }
         self.forget_requests(to);
         let handled = Handled { count, unix_ms: self.clock_ms(to.node), committed: None };
+        self.said_ms = handled.unix_ms;
         if let Some(handled) = self.unless_slow(to, handled) {
             self.end_tick(to, handled);
         }

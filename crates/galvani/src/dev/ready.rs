@@ -4,6 +4,7 @@
 //! with majorities have been answered through the client, and that a node without its disk is filled
 //! again, where that takes seconds. There is a deadline, and what is waited for has a name.
 
+use crate::args::line::Line;
 use crate::commands::server::set_aside;
 use crate::connect::App;
 use crate::dev::faults;
@@ -11,7 +12,8 @@ use crate::dev::files::{DevNode, Local};
 use crate::dev::process::{ProcessState, log_tail};
 use crate::exit::Exit;
 use crate::report::Report;
-use galvani_client::{BucketName, Client, NodeId, NodeReport, Quorum, Topic};
+use crate::report::text::count;
+use galvani_client::{BucketName, Client, NodeId, NodeReport, Quorum, Refilling, Topic};
 use std::collections::BTreeSet;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -30,7 +32,11 @@ pub(crate) async fn wait(
             return Err(report);
         }
         let missing = match step(local, &mut client, began.elapsed()).await {
-            Ok(()) => return Ok(began.elapsed()),
+            Ok(lacking) => {
+                let settled = Line::new("wait").given("--for", Some("settled"));
+                lacking.iter().for_each(|lacks| app.out.note(&format!("{lacks}  see: {settled}")));
+                return Ok(began.elapsed());
+            }
             Err(missing) => missing,
         };
         if began.elapsed() >= DEADLINE {
@@ -70,8 +76,12 @@ pub(super) fn died(local: &Local, children: &mut [(String, Child)]) -> Option<Re
     })
 }
 
-/// One try; what is missing.
-async fn step(local: &Local, client: &mut Option<Client>, waited: Duration) -> Result<(), String> {
+/// One try; what is missing, or what some lack still although the others are enough.
+async fn step(
+    local: &Local,
+    client: &mut Option<Client>,
+    waited: Duration,
+) -> Result<Vec<String>, String> {
     let running: Vec<&DevNode> =
         local.memory.nodes.iter().filter(|node| local.state(node) == ProcessState::Up).collect();
     let connected = match client {
@@ -95,10 +105,22 @@ async fn step(local: &Local, client: &mut Option<Client>, waited: Duration) -> R
     if let Some(report) = lost.iter().find(can_be_filled).filter(|_| patient) {
         return Err(format!("{} to be filled", report.name));
     }
-    match enough {
-        true => quorum_answers(connected).await,
-        false => Ok(()),
+    if enough {
+        quorum_answers(connected).await?;
     }
+    let lack =
+        |report: &NodeReport| Some(lacks(&report.name, &report.status.as_ref().ok()?.refilling));
+    Ok(lost.into_iter().filter_map(lack).collect())
+}
+
+/// What a node is still to be filled with, in words.
+fn lacks(node: &str, it: &Refilling) -> String {
+    let shards = count(u64::from(it.left), "shard");
+    let what = match it.records_left {
+        0 => String::new(),
+        records => format!(", {} or more are missing", count(records, "record")),
+    };
+    format!("{node} is still being filled: it answers no reads of {shards}{what}")
 }
 
 fn is_refilling(report: &NodeReport) -> bool {
@@ -183,3 +205,21 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 const REQUEST_TIME: Duration = Duration::from_secs(2);
 /// Lines of the log of a node that ended at its start.
 const LOG_LINES: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_ready_before_it_is_filled_says_so() {
+        let it = Refilling { left: 163, records_left: 148_765, waits: Vec::new() };
+        let said = lacks("n3", &it);
+        assert_eq!(
+            said,
+            "n3 is still being filled: it answers no reads of 163 shards, 148 765 records or more \
+             are missing"
+        );
+        let unknown = lacks("n3", &Refilling { left: 1, ..Refilling::default() });
+        assert!(unknown.ends_with("no reads of 1 shard"), "{unknown}");
+    }
+}
