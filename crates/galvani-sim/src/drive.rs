@@ -192,9 +192,9 @@ impl World {
                     self.note_committed(to, &kept);
                 }
                 let mut hints = hints;
-                let node = &self.nodes[to.node];
-                hints.held.retain(|&(_, shard, dot)| node.holds_hint(shard, dot));
-                hints.released.retain(|&(_, shard, dot)| !node.holds_hint(shard, dot));
+                let there_now = self.nodes[to.node].all_hints_on_disk();
+                hints.held.retain(|hint| there_now.contains(hint));
+                hints.released.retain(|hint| !there_now.contains(hint));
                 self.note_hints(to.node, &hints);
                 if there && matches!(error, StoreError::InDoubt { .. }) {
                     self.note_collected(to.node, &collected);

@@ -37,6 +37,7 @@ impl Lane {
         self.ask_known(peer, now, store);
         let shared = sync::shared(&self.topology, self.config.lane, peer);
         self.sync.peer_up(peer, shared, now);
+        self.layout.doubt_peer(peer, now);
         self.handoff.peer_up(peer, now);
         self.reaper.peer_up(peer, now);
     }
@@ -116,7 +117,7 @@ impl Lane {
             self.on_heard(id, Heard::Silence, now, store);
         }
         self.sync.peer_down(peer);
-        self.layout.part(peer, now);
+        self.layout.doubt_peer(peer, now);
         self.handoff.peer_down(peer);
         self.reaper.peer_down(peer, now);
     }

@@ -130,10 +130,11 @@ impl Layouts {
         ask.into_iter().chain(lost).chain(parts.into_iter().chain(others).flatten()).min()
     }
 
-    /// Nothing more is expected of a peer: what it said it has may be gone when it is back.
-    pub(crate) fn part(&mut self, peer: PeerLane, now: Now) {
-        self.transfer.part(peer, now);
-        self.refill.part(peer, now);
+    /// A peer is there or is not any more. What it said it has may be gone when it is back, and what it said
+    /// while it was held for down was not asked for.
+    pub(crate) fn doubt_peer(&mut self, peer: PeerLane, now: Now) {
+        self.transfer.doubt_peer(peer, now);
+        self.refill.doubt_peer(peer, now);
     }
 
     /// Whether nothing is left to do but what peers that cannot be reached hold up.

@@ -118,8 +118,8 @@ impl Transfer {
         self.due_at
     }
 
-    /// A peer cannot be reached. Another lane of its node may be, and says the same again.
-    pub(crate) fn part(&mut self, peer: PeerLane, now: Now) {
+    /// A peer is there or is not any more: its node is asked again. Another lane of it says the same.
+    pub(crate) fn doubt_peer(&mut self, peer: PeerLane, now: Now) {
         self.shards.values_mut().for_each(|it| it.sources.doubt(peer.node));
         self.due_at = self.due_at.map(|at| at.min(now.micros + PACE_MICROS));
     }

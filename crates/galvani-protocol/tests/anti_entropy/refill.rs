@@ -382,3 +382,23 @@ fn a_value_that_was_deleted_shows_nothing_while_the_record_of_its_delete_is_stil
     assert!(between > 0, "never looked at between the pages");
     assert_eq!(pair.clock(0), pair.clock(1));
 }
+
+/// What it says it has is asked of it only while it counts as alive. Found by seed 52,060 of `sim`.
+#[test]
+fn a_source_that_was_heard_while_it_was_held_for_down_is_asked_when_it_is_back() {
+    for interval in [0, 1_000] {
+        let limits = Limits { anti_entropy_ms: interval, ..Limits::default() };
+        let mut pair = Pair::with(|side| topology(side, 1), limits.clone());
+        pair.put(0, "k", b"v".to_vec());
+        pair.lose(1, &limits);
+        pair.linked = true;
+        pair.handle(0, Input::PeerUp(peer(1)));
+        pair.handle(1, Input::PeerUp(peer(0)));
+        pair.handle(1, Input::Liveness { node: node(0), alive: false });
+        pair.pass(500);
+        assert_eq!(pair.lacks(1), 1, "{interval}: nothing is pulled from one that is down");
+        pair.handle(1, Input::Liveness { node: node(0), alive: true });
+        pair.pass(500);
+        assert_eq!(pair.lacks(1), 0, "{interval}");
+    }
+}
