@@ -464,6 +464,7 @@ impl World {
     }
 
     fn define_bucket(&mut self, node: usize, name: BucketName, props: BucketProps) {
+        self.nodes[node].heard_of.entry(name.clone()).or_insert(self.now);
         self.nodes[node].buckets.entry(name).or_insert(props);
         self.renew_topology(node);
     }

@@ -78,6 +78,8 @@ pub(crate) struct Node {
     /// When the date was last set, in microseconds, and how far ahead it was before.
     pub(crate) set_from: Option<(u64, i64)>,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
+    /// When it heard of those that it did not know from its first start on.
+    pub(crate) heard_of: BTreeMap<BucketName, u64>,
     /// What its lanes were told of the cluster last.
     pub(crate) topology: Option<Arc<Topology>>,
     /// What it has written down of the layout.
@@ -170,6 +172,7 @@ impl Node {
             wall_ahead_ms: 0,
             set_from: None,
             buckets,
+            heard_of: BTreeMap::new(),
             topology: None,
             layout,
             unsynced: BTreeSet::new(),

@@ -9,6 +9,7 @@ use crate::effect::ReplyTo;
 use crate::ops::{Ctx, NOBODY};
 use galvani_model::feed::{Filter, Visibility};
 use galvani_model::ids::{NodeId, Shard};
+use galvani_model::request::Quorum;
 use galvani_model::store::StoreError;
 use galvani_wire::Message;
 use galvani_wire::feed::{FeedPage, FeedState};
@@ -286,8 +287,15 @@ fn needed(filter: &Filter, ctx: &Ctx<'_>, shard: Shard) -> usize {
     let asked = |name: &_| filter.buckets.is_empty() || filter.buckets.contains(name);
     let buckets = ctx.topology.buckets.iter();
     let buckets = buckets.filter(|(name, props)| props.n == shard.n && asked(name));
-    let least = buckets.filter_map(|(_, props)| props.w.resolve(shard.n)).min();
-    usize::from(shard.n - least.unwrap_or(1).min(shard.n))
+    let known = buckets.filter_map(|(_, props)| props.w.resolve(shard.n));
+    usize::from(shard.n - least_acks(shard.n, known, filter.buckets.is_empty()))
+}
+
+/// How many owners have a write at least that was acknowledged as its bucket asks. `all`: of any bucket, also
+/// one that this node has not heard of: most ask for a majority. One that asks for less is not foreseen.
+fn least_acks(n: u8, known: impl Iterator<Item = u8>, all: bool) -> u8 {
+    let usual = all.then(|| Quorum::Majority.resolve(n)).flatten();
+    known.chain(usual).min().unwrap_or(1).min(n)
 }
 
 /// The latest moment before which nothing is missing: of this owner, and of so many others, all that
@@ -302,7 +310,7 @@ fn complete_through(moments: &mut [u64], level_at_ms: u64, needed: usize) -> u64
 
 #[cfg(test)]
 mod tests {
-    use super::complete_through;
+    use super::{complete_through, least_acks};
 
     #[test]
     fn a_feed_is_complete_up_to_when_enough_owners_were_heard() {
@@ -311,5 +319,13 @@ mod tests {
         assert_eq!(complete_through(&mut [40, 45], 50, 1), 45);
         assert_eq!(complete_through(&mut [40, 45], 50, 2), 40);
         assert_eq!(complete_through(&mut [40, 45], 42, 1), 42);
+    }
+
+    #[test]
+    fn a_bucket_that_was_not_heard_of_may_ask_for_a_majority() {
+        assert_eq!(least_acks(3, [3].into_iter(), false), 3, "of that bucket alone");
+        assert_eq!(least_acks(3, [3].into_iter(), true), 2);
+        assert_eq!(least_acks(5, [1, 5].into_iter(), true), 1);
+        assert_eq!(least_acks(3, [].into_iter(), false), 1, "nothing is known of it");
     }
 }

@@ -74,6 +74,14 @@ pub(crate) fn is_complete_through(
         if sets.iter().any(|set| having(set) < usize::from(needed)) {
             continue;
         }
+        // What it said before it heard of the bucket counted with a majority; what asks for less was not
+        // foreseen, and stays said.
+        let heard_of = world.nodes[gateway].heard_of.get(info.key.bucket());
+        let foreseen = usize::from(needed) > usize::from(info.props.n) / 2;
+        if !foreseen && heard_of.is_some_and(|&at| write.acked_at <= Some(at)) {
+            world.coverage.add("feed.unforeseen", 1);
+            continue;
+        }
         if !write.dots.iter().any(|&dot| this.cursor.delivered().contains(dot)) {
             return Err(format!(
                 "consumer {consumer} is complete through {world_ms}, write {number} {:?} was acked \
