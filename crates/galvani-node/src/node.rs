@@ -348,3 +348,21 @@ fn open_engine(config: &NodeConfig, opened: &OpenedDir) -> Result<FjallEngine, N
     }
     Ok(engine)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::LastWord;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// The node stops then: it must not go on without a lane.
+    #[test]
+    fn a_lane_that_panics_is_told_of() {
+        let (ended, mut told) = unbounded_channel();
+        let lane = std::thread::spawn(move || {
+            let _last_word = LastWord { lane: 3, ended };
+            panic!("an invariant is broken");
+        });
+        assert!(lane.join().is_err());
+        assert_eq!(told.try_recv(), Ok(3));
+    }
+}

@@ -8,12 +8,12 @@ use galvani_model::ids::RequestId;
 use galvani_model::key::Key;
 use galvani_model::request::{Quorum, WriteOptions};
 use galvani_model::store::{Listed, Store};
-use galvani_model::version::{Dot, Kind, Object};
-use galvani_protocol::Input;
+use galvani_model::version::{Digest, Dot, Kind, Object};
+use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::{Batch, Durability, Engine, Table};
 use galvani_storage::format::{keys, rows};
 use galvani_wire::Message;
-use galvani_wire::message::Put;
+use galvani_wire::message::{Put, SliceIs};
 
 const KEYS: usize = 40;
 
@@ -129,4 +129,36 @@ fn merkle_false_equality() {
         }
     }
     assert!(tried > 2 * KEYS, "{tried} alterations");
+}
+
+/// One that says the same part again and again would be asked for ever.
+#[test]
+fn a_peer_that_does_not_go_on_is_left_alone() {
+    let (mut pair, _) = filled();
+    alter(&pair, 0, 3, &Object::absent());
+    pair.handle(0, Input::Verify(None));
+    let (mut asked, clock) = (0, pair.clock(1));
+    for _ in 0..5_000 {
+        pair.now.micros += 1_000;
+        for side in 0..2 {
+            pair.handle(side, Input::Wake);
+            for effect in pair.tick(side) {
+                let Effect::Ask { id, message: Message::AskSlice(ask), .. } = effect else {
+                    pair.deliver(side, effect);
+                    continue;
+                };
+                asked += 1;
+                let slice = SliceIs {
+                    last: Some(key(5)),
+                    digest: Digest::default(),
+                    rows: 1,
+                    clock: ask.keys.then(|| clock.clone()),
+                    keys: Vec::new(),
+                };
+                let message = Message::SliceIs(Ok(slice));
+                pair.handle(side, Input::Reply { id, message });
+            }
+        }
+    }
+    assert!((3..100).contains(&asked), "{asked} questions in five seconds");
 }

@@ -1,7 +1,8 @@
 //! Sloppy quorums and hinted handoff, one input at a time.
 
 use crate::bench::{Bench, answers, asks, failure, get, peer, put, strict};
-use galvani_model::ids::{LaneIndex, NodeId, Origin, RequestId, Shard};
+use bytes::Bytes;
+use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::request::Quorum;
@@ -498,4 +499,70 @@ fn hints_that_go_elsewhere_wait_for_their_turn_where_clients_wait() {
     assert!(bench.store.hint_figures().is_empty(), "all go");
     assert!(went.len() >= 4, "in pages: {went:?}");
     assert!(went.windows(2).all(|pair| pair[1] - pair[0] >= 10), "a page is a turn: {went:?}");
+}
+
+/// With a narrowed n: an owner that nobody counts must not use up the stand-ins of those that count.
+#[test]
+fn an_owner_that_is_not_counted_takes_no_stand_in_from_one_that_is() {
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let mut keys = (0..).map(|number| crate::bench::key(&format!("narrow-{number}")));
+    let first = |key: &Key| bench.topology.owners(bench.shard(key))[0] == NodeId(1);
+    let key = keys.find(first).expect("some key is owned first");
+    let owners = bench.topology.owners(bench.shard(&key));
+    bench.handle(Input::PeerDown(peer(owners[2])));
+    let Message::Put(mut narrowed) = put(key, 7, 2) else { unreachable!("made as a put") };
+    narrowed.options.n = Some(2);
+    bench.request(false, Message::Put(narrowed));
+    assert_eq!(hints(&bench.tick()), [], "the third owner is away, and does not count");
+    bench.now.micros += 400_000;
+    bench.handle(Input::Wake);
+    let asked = bench.tick();
+    let held_for: Vec<NodeId> = hints(&asked).iter().map(|(_, _, hint)| hint.owner).collect();
+    assert_eq!(held_for, [owners[1]], "the second one counts, and is silent");
+}
+
+#[test]
+fn what_is_no_hint_is_not_held() {
+    let (mut holder, shard, owner, message) = holder_of_one();
+    let Message::Hint(whole) = message else { unreachable!("made as a hint") };
+    let not = |change: &dyn Fn(&mut Hint)| {
+        let mut hint = whole.clone();
+        change(&mut hint);
+        Message::Hint(hint)
+    };
+    let elsewhere = Shard { partition: Partition((shard.partition.0 + 1) % 16), n: shard.n };
+    let cases = [
+        (not(&|hint| hint.record.shard = elsewhere), ReplicaError::Malformed),
+        (not(&|hint| hint.record.value = Bytes::from_static(b"other")), ReplicaError::Malformed),
+        (not(&|hint| hint.record.head.dot.counter = 0), ReplicaError::Malformed),
+        (not(&|hint| hint.owner = NodeId(1)), ReplicaError::NotOwner),
+        (not(&|hint| hint.owner = NodeId(77)), ReplicaError::NotOwner),
+    ];
+    for (message, error) in cases {
+        holder.request(false, message);
+        let refused = Message::Replicated(Replicated { result: Err(error) });
+        assert_eq!(answers(&holder.tick()), [&refused]);
+    }
+    assert!(holder.store.hint_figures().is_empty());
+    holder.request(false, Message::Hint(whole.clone()));
+    assert_eq!(answers(&holder.tick()), [&stored()]);
+    assert_eq!(holder.store.hint_figures()[&owner].count, 1);
+}
+
+/// Owners that never say what they have must not keep hints from their owner for ever.
+#[test]
+fn hints_are_fetched_in_the_end_though_no_other_owner_answers() {
+    let mut bench = Bench::new(Limits::default());
+    let began = bench.now.micros;
+    let mut asked = None;
+    while asked.is_none() && bench.now.micros < began + 60_000_000 {
+        let pulls =
+            |effect: &Effect| matches!(effect, Effect::Ask { message: Message::PullHints(_), .. });
+        if bench.tick().iter().any(pulls) {
+            asked = Some((bench.now.micros - began) / 1_000_000);
+        }
+        bench.now.micros += 100_000;
+        bench.handle(Input::Wake);
+    }
+    assert_eq!(asked, Some(30), "seconds after the start");
 }
