@@ -93,11 +93,12 @@ pub struct Limits {
     /// never. Default 168, a week: rot is rare, and a million rows cost some 20 minutes of reading
     /// spread over it.
     pub verify_hours: u32,
-    /// Bytes of hints one lane holds for one owner that is away; beyond it hints for that owner are
-    /// refused and do not count for w. The last one may pass it by its record's head. Default 256 MiB.
-    /// Nothing diverges: what the owner missed is found when clocks are compared.
+    /// Bytes of hints a node holds for one owner that is away, each of its lanes an equal part
+    /// ([`Limits::of_lane`]); beyond it hints for that owner are refused and do not count for w. The
+    /// last one may pass it by its record's head. Default 256 MiB. Nothing diverges: what the owner
+    /// missed is found when clocks are compared.
     pub hint_bytes_per_owner: u64,
-    /// Bytes of hints one lane holds in all. Default 1 GiB.
+    /// The same in all. Default 1 GiB.
     pub hint_bytes: u64,
     /// Records that one lane's reads send a second to replicas they found lacking; what is beyond it
     /// is left to anti-entropy. Default 2000: each costs about as much as a put, so a tenth of a core.
@@ -139,5 +140,31 @@ impl Default for Limits {
             feed_keep_ms: FEED_KEEP_MS_DEFAULT,
             feed_bytes: FEED_BYTES_DEFAULT,
         }
+    }
+}
+
+impl Limits {
+    /// What one of so many lanes may do. Bounds of hints are a node's: each lane has its part of them.
+    pub fn of_lane(&self, lanes: u16) -> Limits {
+        let part = |bytes: u64| bytes / u64::from(lanes.max(1));
+        Limits {
+            hint_bytes_per_owner: part(self.hint_bytes_per_owner),
+            hint_bytes: part(self.hint_bytes),
+            ..self.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+
+    #[test]
+    fn lanes_hold_no_more_hints_together_than_their_node_may() {
+        let node = Limits { hint_bytes: 1_001, hint_bytes_per_owner: 100, ..Limits::default() };
+        let lane = node.of_lane(4);
+        assert_eq!((lane.hint_bytes, lane.hint_bytes_per_owner), (250, 25));
+        assert_eq!(lane.inflight, node.inflight);
+        assert_eq!(node.of_lane(1).hint_bytes, 1_001);
     }
 }

@@ -159,7 +159,7 @@ impl<E: Engine> Hosted<E> {
         let boot = network.random_u128();
         let lane_config = LaneConfig {
             lane: me.lane,
-            limits: self.limits.clone(),
+            limits: self.limits.of_lane(self.lanes()),
             always_fsync: self.durability == DurabilityMode::Fsync,
             boot,
         };

@@ -52,7 +52,7 @@ fn background_cannot_starve_foreground() {
     }
 }
 
-/// One that clients do not talk to, but whose answers they wait for: it is a replica of what others coordinate.
+/// Clients do not talk to it, but wait for its answers: it is a replica of what others coordinate.
 #[test]
 fn a_lane_that_only_serves_others_is_busy_as_well() {
     for busy in [1, 0] {
