@@ -183,7 +183,7 @@ fn of_two_that_have_served_for_long_the_later_ends_and_the_other_is_filled_again
     let clone = client_of_clone(&cluster, "n2", port);
     let read = cluster.block_on(async { clone.get("clone/0").r(1).strict().await });
     let refusal = read.expect_err("it may lack what the original acked").to_string();
-    assert!(refusal.contains("lost"), "{refusal}");
+    assert!(refusal.contains("lost its disk"), "{refusal}");
     drop(running);
 }
 

@@ -21,7 +21,7 @@ use writers::{Field, Phase};
 /// What is done to the cluster.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long the node is down.
+    /// How long the node is down; longer where the bound for hints is not reached by then.
     pub down: Duration,
     /// How long the load runs before that, and after all hints are delivered.
     pub around: Duration,
@@ -60,6 +60,8 @@ pub fn run(settings: &Settings) -> Report {
     cluster.kill("n4");
     field.enter(Phase::Down);
     look(settings.down, &mut |_| false);
+    let full = |moment: &Moment| moment.bytes > settings.cap / 10 * 9 && moment.refused > 0;
+    look(FULL_MAX, &mut |moment| full(moment));
     field.enter(Phase::Drain);
     let held = held_now(&cluster, &watcher);
     let back = Instant::now();
@@ -161,6 +163,8 @@ fn until_equal(cluster: &Cluster, client: &Client, field: &Arc<Field>) -> Vec<St
     apart.into_iter().map(|(key, why)| format!("{key}: {why}")).collect()
 }
 
+/// Most time until hints come to their bound, once the node was down for as long as is asked.
+const FULL_MAX: Duration = Duration::from_secs(60);
 /// Most time hints may take to be delivered.
 const DRAIN_MAX: Duration = Duration::from_secs(300);
 /// Most time that what was missed may take to be caught up with, by hints and without.

@@ -245,7 +245,9 @@ async fn probe(client: Client, field: Arc<Field>) {
             let done = key.lock().await.next(&client, &field, 3).await;
             field.note_probe(done);
         });
-        while under_way.try_join_next().is_some() {}
+        while let Some(done) = under_way.try_join_next() {
+            done.expect("a probe does not panic");
+        }
         // wait: the prober's pace is a part of the load
         tokio::time::sleep(PROBE_PAUSE).await;
     }

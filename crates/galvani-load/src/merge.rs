@@ -42,10 +42,19 @@ pub enum MergeError {
         /// The kind of operation.
         kind: String,
     },
+    /// It has a second that it did not last.
+    #[error("it has a second {second}, long after its end")]
+    Second {
+        /// Which.
+        second: u64,
+    },
 }
 
+/// How long after its end a run may have had answers, in seconds.
+const SECONDS_MORE: u64 = 120;
+
 /// One run of several. What adds up is added; of what each saw of the same nodes, and of how far each
-/// generator was late, the most counts; seconds are those of the longest.
+/// generator was late, the most counts; seconds are those from the first beginning to the last end.
 pub fn merge(runs: &[Run]) -> Result<Run, MergeError> {
     let [first, others @ ..] = runs else { return Err(MergeError::Alone) };
     if others.is_empty() {
@@ -53,8 +62,8 @@ pub fn merge(runs: &[Run]) -> Result<Run, MergeError> {
     }
     for other in others {
         are_alike(first, other)?;
-        are_together(first, other)?;
     }
+    let span = span(runs)?;
     let sum = |of: fn(&Run) -> u64| runs.iter().map(of).sum::<u64>();
     let most = |of: fn(&Run) -> u64| runs.iter().map(of).max().unwrap_or_default();
     let rates: Option<Vec<f64>> = runs.iter().map(|run| run.rate).collect();
@@ -74,12 +83,12 @@ pub fn merge(runs: &[Run]) -> Result<Run, MergeError> {
         rate: rates.map(|rates| rates.into_iter().sum()),
         concurrency: workers.map(|workers| workers.into_iter().sum()),
         keys: most(|run| run.keys),
-        seconds: runs.iter().map(|run| run.seconds).fold(0.0, f64::max),
+        seconds: span,
         offered: sum(|run| run.offered),
         shed: sum(|run| run.shed),
         waited_for: sum(|run| run.waited_for),
         ops,
-        ops_per_second: runs.iter().map(|run| run.ops_per_second).sum(),
+        ops_per_second: ops as f64 / span.max(1e-9),
         failed: sum(|run| run.failed),
         refused: sum(|run| run.refused),
         timeouts: sum(|run| run.timeouts),
@@ -93,7 +102,8 @@ pub fn merge(runs: &[Run]) -> Result<Run, MergeError> {
         generator_cpu: runs.iter().map(|run| run.generator_cpu).fold(0.0, f64::max),
         generator_bound: runs.iter().any(|run| run.generator_bound),
         cpu_micros,
-        cpu_seconds_per_1000_ops: (ops > 0 && cpu_micros > 0)
+        // Each saw the nodes while it ran itself: known only where all ran for the same time.
+        cpu_seconds_per_1000_ops: (ops > 0 && cpu_micros > 0 && is_same_time(runs))
             .then(|| cpu_micros as f64 / 1e6 / (ops as f64 / 1e3)),
         cpu_nodes: runs.iter().map(|run| run.cpu_nodes).max().unwrap_or_default(),
         cpu_nodes_lacking: runs.iter().map(|run| run.cpu_nodes_lacking).max().unwrap_or_default(),
@@ -115,7 +125,9 @@ fn are_alike(one: &Run, other: &Run) -> Result<(), MergeError> {
             ("loop", run.shape.clone()),
             ("value bytes", run.value_bytes.to_string()),
             ("n r w", format!("{:?} {:?} {:?}", run.n, run.r, run.w)),
+            ("quorum", format!("{:?}", run.quorum)),
             ("timeout", run.timeout_ms.to_string()),
+            ("faults", if run.chaos.is_some() { "some" } else { "none" }.to_owned()),
         ]
     };
     match words(one).into_iter().zip(words(other)).find(|(one, other)| one != other) {
@@ -124,13 +136,33 @@ fn are_alike(one: &Run, other: &Run) -> Result<(), MergeError> {
     }
 }
 
-fn are_together(one: &Run, other: &Run) -> Result<(), MergeError> {
-    let late_s = one.started_ms.abs_diff(other.started_ms) / 1_000;
-    let seconds = one.seconds.min(other.seconds) as u64;
-    match late_s * 2 > seconds {
-        true => Err(MergeError::Apart { late_s, seconds }),
-        false => Ok(()),
+/// Whether all began within a second of each other and lasted as long, to a second.
+fn is_same_time(runs: &[Run]) -> bool {
+    let close = |of: fn(&Run) -> u64| {
+        let all = || runs.iter().map(of);
+        all().max().unwrap_or_default() - all().min().unwrap_or_default() <= 1_000
+    };
+    close(|run| times(run).0) && close(|run| times(run).1)
+}
+
+/// When a run began and ended, in milliseconds since 1970.
+fn times(run: &Run) -> (u64, u64) {
+    (run.started_ms, run.started_ms.saturating_add((run.seconds.max(0.0) * 1e3) as u64))
+}
+
+/// Seconds from the first beginning to the last end. All of them must have run together for a half of the
+/// shortest at least.
+fn span(runs: &[Run]) -> Result<f64, MergeError> {
+    let all = || runs.iter().map(times);
+    let first = all().map(|(began, _)| began).min().unwrap_or_default();
+    let last = all().map(|(began, _)| began).max().unwrap_or_default();
+    let shortest_ms = all().map(|(began, ended)| ended - began).min().unwrap_or_default();
+    let late_ms = last - first;
+    if late_ms * 2 > shortest_ms {
+        return Err(MergeError::Apart { late_s: late_ms / 1_000, seconds: shortest_ms / 1_000 });
     }
+    let ended = all().map(|(_, ended)| ended).max().unwrap_or_default();
+    Ok((ended - first) as f64 / 1e3)
 }
 
 type ByKind<T> = BTreeMap<String, T>;
@@ -174,7 +206,12 @@ fn batches(runs: &[Run], began_ms: u64) -> Result<Vec<Batch>, MergeError> {
     let mut seconds: BTreeMap<u64, (u64, u64, ByKind<Histogram<u64>>)> = BTreeMap::new();
     for run in runs {
         let late_s = (run.started_ms - began_ms + 500) / 1_000;
+        // What was under way at the end was waited for, no longer than a request may take.
+        let end = run.seconds.max(0.0) as u64 + SECONDS_MORE;
         for batch in &run.batches {
+            if batch.second > end {
+                return Err(MergeError::Second { second: batch.second });
+            }
             let (ops, errors, kinds) = seconds.entry(batch.second + late_s).or_default();
             *ops += batch.ops;
             *errors += batch.errors;
@@ -215,7 +252,7 @@ mod tests {
     use super::{MergeError, merge};
     use crate::hdr::{decode, encode};
     use crate::recorder::Recorder;
-    use crate::run::{Check, Histograms, Latency, Run, SCHEMA};
+    use crate::run::{Chaos, Check, Histograms, Latency, Run, SCHEMA};
     use crate::workload::Kind;
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -251,8 +288,9 @@ mod tests {
     #[test]
     fn counts_add_up_histograms_are_merged_and_seconds_laid_over_each_other() {
         let all = merge(&[run(1, &[1, 1, 1, 100]), run(0, &[3, 3, 3, 3, 3, 3])]).expect("alike");
-        assert_eq!((all.ops, all.rate, all.ops_per_second), (10, Some(20.0), 2.0));
+        assert_eq!((all.ops, all.rate), (10, Some(20.0)));
         assert_eq!((all.seconds, all.started_ms), (6.0, 1_000_000));
+        assert!((all.ops_per_second - 10.0 / 6.0).abs() < 1e-9, "{}", all.ops_per_second);
         let get = all.get.expect("reads");
         assert_eq!((get.count, get.p50_us / 10), (10, 300));
         assert!(get.max_us >= 100_000 && all.service["get"].max_us < 60_000);
@@ -262,6 +300,9 @@ mod tests {
         assert_eq!(counts, [1, 2, 2, 2, 2, 1]);
         assert!(all.batches[4].kinds["get"].max_us >= 100_000);
         assert_eq!(all.cpu_micros, 500, "both saw the same nodes");
+        assert_eq!(all.cpu_seconds_per_1000_ops, Some(500.0 / 1e6 / (10.0 / 1e3)));
+        let longer = merge(&[run(0, &[1; 4]), run(0, &[1; 8])]).expect("alike");
+        assert_eq!(longer.cpu_seconds_per_1000_ops, None, "neither saw all of it");
         assert_eq!(all.check.map(|check| check.acked), Some(6));
         assert_eq!(all.errors["get: late"], 1);
         assert_eq!(all.host, "host 0 + host 1");
@@ -273,6 +314,15 @@ mod tests {
         assert_eq!(merge(std::slice::from_ref(&one)), Err(MergeError::Alone));
         let apart = merge(&[one.clone(), run(3, &[1; 4])]);
         assert_eq!(apart, Err(MergeError::Apart { late_s: 3, seconds: 4 }));
+        // Each of the two with the first, and not with each other.
+        let chain = merge(&[run(5, &[1; 10]), run(0, &[1; 10]), run(10, &[1; 10])]);
+        assert_eq!(chain, Err(MergeError::Apart { late_s: 10, seconds: 10 }));
+        let mut late = one.clone();
+        late.batches[3].second = u64::MAX;
+        assert_eq!(merge(&[one.clone(), late]), Err(MergeError::Second { second: u64::MAX }));
+        let broken = Run { chaos: Some(Chaos::default()), ..one.clone() };
+        let alike = merge(&[one.clone(), broken]);
+        assert!(matches!(alike, Err(MergeError::NotAlike { what: "faults", .. })));
         let other = Run { value_bytes: 7, ..one.clone() };
         let alike = merge(&[one.clone(), other]);
         assert!(matches!(alike, Err(MergeError::NotAlike { what: "value bytes", .. })));

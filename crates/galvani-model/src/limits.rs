@@ -143,10 +143,14 @@ impl Default for Limits {
     }
 }
 
+/// More than a record takes whose value is the largest there may be.
+const RECORD_BYTES_MAX: u64 = VALUE_BYTES_MAX as u64 + (1 << 20);
+
 impl Limits {
-    /// What one of so many lanes may do. Bounds of hints are a node's: each lane has its part of them.
+    /// What one of so many lanes may do. Bounds of hints are a node's: each lane has its part of them,
+    /// and room for one record of any size, as far as the node has.
     pub fn of_lane(&self, lanes: u16) -> Limits {
-        let part = |bytes: u64| bytes / u64::from(lanes.max(1));
+        let part = |bytes: u64| (bytes / u64::from(lanes.max(1))).max(bytes.min(RECORD_BYTES_MAX));
         Limits {
             hint_bytes_per_owner: part(self.hint_bytes_per_owner),
             hint_bytes: part(self.hint_bytes),
@@ -157,14 +161,18 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::Limits;
+    use super::{Limits, VALUE_BYTES_MAX};
 
     #[test]
     fn lanes_hold_no_more_hints_together_than_their_node_may() {
-        let node = Limits { hint_bytes: 1_001, hint_bytes_per_owner: 100, ..Limits::default() };
+        let node = Limits::default();
         let lane = node.of_lane(4);
-        assert_eq!((lane.hint_bytes, lane.hint_bytes_per_owner), (250, 25));
+        assert_eq!((lane.hint_bytes, lane.hint_bytes_per_owner), (256 << 20, 64 << 20));
         assert_eq!(lane.inflight, node.inflight);
-        assert_eq!(node.of_lane(1).hint_bytes, 1_001);
+        assert_eq!(node.of_lane(1).hint_bytes, node.hint_bytes);
+        // The largest value there may be has room on a lane of many, unless the node has none.
+        assert!(node.of_lane(64).hint_bytes_per_owner > VALUE_BYTES_MAX as u64);
+        let small = Limits { hint_bytes: 1_000, ..Limits::default() };
+        assert_eq!(small.of_lane(64).hint_bytes, 1_000);
     }
 }

@@ -13,7 +13,7 @@ use crate::links::{Links, Who};
 use crate::permission::{Permission, permission};
 use crate::repair::{self, LaneRepair};
 use crate::shared::{Control, Shared};
-use costs::PageCosts;
+use costs::{Charged, PageCosts};
 use galvani_model::ids::{LaneIndex, NodeId};
 use galvani_model::placement::Member;
 use galvani_model::store::{Store, StoreError};
@@ -321,16 +321,16 @@ impl<E: Engine> LaneLoop<E> {
 
     /// Lets the lane handle a message, and notes what that took if no client waits for it.
     fn handle(&mut self, input: Input, now: Now) {
-        if !costs::is_background(&input) {
+        let Some(charged) = costs::charged(&input) else {
             self.lane.handle(input, now, &mut self.store);
             return;
-        }
+        };
         let (began, staged) = (self.clock.uptime(), self.store.staged_bytes());
         let synced = self.lane.wants_fsync(true);
         self.lane.handle(input, now, &mut self.store);
         let took = self.clock.uptime().saturating_sub(began);
         let staged = self.store.staged_bytes().saturating_sub(staged);
-        let syncs = !synced && self.lane.wants_fsync(true);
+        let syncs = charged == Charged::All && !synced && self.lane.wants_fsync(true);
         self.costs.add(took.as_micros() as u64, staged, syncs);
     }
 

@@ -211,6 +211,7 @@ impl Lane {
         if self.admission.poll(self.now.micros) {
             self.scores.forget_best();
         }
+        self.share.end_tick();
         self.fsync = false;
         let started = core::mem::take(&mut self.started);
         let effects = core::mem::take(&mut self.effects);

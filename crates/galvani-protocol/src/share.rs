@@ -38,17 +38,25 @@ pub(crate) struct Share {
     free_at: u64,
     /// Until when it counts as busy for what it did last for another lane's client.
     serves_until: u64,
+    /// Whether it did something for one in this tick, and in the one before: a commit may take long.
+    serves: (bool, bool),
 }
 
 impl Share {
     /// Another lane asked for something that a client waits for there.
     pub(crate) fn served(&mut self, now: u64) {
         self.serves_until = now + SERVED_MICROS;
+        self.serves.0 = true;
+    }
+
+    /// The tick is over.
+    pub(crate) fn end_tick(&mut self) {
+        self.serves = (false, self.serves.0);
     }
 
     /// Whether clients of other lanes wait for this one, as far as can be told from what was asked lately.
     pub(crate) fn serves(&self, now: u64) -> bool {
-        now < self.serves_until
+        now < self.serves_until || self.serves.0 || self.serves.1
     }
 
     /// Takes the next turn; when it is, in the lane's microseconds. `busy` says whether clients wait.
@@ -95,7 +103,7 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
-    use super::{AHEAD_MICROS, Share, TURN_MICROS};
+    use super::{AHEAD_MICROS, SERVED_MICROS, Share, TURN_MICROS};
 
     #[test]
     fn turns_of_a_busy_lane_follow_each_other_and_an_idle_one_gives_all_at_once() {
@@ -135,5 +143,17 @@ mod tests {
             share.pause_ms(0, true);
         }
         assert_eq!(u64::from(share.pause_ms(0, true)) * 1_000, AHEAD_MICROS + TURN_MICROS);
+    }
+
+    #[test]
+    fn a_lane_serves_for_two_turns_and_through_a_slow_commit() {
+        let mut share = Share::default();
+        assert!(!share.serves(5));
+        share.served(5);
+        assert!(share.serves(5 + 10 * SERVED_MICROS), "the tick's commit took that long");
+        share.end_tick();
+        assert!(share.serves(5 + 10 * SERVED_MICROS), "what came meanwhile is handled now");
+        share.end_tick();
+        assert!(share.serves(4 + SERVED_MICROS) && !share.serves(5 + SERVED_MICROS));
     }
 }

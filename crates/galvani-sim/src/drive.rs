@@ -464,7 +464,8 @@ impl World {
     }
 
     fn define_bucket(&mut self, node: usize, name: BucketName, props: BucketProps) {
-        self.nodes[node].heard_of.entry(name.clone()).or_insert(self.now);
+        let now_ms = self.clock_ms(node);
+        self.nodes[node].heard_of.entry(name.clone()).or_insert(now_ms);
         self.nodes[node].buckets.entry(name).or_insert(props);
         self.renew_topology(node);
     }

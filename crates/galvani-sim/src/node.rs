@@ -78,7 +78,7 @@ pub(crate) struct Node {
     /// When the date was last set, in microseconds, and how far ahead it was before.
     pub(crate) set_from: Option<(u64, i64)>,
     pub(crate) buckets: BTreeMap<BucketName, BucketProps>,
-    /// When it heard of those that it did not know from its first start on.
+    /// When it heard of those that it did not know from its first start on, by its own date.
     pub(crate) heard_of: BTreeMap<BucketName, u64>,
     /// What its lanes were told of the cluster last.
     pub(crate) topology: Option<Arc<Topology>>,

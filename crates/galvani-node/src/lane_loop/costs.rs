@@ -1,5 +1,5 @@
 //! What work costs a lane that no client waits for: the time to take pages of repair and hints in or
-//! to give them, to compare, to say what is durable, and its part of the commit of the tick it came in.
+//! to give them, to compare, to say what is there, and its part of the commit of the tick it came in.
 //!
 //! The lane knows no time but the tick's, so whoever drives it measures. What is measured changes
 //! only when the next page comes, never what is in it. Next to read:
@@ -46,11 +46,20 @@ impl PageCosts {
     }
 }
 
-/// Whether an input is such work. Records that a client waits for are not.
-pub(super) fn is_background(input: &Input) -> bool {
+/// What such work is charged for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charged {
+    /// All it takes: the time, its bytes' part of the commit, a sync that it alone asks for.
+    All,
+    /// All but syncs: it takes no turns, so that syncs would be charged to pages that wait for theirs.
+    NoSync,
+}
+
+/// Whether an input is work that no client waits for, and what it is charged for.
+pub(super) fn charged(input: &Input) -> Option<Charged> {
     let message = match input {
         Input::Request { message, .. } | Input::Reply { message, .. } => message,
-        _ => return false,
+        _ => return None,
     };
     match message {
         Message::Pull(_)
@@ -58,14 +67,11 @@ pub(super) fn is_background(input: &Input) -> bool {
         | Message::PullHints(_)
         | Message::HintsPulled(_)
         | Message::AskSlice(_)
-        | Message::SliceIs(_)
-        | Message::Compare(_)
-        | Message::Compared(_) => true,
-        // It is synced for them.
-        Message::AskClocks(asked) => asked.durable,
-        Message::Replicate(replicate) => replicate.timeout_ms == 0,
-        Message::Hint(hint) => hint.record.timeout_ms == 0,
-        _ => false,
+        | Message::SliceIs(_) => Some(Charged::All),
+        Message::Compare(_) | Message::Compared(_) | Message::AskClocks(_) => Some(Charged::NoSync),
+        Message::Replicate(replicate) if replicate.timeout_ms == 0 => Some(Charged::NoSync),
+        Message::Hint(hint) if hint.record.timeout_ms == 0 => Some(Charged::NoSync),
+        _ => None,
     }
 }
 

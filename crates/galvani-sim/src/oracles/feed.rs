@@ -74,11 +74,11 @@ pub(crate) fn is_complete_through(
         if sets.iter().any(|set| having(set) < usize::from(needed)) {
             continue;
         }
-        // What it said before it heard of the bucket counted with a majority; what asks for less was not
-        // foreseen, and stays said.
+        // A page that was made before its gateway heard of the bucket counts with a majority: what asks for
+        // less was not foreseen.
         let heard_of = world.nodes[gateway].heard_of.get(info.key.bucket());
         let foreseen = usize::from(needed) > usize::from(info.props.n) / 2;
-        if !foreseen && heard_of.is_some_and(|&at| write.acked_at <= Some(at)) {
+        if !foreseen && heard_of.is_some_and(|&at_ms| state.now_ms <= at_ms) {
             world.coverage.add("feed.unforeseen", 1);
             continue;
         }

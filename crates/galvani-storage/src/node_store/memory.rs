@@ -8,7 +8,7 @@
 //! It never holds anything that is staged and not committed. Next to read: `mod.rs`.
 
 use super::config::MemoryConfig;
-// Seeded anew in each process: whoever chooses keys cannot choose where they come to lie.
+// Seeded anew in each process, and good for short keys.
 use foldhash::quality::RandomState;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{Shard, WriteId};

@@ -108,19 +108,27 @@ async fn step(
     if enough {
         quorum_answers(connected).await?;
     }
-    let lack =
-        |report: &NodeReport| Some(lacks(&report.name, &report.status.as_ref().ok()?.refilling));
+    let name = |id: &NodeId| reports.iter().find(|it| it.id == *id).map(|it| it.name.as_str());
+    let lack = |report: &NodeReport| {
+        let it = &report.status.as_ref().ok()?.refilling;
+        let from: Vec<&str> = it.waits.iter().filter_map(name).collect();
+        Some(lacks(&report.name, it, &from))
+    };
     Ok(lost.into_iter().filter_map(lack).collect())
 }
 
 /// What a node is still to be filled with, in words.
-fn lacks(node: &str, it: &Refilling) -> String {
+fn lacks(node: &str, it: &Refilling, from: &[&str]) -> String {
     let shards = count(u64::from(it.left), "shard");
     let what = match it.records_left {
         0 => String::new(),
         records => format!(", {} or more are missing", count(records, "record")),
     };
-    format!("{node} is still being filled: it answers no reads of {shards}{what}")
+    let from = match from {
+        [] => String::new(),
+        from => format!(", from {}", from.join(" and ")),
+    };
+    format!("{node} is still to be filled: it answers no reads of {shards}{what}{from}")
 }
 
 fn is_refilling(report: &NodeReport) -> bool {
@@ -213,13 +221,10 @@ mod tests {
     #[test]
     fn a_node_that_is_ready_before_it_is_filled_says_so() {
         let it = Refilling { left: 163, records_left: 148_765, waits: Vec::new() };
-        let said = lacks("n3", &it);
-        assert_eq!(
-            said,
-            "n3 is still being filled: it answers no reads of 163 shards, 148 765 records or more \
-             are missing"
-        );
-        let unknown = lacks("n3", &Refilling { left: 1, ..Refilling::default() });
+        let said = lacks("n3", &it, &["n1", "n2"]);
+        let words = "no reads of 163 shards, 148 765 records or more are missing, from n1 and n2";
+        assert_eq!(said, format!("n3 is still to be filled: it answers {words}"));
+        let unknown = lacks("n3", &Refilling { left: 1, ..Refilling::default() }, &[]);
         assert!(unknown.ends_with("no reads of 1 shard"), "{unknown}");
     }
 }
