@@ -7,6 +7,7 @@
 
 pub mod callgrind;
 pub mod checks;
+pub mod guards;
 pub mod rust_file;
 pub mod tree;
 pub mod upgrade;

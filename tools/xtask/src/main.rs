@@ -1,7 +1,8 @@
 //! `cargo xtask`: the chores of this repository.
 //!
 //! `tidy` checks the house rules, `ci` runs every step that the build server runs, `sim` runs the
-//! cluster simulator, `upgrade` replaces an earlier build under load, `callgrind` counts instructions.
+//! cluster simulator, `upgrade` replaces an earlier build under load, `guards` takes guards out whose
+//! tests must notice, `callgrind` counts instructions.
 //! Next to read: `lib.rs`.
 
 use std::env;
@@ -9,7 +10,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use xtask::{Tree, callgrind, checks, repository_root, tidy, upgrade};
+use xtask::{Tree, callgrind, checks, guards, repository_root, tidy, upgrade};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -18,6 +19,8 @@ usage: cargo xtask COMMAND
   ci                 run all steps of .ci/run
   sim [ARGS]         run the cluster simulator (release build) with ARGS
   upgrade --from REV replace three nodes built from the git revision REV by this build, under load
+  guards [NAME]      take out each guard of tools/xtask/guards.toml whose name contains NAME, in a copy of
+                     the last commit: its test must notice
   callgrind [CASE]   count instructions per operation of the hot functions whose name contains
                      CASE; needs valgrind
 ";
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
             .args(rest)
             .current_dir(root)),
         Some("upgrade") => run_upgrade(&root, &rest),
+        Some("guards") if rest.len() <= 1 => run_guards(&root, rest.first()),
         Some("callgrind") if rest.len() <= 1 => run_callgrind(&root, rest.first()),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
@@ -109,6 +113,18 @@ fn run_upgrade(root: &Path, args: &[OsString]) -> ExitCode {
             .arg("--old")
             .arg(old)
             .current_dir(root)),
+        Err(refusal) => {
+            eprintln!("xtask: {refusal}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_guards(root: &Path, only: Option<&OsString>) -> ExitCode {
+    let only = only.and_then(|only| only.to_str()).unwrap_or_default();
+    match guards::run(root, &cargo(), only, |line| println!("{line}")) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(refusal) => {
             eprintln!("xtask: {refusal}");
             ExitCode::from(2)

@@ -1,0 +1,158 @@
+//! `cargo xtask guards`: every guard of `guards.toml` is taken out once, and its test must notice.
+//!
+//! What the mutants of the simulator do for whole seeds, for guards that one test holds. It works in a
+//! copy of the last commit below `target/guards`, with a target folder of its own: neither the work
+//! tree nor its builds are touched. That the table is true of the sources is a test of this crate.
+//! Next to read: `guards.toml`; `docs/cases.md` lists all guards.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// One guard, how it is taken out, and the test that notices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// In words.
+    pub name: String,
+    /// The file it stands in, from the root.
+    pub file: String,
+    /// What stands there, once.
+    pub find: String,
+    /// What is put there instead.
+    pub put: String,
+    /// The package of the test.
+    pub package: String,
+    /// The test's name.
+    pub test: String,
+}
+
+/// What became of a test without its guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It failed, as it must.
+    Noticed,
+    /// It passed.
+    Missed,
+    /// There is nothing to tell: it does not build, or no test of that name ran.
+    Unknown,
+}
+
+/// The table of the repository at `root`; an error says what is wrong with it.
+pub fn table(root: &Path) -> Result<Vec<Guard>, String> {
+    let path = root.join("tools/xtask/guards.toml");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let table: toml::Table =
+        text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+    let rows = table.get("guard").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    rows.iter().enumerate().map(|(at, row)| guard(at, row)).collect()
+}
+
+fn guard(at: usize, row: &toml::Value) -> Result<Guard, String> {
+    let word = |name: &str| {
+        let word = row.get(name).and_then(toml::Value::as_str).map(str::to_owned);
+        word.ok_or_else(|| format!("guard {} has no {name}", at + 1))
+    };
+    Ok(Guard {
+        name: word("name")?,
+        file: word("file")?,
+        find: word("find")?,
+        put: word("put")?,
+        package: word("package")?,
+        test: word("test")?,
+    })
+}
+
+/// The source without the guard. An error says how often it was found, if not once.
+pub fn without(source: &str, guard: &Guard) -> Result<String, String> {
+    match source.matches(guard.find.as_str()).count() {
+        1 => Ok(source.replacen(guard.find.as_str(), &guard.put, 1)),
+        found => Err(format!("{}: {:?} stands there {found} times", guard.file, guard.find)),
+    }
+}
+
+/// What a run of one test says, by its output and whether it succeeded.
+pub fn verdict(succeeded: bool, output: &str) -> Verdict {
+    let ran =
+        |word: &str| output.lines().any(|line| line.starts_with("test ") && line.ends_with(word));
+    match (succeeded, ran("... ok"), ran("... FAILED")) {
+        (true, true, false) => Verdict::Missed,
+        (false, _, true) => Verdict::Noticed,
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Takes out each guard whose name contains `only`, and tells what became of its test. Returns how many
+/// were not noticed; an error: something could not be tried at all.
+pub fn run(root: &Path, cargo: &OsStr, only: &str, tell: impl Fn(&str)) -> Result<usize, String> {
+    let guards: Vec<Guard> =
+        table(root)?.into_iter().filter(|guard| guard.name.contains(only)).collect();
+    let copy = Copy::of_last_commit(root, cargo)?;
+    let mut missed = 0;
+    for guard in &guards {
+        if copy.test(guard)? != Verdict::Missed {
+            return Err(format!("{} does not pass with its guard in place", guard.test));
+        }
+        let path = copy.source.join(&guard.file);
+        let whole =
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", guard.file))?;
+        write(&path, &without(&whole, guard)?)?;
+        let verdict = copy.test(guard);
+        write(&path, &whole)?;
+        let word = match verdict? {
+            Verdict::Noticed => "noticed",
+            Verdict::Missed => "MISSED",
+            Verdict::Unknown => "DOES NOT BUILD",
+        };
+        missed += usize::from(word != "noticed");
+        tell(&format!("{word:<8} {}  ({})", guard.name, guard.test));
+    }
+    tell(&format!("{} guards, {missed} not noticed", guards.len()));
+    Ok(missed)
+}
+
+/// A copy of the sources, with builds of its own.
+struct Copy {
+    source: PathBuf,
+    target: PathBuf,
+    cargo: OsString,
+}
+
+impl Copy {
+    fn of_last_commit(root: &Path, cargo: &OsStr) -> Result<Copy, String> {
+        let dir = root.join("target/guards");
+        let (source, target) = (dir.join("source"), dir.join("target"));
+        // Nobody misses it if it is not there.
+        let _ = fs::remove_dir_all(&source);
+        fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let mut clone = Command::new("git");
+        clone.args(["clone", "--quiet", "--shared"]).arg(root).arg(&source);
+        let cloned = clone.status().map_err(|error| format!("git does not start: {error}"))?;
+        match cloned.success() {
+            true => Ok(Copy { source, target, cargo: cargo.to_owned() }),
+            false => Err(format!("git clone: {cloned}")),
+        }
+    }
+
+    fn test(&self, guard: &Guard) -> Result<Verdict, String> {
+        let mut test = Command::new(&self.cargo);
+        test.args(["test", "--locked", "--no-fail-fast", "--package", &guard.package, &guard.test])
+            .env("CARGO_TARGET_DIR", &self.target)
+            .current_dir(&self.source)
+            .stdin(Stdio::null());
+        // What cargo tells this chore of its own package is not for the build scripts of others.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG") || text.starts_with("CARGO_MANIFEST") {
+                test.env_remove(&name);
+            }
+        }
+        let Output { status, stdout, .. } =
+            test.output().map_err(|error| format!("cargo does not start: {error}"))?;
+        Ok(verdict(status.success(), &String::from_utf8_lossy(&stdout)))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
