@@ -13,7 +13,7 @@ use crate::links::{Links, Who};
 use crate::permission::{Permission, permission};
 use crate::repair::{self, LaneRepair};
 use crate::shared::{Control, Shared};
-use costs::{Charged, PageCosts};
+use costs::PageCosts;
 use galvani_model::ids::{LaneIndex, NodeId};
 use galvani_model::placement::Member;
 use galvani_model::store::{Store, StoreError};
@@ -319,18 +319,18 @@ impl<E: Engine> LaneLoop<E> {
         self.handle(Input::Request { from, forwarded, arrived, message }, now);
     }
 
-    /// Lets the lane handle a message, and notes what that took if no client waits for it.
+    /// Lets the lane handle a message, and notes what that took if it is a page.
     fn handle(&mut self, input: Input, now: Now) {
-        let Some(charged) = costs::charged(&input) else {
+        if !costs::is_page(&input) {
             self.lane.handle(input, now, &mut self.store);
             return;
-        };
+        }
         let (began, staged) = (self.clock.uptime(), self.store.staged_bytes());
         let synced = self.lane.wants_fsync(true);
         self.lane.handle(input, now, &mut self.store);
         let took = self.clock.uptime().saturating_sub(began);
         let staged = self.store.staged_bytes().saturating_sub(staged);
-        let syncs = charged == Charged::All && !synced && self.lane.wants_fsync(true);
+        let syncs = !synced && self.lane.wants_fsync(true);
         self.costs.add(took.as_micros() as u64, staged, syncs);
     }
 

@@ -1,5 +1,5 @@
-//! What work costs a lane that no client waits for: the time to take pages of repair and hints in or
-//! to give them, to compare, to say what is there, and its part of the commit of the tick it came in.
+//! What pages of repair and hints cost a lane: the time to take them in or to give them, and
+//! their part of the commit of the tick they came in.
 //!
 //! The lane knows no time but the tick's, so whoever drives it measures. What is measured changes
 //! only when the next page comes, never what is in it. Next to read:
@@ -46,33 +46,21 @@ impl PageCosts {
     }
 }
 
-/// What such work is charged for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Charged {
-    /// All it takes: the time, its bytes' part of the commit, a sync that it alone asks for.
-    All,
-    /// All but syncs: it takes no turns, so that syncs would be charged to pages that wait for theirs.
-    NoSync,
-}
-
-/// Whether an input is work that no client waits for, and what it is charged for.
-pub(super) fn charged(input: &Input) -> Option<Charged> {
+/// Whether an input brings a page, or asks for one.
+pub(super) fn is_page(input: &Input) -> bool {
     let message = match input {
         Input::Request { message, .. } | Input::Reply { message, .. } => message,
-        _ => return None,
+        _ => return false,
     };
-    match message {
+    matches!(
+        message,
         Message::Pull(_)
-        | Message::Pulled(_)
-        | Message::PullHints(_)
-        | Message::HintsPulled(_)
-        | Message::AskSlice(_)
-        | Message::SliceIs(_) => Some(Charged::All),
-        Message::Compare(_) | Message::Compared(_) | Message::AskClocks(_) => Some(Charged::NoSync),
-        Message::Replicate(replicate) if replicate.timeout_ms == 0 => Some(Charged::NoSync),
-        Message::Hint(hint) if hint.record.timeout_ms == 0 => Some(Charged::NoSync),
-        _ => None,
-    }
+            | Message::Pulled(_)
+            | Message::PullHints(_)
+            | Message::HintsPulled(_)
+            | Message::AskSlice(_)
+            | Message::SliceIs(_)
+    )
 }
 
 #[cfg(test)]

@@ -231,7 +231,7 @@ async fn a_tick_ends_when_its_pages_of_keys_hold_enough() {
 }
 
 #[tokio::test]
-async fn what_no_client_waits_for_is_measured_and_a_request_is_not() {
+async fn a_page_is_measured_and_a_request_is_not() {
     let mut bench = bench();
     let now = bench.lane.clock.now();
     let mut written = vec![bench.replicate(1, 10)];
