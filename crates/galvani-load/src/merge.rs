@@ -119,18 +119,11 @@ pub fn merge(runs: &[Run]) -> Result<Run, MergeError> {
 
 fn are_alike(one: &Run, other: &Run) -> Result<(), MergeError> {
     let words = |run: &Run| {
-        [
-            ("workload", run.workload.clone()),
-            ("distribution", run.distribution.clone()),
-            ("loop", run.shape.clone()),
-            ("value bytes", run.value_bytes.to_string()),
-            ("n r w", format!("{:?} {:?} {:?}", run.n, run.r, run.w)),
-            ("quorum", format!("{:?}", run.quorum)),
-            ("timeout", run.timeout_ms.to_string()),
-            ("faults", if run.chaos.is_some() { "some" } else { "none" }.to_owned()),
-        ]
+        let faults = if run.chaos.is_some() { "some" } else { "none" };
+        let more = [("quorum", format!("{:?}", run.quorum)), ("faults", faults.to_owned())];
+        run.asked().into_iter().chain(more)
     };
-    match words(one).into_iter().zip(words(other)).find(|(one, other)| one != other) {
+    match words(one).zip(words(other)).find(|(one, other)| one != other) {
         None => Ok(()),
         Some(((what, one), (_, other))) => Err(MergeError::NotAlike { what, one, other }),
     }

@@ -300,6 +300,18 @@ impl Run {
         }
     }
 
+    /// What was asked for of the cluster, by name: runs that differ in it did different things.
+    pub fn asked(&self) -> [(&'static str, String); 6] {
+        [
+            ("workload", self.workload.clone()),
+            ("distribution", self.distribution.clone()),
+            ("loop", self.shape.clone()),
+            ("value bytes", self.value_bytes.to_string()),
+            ("n r w", format!("{:?} {:?} {:?}", self.n, self.r, self.w)),
+            ("timeout", self.timeout_ms.to_string()),
+        ]
+    }
+
     /// Latencies by kind, of the kinds there were.
     pub fn kinds(&self) -> Vec<(&'static str, &Latency)> {
         let kinds =

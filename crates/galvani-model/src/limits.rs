@@ -164,7 +164,7 @@ mod tests {
     use super::{Limits, VALUE_BYTES_MAX};
 
     #[test]
-    fn lanes_hold_no_more_hints_together_than_their_node_may() {
+    fn each_lane_has_its_part_of_what_a_node_may_hold() {
         let node = Limits::default();
         let lane = node.of_lane(4);
         assert_eq!((lane.hint_bytes, lane.hint_bytes_per_owner), (256 << 20, 64 << 20));

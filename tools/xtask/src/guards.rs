@@ -5,6 +5,7 @@
 //! tree nor its builds are touched. That the table is true of the sources is a test of this crate.
 //! Next to read: `guards.toml`; `docs/cases.md` lists all guards.
 
+use crate::upgrade::forget_package;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -140,13 +141,7 @@ impl Copy {
             .env("CARGO_TARGET_DIR", &self.target)
             .current_dir(&self.source)
             .stdin(Stdio::null());
-        // What cargo tells this chore of its own package is not for the build scripts of others.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_PKG") || text.starts_with("CARGO_MANIFEST") {
-                test.env_remove(&name);
-            }
-        }
+        forget_package(&mut test);
         let Output { status, stdout, .. } =
             test.output().map_err(|error| format!("cargo does not start: {error}"))?;
         Ok(verdict(status.success(), &String::from_utf8_lossy(&stdout)))

@@ -25,17 +25,21 @@ pub fn build(root: &Path, cargo: &OsStr, revision: &str) -> Result<PathBuf, Stri
     let words = ["build", "--locked", "--package", "galvani", "--bin", "galvani"];
     let mut build = Command::new(cargo);
     build.args(words).arg("--target-dir").arg(&target).current_dir(&source);
-    // What cargo tells this chore of its own package is not for the build scripts of others.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG") || text.starts_with("CARGO_MANIFEST") {
-            build.env_remove(&name);
-        }
-    }
+    forget_package(&mut build);
     let built = build.status().map_err(|error| format!("cargo does not start: {error}"))?;
     match built.success() && program.exists() {
         true => Ok(program),
         false => Err(format!("{revision} does not build in {}: {built}", source.display())),
+    }
+}
+
+/// What cargo tells this chore of its own package is not for the build scripts of others.
+pub(crate) fn forget_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG") || text.starts_with("CARGO_MANIFEST") {
+            command.env_remove(&name);
+        }
     }
 }
 

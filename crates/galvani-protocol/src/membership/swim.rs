@@ -198,7 +198,8 @@ impl Swim {
     /// Where this node stood still, all that it waits for is due as much later.
     fn forgive_stillness(&mut self, now: u64) {
         let late = now.saturating_sub(self.next_deadline());
-        if self.foca.is_some() && self.announce_at > 0 && late > STILL_MICROS {
+        // Before the first look nothing was waited for.
+        if self.announce_at > 0 && late > STILL_MICROS {
             self.timers.postpone(late);
             self.born = self.born.saturating_add(late);
         }

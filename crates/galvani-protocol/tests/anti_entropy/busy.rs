@@ -58,19 +58,33 @@ fn a_lane_that_only_serves_others_is_busy_as_well() {
     for busy in [1, 0] {
         let mut pair = behind();
         let most = most_pages(&mut pair, |pair| {
-            let key = Key::new(BucketName::default_bucket(), "k0".to_owned()).expect("a key");
-            let (have, shown, timeout_ms) = (Vec::new(), Vec::new(), 1_000);
-            let (shard, records, epoch) = (SHARD, false, 1);
-            let fetch = Fetch { shard, key, records, have, shown, epoch, timeout_ms };
-            let (from, arrived) = (ReplyTo { link: 9, id: 0 }, pair.now.micros);
-            let message = Message::Fetch(fetch);
-            pair.handle(busy, Input::Request { from, forwarded: false, arrived, message });
+            serve(pair, busy);
         });
         assert_eq!(most, 1, "pages in {PAUSE_MS} ms while a client waits for {}", node(busy));
         assert_eq!(pair.clock(0), pair.clock(1), "and all has come");
     }
     let most = most_pages(&mut behind(), |_| {});
     assert!(most > 1, "where nobody waits nothing waits");
+    // Nor is it busy for longer than a while after it was asked for something.
+    let (mut pair, mut ms) = (behind(), 0);
+    let most = most_pages(&mut pair, |pair| {
+        ms += 1;
+        if ms == 1 {
+            serve(pair, 1);
+        }
+    });
+    assert!(most > 1, "one answer makes nobody busy for a second");
+}
+
+/// Another lane asks a side for what a client waits for there.
+fn serve(pair: &mut Pair, side: usize) {
+    let key = Key::new(BucketName::default_bucket(), "k0".to_owned()).expect("a key");
+    let (have, shown, timeout_ms) = (Vec::new(), Vec::new(), 1_000);
+    let (shard, records, epoch) = (SHARD, false, 1);
+    let fetch = Fetch { shard, key, records, have, shown, epoch, timeout_ms };
+    let (from, arrived) = (ReplyTo { link: 9, id: 0 }, pair.now.micros);
+    let message = Message::Fetch(fetch);
+    pair.handle(side, Input::Request { from, forwarded: false, arrived, message });
 }
 
 /// The most pages that came within a turn, of a second in which this is done every millisecond.

@@ -141,19 +141,15 @@ fn load(path: &Path) -> Result<Run, Report> {
 /// What was asked for differently: then the change may come from that.
 fn differences(before: &Run, after: &Run) -> Vec<String> {
     let words = |run: &Run| {
-        [
-            ("workload", run.workload.clone()),
-            ("distribution", run.distribution.clone()),
-            ("loop", run.shape.clone()),
+        let more = [
             ("rate", format!("{:?}", run.rate)),
             ("workers", format!("{:?}", run.concurrency)),
             ("keys", run.keys.to_string()),
-            ("value bytes", run.value_bytes.to_string()),
-            ("n r w", format!("{:?} {:?} {:?}", run.n, run.r, run.w)),
             ("host", run.host.clone()),
-        ]
+        ];
+        run.asked().into_iter().chain(more)
     };
-    let pairs = words(before).into_iter().zip(words(after));
+    let pairs = words(before).zip(words(after));
     let differ = pairs.filter(|((_, one), (_, other))| one != other);
     differ.map(|((name, one), (_, other))| format!("{name}: {one} and {other}")).collect()
 }
