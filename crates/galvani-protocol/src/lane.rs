@@ -6,6 +6,7 @@
 //! returns (INV-2: a dot never leaves a node before its batch is safe).
 //! Next to read: `put.rs`, `get.rs`, `serve.rs`.
 
+mod due;
 mod failed_tick;
 mod peers;
 
@@ -80,6 +81,8 @@ pub struct Lane {
     trimmer: Trimmer,
     layout: Layouts,
     share: Share,
+    /// Nothing is due before this, in its microseconds: the last commit failed.
+    rests_until: u64,
     /// Whether it has not looked at its store yet.
     fresh: bool,
     counters: Counters,
@@ -130,6 +133,7 @@ impl Lane {
             trimmer,
             layout: Layouts::default(),
             share: Share::default(),
+            rests_until: 0,
             fresh: true,
             counters: Counters::default(),
             effects: Vec::new(),
@@ -228,17 +232,6 @@ impl Lane {
             self.scores.on_effect(effect, self.now.micros);
         }
         effects
-    }
-
-    /// When the next deadline is due, in the lane's microseconds.
-    pub fn next_deadline(&self) -> Option<u64> {
-        let background = self.sync.next_deadline().into_iter().chain(self.handoff.next_deadline());
-        let background = background.chain(self.reaper.next_deadline());
-        let background = background.chain(self.trimmer.next_deadline());
-        let liveness = self.swim.iter().map(Swim::next_deadline).chain(self.scores.next_deadline());
-        let background = background.chain(self.feed.next_deadline());
-        let background = background.chain(self.layout.next_deadline(self.topology.epoch()));
-        background.chain(liveness).chain(self.table.next_deadline()).min()
     }
 
     /// Operations that somebody waits for.

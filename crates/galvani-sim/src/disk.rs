@@ -6,10 +6,13 @@
 use crate::mutant::Mutant;
 use bytes::Bytes;
 use galvani_storage::engine::{
-    Batch, Durability, Engine, EngineError, EngineStats, MemoryEngine, Op, Table, Visit,
+    Batch, Durability, Engine, EngineError, EngineStats, IoStep, MemoryEngine, Op, Table, Visit,
 };
 use galvani_storage::format::{RowError, keys, rows};
 use serde::de::IgnoredAny;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The memory engine as a node's store sees it.
 #[derive(Clone)]
@@ -18,16 +21,40 @@ pub(crate) struct Disk {
     mutant: Option<Mutant>,
     /// Whether it says of itself that every vote is on it that its node ever gave.
     voter: bool,
+    /// Whether it opens, for all lanes of the node.
+    opening: Arc<Opening>,
+}
+
+/// Whether an engine can be opened again after a failure. What is on the disk is not touched by it.
+#[derive(Default)]
+struct Opening {
+    fails_next: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl Disk {
     pub(crate) fn new(mutant: Option<Mutant>, voter: bool) -> Disk {
-        Disk { memory: MemoryEngine::new(), mutant, voter }
+        Disk { memory: MemoryEngine::new(), mutant, voter, opening: Arc::default() }
     }
 
     /// The engine below, for faults, copies and oracles.
     pub(crate) fn memory(&self) -> &MemoryEngine {
         &self.memory
+    }
+
+    /// The next time that it is opened again fails, and leaves it closed until one succeeds.
+    pub(crate) fn fail_next_reopen(&self) {
+        self.opening.fails_next.store(true, Relaxed);
+    }
+
+    /// A process starts: no failure of the one before is left.
+    pub(crate) fn open_anew(&self) {
+        self.opening.fails_next.store(false, Relaxed);
+        self.opening.closed.store(false, Relaxed);
+    }
+
+    fn check_open(&self) -> Result<(), EngineError> {
+        if self.opening.closed.load(Relaxed) { Err(EngineError::Closed) } else { Ok(()) }
     }
 
     /// What a mutant makes of a row that was read.
@@ -80,6 +107,7 @@ impl Disk {
 
 impl Engine for Disk {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.check_open()?;
         if self.voter && table == Table::Meta && key == keys::fact(b"voter") {
             let mut row = Vec::new();
             rows::put(key, &b"1".to_vec(), &mut row);
@@ -102,6 +130,7 @@ impl Engine for Disk {
         limit: usize,
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
+        self.check_open()?;
         if self.mutant == Some(Mutant::StaleClocks) && table == Table::Arrivals {
             let clock = &start[..keys::SHARD_BYTES.min(start.len())];
             let row = self.memory.get(Table::Clocks, clock).ok().flatten();
@@ -113,6 +142,7 @@ impl Engine for Disk {
     }
 
     fn commit(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
+        self.check_open()?;
         match self.mutant {
             Some(Mutant::TornBatches) => self.commit_torn(batch, durability),
             Some(Mutant::StaleClocks) => {
@@ -123,11 +153,19 @@ impl Engine for Disk {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
+        self.check_open()?;
         self.memory.sync()
     }
 
     fn reopen(&self) -> Result<(), EngineError> {
-        self.memory.reopen()
+        self.memory.reopen()?;
+        let fails = self.opening.fails_next.swap(false, Relaxed);
+        self.opening.closed.store(fails, Relaxed);
+        if fails {
+            let kind = io::ErrorKind::Other;
+            return Err(EngineError::Io { step: IoStep::Open, kind, os_code: None });
+        }
+        Ok(())
     }
 
     fn is_lost(&self) -> bool {

@@ -6,7 +6,7 @@
 use crate::history::CallEnd;
 use crate::mutant::Mutant;
 use crate::net::Fate;
-use crate::oracles::{ack, bounded, expiry, still};
+use crate::oracles::{ack, bounded, expiry, spins, still};
 use crate::packet::{AskRef, ConnId, Event, LaneAt, Packet, Route};
 use crate::slow::Handled;
 use crate::store::{Deaf, Staged};
@@ -22,6 +22,9 @@ use galvani_wire::{Frame, Message, encode};
 
 /// Inputs a lane takes in one tick.
 const INPUTS_PER_TICK: usize = 64;
+
+/// Between two looks whether a disk takes writes again, in the lane's microseconds.
+const DISK_AGAIN_MICROS: u64 = 200_000;
 
 impl World {
     /// One tick of one lane.
@@ -51,11 +54,21 @@ impl World {
         if slot.lane.next_deadline().is_some_and(|due| due <= now.micros) {
             slot.lane.handle(Input::Wake, now, &mut slot.store);
         }
+        self.try_disk_again(to, now.micros);
         self.forget_requests(to);
         let handled = Handled { count, unix_ms: self.clock_ms(to.node), committed: None };
         self.said_ms = handled.unix_ms;
         if let Some(handled) = self.unless_slow(to, handled) {
             self.end_tick(to, handled);
+        }
+    }
+
+    /// As the node's loop does now and then.
+    fn try_disk_again(&mut self, to: LaneAt, now: u64) {
+        let slot = &mut self.nodes[to.node].lanes[to.lane];
+        if now >= slot.disk_tried_at + DISK_AGAIN_MICROS {
+            slot.disk_tried_at = now;
+            slot.store.inner().try_disk_again();
         }
     }
 
@@ -97,6 +110,13 @@ impl World {
         }
         if let Err(why) = bounded::check(self, to) {
             self.violate("bounded_queues", why);
+        }
+        let spins = count == 0 && spins::is_spin(self, to);
+        if let Some(slot) = self.nodes[to.node].lanes.get_mut(to.lane) {
+            slot.spins = if spins { slot.spins + 1 } else { 0 };
+        }
+        if let Err(why) = spins::check(self, to) {
+            self.violate("lanes_rest", why);
         }
         let node = &self.nodes[to.node];
         let rolls_back = node.forgets_next_mint && node.minted && self.would_forget(to.node);

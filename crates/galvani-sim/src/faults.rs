@@ -12,6 +12,9 @@ use galvani_protocol::Input;
 use galvani_storage::engine::{CrashKeep, Engine, FailKind};
 use std::collections::BTreeSet;
 
+/// How many of 1000 commits in doubt leave an engine that does not open at once.
+const FAILED_REOPENS: u64 = 300;
+
 /// A fault the nemesis may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -144,6 +147,10 @@ impl World {
             Fault::DoubtfulCommit => {
                 self.coverage.add("fault.doubtful_commit", 1);
                 self.nodes[node].disk.memory().fail_next_commits([FailKind::IoKept]);
+                if self.dice.disks.chance(FAILED_REOPENS) {
+                    self.coverage.add("fault.failed_reopen", 1);
+                    self.nodes[node].disk.fail_next_reopen();
+                }
             }
             Fault::ClockJump => {
                 self.coverage.add("fault.clock_jump", 1);

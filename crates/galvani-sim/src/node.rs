@@ -36,6 +36,10 @@ pub(crate) struct LaneSlot {
     pub(crate) tick_at: Option<u64>,
     /// What it was told of the cluster and has not heard yet, in order: an event is on the queue for each.
     pub(crate) told: VecDeque<Arc<Topology>>,
+    /// When it last looked whether a disk takes writes again that did not, in its microseconds.
+    pub(crate) disk_tried_at: u64,
+    /// Ticks that follow one another at once though nothing arrived.
+    pub(crate) spins: u32,
     /// The tick whose commit it waits for.
     pub(crate) writing: Option<Handled>,
     /// When it began, in its microseconds, and how many repairs its reads have sent since.
@@ -207,6 +211,7 @@ impl Node {
         self.topology = Some(boot.topology.clone());
         let lost = self.copied || (self.boot == 1 && self.notes_birth);
         (self.clean, self.copied) = (false, false);
+        self.disk.open_anew();
         // As the real node does: what an earlier run left to the operating system may be acked as
         // durable from now on.
         self.disk.sync().expect("no failure is ordered before it starts");
@@ -248,6 +253,8 @@ impl Node {
                     inbox: VecDeque::new(),
                     tick_at: None,
                     told: VecDeque::new(),
+                    disk_tried_at: boot.began,
+                    spins: 0,
                     writing: None,
                     began: boot.began,
                     repairs: 0,
@@ -397,7 +404,7 @@ impl Node {
             held |= keys::split_hint(key).is_some_and(|(_, of, held)| (of, held) == (shard, dot));
             core::ops::ControlFlow::Continue(())
         };
-        let scanned = self.disk.scan(Table::Hints, &[0], None, usize::MAX, &mut see);
+        let scanned = self.disk.memory().scan(Table::Hints, &[0], None, usize::MAX, &mut see);
         scanned.expect("a disk in memory can be read");
         held
     }

@@ -16,7 +16,7 @@ use galvani_model::ids::{NodeId, Shard};
 use galvani_model::request::{Quorum, ReadOptions};
 use galvani_model::store::{HintFigures, Store};
 use galvani_protocol::Input;
-use galvani_storage::engine::CrashKeep;
+use galvani_storage::engine::{CrashKeep, Engine};
 use galvani_wire::Message;
 use galvani_wire::message::Replicate;
 use std::collections::BTreeSet;
@@ -83,6 +83,10 @@ impl World {
         self.send_held();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.memory().set_full(false);
+            if self.nodes[node].disk.is_lost() && !self.nodes[node].is_down() {
+                // It would have ended once its commit is over: no other disk is put under its feet.
+                self.crash(node, "fault.crash");
+            }
             // No change of contents: it forgets the failures that were ordered and not yet met.
             self.nodes[node].disk.memory().crash(CrashKeep::Committed);
             self.nodes[node].dies_mid_tick = false;
@@ -104,8 +108,12 @@ impl World {
         self.let_ticks_pass();
     }
 
-    /// A store that found its disk full asks again only after some ticks; a real node has them.
+    /// A store that found its disk full, or could not open it, asks again only now and then; a real node
+    /// goes on and does.
     fn let_ticks_pass(&mut self) {
+        for slot in self.nodes.iter_mut().flat_map(|node| &mut node.lanes) {
+            slot.store.inner().try_disk_again();
+        }
         for tick in 0..IDLE_TICKS {
             for node in 0..self.nodes.len() {
                 for lane in 0..self.nodes[node].lanes.len() {

@@ -45,6 +45,7 @@ const PROBES: &[&str] = &[
     "fault.decade_undone",
     "fault.disk_full",
     "fault.doubtful_commit",
+    "fault.failed_reopen",
     "fault.failed_commit",
     "fault.failed_sync",
     "fault.lost_object",
@@ -100,7 +101,9 @@ const PROBES: &[&str] = &[
 /// held a live node for down for good, hints that were counted by another lane than had let them go.
 #[test]
 fn seeds_that_found_something_stay_clean() {
-    for seed in [2_139, 2_968, 7_425, 11_786, 36_942, 43_391, 46_431, 51_470, 51_868, 52_060] {
+    let seeds =
+        [6, 2_139, 2_968, 7_425, 11_786, 36_942, 43_391, 46_431, 51_470, 51_868, 52_060, 90_628];
+    for seed in seeds {
         let violation = run_seed(seed, RunOptions::default()).violation;
         assert!(violation.is_none(), "seed {seed}: {violation:?}");
     }

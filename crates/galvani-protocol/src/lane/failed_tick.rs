@@ -48,6 +48,7 @@ impl Lane {
         for op in &fresh {
             self.table.take(*op);
         }
+        self.rest();
         self.handoff.unsay();
         let mut unread = Vec::new();
         self.reaper.unsay();

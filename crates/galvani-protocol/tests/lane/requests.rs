@@ -112,6 +112,19 @@ fn a_failed_commit_takes_back_what_the_tick_began() {
 }
 
 #[test]
+fn after_a_failed_commit_nothing_is_due_at_once() {
+    let mut bench = Bench::new(Limits::default());
+    bench.handle(Input::Wake);
+    bench.tick();
+    let due = bench.lane.next_deadline().expect("a member always looks at its peers again");
+    bench.now.micros = due;
+    bench.handle(Input::Wake);
+    bench.lane.end_tick(Err(StoreError::Failed { what: "closed".into() }));
+    let again = bench.lane.next_deadline().expect("nothing is given up");
+    assert!(again >= due + 10_000, "due {due}, again {again}");
+}
+
+#[test]
 fn ack_before_fsync_becomes_an_error_when_the_commit_fails() {
     let mut coordinator = Bench::new(Limits::default());
     let key = coordinator.key(true);

@@ -22,6 +22,7 @@ pub(crate) mod monotone;
 pub(crate) mod overlap;
 pub(crate) mod reads;
 pub(crate) mod same;
+pub(crate) mod spins;
 pub(crate) mod still;
 pub(crate) mod trimmed;
 pub(crate) mod vanish;
