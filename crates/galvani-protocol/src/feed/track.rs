@@ -249,7 +249,10 @@ impl<'a> Walk<'a> {
     pub(crate) fn next(&mut self, store: &mut dyn Store) -> Result<Option<Step>, StoreError> {
         loop {
             if let Some(gone) = self.load(store)? {
+                // It may have waited for what it replaces, and others for it.
+                self.track.release(gone);
                 self.track.cursor.deliver(gone);
+                self.progressed = true;
                 return Ok(Some(Step::Gone(gone)));
             }
             let heads = self.queues.iter().enumerate();

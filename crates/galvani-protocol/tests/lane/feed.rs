@@ -8,6 +8,7 @@ use galvani_model::hlc::Hlc;
 use galvani_model::ids::{NodeId, Origin, RequestId, Shard};
 use galvani_model::key::Key;
 use galvani_model::limits::{Limits, VALUE_BYTES_MAX};
+use galvani_model::store::Store;
 use galvani_model::version::{Dot, Kind, PartitionClock, RecordHead, value_hash};
 use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::FailKind;
@@ -185,6 +186,28 @@ fn a_write_waits_longer_while_another_owner_has_what_it_replaces() {
     assert_eq!(consumer.next(&mut bench), [], "it is on its way");
     replicate(&mut bench, &key, 1, &[]);
     assert_eq!(consumer.next(&mut bench), [(1, false), (2, false)]);
+}
+
+#[test]
+fn a_write_that_is_trimmed_while_it_waits_holds_nothing_up() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let mut consumer = Consumer::open(&mut bench, shard, Filter::default());
+    consumer.others = vec![1, 2, 3];
+    replicate(&mut bench, &key, 2, &[1]);
+    replicate(&mut bench, &key, 3, &[2]);
+    let page = consumer.page(&mut bench, 1 << 20);
+    assert_eq!((page.events.len(), page.state.held), (0, 2), "one for the other");
+    let (dot, until) = (Dot::new(Origin(77), 2), Hlc::from_unix_ms(1_000_002));
+    bench.store.trim(shard, &[dot], until).expect("its record is there");
+    bench.tick();
+    bench.now.micros += 2_000_000;
+    let page = consumer.page(&mut bench, 1 << 20);
+    let shown: Vec<u64> = page.events.iter().map(|event| event.head.dot.counter).collect();
+    assert_eq!((shown, page.state.held), (vec![3], 0));
+    assert!(page.advances[0].gone.contains(dot));
+    assert!(bench.lane.next_deadline().is_some_and(|due| due > bench.now.micros));
 }
 
 #[test]
