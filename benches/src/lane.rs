@@ -206,6 +206,7 @@ pub fn put_of(number: u64, value: Bytes) -> Message {
         emits: Vec::new(),
         rid: RequestId(u128::from(number) << 32 | 1),
         issued: Hlc::from_unix_ms(START_MS),
+        retry: false,
         context: None,
         options: WriteOptions { w: Some(Quorum::Exactly(2)), ..WriteOptions::default() },
         timeout_ms: 2000,

@@ -60,6 +60,7 @@ fn put(cluster: &Cluster, node: &str, w: u8, issued: Hlc) -> message::PutDone {
         emits: Vec::new(),
         rid: RequestId(42),
         issued,
+        retry: false,
         context: None,
         options: WriteOptions { w: Some(Quorum::Exactly(w)), ..WriteOptions::default() },
         timeout_ms: 5000,

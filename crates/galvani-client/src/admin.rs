@@ -223,7 +223,7 @@ impl crate::Bucket {
             write: None,
             changes: false,
             hedge: false,
-            make: &|| {
+            make: &|_| {
                 let timeout_ms = deadline.server_ms();
                 Message::Explain(message::Explain { key: key.clone(), hints: true, timeout_ms })
             },
@@ -286,7 +286,7 @@ async fn create_at(
         write: None,
         changes: true,
         hedge: false,
-        make: &|| {
+        make: &|_| {
             Message::CreateBucket(CreateBucket {
                 name: name.clone(),
                 props: props.clone(),
@@ -343,7 +343,7 @@ async fn ask_member<T>(
         write: None,
         changes,
         hedge: false,
-        make: &|| question.clone(),
+        make: &|_| question.clone(),
         accept,
     };
     run(shared, plan).await

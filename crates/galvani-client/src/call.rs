@@ -16,7 +16,7 @@ use crate::failure::{kind_of, verdict};
 use crate::health::Standing;
 use crate::net::Fault;
 use crate::race::first;
-use crate::request::{Make, Request};
+use crate::request::{Make, Request, Try};
 use crate::retry::{Fate, jittered, pause};
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{NodeId, RequestId};
@@ -182,7 +182,13 @@ impl<'a, T> Call<'a, T> {
         self.tried[index] += 1;
         let target = self.plan.route[index];
         let links = &self.shared.net.links;
-        let request = Request::start(links, target.addr, Some(target.node), self.plan.make);
+        let sent = self.flights.iter().any(|flight| flight.request.was_sent());
+        let attempt = match sent || self.retries > 0 {
+            true => Try::Again,
+            false => Try::First,
+        };
+        let (node, make) = (Some(target.node), self.plan.make);
+        let request = Request::start(links, target.addr, node, make, attempt);
         let (began, left) = (Instant::now(), request.was_sent());
         let flight = Flight { target, began, is_hedge: false, left, request };
         let late_after = self.late_after(&flight);

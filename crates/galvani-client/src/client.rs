@@ -205,7 +205,7 @@ impl Shared {
             write: None,
             changes: false,
             hedge: false,
-            make: &|| Message::Describe,
+            make: &|_| Message::Describe,
             accept: |message| match message {
                 Message::Described(view) => Ok(view),
                 other => Err(Box::new(other)),

@@ -105,7 +105,7 @@ pub(crate) async fn read(
         write: None,
         changes: false,
         hedge: true,
-        make: &|| {
+        make: &|_| {
             let timeout_ms = deadline.server_ms();
             Message::Get(message::Get { key: key.clone(), options, timeout_ms })
         },

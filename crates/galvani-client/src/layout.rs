@@ -60,7 +60,7 @@ impl Client {
             write: None,
             changes: true,
             hedge: false,
-            make: &|| {
+            make: &|_| {
                 let (wish, timeout_ms) = (wish.clone(), deadline.server_ms());
                 Message::ChangeLayout(Box::new(ChangeLayout { wish, timeout_ms }))
             },

@@ -186,7 +186,7 @@ impl List {
                     write: None,
                     changes: false,
                     hedge: false,
-                    make: &|| {
+                    make: &|_| {
                         let timeout_ms = deadline.server_ms();
                         Message::List(message::List { timeout_ms, ..list.clone() })
                     },

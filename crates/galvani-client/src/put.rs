@@ -12,6 +12,7 @@ use crate::client::{Client, Shared};
 use crate::context::Context;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::request::Try;
 use bytes::Bytes;
 use galvani_model::ids::RequestId;
 use galvani_model::key::Key;
@@ -280,6 +281,8 @@ pub(crate) async fn write(
     }
     let directory = shared.directory_with(key.bucket(), deadline).await;
     let mut stamp = shared.stamper.stamp();
+    // Whoever gives the id may have tried before.
+    let given = content.request_id.is_some();
     stamp.rid = content.request_id.unwrap_or(stamp.rid);
     let mut options = content.options;
     if let Some(end) = content.expires_ms {
@@ -296,12 +299,13 @@ pub(crate) async fn write(
         write: Some(stamp.rid),
         changes: true,
         hedge: content.value.len() <= HEDGED_VALUE_MAX,
-        make: &|| {
+        make: &|attempt| {
             Message::Put(message::Put {
                 key: key.clone(),
                 kind: content.kind,
                 rid: stamp.rid,
                 issued: stamp.issued,
+                retry: attempt == Try::Again || given,
                 context: content.context.clone(),
                 options,
                 timeout_ms: deadline.server_ms(),

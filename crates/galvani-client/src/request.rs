@@ -16,8 +16,18 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Makes the message at the moment it is sent, so that it carries the time that is left.
-pub(crate) type Make<'a> = dyn Fn() -> Message + Send + Sync + 'a;
+/// Makes the message at the moment it is sent, so that it carries the time that is left, and whether an
+/// earlier attempt may have arrived.
+pub(crate) type Make<'a> = dyn Fn(Try) -> Message + Send + Sync + 'a;
+
+/// Which attempt of a call a message is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Try {
+    /// None before it may have reached a node.
+    First,
+    /// An earlier one may have.
+    Again,
+}
 
 /// A request to one lane.
 pub(crate) struct Request<'a> {
@@ -25,6 +35,7 @@ pub(crate) struct Request<'a> {
     addr: SocketAddr,
     expect: Option<NodeId>,
     make: &'a Make<'a>,
+    attempt: Try,
     stage: Stage,
 }
 
@@ -47,8 +58,10 @@ impl<'a> Request<'a> {
         addr: SocketAddr,
         expect: Option<NodeId>,
         make: &'a Make<'a>,
+        attempt: Try,
     ) -> Request<'a> {
-        let mut request = Request { links: links.clone(), addr, expect, make, stage: Stage::Over };
+        let (links, stage) = (links.clone(), Stage::Over);
+        let mut request = Request { links, addr, expect, make, attempt, stage };
         request.stage = request.begin(true);
         request
     }
@@ -83,7 +96,7 @@ impl<'a> Request<'a> {
         link.pending.insert(request_id, Pending { waiter, sent: Instant::now() });
         drop(table);
         // Encoded outside the lock: a value may be large.
-        let message = (self.make)();
+        let message = (self.make)(self.attempt);
         let mut encoded = Ok(());
         let write = |out: &mut _| encoded = encode(request_id, false, &message, out);
         let sent = self.links.transport.send_with(id, Class::Client, write).and_then(|()| {
@@ -163,7 +176,7 @@ impl Drop for Request<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Request;
+    use super::{Request, Try};
     use crate::net::Net;
     use galvani_transport::pki::ClusterCa;
     use galvani_transport::{Config, Event, LaneEndpoint, Role, TransportKeys};
@@ -184,7 +197,7 @@ mod tests {
         let stale = Arc::new(Notify::new());
         let net = Net::start(any, &client, Config::loopback(), stale).expect("bound");
 
-        let mut request = Request::start(&net.links, addr, None, &|| Message::Status);
+        let mut request = Request::start(&net.links, addr, None, &|_| Message::Status, Try::First);
         let mut events = Vec::new();
         let arrived = |events: &[Event]| {
             events.iter().any(|event| match event {
@@ -216,10 +229,11 @@ mod tests {
         let stale = Arc::new(Notify::new());
         let net = Net::start(any, &client, Config::loopback(), stale).expect("bound");
         let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
-        let request = Request::start(&net.links, nobody, None, &|| Message::Status);
+        let request = Request::start(&net.links, nobody, None, &|_| Message::Status, Try::First);
         let (outcome, ()) = tokio::join!(request, net.close());
         assert!(!outcome.expect_err("closed").was_sent());
-        let later = Request::start(&net.links, nobody, None, &|| Message::Status).await;
+        let later =
+            Request::start(&net.links, nobody, None, &|_| Message::Status, Try::First).await;
         assert!(!later.expect_err("closed").was_sent());
     }
 }

@@ -160,6 +160,7 @@ mod tests {
             kind: Kind::Put,
             rid: RequestId(1),
             issued: Hlc::from_unix_ms(1),
+            retry: false,
             context: None,
             options: WriteOptions::default(),
             timeout_ms: 1,

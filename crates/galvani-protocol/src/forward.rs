@@ -154,6 +154,10 @@ impl ForwardOp {
         if !expired::charge(&mut message, waited) {
             return;
         }
+        if let Message::Put(put) = &mut message {
+            // An owner that was asked before may have it.
+            put.retry |= !self.asked.is_empty();
+        }
         let id = ask_id(self.op, self.asked.len());
         self.asked.push(Some(to));
         ctx.effects.push(Effect::Ask { to, id, forwarded: true, message });

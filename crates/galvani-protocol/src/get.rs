@@ -232,17 +232,9 @@ impl GetOp {
         }
         let dots: Vec<Dot> =
             held.versions.iter().flat_map(|version| version.dots.clone()).collect();
-        let mut brought = Vec::new();
-        for record in held.records() {
-            let named = record.head.dot.counter > 0 && record.head.key == self.key;
-            let agrees = held.versions.iter().all(|version| {
-                !version.dots.contains(&record.head.dot) || version.agrees_with(&record.head)
-            });
-            if !named || !agrees || !record.is_intact() {
-                return malformed;
-            }
-            brought.push(record);
-        }
+        let Some(brought) = serve::vetted(&held, &self.key) else {
+            return malformed;
+        };
         // A version whose record nobody sent cannot be shown, so the answer does not count.
         let is_here = |dot: &Dot| {
             self.own.contains(dot)

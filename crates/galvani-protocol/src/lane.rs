@@ -8,6 +8,7 @@
 
 mod due;
 mod failed_tick;
+mod go_on;
 mod peers;
 
 use crate::admission::{Admission, Turned};
@@ -430,6 +431,7 @@ impl Lane {
         };
         let step = self.with(now, store, |ctx, _| match &mut under_way {
             Op::Put(put, _) => put.on_heard(ctx, index, heard),
+            Op::Retried(retried, _) => retried.on_heard(ctx, index, heard),
             Op::Get(get, _) => get.on_heard(ctx, index, heard),
             Op::List(list, _) => list.on_heard(ctx, index, heard),
             Op::Explain(explain, _) => explain.on_heard(ctx, index, heard),
@@ -446,8 +448,9 @@ impl Lane {
             Op::Trim(trim) => trim.on_heard(ctx, index, heard),
             Op::Layout(layout) => layout.on_heard(ctx, index, heard),
         });
-        if step == Step::Wait {
-            self.table.insert(op, under_way);
+        match step {
+            Step::Wait => self.table.insert(op, under_way),
+            Step::Done => self.go_on(op, under_way, now, store),
         }
     }
 
@@ -514,6 +517,7 @@ impl Lane {
     fn give_up(&mut self, op: u64, mut late: Op, now: Now, store: &mut dyn Store) {
         let step = self.with(now, store, |ctx, _| match &mut late {
             Op::Put(put, _) => put.on_deadline(ctx),
+            Op::Retried(..) => Step::Done,
             Op::Get(get, _) => get.on_deadline(ctx),
             Op::List(list, _) => list.on_deadline(ctx),
             Op::Explain(explain, _) => explain.on_deadline(ctx),
@@ -533,7 +537,10 @@ impl Lane {
         // A put may wait on, for stand-ins; a request that was sent on, for another owner.
         match step {
             Step::Wait => self.table.insert(op, late),
-            Step::Done => self.scores.forget_background(op),
+            Step::Done => {
+                self.scores.forget_background(op);
+                self.go_on(op, late, now, store);
+            }
         }
     }
 

@@ -30,6 +30,7 @@ mod read_repair;
 mod reap;
 mod refuse;
 mod replica;
+mod retried;
 mod route;
 mod serve;
 mod share;

@@ -453,22 +453,8 @@ fn store_here(
     if replica::notice_amnesia(ctx.store, shard, &[], &context.seen)? {
         ctx.on_amnesia();
     }
-    let mut head = RecordHead {
-        dot: Dot::new(galvani_model::ids::Origin(0), 0),
-        past: context.seen,
-        // A function of the request alone: every retry has the same, on every coordinator.
-        hlc: put.issued.max(Hlc(context.hlc.0.saturating_add(1))),
-        rid: put.rid,
-        author: ctx.topology.node,
-        kind: put.kind,
-        value_len: put.value.len() as u32,
-        value_hash: value_hash(put.kind, &put.value),
-        expires_ms,
-        key: put.key,
-        supersedes: Default::default(),
-        concurrent: Default::default(),
-        emits: put.emits,
-    };
+    let (issued, value) = (put.issued, put.value.clone());
+    let mut head = unminted(ctx.topology.node, put, context, expires_ms);
     if let Some(earlier) = ctx.store.request(shard, head.write_id(), Some(head.hlc))? {
         ctx.counters.retries_recognised += 1;
         let (record, everywhere) = match ctx.store.record(shard, earlier.dots[0])? {
@@ -476,18 +462,18 @@ fn store_here(
             // It was trimmed, and so every owner had it; the request says what is needed of it here.
             None => {
                 head.dot = earlier.dots[0];
-                (Record { head, value: put.value }, true)
+                (Record { head, value }, true)
             }
         };
         return Ok(stored(ctx, shard, record, everywhere)?);
     }
-    refuse::forgotten(ctx, shard, put.issued)?;
+    refuse::forgotten(ctx, shard, issued)?;
     if head.kind != Kind::Emit {
         see_beside(ctx, shard, &mut head, policy)?;
     }
     let own = ctx.origins.mint(ctx.store, shard)?;
     head.dot = Dot::new(own.origin, own.counter);
-    let record = Record { head, value: put.value };
+    let record = Record { head, value };
     match ctx.take_in(shard, record.clone(), policy, Some(own))? {
         Taken::New { discarded, .. } => ctx.counters.lww_discarded += u64::from(discarded),
         Taken::Duplicate => {
@@ -496,6 +482,26 @@ fn store_here(
         }
     }
     Ok(stored(ctx, shard, record, false)?)
+}
+
+/// The record of a write that has no dot yet.
+pub(crate) fn unminted(author: NodeId, put: Put, context: Context, expires_ms: u64) -> RecordHead {
+    RecordHead {
+        dot: Dot::new(galvani_model::ids::Origin(0), 0),
+        past: context.seen,
+        // A function of the request alone: every retry has the same, on every coordinator.
+        hlc: put.issued.max(Hlc(context.hlc.0.saturating_add(1))),
+        rid: put.rid,
+        author,
+        kind: put.kind,
+        value_len: put.value.len() as u32,
+        value_hash: value_hash(put.kind, &put.value),
+        expires_ms,
+        key: put.key,
+        supersedes: Default::default(),
+        concurrent: Default::default(),
+        emits: put.emits,
+    }
 }
 
 /// Writes down what the key has here, for the feed: what the write replaces, and which values stay

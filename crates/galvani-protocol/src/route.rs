@@ -19,6 +19,7 @@ use crate::put::PutOp;
 use crate::reap;
 use crate::refuse;
 use crate::replica::as_replica_error;
+use crate::retried::RetriedOp;
 use crate::serve;
 use crate::sync::{compare, pull, unequal};
 use crate::table::Op;
@@ -26,7 +27,7 @@ use crate::topology::Owners;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_wire::Message;
 use galvani_wire::failure::Failure;
-use galvani_wire::message::{CreateBucket, HintsWait};
+use galvani_wire::message::{CreateBucket, HintsWait, Put};
 use smallvec::SmallVec;
 
 /// Starts a client's request here, or sends it on to an owner.
@@ -38,7 +39,7 @@ pub(crate) fn start(
     message: Message,
 ) -> Option<Op> {
     let shard = match route(ctx, &message) {
-        Ok(None) => return start_here(ctx, op, from, message, None),
+        Ok(None) => return start_here(ctx, op, (from, forwarded), message, None),
         Ok(Some(shard)) => shard,
         Err(failure) => {
             ctx.refuse(from, op, failure);
@@ -57,7 +58,7 @@ pub(crate) fn start(
         }
     };
     if here && others.is_empty() {
-        return start_here(ctx, op, from, message, Some(shard));
+        return start_here(ctx, op, (from, forwarded), message, Some(shard));
     }
     let failure = if forwarded {
         Failure::LayoutChanged
@@ -138,14 +139,12 @@ pub(crate) fn timeout_of(message: &Message) -> u32 {
 fn start_here(
     ctx: &mut Ctx<'_>,
     op: u64,
-    from: ReplyTo,
+    (from, forwarded): (ReplyTo, bool),
     message: Message,
     shard: Option<Shard>,
 ) -> Option<Op> {
     match (message, shard) {
-        (Message::Put(put), Some(shard)) => {
-            PutOp::start(ctx, op, from, put, shard).map(|put| Op::Put(put, shard))
-        }
+        (Message::Put(put), Some(shard)) => start_put(ctx, op, (from, forwarded), put, shard),
         (Message::Get(get), Some(shard)) => {
             let owners = ctx.topology.owners(shard);
             GetOp::start(ctx, op, from, get, shard, &owners).map(|get| Op::Get(get, shard))
@@ -166,6 +165,23 @@ fn start_here(
             None
         }
     }
+}
+
+fn start_put(
+    ctx: &mut Ctx<'_>,
+    op: u64,
+    (from, forwarded): (ReplyTo, bool),
+    put: Put,
+    shard: Shard,
+) -> Option<Op> {
+    let put = match put.retry {
+        false => put,
+        true => match RetriedOp::start(ctx, op, (from, forwarded), Box::new(put), shard) {
+            Ok(retried) => return Some(Op::Retried(retried, shard)),
+            Err(put) => *put,
+        },
+    };
+    PutOp::start(ctx, op, from, put, shard).map(|put| Op::Put(put, shard))
 }
 
 fn start_bucket(ctx: &mut Ctx<'_>, op: u64, from: ReplyTo, bucket: CreateBucket) -> Option<Op> {

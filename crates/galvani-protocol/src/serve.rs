@@ -111,6 +111,18 @@ fn held(ctx: &mut Ctx<'_>, fetch: Fetch) -> Result<Held, ReplicaError> {
     Ok(Held { versions: local.object.versions().to_vec(), seen: local.seen, heads, values })
 }
 
+/// The records that an answer brings, if they are of `key` and are what it says of them.
+pub(crate) fn vetted(held: &Held, key: &Key) -> Option<Vec<Record>> {
+    let is_right = |record: &Record| {
+        let named = record.head.dot.counter > 0 && record.head.key == *key;
+        let agrees = held.versions.iter().all(|version| {
+            !version.dots.contains(&record.head.dot) || version.agrees_with(&record.head)
+        });
+        named && agrees && record.is_intact()
+    };
+    held.records().map(|record| is_right(&record).then_some(record)).collect()
+}
+
 /// Tells a page of this replica's keys.
 pub(crate) fn on_fetch_page(ctx: &mut Ctx<'_>, from: ReplyTo, fetch: FetchPage) {
     let page = page(ctx, fetch);

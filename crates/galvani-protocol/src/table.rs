@@ -16,6 +16,7 @@ use crate::list::ListOp;
 use crate::ops::{Asked, ask_id};
 use crate::put::PutOp;
 use crate::reap::ReapOp;
+use crate::retried::RetriedOp;
 use crate::sync::compare::CompareOp;
 use crate::sync::damage::RecoverOp;
 use crate::sync::pull::PullOp;
@@ -29,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Put(PutOp, Shard),
+    Retried(RetriedOp, Shard),
     Get(GetOp, Shard),
     List(ListOp, Shard),
     Explain(ExplainOp, Shard),
@@ -50,6 +52,7 @@ impl Op {
     fn deadline(&self) -> u64 {
         match self {
             Op::Put(op, _) => op.wake_at(),
+            Op::Retried(op, _) => op.deadline,
             Op::Get(op, _) => op.deadline,
             Op::List(op, _) => op.deadline,
             Op::Explain(op, _) => op.deadline,
@@ -73,7 +76,8 @@ impl Op {
         match self {
             Op::Put(op, _) => !op.is_answered(),
             Op::Get(op, _) => !op.is_answered(),
-            Op::List(..) | Op::Explain(..) | Op::Forward(..) | Op::Bucket(_) => true,
+            Op::Retried(..) | Op::List(..) | Op::Explain(..) => true,
+            Op::Forward(..) | Op::Bucket(_) => true,
             Op::Known(_) | Op::Compare(_) | Op::Pull(_) | Op::Trim(_) => false,
             Op::FetchHints(_) | Op::Reap(_) | Op::Recover(_) | Op::Unequal(_) => false,
             Op::Hear(_) => false,
@@ -86,6 +90,7 @@ impl Op {
         match self {
             Op::Get(op, _) => op.held(),
             Op::Put(op, _) => op.held(),
+            Op::Retried(op, _) => op.held(),
             Op::Forward(op) => op.held(),
             Op::List(op, _) => op.held(),
             Op::Explain(..) => 0,
@@ -104,6 +109,7 @@ impl Op {
         };
         match self {
             Op::Put(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
+            Op::Retried(op, shard) => of(op.asked(), shard).map(|(index, _)| index),
             Op::Get(op, shard) => {
                 let lane = topology.lane_of(peer.node, shard.partition);
                 (lane == Some(peer)).then(|| op.waits_for(peer.node))?

@@ -255,6 +255,7 @@ impl World {
             kind: write.kind,
             rid: write.rid,
             issued: write.issued,
+            retry: !write.calls.is_empty(),
             context: write.context.clone(),
             options: tamper::options(self.mutant, write.options),
             timeout_ms: write.timeout_ms,

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{Class, Faults, Network};
 
 /// Protocol name and version agreed on in the TLS handshake. Another version is another name.
-pub const ALPN: &[u8] = b"galvani/8";
+pub const ALPN: &[u8] = b"galvani/9";
 
 /// The same as text, for messages.
 pub fn protocol() -> &'static str {

@@ -40,6 +40,8 @@ pub struct Put {
     pub rid: RequestId,
     /// When the client made it, by its own hybrid clock; every retry carries the same.
     pub issued: Hlc,
+    /// Whether an earlier attempt may have reached a coordinator: the other owners are asked for it first.
+    pub retry: bool,
     /// What it replaces: the token of a read, or nothing (a blind write).
     pub context: Option<Bytes>,
     /// Quorums.

@@ -7,7 +7,7 @@ use super::follower::{Page, Part, Word};
 use crate::client::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::failure::kind_of;
-use crate::request::Request;
+use crate::request::{Make, Request, Try};
 use galvani_model::feed::{Cursor, Filter};
 use galvani_model::ids::{NodeId, Shard};
 use galvani_wire::feed::{Begin, FeedNext, FeedOpen, FeedPage};
@@ -79,9 +79,9 @@ pub(crate) async fn run(shared: Weak<Shared>, mut job: Job) {
     {
         let next = FeedNext { session, page, credit: 0, wait_ms: 0, close: true };
         let Gateway { node, addr } = job.gateway;
-        let make = move || Message::FeedNext(next.clone());
+        let make = move |_| Message::FeedNext(next.clone());
         // Nobody waits for the answer; without it the session ends by itself, later.
-        drop(Request::start(&shared.net.links, addr, Some(node), &make));
+        drop(Request::start(&shared.net.links, addr, Some(node), &make, Try::First));
     }
     // Nobody is there to hear it if the follower was dropped.
     let _ = job.ended.send(Ended { session: job.number, positions: job.positions, why });
@@ -93,7 +93,7 @@ async fn follow(shared: &Weak<Shared>, job: &mut Job) -> Why {
     let shards: Vec<(Shard, Begin)> =
         job.positions.iter().map(|(shard, begin)| (*shard, begin.clone())).collect();
     let filter = job.filter.clone();
-    let open = move || {
+    let open = move |_| {
         let timeout_ms = OPEN_PATIENCE.as_millis() as u32;
         Message::FeedOpen(FeedOpen {
             filter: Filter::clone(&filter),
@@ -123,7 +123,7 @@ async fn follow(shared: &Weak<Shared>, job: &mut Job) -> Why {
     let (session, credit) = (opened.session, job.credit);
     for page in 0.. {
         job.opened = Some((session, page));
-        let next = || {
+        let next = |_| {
             let wait_ms = WAIT.as_millis() as u32;
             Message::FeedNext(FeedNext { session, page, credit, wait_ms, close: false })
         };
@@ -183,13 +183,13 @@ async fn hand_on(job: &mut Job, page: FeedPage) -> Result<(), Why> {
 async fn ask(
     shared: &Weak<Shared>,
     gateway: Gateway,
-    make: &(dyn Fn() -> Message + Send + Sync),
+    make: &Make<'_>,
     patience: Duration,
 ) -> Result<Message, Why> {
     let Some(links) = shared.upgrade().map(|shared| shared.net.links.clone()) else {
         return Err(Why::Stopped);
     };
-    let request = Request::start(&links, gateway.addr, Some(gateway.node), make);
+    let request = Request::start(&links, gateway.addr, Some(gateway.node), make, Try::First);
     match tokio::time::timeout(patience, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(fault)) if fault.is_distrust() => {

@@ -36,6 +36,7 @@ pub(crate) fn delete(pair: &mut Pair, side: usize, name: &str) {
         kind: Kind::Delete,
         rid: RequestId(pair.rids),
         issued: Hlc::from_unix_ms(1_000_000),
+        retry: false,
         context: Some(context),
         options: WriteOptions { w: one, ..WriteOptions::default() },
         timeout_ms: 2_000,

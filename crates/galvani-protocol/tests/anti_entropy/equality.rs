@@ -30,6 +30,7 @@ fn put(pair: &mut Pair, side: usize, number: usize, replaces: Option<Bytes>) -> 
         kind: Kind::Put,
         rid: RequestId(pair.rids),
         issued: Hlc::from_unix_ms(1_000_000),
+        retry: false,
         context: replaces,
         options: WriteOptions { w: Some(Quorum::Exactly(1)), ..WriteOptions::default() },
         timeout_ms: 2000,

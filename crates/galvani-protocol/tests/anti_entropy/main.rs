@@ -236,6 +236,7 @@ impl Pair {
             kind: Kind::Put,
             rid: RequestId(self.rids),
             issued: Hlc::from_unix_ms(1_000_000),
+            retry: false,
             context: None,
             options: WriteOptions { w: Some(Quorum::Exactly(1)), ..WriteOptions::default() },
             timeout_ms: 2000,

@@ -56,6 +56,7 @@ fn write(pair: &mut Pair, name: &str, kind: Kind, value: &str) -> Put {
         kind,
         rid: RequestId(pair.rids),
         issued: Hlc::from_unix_ms(pair.now.unix_ms),
+        retry: false,
         context: Some(context),
         options: WriteOptions { w: Some(Quorum::Exactly(1)), ..WriteOptions::default() },
         timeout_ms: 2_000,

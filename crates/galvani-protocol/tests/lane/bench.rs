@@ -204,6 +204,7 @@ pub(crate) fn put(key: Key, rid: u128, w: u8) -> Message {
         kind: Kind::Put,
         rid: RequestId(rid),
         issued: Hlc::from_unix_ms(1_000_000),
+        retry: false,
         context: None,
         options: WriteOptions { w: Some(Quorum::Exactly(w)), ..WriteOptions::default() },
         timeout_ms: 2000,

@@ -12,5 +12,6 @@ mod liveness;
 mod overload;
 mod read_repair;
 mod requests;
+mod retried;
 mod steward;
 mod votes;

@@ -112,6 +112,7 @@ fn client_messages() -> Vec<Message> {
             kind: Kind::Put,
             rid: RequestId(8),
             issued: Hlc(3),
+            retry: false,
             context: Some(Bytes::from_static(b"token")),
             options,
             timeout_ms: 2000,
