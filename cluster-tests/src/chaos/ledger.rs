@@ -55,6 +55,8 @@ pub struct Write {
     pub owners: u32,
     /// Between which two moments of full agreement it was made.
     pub epoch: u16,
+    /// Owners that a read which repairs first had hold it, or what replaced it, and when that was.
+    confirmed: (u8, u16),
     /// Whether a read ever showed it.
     pub shown: bool,
     /// Whether it is known under several dots: it was tried through several coordinators.
@@ -83,6 +85,8 @@ struct Inner {
     /// Keys written since the last epoch began.
     touched: BTreeSet<String>,
     half_replaced: u64,
+    /// Reads that had to show something.
+    judged: u64,
 }
 
 /// A node that may lose data.
@@ -152,6 +156,7 @@ impl Ledger {
             ackers: 0,
             owners: 0,
             epoch,
+            confirmed: (0, 0),
             shown: false,
             aliased: false,
             dot: None,
@@ -205,16 +210,27 @@ impl Ledger {
         let writes = inner.keys.get(key).map_or(&[][..], Vec::as_slice);
         let needed = u32::from(self.copies.saturating_sub(r)) + 1;
         let must = |write: &Write| {
-            write.fate == Fate::Acked && inner.copies_left(write, self.copies) >= needed
+            let acked =
+                write.fate == Fate::Acked && inner.copies_left(write, self.copies) >= needed;
+            acked || inner.is_confirmed(write, needed)
         };
         let writes = writes.iter().enumerate().filter(|(_, write)| must(write));
         Must { writes: writes.fold(0, |set, (number, _)| set | 1 << number) }
     }
 
-    /// Checks what a read showed; what its reader has seen.
-    pub fn end_read(&self, key: &str, must: Must, shown: &[Shown]) -> Result<Seen, Violation> {
+    /// Checks what a read showed; what its reader has seen. `held_by` owners hold that now: 0 unless the
+    /// read repaired them first.
+    pub fn end_read(
+        &self,
+        key: &str,
+        must: Must,
+        shown: &[Shown],
+        held_by: u8,
+    ) -> Result<Seen, Violation> {
         let mut inner = self.lock();
-        let Inner { keys, half_replaced, .. } = &mut *inner;
+        let Inner { keys, half_replaced, judged, losses, .. } = &mut *inner;
+        *judged += u64::from(must.writes != 0);
+        let epoch = u16::try_from(losses.len() - 1).unwrap_or(u16::MAX);
         let mut none = Vec::new();
         let writes = keys.get_mut(key).unwrap_or(&mut none);
         let view = judge::view(self.seed, key, writes, shown)?;
@@ -226,9 +242,17 @@ impl Ledger {
         }
         for number in numbers(view.visible) {
             writes[number].shown = true;
+            let (held, since) = writes[number].confirmed;
+            let held = if since == epoch { held.max(held_by) } else { held_by };
+            writes[number].confirmed = (held, epoch);
         }
         *half_replaced += u64::from(view.check(key, writes, must.writes)?);
         Ok(view.seen)
+    }
+
+    /// How many reads had to show something: the others could have shown nothing at all.
+    pub fn judged(&self) -> u64 {
+        self.lock().judged
     }
 
     /// How many reads showed a write of several dots beside what replaced only one of them.
@@ -322,6 +346,15 @@ impl Write {
 }
 
 impl Inner {
+    /// Whether a read that repairs first has made sure that so many owners hold it, and no disk has been
+    /// lost since.
+    fn is_confirmed(&self, write: &Write, needed: u32) -> bool {
+        let now = self.losses.len() - 1;
+        let (held, since) = write.confirmed;
+        let safe = self.losses[now].is_none() && usize::from(since) == now;
+        safe && u32::from(held) >= needed
+    }
+
     /// Owners that are certain to hold an acked write now, or to answer no read before they do.
     fn copies_left(&self, write: &Write, copies: u8) -> u32 {
         let now = self.losses.len() - 1;

@@ -25,6 +25,8 @@ pub struct Report {
     pub excused: usize,
     /// Reads that showed a write of several tries beside what had replaced one of them.
     pub half_replaced: u64,
+    /// Reads whose owners could not have missed some write: the others could show nothing and be right.
+    pub judged: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// Whether a full disk was wanted and left out, because this machine makes no disk that can be full.
@@ -123,6 +125,7 @@ impl fmt::Display for Report {
             self.count(&[What::Missed]),
             self.count(&[What::NotEqual, What::NodeFailed, What::RefusedForGood]),
         )?;
+        writeln!(f, "reads that had to show something {} of {}", self.judged, tally.reads)?;
         writeln!(f, "acked only by a disk that was lost right after: {}", self.excused)?;
         writeln!(
             f,

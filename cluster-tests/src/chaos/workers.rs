@@ -199,7 +199,21 @@ struct Memory {
 struct Ask {
     r: u8,
     w: u8,
-    strict: bool,
+    how: How,
+}
+
+/// How it asks for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Plain,
+    /// Owners only, no stand-ins.
+    Strict,
+    /// Reads repair before they answer.
+    Blocking,
+    /// Writes are on w disks, whatever becomes of the power.
+    Durable,
+    /// Only the first two owners are asked.
+    Narrow,
 }
 
 impl One {
@@ -248,7 +262,13 @@ impl One {
     async fn read(&mut self, of: Memory, ask: Ask) -> Option<Memory> {
         self.asks();
         let must = self.field.ledger.begin_read(&of.key, ask.r);
-        let read = match self.client.get(of.key.clone()).r(ask.r).await {
+        let get = self.client.get(of.key.clone()).r(ask.r);
+        let (get, held_by) = match ask.how {
+            How::Blocking => (get.blocking_repair(), ask.r),
+            How::Narrow => (get.n(NARROW), 0),
+            How::Plain | How::Strict | How::Durable => (get, 0),
+        };
+        let read = match get.await {
             Ok(read) => read,
             Err(error) => {
                 self.failed("get", &of.key, None, &error);
@@ -258,14 +278,15 @@ impl One {
         self.answered();
         self.tally.reads += 1;
         let shown: Vec<Shown> = read.siblings.iter().map(Shown::from).collect();
-        match self.field.ledger.end_read(&of.key, must, &shown) {
+        match self.field.ledger.end_read(&of.key, must, &shown, held_by) {
             Ok(seen) => Some(Memory { seen, context: read.context, ..of }),
             Err(violation) => {
                 let said: Vec<String> = read.answers.iter().map(ToString::to_string).collect();
                 let more = format!(
-                    "client {} r={} {} [{}]",
+                    "client {} r={} {:?} {} [{}]",
                     self.index,
                     ask.r,
+                    ask.how,
                     violation.detail,
                     said.join(", ")
                 );
@@ -291,7 +312,12 @@ impl One {
             Kind::Delete => self.client.delete(after.key.clone()),
         };
         let put = put.after(&after.context).w(ask.w);
-        let put = if ask.strict { put.strict() } else { put };
+        let put = match ask.how {
+            How::Plain | How::Blocking => put,
+            How::Strict => put.strict(),
+            How::Durable => put.dw(ask.w),
+            How::Narrow => put.n(NARROW),
+        };
         let written = match put.send().await {
             Ok(written) => written,
             Err(error) => {
@@ -356,13 +382,19 @@ impl One {
     }
 }
 
-const QUORUMS: [Ask; 5] = [
-    Ask { r: 1, w: 1, strict: false },
-    Ask { r: 2, w: 2, strict: false },
-    Ask { r: 3, w: 1, strict: false },
-    Ask { r: 1, w: 3, strict: false },
-    Ask { r: 2, w: 2, strict: true },
+const QUORUMS: [Ask; 9] = [
+    Ask { r: 1, w: 1, how: How::Plain },
+    Ask { r: 2, w: 2, how: How::Plain },
+    Ask { r: 3, w: 1, how: How::Plain },
+    Ask { r: 1, w: 3, how: How::Plain },
+    Ask { r: 2, w: 2, how: How::Strict },
+    Ask { r: 2, w: 2, how: How::Blocking },
+    Ask { r: 2, w: 1, how: How::Blocking },
+    Ask { r: 2, w: 2, how: How::Durable },
+    Ask { r: 2, w: 2, how: How::Narrow },
 ];
+/// Owners of which a narrow request asks.
+const NARROW: u8 = 2;
 const BUSY: usize = 24;
 const QUIET: usize = 200;
 const RARE: usize = 1_000;

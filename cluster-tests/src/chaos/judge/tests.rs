@@ -51,7 +51,7 @@ fn settled(ledger: &Ledger, shown: &[Shown]) -> Option<What> {
 }
 
 fn read(ledger: &Ledger, must: Must, shown: &[Shown]) -> Result<Seen, What> {
-    ledger.end_read(KEY, must, shown).map_err(|violation| violation.what)
+    ledger.end_read(KEY, must, shown, 0).map_err(|violation| violation.what)
 }
 
 #[test]
@@ -202,6 +202,20 @@ fn a_stand_in_counts_for_durability_and_not_for_reads() {
     assert!(read(&ledger, ledger.begin_read(KEY, 2), &[]).is_ok());
     assert_eq!(read(&ledger, ledger.begin_read(KEY, 3), &[]), Err(What::Missed));
     assert_eq!(settled(&ledger, &[]), Some(What::Lost));
+}
+
+#[test]
+fn what_a_read_made_sure_of_must_be_shown_until_a_disk_is_lost() {
+    let ledger = ledger();
+    let zero = put(&ledger, &[]);
+    assert!(read(&ledger, ledger.begin_read(KEY, 2), &[value(zero)]).is_ok());
+    assert!(read(&ledger, ledger.begin_read(KEY, 2), &[]).is_ok(), "nobody acked it");
+    ledger.end_read(KEY, ledger.begin_read(KEY, 2), &[value(zero)], 2).expect("as written");
+    assert_eq!(read(&ledger, ledger.begin_read(KEY, 2), &[]), Err(What::Missed));
+    assert!(read(&ledger, ledger.begin_read(KEY, 1), &[]).is_ok(), "the third owner may lack it");
+    assert_eq!(ledger.judged(), 1);
+    ledger.begin_epoch(Some(Loss { node: 0, noticed: true }));
+    assert!(read(&ledger, ledger.begin_read(KEY, 2), &[]).is_ok(), "of two, one may have lost it");
 }
 
 #[test]
