@@ -88,6 +88,18 @@ pub(crate) enum Step {
     Gone(Dot),
 }
 
+/// What becomes of a write that was looked at.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once on its way; a box would cost an allocation"
+)]
+enum Turn {
+    Ready(Ready),
+    Waits,
+    /// It would have to wait, and so many do that it is not gone on with; it is met again.
+    NoRoom,
+}
+
 /// A write whose turn it is.
 pub(crate) struct Ready {
     pub(crate) record: Record,
@@ -121,6 +133,23 @@ impl Track {
     /// How many records cannot be read.
     pub(crate) fn unreadable(&self) -> usize {
         self.unreadable.len()
+    }
+
+    /// Whether a write may wait, too. An earlier one of its origin than those that do takes the place of the
+    /// last of them, which is met again: it has to be waited for first.
+    fn has_room_for(&mut self, dot: Dot) -> bool {
+        if self.held.contains_key(&dot) || self.held.len() < HELD_MAX {
+            return true;
+        }
+        let of_origin = Dot::new(dot.origin, 0)..=Dot::new(dot.origin, u64::MAX);
+        let last = self.held.range(of_origin).next_back().map(|(&last, _)| last);
+        match last.filter(|&last| last > dot) {
+            Some(last) => {
+                self.release(last);
+                true
+            }
+            None => false,
+        }
     }
 
     fn hold(&mut self, dot: Dot, held: Held) {
@@ -264,11 +293,11 @@ impl<'a> Walk<'a> {
             let at = self.unblocked(first);
             let record = self.queues[at].head.take().expect("heads are loaded");
             self.queues[at].pop();
-            if let Some(ready) = self.judge(record) {
-                return Ok(Some(Step::Ready(ready)));
-            }
-            if self.track.held.len() >= HELD_MAX {
-                return Ok(None);
+            match self.judge(record) {
+                Turn::Ready(ready) => return Ok(Some(Step::Ready(ready))),
+                Turn::Waits => {}
+                // None of its origin that comes later waits, so nothing is passed over.
+                Turn::NoRoom => self.queues[at].ranges.clear(),
             }
         }
     }
@@ -362,7 +391,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Gives a write out, or notes what it waits for.
-    fn judge(&mut self, record: Record) -> Option<Ready> {
+    fn judge(&mut self, record: Record) -> Turn {
         let head = &record.head;
         let since = self.track.held.get(&head.dot).map_or(self.now, |held| held.since);
         let missing = self.missing(&head.past);
@@ -374,21 +403,19 @@ impl<'a> Walk<'a> {
             self.earlier(&record).map(Why::Earlier)
         };
         if let Some(why) = why {
-            let known = self.track.held.contains_key(&head.dot);
-            if !known && self.track.held.len() >= HELD_MAX {
-                // It is not gone on with, and this one is met again.
-                return None;
+            if !self.track.has_room_for(head.dot) {
+                return Turn::NoRoom;
             }
             let again = (since + HOLD_MICROS).max(self.now + RELOOK_MICROS);
             self.track.hold(head.dot, Held { key: head.key.clone(), since, again, why });
-            return None;
+            return Turn::Waits;
         }
         let late = self.track.cursor.is_late(head.dot);
         self.track.release(head.dot);
         self.track.cursor.deliver(head.dot);
         self.track.cursor.owe_all(&missing);
         self.progressed = true;
-        Some(Ready { record, late, owed: missing })
+        Turn::Ready(Ready { record, late, owed: missing })
     }
 
     /// What of `past` is neither delivered nor here to be delivered first. A record that cannot be

@@ -211,6 +211,31 @@ fn a_write_that_is_trimmed_while_it_waits_holds_nothing_up() {
 }
 
 #[test]
+fn more_writes_than_may_wait_do_not_keep_each_other_from_their_turn() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let mut consumer = Consumer::open(&mut bench, shard, Filter::default());
+    for counter in 6..=4_200 {
+        replicate(&mut bench, &key, counter, &[1]);
+    }
+    bench.tick();
+    assert_eq!(consumer.next(&mut bench), [], "all wait for what they replace");
+    // An earlier one has to be waited for first, and one of another origin finds no room.
+    replicate(&mut bench, &key, 5, &[1]);
+    let (mut head, value) = record(&key, 1, &[]);
+    head.dot = Dot::new(Origin(78), 1);
+    head.past = [Dot::new(Origin(79), 1)].into_iter().collect();
+    let message = Replicate { shard, head, fsync: false, epoch: 1, timeout_ms: 100, value };
+    bench.request(false, Message::Replicate(message));
+    assert_eq!(consumer.next(&mut bench), []);
+    bench.now.micros += 2_000_000;
+    let page = consumer.page(&mut bench, 1 << 20);
+    let shown: Vec<u64> = page.events.iter().map(|event| event.head.dot.counter).collect();
+    assert_eq!(shown[..3], [5, 6, 7], "none waits for ever");
+}
+
+#[test]
 fn other_keys_do_not_wait() {
     let mut bench = Bench::new(Limits::default());
     let key = bench.key(true);
