@@ -20,7 +20,7 @@ fn an_owner_without_its_disk_is_not_read_from_before_it_is_filled_again() {
         match refused.code {
             // Two of three answer, and one of them would have to make up what it knows.
             Some(7) if refused.to_string().contains("being filled again") => Ok(()),
-            Some(1) => panic!("an acked write reads as absent: {refused}"),
+            Some(3) => panic!("an acked write reads as absent: {refused}"),
             _ => Err(refused.to_string()),
         }
     });

@@ -9,7 +9,7 @@ use crate::directory::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Fault, Links, Net};
 use crate::race::first;
-use crate::request::{Request, Try};
+use crate::request::Request;
 use crate::retry::jittered;
 use crate::seeds;
 use galvani_model::limits::{TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
@@ -347,7 +347,7 @@ async fn describe(
     };
     let mut last = None;
     loop {
-        let request = Request::start(links, addr, None, &|_| Message::Describe, Try::First);
+        let request = Request::start(links, addr, None, &|_| Message::Describe, None);
         let (why, distrust) = match timeout_at(deadline, request).await {
             Ok(Ok(Message::Described(view))) => return Ok(view),
             Ok(Ok(other)) => (format!("answered with a {}", other.name()), false),

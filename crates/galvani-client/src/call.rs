@@ -16,14 +16,14 @@ use crate::failure::{kind_of, verdict};
 use crate::health::Standing;
 use crate::net::Fault;
 use crate::race::first;
-use crate::request::{Make, Request, Try};
+use crate::request::{Make, Request, Tries};
 use crate::retry::{Fate, jittered, pause};
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{NodeId, RequestId};
 use galvani_model::span::Span;
 use galvani_transport::SendError;
 use galvani_wire::message::Failed;
-use galvani_wire::{Message, Outcome};
+use galvani_wire::{AppliedOutcome, Message, Outcome};
 use smallvec::SmallVec;
 use std::future::Future;
 use std::pin::Pin;
@@ -65,9 +65,11 @@ pub(crate) async fn run<T>(shared: &Shared, plan: Plan<'_, T>) -> Result<T, Erro
         shared.hedging.earn();
     }
     let tried = plan.route.iter().map(|_| 0).collect();
+    let tries = Tries::default();
     let mut call = Call {
         shared,
         plan,
+        tries: &tries,
         tried,
         flights: Vec::new(),
         attempts: Vec::new(),
@@ -106,6 +108,7 @@ pub(crate) async fn run<T>(shared: &Shared, plan: Plan<'_, T>) -> Result<T, Erro
 struct Call<'a, T> {
     shared: &'a Shared,
     plan: Plan<'a, T>,
+    tries: &'a Tries,
     /// How often each lane of the route was tried.
     tried: SmallVec<[u32; 8]>,
     flights: Vec<Flight<'a>>,
@@ -182,13 +185,8 @@ impl<'a, T> Call<'a, T> {
         self.tried[index] += 1;
         let target = self.plan.route[index];
         let links = &self.shared.net.links;
-        let sent = self.flights.iter().any(|flight| flight.request.was_sent());
-        let attempt = match sent || self.retries > 0 {
-            true => Try::Again,
-            false => Try::First,
-        };
         let (node, make) = (Some(target.node), self.plan.make);
-        let request = Request::start(links, target.addr, node, make, attempt);
+        let request = Request::start(links, target.addr, node, make, Some(self.tries));
         let (began, left) = (Instant::now(), request.was_sent());
         let flight = Flight { target, began, is_hedge: false, left, request };
         let late_after = self.late_after(&flight);
@@ -263,6 +261,9 @@ impl<'a, T> Call<'a, T> {
         let kind = kind_of(&failed, self.plan.bucket, flight.began.elapsed(), &self.directory());
         self.note(flight, kind.to_string());
         self.fate.note_answer(failed.applied);
+        if failed.applied == AppliedOutcome::No {
+            self.tries.take_back();
+        }
         let down = failed.answers.iter().filter(|one| one.outcome == Outcome::Unreachable);
         let down: SmallVec<[NodeId; 8]> = down.map(|one| one.node).collect();
         if verdict.overloaded {

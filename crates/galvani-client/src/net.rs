@@ -7,7 +7,7 @@
 //! `call.rs` does. Next to read: `request.rs`, the future of one attempt.
 
 use crate::health::{Health, Pace, Standing};
-use crate::request::{Request, Try};
+use crate::request::Request;
 use galvani_transport::pki::Identity;
 use galvani_transport::{
     BindError, CloseCode, Config, DownReason, Event, LaneEndpoint, LinkId, Network, PeerIdentity,
@@ -171,7 +171,7 @@ impl Links {
             Some(true) => {
                 drop(table);
                 // Nobody waits for the reply: that it arrives is what is wanted.
-                drop(Request::start(self, addr, None, &|_| Message::Describe, Try::First));
+                drop(Request::start(self, addr, None, &|_| Message::Describe, None));
             }
             Some(false) => {}
             None => {

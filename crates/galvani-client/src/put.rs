@@ -281,8 +281,6 @@ pub(crate) async fn write(
     }
     let directory = shared.directory_with(key.bucket(), deadline).await;
     let mut stamp = shared.stamper.stamp();
-    // Whoever gives the id may have tried before.
-    let given = content.request_id.is_some();
     stamp.rid = content.request_id.unwrap_or(stamp.rid);
     let mut options = content.options;
     if let Some(end) = content.expires_ms {
@@ -305,7 +303,7 @@ pub(crate) async fn write(
                 kind: content.kind,
                 rid: stamp.rid,
                 issued: stamp.issued,
-                retry: attempt == Try::Again || given,
+                retry: attempt == Try::Again,
                 context: content.context.clone(),
                 options,
                 timeout_ms: deadline.server_ms(),

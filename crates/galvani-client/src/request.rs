@@ -11,7 +11,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -29,13 +29,32 @@ pub(crate) enum Try {
     Again,
 }
 
+/// Attempts of one call that may have done something: sent, and not refused for certain.
+#[derive(Debug, Default)]
+pub(crate) struct Tries(AtomicU32);
+
+impl Tries {
+    /// One more is sent now.
+    fn another(&self) -> Try {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => Try::First,
+            _ => Try::Again,
+        }
+    }
+
+    /// One of them did nothing: it never left, or its node says so.
+    pub(crate) fn take_back(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A request to one lane.
 pub(crate) struct Request<'a> {
     links: Arc<Links>,
     addr: SocketAddr,
     expect: Option<NodeId>,
     make: &'a Make<'a>,
-    attempt: Try,
+    tries: Option<&'a Tries>,
     stage: Stage,
 }
 
@@ -58,10 +77,10 @@ impl<'a> Request<'a> {
         addr: SocketAddr,
         expect: Option<NodeId>,
         make: &'a Make<'a>,
-        attempt: Try,
+        tries: Option<&'a Tries>,
     ) -> Request<'a> {
         let (links, stage) = (links.clone(), Stage::Over);
-        let mut request = Request { links, addr, expect, make, attempt, stage };
+        let mut request = Request { links, addr, expect, make, tries, stage };
         request.stage = request.begin(true);
         request
     }
@@ -96,7 +115,7 @@ impl<'a> Request<'a> {
         link.pending.insert(request_id, Pending { waiter, sent: Instant::now() });
         drop(table);
         // Encoded outside the lock: a value may be large.
-        let message = (self.make)(self.attempt);
+        let message = (self.make)(self.tries.map_or(Try::First, Tries::another));
         let mut encoded = Ok(());
         let write = |out: &mut _| encoded = encode(request_id, false, &message, out);
         let sent = self.links.transport.send_with(id, Class::Client, write).and_then(|()| {
@@ -107,6 +126,9 @@ impl<'a> Request<'a> {
             Ok(()) => Stage::Sent { link: id, id: request_id, reply },
             Err(error) => {
                 self.forget(id, request_id);
+                if let Some(tries) = self.tries {
+                    tries.take_back();
+                }
                 Stage::Failed(match error {
                     SendError::Closed => Fault::NotDialed(DownReason::ClosedHere),
                     SendError::Full | SendError::TooLarge { .. } | SendError::ClassNotOpen => {
@@ -176,7 +198,7 @@ impl Drop for Request<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Request, Try};
+    use super::Request;
     use crate::net::Net;
     use galvani_transport::pki::ClusterCa;
     use galvani_transport::{Config, Event, LaneEndpoint, Role, TransportKeys};
@@ -197,7 +219,7 @@ mod tests {
         let stale = Arc::new(Notify::new());
         let net = Net::start(any, &client, Config::loopback(), stale).expect("bound");
 
-        let mut request = Request::start(&net.links, addr, None, &|_| Message::Status, Try::First);
+        let mut request = Request::start(&net.links, addr, None, &|_| Message::Status, None);
         let mut events = Vec::new();
         let arrived = |events: &[Event]| {
             events.iter().any(|event| match event {
@@ -229,11 +251,10 @@ mod tests {
         let stale = Arc::new(Notify::new());
         let net = Net::start(any, &client, Config::loopback(), stale).expect("bound");
         let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
-        let request = Request::start(&net.links, nobody, None, &|_| Message::Status, Try::First);
+        let request = Request::start(&net.links, nobody, None, &|_| Message::Status, None);
         let (outcome, ()) = tokio::join!(request, net.close());
         assert!(!outcome.expect_err("closed").was_sent());
-        let later =
-            Request::start(&net.links, nobody, None, &|_| Message::Status, Try::First).await;
+        let later = Request::start(&net.links, nobody, None, &|_| Message::Status, None).await;
         assert!(!later.expect_err("closed").was_sent());
     }
 }

@@ -63,6 +63,20 @@ async fn an_overloaded_node_is_asked_again_after_its_hint() {
 }
 
 #[tokio::test]
+async fn a_write_that_was_refused_for_certain_is_no_retry() {
+    let cluster = Cluster::start(3, |asked| match asked.number {
+        0 => refused(Failure::Overloaded { retry_after_ms: 1 }),
+        1 => Action::Hangup,
+        _ => stored(1),
+    })
+    .await;
+    let db = cluster.client().await;
+    db.put("k", "v").blind().w(2).send().await.expect("stored");
+    let marks: Vec<bool> = cluster.asked().iter().map(|asked| put_of(asked).retry).collect();
+    assert_eq!(marks, [false, false, true]);
+}
+
+#[tokio::test]
 async fn a_refusal_after_a_lost_attempt_leaves_the_write_in_doubt() {
     let cluster = Cluster::start(3, |asked| match asked.number {
         0 => Action::Hangup,

@@ -146,6 +146,13 @@ impl ForwardOp {
         }
     }
 
+    /// Whether an owner that was asked may have stored it: not one that refused it for certain.
+    fn may_be_stored(&self) -> bool {
+        let failed = self.failed.as_deref();
+        let unsure = failed.is_some_and(|failed| failed.applied != AppliedOutcome::No);
+        self.doubt || unsure || self.asked.iter().any(Option::is_some)
+    }
+
     fn ask_next(&mut self, ctx: &mut Ctx<'_>) {
         self.next_at = None;
         let Some(to) = self.left.pop() else { return };
@@ -155,8 +162,7 @@ impl ForwardOp {
             return;
         }
         if let Message::Put(put) = &mut message {
-            // An owner that was asked before may have it.
-            put.retry |= !self.asked.is_empty();
+            put.retry |= self.may_be_stored();
         }
         let id = ask_id(self.op, self.asked.len());
         self.asked.push(Some(to));

@@ -8,10 +8,10 @@
 
 mod due;
 mod failed_tick;
-mod go_on;
 mod peers;
+mod requests;
 
-use crate::admission::{Admission, Turned};
+use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::effect::{Effect, Input, Now, PeerLane, ReplyTo};
 use crate::expired;
@@ -25,7 +25,6 @@ use crate::membership::swim::{Standing, Swim};
 use crate::ops::{Ctx, Heard, NOBODY, Step, of_ask_id};
 use crate::origins::Origins;
 use crate::reap::{self, ReapOp, Reaper};
-use crate::route;
 use crate::share::Share;
 use crate::sync::compare::CompareOp;
 use crate::sync::damage::RecoverOp;
@@ -40,7 +39,6 @@ use galvani_model::ids::{LaneIndex, NodeId, Shard};
 use galvani_model::limits::Limits;
 use galvani_model::store::{OwnOrigin, Store, StoreError};
 use galvani_wire::Message;
-use galvani_wire::failure::Failure;
 use galvani_wire::view::{Copying, Counters, Refilling};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -362,63 +360,6 @@ impl Lane {
     /// Peers' lanes that did not answer this lane lately.
     pub fn peers_silent(&self) -> impl Iterator<Item = PeerLane> {
         self.scores.open()
-    }
-
-    fn on_request(
-        &mut self,
-        from: ReplyTo,
-        forwarded: bool,
-        message: Message,
-        now: Now,
-        store: &mut dyn Store,
-    ) {
-        let from_client = matches!(
-            message,
-            Message::Put(_)
-                | Message::Get(_)
-                | Message::List(_)
-                | Message::Explain(_)
-                | Message::CreateBucket(_)
-                | Message::ChangeLayout(_)
-        );
-        if from_client {
-            let op = self.table.next_id();
-            self.started.push((op, from));
-            let turned = self.turned(&message);
-            let started = self.with(now, store, |ctx, stopping| {
-                let refusal = if stopping {
-                    Some(Failure::Stopping)
-                } else {
-                    turned.map(|Turned { retry_after_ms }| Failure::Overloaded { retry_after_ms })
-                };
-                match refusal {
-                    Some(failure) => {
-                        ctx.refuse(from, op, failure);
-                        None
-                    }
-                    None => route::start(ctx, op, from, forwarded, message),
-                }
-            });
-            if let Some(started) = started {
-                self.table.insert(op, started);
-            }
-        } else {
-            self.with(now, store, |ctx, _| route::serve_peer(ctx, from, message));
-        }
-    }
-
-    /// Why a client's request is not taken on, if it is not: nothing was done for it then.
-    fn turned(&mut self, message: &Message) -> Option<Turned> {
-        let left = match route::timeout_of(message) {
-            0 => u64::MAX,
-            left_ms => u64::from(left_ms) * 1_000,
-        };
-        let turned = match self.table.held() >= self.config.limits.held_bytes {
-            true => Some(self.admission.turned()),
-            false => self.admission.admit(self.table.waiting(), left).err(),
-        };
-        self.counters.turned_away += u64::from(turned.is_some());
-        turned
     }
 
     fn on_heard(&mut self, id: u64, heard: Heard, now: Now, store: &mut dyn Store) {

@@ -2,17 +2,18 @@
 //!
 //! Two coordinators that do not know of each other give one write two dots. Both are one write to whoever
 //! knows both, but until they meet a reader may see one of them beside what replaced the other. So an owner
-//! that does not know the write asks those that can be reached, takes in what they have of it, and goes on as
-//! with any write: [`crate::put`] finds it then. It waits [`LOOK_MICROS`] at most; an owner that cannot be
-//! asked may have it all the same. It never decides what becomes of the write.
+//! that does not know the write asks those that can be reached, takes in what they have of it, and goes on
+//! as with any write: `put.rs` finds it then. It waits for as long as it does not know the write, and for
+//! [`LOOK_MICROS`] at most; an owner that cannot be asked, or that the first try reaches later, may have it
+//! all the same. It never decides what becomes of the write.
 //! Next to read: `put.rs`, `serve.rs`. Source: algorithms 2.6.
 
-use crate::effect::ReplyTo;
 use crate::ops::{Asked, Ctx, Heard, Step};
+use crate::route::Came;
 use crate::{put, refuse, replica, serve};
 use galvani_model::bucket::ConflictPolicy;
 use galvani_model::ids::{NodeId, Shard, WriteId};
-use galvani_model::version::{Dot, emitted_bytes};
+use galvani_model::version::{Dot, Kind, Record, RecordHead, emitted_bytes};
 use galvani_wire::Message;
 use galvani_wire::failure::{Outcome, ReplicaError};
 use galvani_wire::message::{Fetch, Held, Put};
@@ -25,10 +26,10 @@ const LOOK_MICROS: u64 = 100_000;
 /// A retry that waits for the other owners.
 #[derive(Clone, Debug)]
 pub(crate) struct RetriedOp {
-    reply_to: ReplyTo,
-    forwarded: bool,
+    came: Came,
     put: Box<Put>,
     shard: Shard,
+    write: WriteId,
     policy: ConflictPolicy,
     asked: Asked,
     /// When it came, in the lane's microseconds.
@@ -43,7 +44,7 @@ impl RetriedOp {
     pub(crate) fn start(
         ctx: &mut Ctx<'_>,
         op: u64,
-        (reply_to, forwarded): (ReplyTo, bool),
+        came: Came,
         put: Box<Put>,
         shard: Shard,
     ) -> Result<RetriedOp, Box<Put>> {
@@ -51,10 +52,9 @@ impl RetriedOp {
         let Ok(object) = ctx.store.object(shard, &put.key) else { return Err(put) };
         let reached = |node: NodeId| {
             let lane = ctx.reach(node, shard).filter(|&lane| !ctx.presumed_away(lane))?;
-            (!ctx.is_me(node)).then_some((node, lane))
+            Some((node, lane))
         };
-        let others: SmallVec<[_; 4]> =
-            ctx.topology.owners(shard).into_iter().filter_map(reached).collect();
+        let others: SmallVec<[_; 4]> = ctx.topology.others(shard).filter_map(reached).collect();
         let deadline = match refuse::deadline(ctx, put.timeout_ms) {
             Ok(deadline) if !others.is_empty() => deadline,
             Ok(_) | Err(_) => return Err(put),
@@ -76,10 +76,10 @@ impl RetriedOp {
         }
         let asked = Asked::new(&nodes, ctx.now);
         let deadline = now + patience;
-        Ok(RetriedOp { reply_to, forwarded, put, shard, policy, asked, started: now, deadline })
+        Ok(RetriedOp { came, put, shard, write, policy, asked, started: now, deadline })
     }
 
-    /// An owner answered, or cannot: over once all have.
+    /// An owner answered, or cannot: over once all have, or one had it.
     pub(crate) fn on_heard(&mut self, ctx: &mut Ctx<'_>, index: usize, heard: Heard) -> Step {
         if self.asked.awaited(index).is_none() {
             return Step::Wait;
@@ -91,7 +91,8 @@ impl RetriedOp {
             Heard::Silence => Outcome::Unreachable,
         };
         self.asked.note(index, outcome, ctx.now);
-        if self.asked.is_complete() { Step::Done } else { Step::Wait }
+        let known = matches!(ctx.store.request(self.shard, self.write, None), Ok(Some(_)));
+        if self.asked.is_complete() || known { Step::Done } else { Step::Wait }
     }
 
     /// The owners it asked.
@@ -104,19 +105,23 @@ impl RetriedOp {
         self.put.value.len() + emitted_bytes(&self.put.emits)
     }
 
-    /// The write, to go on with, where its answer goes, and whether another node sent it on.
-    pub(crate) fn into_put(mut self, now: u64) -> (ReplyTo, bool, Put) {
+    /// The write, to go on with, and how it came. Without time left it is refused as too late.
+    pub(crate) fn into_put(mut self, now: u64) -> (Came, Put) {
         let waited_ms = (now.saturating_sub(self.started) / 1_000) as u32;
-        if self.put.timeout_ms > 0 {
-            self.put.timeout_ms = self.put.timeout_ms.saturating_sub(waited_ms).max(1);
-        }
-        self.put.retry = false;
-        (self.reply_to, self.forwarded, *self.put)
+        self.put.timeout_ms = self.put.timeout_ms.saturating_sub(waited_ms);
+        (Came { looked: true, ..self.came }, *self.put)
     }
 
     /// Takes in what an owner shows of the key that this one lacks, and the write with what replaced it.
-    /// A record that nothing there shows or replaces stays out: it may be of what was deleted and collected.
+    /// A value that nothing there shows or replaces stays out: it may be what was deleted and collected.
     fn take_in(&self, ctx: &mut Ctx<'_>, held: &Held) -> Outcome {
+        let brings: usize = held.values.iter().map(bytes::Bytes::len).sum();
+        if !ctx.may_hold(brings) {
+            return Outcome::Refused(ReplicaError::Overloaded);
+        }
+        if let Err(error) = serve::mine(ctx, self.shard) {
+            return Outcome::Refused(error);
+        }
         let Some(records) = serve::vetted(held, &self.put.key) else {
             return Outcome::Refused(ReplicaError::Malformed);
         };
@@ -124,7 +129,11 @@ impl RetriedOp {
             let mut versions = held.versions.iter();
             versions.any(|version| version.dots.contains(&dot) || version.past.contains(dot))
         };
-        for record in records.into_iter().filter(|record| stands(record.head.dot)) {
+        // Events make no version, and an `lww` bucket collects nothing.
+        let lasts =
+            |head: &RecordHead| head.kind == Kind::Emit || self.policy == ConflictPolicy::Lww;
+        let safe = |record: &Record| stands(record.head.dot) || lasts(&record.head);
+        for record in records.into_iter().filter(safe) {
             if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
                 ctx.on_amnesia();
             }

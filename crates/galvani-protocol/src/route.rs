@@ -30,16 +30,22 @@ use galvani_wire::failure::Failure;
 use galvani_wire::message::{CreateBucket, HintsWait, Put};
 use smallvec::SmallVec;
 
+/// How a client's request came to this lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    /// Where its answer goes.
+    pub(crate) from: ReplyTo,
+    /// Whether another node sent it on.
+    pub(crate) forwarded: bool,
+    /// Whether the other owners were asked for it already.
+    pub(crate) looked: bool,
+}
+
 /// Starts a client's request here, or sends it on to an owner.
-pub(crate) fn start(
-    ctx: &mut Ctx<'_>,
-    op: u64,
-    from: ReplyTo,
-    forwarded: bool,
-    message: Message,
-) -> Option<Op> {
+pub(crate) fn start(ctx: &mut Ctx<'_>, op: u64, came: Came, message: Message) -> Option<Op> {
+    let Came { from, forwarded, .. } = came;
     let shard = match route(ctx, &message) {
-        Ok(None) => return start_here(ctx, op, (from, forwarded), message, None),
+        Ok(None) => return start_here(ctx, op, came, message, None),
         Ok(Some(shard)) => shard,
         Err(failure) => {
             ctx.refuse(from, op, failure);
@@ -58,7 +64,7 @@ pub(crate) fn start(
         }
     };
     if here && others.is_empty() {
-        return start_here(ctx, op, (from, forwarded), message, Some(shard));
+        return start_here(ctx, op, came, message, Some(shard));
     }
     let failure = if forwarded {
         Failure::LayoutChanged
@@ -139,12 +145,13 @@ pub(crate) fn timeout_of(message: &Message) -> u32 {
 fn start_here(
     ctx: &mut Ctx<'_>,
     op: u64,
-    (from, forwarded): (ReplyTo, bool),
+    came: Came,
     message: Message,
     shard: Option<Shard>,
 ) -> Option<Op> {
+    let from = came.from;
     match (message, shard) {
-        (Message::Put(put), Some(shard)) => start_put(ctx, op, (from, forwarded), put, shard),
+        (Message::Put(put), Some(shard)) => start_put(ctx, op, came, put, shard),
         (Message::Get(get), Some(shard)) => {
             let owners = ctx.topology.owners(shard);
             GetOp::start(ctx, op, from, get, shard, &owners).map(|get| Op::Get(get, shard))
@@ -167,21 +174,15 @@ fn start_here(
     }
 }
 
-fn start_put(
-    ctx: &mut Ctx<'_>,
-    op: u64,
-    (from, forwarded): (ReplyTo, bool),
-    put: Put,
-    shard: Shard,
-) -> Option<Op> {
-    let put = match put.retry {
+fn start_put(ctx: &mut Ctx<'_>, op: u64, came: Came, put: Put, shard: Shard) -> Option<Op> {
+    let put = match put.retry && !came.looked {
         false => put,
-        true => match RetriedOp::start(ctx, op, (from, forwarded), Box::new(put), shard) {
+        true => match RetriedOp::start(ctx, op, came, Box::new(put), shard) {
             Ok(retried) => return Some(Op::Retried(retried, shard)),
             Err(put) => *put,
         },
     };
-    PutOp::start(ctx, op, from, put, shard).map(|put| Op::Put(put, shard))
+    PutOp::start(ctx, op, came.from, put, shard).map(|put| Op::Put(put, shard))
 }
 
 fn start_bucket(ctx: &mut Ctx<'_>, op: u64, from: ReplyTo, bucket: CreateBucket) -> Option<Op> {

@@ -7,7 +7,7 @@ use super::follower::{Page, Part, Word};
 use crate::client::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::failure::kind_of;
-use crate::request::{Make, Request, Try};
+use crate::request::{Make, Request};
 use galvani_model::feed::{Cursor, Filter};
 use galvani_model::ids::{NodeId, Shard};
 use galvani_wire::feed::{Begin, FeedNext, FeedOpen, FeedPage};
@@ -81,7 +81,7 @@ pub(crate) async fn run(shared: Weak<Shared>, mut job: Job) {
         let Gateway { node, addr } = job.gateway;
         let make = move |_| Message::FeedNext(next.clone());
         // Nobody waits for the answer; without it the session ends by itself, later.
-        drop(Request::start(&shared.net.links, addr, Some(node), &make, Try::First));
+        drop(Request::start(&shared.net.links, addr, Some(node), &make, None));
     }
     // Nobody is there to hear it if the follower was dropped.
     let _ = job.ended.send(Ended { session: job.number, positions: job.positions, why });
@@ -189,7 +189,7 @@ async fn ask(
     let Some(links) = shared.upgrade().map(|shared| shared.net.links.clone()) else {
         return Err(Why::Stopped);
     };
-    let request = Request::start(&links, gateway.addr, Some(gateway.node), make, Try::First);
+    let request = Request::start(&links, gateway.addr, Some(gateway.node), make, None);
     match tokio::time::timeout(patience, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(fault)) if fault.is_distrust() => {

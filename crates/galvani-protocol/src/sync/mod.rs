@@ -210,7 +210,10 @@ impl AntiEntropy {
 
     /// When [`poll`] has something to do, in the lane's microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
+        // As `poll` does: where anti-entropy is off nothing is mended either.
+        let mends = self.interval > 0;
         let others = [self.unequal.next_deadline(), self.mender.next_deadline()];
+        let others = others.map(|due| due.filter(|_| mends));
         let verify = self.verify.next_deadline();
         others.into_iter().chain([self.due_at, verify]).flatten().min()
     }

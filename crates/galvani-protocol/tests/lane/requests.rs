@@ -7,17 +7,17 @@ use crate::bench::{Bench, answers, asks, failure, get, key, peer, put, strict};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, BucketProps};
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{NodeId, Origin, RequestId};
+use galvani_model::ids::{LaneIndex, NodeId, Origin, RequestId};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
-use galvani_model::store::StoreError;
-use galvani_model::version::{Dot, DotSet, Kind, RecordHead, Version, value_hash};
+use galvani_model::store::{Store, StoreError};
+use galvani_model::version::{Digest, Dot, DotSet, Kind, RecordHead, Version, value_hash};
 use galvani_protocol::{Effect, Input, ReplyTo};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
 use galvani_wire::message::{
-    CreateBucket, Failed, Fetch, FetchPage, Held, Hint, Put, Replicate, Replicated,
+    Compare, CreateBucket, Failed, Fetch, FetchPage, Held, Hint, Put, Replicate, Replicated,
 };
 
 #[test]
@@ -122,6 +122,24 @@ fn after_a_failed_commit_nothing_is_due_at_once() {
     bench.lane.end_tick(Err(StoreError::Failed { what: "closed".into() }));
     let again = bench.lane.next_deadline().expect("nothing is given up");
     assert!(again >= due + 10_000, "due {due}, again {again}");
+}
+
+#[test]
+fn what_is_not_mended_here_keeps_no_lane_awake() {
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let owners = bench.topology.owners(shard);
+    let other = owners.into_iter().find(|&node| node != NodeId(1)).expect("three owners");
+    let state = bench.store.replica(shard).expect("readable").clone();
+    // A peer with anti-entropy compares: it has taken in the same and holds something else.
+    let shards = vec![(shard, state.clock, Digest(7))];
+    bench.request(false, Message::Compare(Compare { node: other, lane: LaneIndex(0), shards }));
+    let effects = bench.tick();
+    assert!(matches!(answers(&effects)[..], [Message::Compared(Ok(_))]), "{effects:?}");
+    bench.handle(Input::Wake);
+    bench.tick();
+    assert!(bench.lane.next_deadline().is_none_or(|due| due > bench.now.micros));
 }
 
 #[test]

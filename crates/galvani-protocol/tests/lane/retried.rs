@@ -1,15 +1,15 @@
 //! A write that is tried again at another owner: who is asked for it first, and what comes of the answers.
 
-use crate::bench::{Bench, answers, failure, get, put};
+use crate::bench::{Bench, answers, asks, failure, get, put};
 use bytes::Bytes;
 use galvani_model::ids::{NodeId, Origin};
 use galvani_model::limits::Limits;
-use galvani_model::version::{Dot, DotSet, Record, RecordHead, Version};
+use galvani_model::version::{Dot, DotSet, Emit, Kind, Record, RecordHead, Version};
 use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
-use galvani_wire::message::{Fetch, Held, Put, Replicate};
+use galvani_wire::message::{Failed, Fetch, Held, Put, Replicate};
 
 /// The write of `put`, tried again.
 fn again(put: Message) -> Message {
@@ -96,6 +96,79 @@ fn a_retry_that_another_owner_has_gets_no_second_dot() {
     );
     assert_eq!(shown(&mut bench, &key), [first.head.dot]);
     assert_eq!(bench.lane.inflight(), 0);
+}
+
+#[test]
+fn a_retry_waits_no_longer_than_until_it_is_known() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let first = minted_elsewhere(&bench, &put(key.clone(), 1, 1));
+    bench.request(false, again(put(key.clone(), 1, 1)));
+    let asked = questions(&bench.tick());
+    bench.handle(Input::Reply { id: asked[1].0, message: held(&[&first], &[]) });
+    assert!(matches!(answers(&bench.tick())[..], [Message::PutDone(_)]), "the other one is silent");
+}
+
+#[test]
+fn events_alone_are_known_again_though_they_make_no_version() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let Message::Put(events) = put(key.clone(), 1, 1) else { panic!("it is a put") };
+    let emit = Emit {
+        topic: "t".parse().expect("a topic"),
+        key: Bytes::new(),
+        payload: Bytes::from_static(b"e"),
+    };
+    let events = Put { kind: Kind::Emit, emits: vec![emit], value: Bytes::new(), ..events };
+    let first = minted_elsewhere(&bench, &Message::Put(events.clone()));
+    bench.request(false, again(Message::Put(events)));
+    for (id, _) in questions(&bench.tick()) {
+        bench.handle(Input::Reply { id, message: held(&[], &[&first]) });
+    }
+    let effects = bench.tick();
+    assert!(sent(&effects).iter().all(|replicate| replicate.head.dot == first.head.dot));
+}
+
+#[test]
+fn a_retry_whose_time_is_over_while_it_waits_is_refused() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    bench.request(false, again(put(key.clone(), 1, 1)));
+    bench.tick();
+    // The process stood still.
+    bench.now.micros += 3_000_000;
+    bench.handle(Input::Wake);
+    let effects = bench.tick();
+    assert_eq!(failure(&effects), (Failure::DeadlinePassed, AppliedOutcome::No));
+    assert!(sent(&effects).is_empty());
+}
+
+#[test]
+fn what_is_sent_on_again_is_a_retry_only_if_it_may_be_stored() {
+    for (answer, retry) in [
+        (Some(Failure::Overloaded { retry_after_ms: 1 }), false),
+        (Some(Failure::Stopping), false),
+        (None, true),
+    ] {
+        let mut bench = Bench::new(Limits::default());
+        let key = bench.key(false);
+        bench.request(false, put(key, 1, 2));
+        let (_, id) = asks(&bench.tick())[0];
+        bench.handle(match answer {
+            Some(failure) => {
+                let (applied, answers) = (AppliedOutcome::No, Vec::new());
+                let message = Message::Failed(Failed { failure, applied, answers });
+                Input::Reply { id, message }
+            }
+            None => Input::Undelivered { id },
+        });
+        let effects = bench.tick();
+        let again = effects.iter().find_map(|effect| match effect {
+            Effect::Ask { message: Message::Put(put), .. } => Some(put.retry),
+            _ => None,
+        });
+        assert_eq!(again, Some(retry));
+    }
 }
 
 #[test]
