@@ -89,6 +89,17 @@ pub struct View {
     pub seen: Seen,
 }
 
+/// What a read may show and hardly ever does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Odd {
+    /// A write of several dots beside what replaced one of them: a replica that has only the other one
+    /// cannot know better yet.
+    pub half_replaced: bool,
+    /// A tombstone that another one replaced which is collected: an owner that is filled again takes every
+    /// tombstone in as one, and drops it when it has its own proof. It shows no value.
+    pub late_tombstone: bool,
+}
+
 /// Traces every value to its write.
 pub fn view(seed: u64, key: &str, writes: &[Write], shown: &[Shown]) -> Result<View, Violation> {
     let (mut visible, mut maybe) = (0, 0);
@@ -130,28 +141,28 @@ pub fn view(seed: u64, key: &str, writes: &[Write], shown: &[Shown]) -> Result<V
 }
 
 impl View {
-    /// The rules for every read; it must show `must`, or what replaced that. Returns whether it
-    /// shows a write of several dots beside what replaced one of them: a replica that has only the
-    /// other one cannot know better yet.
-    pub fn check(&self, key: &str, writes: &[Write], must: Set) -> Result<bool, Violation> {
-        let mut half_replaced = false;
+    /// The rules for every read; it must show `must`, or what replaced that. Returns what is odd about it
+    /// and not wrong.
+    pub fn check(&self, key: &str, writes: &[Write], must: Set) -> Result<Odd, Violation> {
+        let mut odd = Odd::default();
         for (replaced, by) in self.both_shown(writes) {
             match writes[replaced].aliased {
-                true => half_replaced = true,
+                true => odd.half_replaced = true,
                 false => return Err(self.beside(key, replaced, by)),
             }
         }
         // Who must have met a write has met all that it replaced as replaced.
         for by in numbers(must) {
             for back in numbers(writes[by].replaces.surely & self.visible) {
-                match writes[back].aliased {
-                    true => half_replaced = true,
-                    false => return Err(self.is_back(key, back, by)),
+                match &writes[back] {
+                    Write { aliased: true, .. } => odd.half_replaced = true,
+                    Write { kind: Kind::Delete, .. } => odd.late_tombstone = true,
+                    Write { .. } => return Err(self.is_back(key, back, by)),
                 }
             }
         }
         self.misses(key, writes, must, What::Missed)?;
-        Ok(half_replaced)
+        Ok(odd)
     }
 
     /// Writes that are shown beside one that replaced them, and that one.

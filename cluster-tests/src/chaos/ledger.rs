@@ -85,6 +85,7 @@ struct Inner {
     /// Keys written since the last epoch began.
     touched: BTreeSet<String>,
     half_replaced: u64,
+    late_tombstones: u64,
     /// Reads that had to show something.
     judged: u64,
 }
@@ -228,7 +229,7 @@ impl Ledger {
         held_by: u8,
     ) -> Result<Seen, Violation> {
         let mut inner = self.lock();
-        let Inner { keys, half_replaced, judged, losses, .. } = &mut *inner;
+        let Inner { keys, half_replaced, late_tombstones, judged, losses, .. } = &mut *inner;
         *judged += u64::from(must.writes != 0);
         let epoch = u16::try_from(losses.len() - 1).unwrap_or(u16::MAX);
         let mut none = Vec::new();
@@ -246,7 +247,9 @@ impl Ledger {
             let held = if since == epoch { held.max(held_by) } else { held_by };
             writes[number].confirmed = (held, epoch);
         }
-        *half_replaced += u64::from(view.check(key, writes, must.writes)?);
+        let odd = view.check(key, writes, must.writes)?;
+        *half_replaced += u64::from(odd.half_replaced);
+        *late_tombstones += u64::from(odd.late_tombstone);
         Ok(view.seen)
     }
 
@@ -258,6 +261,11 @@ impl Ledger {
     /// How many reads showed a write of several dots beside what replaced only one of them.
     pub fn half_replaced(&self) -> u64 {
         self.lock().half_replaced
+    }
+
+    /// How many reads showed a tombstone again that had been replaced.
+    pub fn late_tombstones(&self) -> u64 {
+        self.lock().late_tombstones
     }
 
     /// Checks what all owners of `key` hold once they agree and every write is over.

@@ -102,6 +102,7 @@ pub fn run(settings: &Settings) -> Report {
         acked: field.ledger.count(Fate::Acked),
         excused: field.ledger.excused(),
         half_replaced: field.ledger.half_replaced(),
+        late_tombstones: field.ledger.late_tombstones(),
         judged: field.ledger.judged(),
         faults: nemesis.done.clone(),
         left_out: settings.wants(Fault::Full) && small.is_none(),

@@ -25,6 +25,8 @@ pub struct Report {
     pub excused: usize,
     /// Reads that showed a write of several tries beside what had replaced one of them.
     pub half_replaced: u64,
+    /// Reads that showed a tombstone again which had been replaced.
+    pub late_tombstones: u64,
     /// Reads whose owners could not have missed some write: the others could show nothing and be right.
     pub judged: u64,
     /// Faults by kind.
@@ -132,6 +134,7 @@ impl fmt::Display for Report {
             "retried writes shown for a moment beside what replaced them: {}",
             self.half_replaced
         )?;
+        writeln!(f, "replaced tombstones shown again for a moment: {}", self.late_tombstones)?;
         writeln!(f, "a node has {} MiB of memory at most, at the end", self.memory >> 20)?;
         match self.converged {
             Some(time) => {

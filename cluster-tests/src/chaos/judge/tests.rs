@@ -205,6 +205,23 @@ fn a_stand_in_counts_for_durability_and_not_for_reads() {
 }
 
 #[test]
+fn a_tombstone_may_be_shown_again_and_a_value_may_not() {
+    let ledger = ledger();
+    let deleted = write(&ledger, Kind::Delete, &[]);
+    ack(&ledger, deleted, &["n1", "n2", "n3"]);
+    let again = write(&ledger, Kind::Delete, &[deleted]);
+    ack(&ledger, again, &["n1", "n2", "n3"]);
+    let tombstone = Shown { value: None, dot: Some(Dot::new(Origin(1), deleted as u64 + 1)) };
+    assert!(read(&ledger, ledger.begin_read(KEY, 2), &[tombstone]).is_ok());
+    assert_eq!(ledger.late_tombstones(), 1);
+    let before = put(&ledger, &[]);
+    ack(&ledger, before, &["n1", "n2", "n3"]);
+    let after = write(&ledger, Kind::Delete, &[before]);
+    ack(&ledger, after, &["n1", "n2", "n3"]);
+    assert_eq!(read(&ledger, ledger.begin_read(KEY, 2), &[value(before)]), Err(What::CameBack));
+}
+
+#[test]
 fn what_a_read_made_sure_of_must_be_shown_until_a_disk_is_lost() {
     let ledger = ledger();
     let zero = put(&ledger, &[]);
