@@ -150,7 +150,9 @@ impl Boot<'_> {
             Some(Mutant::RepairsWithoutEnd) => {
                 Limits { read_repairs_per_second: u32::MAX, ..limits }
             }
-            Some(Mutant::HoardsHints) => Limits { hint_bytes_per_owner: u64::MAX, ..limits },
+            Some(Mutant::HoardsHints) => {
+                Limits { hint_bytes_per_owner: u64::MAX, hint_bytes: u64::MAX, ..limits }
+            }
             _ => limits,
         }
     }

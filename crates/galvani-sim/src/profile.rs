@@ -240,6 +240,10 @@ impl Profile {
         if profile.limits.anti_entropy_ms > 0 {
             profile.limits.read_repairs_per_second = rng.pick(&[2_000, 2_000, 10, 0]);
         }
+        if Rng::new(seed, ROOM_LABEL).chance(120) {
+            // Room for two or three hints of whatever owners.
+            profile.limits.hint_bytes = 400;
+        }
         draw_hints_alone(&mut Rng::new(seed, HINTS_LABEL), &mut profile, quiet);
         draw_expiry(&mut Rng::new(seed, EXPIRY_LABEL), &mut profile);
         draw_trimming(&mut Rng::new(seed, TRIM_LABEL), &mut profile.limits);
@@ -339,6 +343,7 @@ fn draw_hints_alone(rng: &mut Rng, profile: &mut Profile, quiet: bool) {
     profile.limits.anti_entropy_ms = 0;
     profile.limits.read_repairs_per_second = 0;
     profile.limits.hint_bytes_per_owner = u64::MAX;
+    profile.limits.hint_bytes = u64::MAX;
     let copies = profile.buckets.iter().map(|bucket| usize::from(bucket.props.n)).max();
     let (least, losing) = (copies.unwrap_or(1) + rng.between(1, 2) as usize, rng.chance(300));
     profile.nodes = profile.nodes.max(least);
@@ -449,6 +454,7 @@ const BIRTHS_LABEL: u64 = 0x6269_7274;
 /// Separates these draws from all others of a seed.
 const EXPIRY_LABEL: u64 = 0x7474_6c31;
 const HINTS_LABEL: u64 = 0x6869_6e74;
+const ROOM_LABEL: u64 = 0x726f_6f6d;
 const PEERS_LABEL: u64 = 0x7065_6572;
 const STORM_LABEL: u64 = 0x7374_6f72;
 const TRIM_LABEL: u64 = 0x7472_696d;
@@ -467,10 +473,11 @@ impl fmt::Display for Profile {
         }
         let mode = if self.always_fsync { "fsync" } else { "os" };
         write!(f, "; {mode}, {:?}, delay {} us", self.regime, self.delay_max)?;
-        let Limits { anti_entropy_ms, hint_bytes_per_owner, read_repairs_per_second, .. } =
-            &self.limits;
+        let Limits { anti_entropy_ms, read_repairs_per_second, .. } = &self.limits;
+        let Limits { hint_bytes_per_owner, hint_bytes, .. } = &self.limits;
         write!(f, ", anti-entropy {anti_entropy_ms} ms")?;
-        write!(f, ", hints of {hint_bytes_per_owner} B, {read_repairs_per_second} repairs/s")?;
+        write!(f, ", hints of {hint_bytes_per_owner} B an owner and {hint_bytes} B in all")?;
+        write!(f, ", {read_repairs_per_second} repairs/s")?;
         if self.limits.feed_keep_ms > 0 {
             write!(f, ", records kept for {} ms", self.limits.feed_keep_ms)?;
         }
