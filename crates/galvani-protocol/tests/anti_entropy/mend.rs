@@ -80,6 +80,26 @@ fn ae_finds_planted_divergence() {
 }
 
 #[test]
+fn every_shard_is_read_through_in_its_turn_though_nobody_asks() {
+    let limits = Limits { verify_hours: 1, ..Limits::default() };
+    let mut pair = fill(Pair::remembering(|side| topology(side, 1), limits, MemoryConfig::NONE));
+    let before = object(&mut pair, 0, "k07");
+    lose(&pair, 1, "k07");
+    pair.pass(3_000);
+    assert!(
+        object(&mut pair, 1, "k07").is_absent(),
+        "clocks and digests say that nothing is amiss"
+    );
+    for _minute in 0..61 {
+        pair.now.micros += 60_000_000;
+        pair.pass(20);
+    }
+    pair.pass(5_000);
+    assert_eq!(object(&mut pair, 1, "k07"), before);
+    assert_eq!(counters(&pair, 1).digests_corrected, 1);
+}
+
+#[test]
 fn equal_clock_unequal_digest_is_found_and_presence_wins() {
     let mut pair = filled();
     // Each has lost what the other one holds.
