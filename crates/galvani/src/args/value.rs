@@ -99,7 +99,9 @@ pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     let max = Duration::from_millis(u64::from(TIMEOUT_MS_MAX));
     match time >= Duration::from_millis(1) && time <= max {
         true => Ok(time),
-        false => Err(format!("{text} is not between 1ms and 60s")),
+        false => {
+            Err(format!("{text} is not between 1ms and 60s; what waits for longer has --patience"))
+        }
     }
 }
 
