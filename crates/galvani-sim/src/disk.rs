@@ -143,13 +143,18 @@ impl Engine for Disk {
 
     fn commit(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
         self.check_open()?;
-        match self.mutant {
+        let committed = match self.mutant {
             Some(Mutant::TornBatches) => self.commit_torn(batch, durability),
             Some(Mutant::StaleClocks) => {
                 self.memory.commit(&self.with_stale_clocks(batch), durability)
             }
             _ => self.memory.commit(batch, durability),
+        };
+        if committed.is_err() {
+            // What the disk has of it is known to the oracles at once, whenever it is opened again.
+            self.memory.settle();
         }
+        committed
     }
 
     fn sync(&self) -> Result<(), EngineError> {

@@ -23,6 +23,8 @@ use std::collections::BTreeSet;
 
 /// Ticks without work after the last fault: more than a store waits before it tries a disk again.
 const IDLE_TICKS: u64 = 20;
+/// How often a disk is to be tried then: more than the longest rest of an engine.
+const DISK_TRIES: u32 = 40;
 /// Virtual time in which nodes connect and operations of the time of faults end, in microseconds.
 const CALM_MICROS: u64 = 10_000_000;
 /// Virtual time in which a cluster without faults must be idle, in microseconds.
@@ -112,7 +114,9 @@ impl World {
     /// goes on and does.
     fn let_ticks_pass(&mut self) {
         for slot in self.nodes.iter_mut().flat_map(|node| &mut node.lanes) {
-            slot.store.inner().try_disk_again();
+            for _ in 0..DISK_TRIES {
+                slot.store.inner().try_disk_again();
+            }
         }
         for tick in 0..IDLE_TICKS {
             for node in 0..self.nodes.len() {

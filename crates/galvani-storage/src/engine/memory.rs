@@ -196,6 +196,12 @@ impl MemoryEngine {
         true
     }
 
+    /// Decides now what becomes of a batch in doubt, and not when the engine is opened again: whoever looks
+    /// sees it from here on, if it was kept.
+    pub fn settle(&self) {
+        self.state.lock().settle_doubt();
+    }
+
     /// How many batches a loss of power could take now, the one in doubt not counted.
     pub fn unsynced(&self) -> usize {
         self.state.lock().unsynced.len()

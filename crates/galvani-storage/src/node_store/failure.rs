@@ -2,6 +2,8 @@
 //!
 //! A commit that fails leaves nothing staged, and new incarnations of what it touched. A full disk, and an
 //! engine that cannot be opened, are tried again now and then, as the driver says; a failed sync never is.
+//! An engine that fails again and again soon after it was opened is opened more and more seldom: a damaged
+//! file fails it each time it is tidied up, opening takes a second, and who does nothing else is silent.
 //! Next to read: `commit` in `mod.rs`, and the engine's `EngineError`.
 
 use super::NodeStore;
@@ -10,11 +12,48 @@ use crate::engine::{Engine, EngineError, IoStep};
 /// What the next commit does about an engine that could not be opened again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shut {
-    /// Nothing: the disk has just failed, and lanes tick thousands of times a second.
-    Rests,
+    /// Nothing, until the driver has asked so often: the disk has just failed, and lanes tick thousands of
+    /// times a second.
+    Rests(u32),
     /// It tries once more.
     Due,
 }
+
+/// How often an engine was opened again lately, counted by how often the driver asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reopens {
+    /// Since it was opened last.
+    since: u32,
+    /// How long the next one rests if it comes too soon.
+    rest: u32,
+    /// Whether the next one need not rest: it has.
+    rested: bool,
+}
+
+impl Reopens {
+    /// None yet.
+    pub(super) fn none() -> Reopens {
+        Reopens { since: CALM, rest: 1, rested: false }
+    }
+
+    /// Whether the engine may be opened now; else how long it rests.
+    fn take(&mut self) -> Result<(), u32> {
+        if self.since >= CALM {
+            self.rest = 1;
+        } else if !self.rested {
+            let rest = self.rest;
+            self.rest = (2 * rest).min(REST_MAX);
+            return Err(rest);
+        }
+        (self.since, self.rested) = (0, false);
+        Ok(())
+    }
+}
+
+/// An engine that has not failed for so long is opened at once, in asks of the driver: ten seconds of a node.
+const CALM: u32 = 50;
+/// The longest rest, in asks of the driver: six seconds of a node.
+const REST_MAX: u32 = 32;
 
 /// While the disk is full, writes are refused before they are staged, so that reads of the same tick
 /// are not lost with them; every so many commits one tick may try whether there is room again.
@@ -33,7 +72,11 @@ impl<E: Engine> NodeStore<E> {
     /// recovers, too.
     pub fn try_disk_again(&mut self) {
         self.full_for = self.full_for.map(|_| FULL_PROBE_COMMITS);
-        self.shut = self.shut.map(|_| Shut::Due);
+        self.reopens.since = self.reopens.since.saturating_add(1);
+        self.shut = self.shut.map(|shut| match shut {
+            Shut::Rests(left @ 2..) => Shut::Rests(left - 1),
+            Shut::Rests(_) | Shut::Due => Shut::Due,
+        });
     }
 
     /// Whether writes are staged: not while the disk is known to be full.
@@ -58,27 +101,32 @@ impl<E: Engine> NodeStore<E> {
         let failed_sync = matches!(error, EngineError::Io { step: IoStep::Sync, .. });
         self.lost |= failed_sync || matches!(error, EngineError::Lost);
         let stuck = matches!(error, EngineError::ReadOnly | EngineError::Closed);
-        let may_open = !self.is_lost() && self.shut != Some(Shut::Rests);
-        if may_open && (error.is_in_doubt() || stuck) {
-            self.open_again();
+        let rests = matches!(self.shut, Some(Shut::Rests(_)));
+        if self.is_lost() || rests || !(error.is_in_doubt() || stuck) {
+            return;
+        }
+        self.states.clear();
+        self.memory.clear();
+        self.reopens.rested |= self.shut == Some(Shut::Due);
+        match self.reopens.take() {
+            Ok(()) => self.open_again(),
+            Err(rest) => self.shut = Some(Shut::Rests(rest)),
         }
     }
 
-    /// Whether the engine could not be opened again, and no other lane has done so since.
+    /// Whether the engine could not be opened again, or rests, and no other lane has opened it since.
     pub(super) fn stays_shut(&mut self) -> bool {
         if self.shut == Some(Shut::Due) && self.count_hints().is_ok() {
-            self.shut = None;
+            (self.shut, self.reopens.rested) = (None, true);
         }
         self.shut.is_some()
     }
 
     fn open_again(&mut self) {
-        self.states.clear();
-        self.memory.clear();
         self.shut = None;
         if let Err(error) = self.engine.reopen() {
             tracing::error!(event = "engine_reopen_failed", error = %error);
-            self.shut = Some(Shut::Rests);
+            self.shut = Some(Shut::Rests(1));
             return;
         }
         // Whether the batch's hints are there is not known either.

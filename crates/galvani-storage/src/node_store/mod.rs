@@ -39,7 +39,7 @@ use crate::format::{RowError, keys, rows};
 use bytes::Bytes;
 pub use config::{MemoryConfig, StoreConfig};
 use damage::Damaged;
-use failure::Shut;
+use failure::{Reopens, Shut};
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
 use galvani_model::ids::{LaneIndex, NodeId, Origin, Partition, Shard, WriteId};
@@ -105,8 +105,9 @@ pub struct NodeStore<E> {
     unsynced: bool,
     /// Whether a sync failed: nothing acked as durable may be said any more.
     lost: bool,
-    /// Since the engine could not be opened again.
+    /// Since the engine could not be opened again, or was opened too often.
     shut: Option<Shut>,
+    reopens: Reopens,
     /// Where the sweep of request rows goes on.
     sweep_from: Vec<u8>,
     /// Records held for owners that are away.
@@ -142,6 +143,7 @@ impl<E: Engine> NodeStore<E> {
             unsynced: true,
             lost: false,
             shut: None,
+            reopens: Reopens::none(),
             sweep_from: vec![0],
             hints: Hints::default(),
             facts: StagedFacts::new(),

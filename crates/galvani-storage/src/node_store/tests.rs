@@ -223,6 +223,40 @@ fn an_engine_that_could_not_be_opened_again_is_tried_no_more_often_than_the_driv
 }
 
 #[test]
+fn an_engine_that_fails_again_soon_is_opened_more_and_more_seldom() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    let mut counter = 0;
+    let mut write = |store: &mut NodeStore<MemoryEngine>| {
+        counter += 1;
+        stage(store, &record(counter, "a")).and_then(|_| store.commit(false))
+    };
+    write(&mut store).expect("room");
+    // As a compaction that meets a damaged block: each time it is opened it fails at the next write.
+    let mut rests = Vec::new();
+    for _ in 0..8 {
+        engine.fail_next_commits([FailKind::IoLost]);
+        let mut asked = 0;
+        write(&mut store).expect_err("it was told to fail");
+        while store.commit(false).is_err() {
+            store.try_disk_again();
+            asked += 1;
+        }
+        rests.push(asked);
+    }
+    assert_eq!(rests[0], 0, "the first one at once: {rests:?}");
+    assert!(rests.is_sorted() && rests[3] >= 4 && rests[7] <= 40, "{rests:?}");
+    // Once it has been quiet for a while it is opened at once again.
+    for _ in 0..50 {
+        write(&mut store).expect("it goes on");
+        store.try_disk_again();
+    }
+    engine.fail_next_commits([FailKind::IoLost]);
+    write(&mut store).expect_err("it was told to fail");
+    write(&mut store).expect("it was opened at once");
+}
+
+#[test]
 fn a_lane_uses_the_engine_that_another_lane_has_opened_again() {
     let engine = Arc::new(MemoryEngine::new());
     let (mut one, mut other) = (open(&engine, true), open(&engine, true));
