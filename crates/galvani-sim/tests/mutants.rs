@@ -7,7 +7,7 @@ use galvani_sim::{Mutant, RunOptions, run_seed};
 /// and never fewer than ten. Where the first one is far out, the seeds around it.
 fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
     match mutant {
-        Mutant::AlwaysEqual => 1..=60,
+        Mutant::AlwaysEqual => 1..=100,
         Mutant::PlainContexts => 1..=40,
         Mutant::DropsRepairs
         | Mutant::ForgetsRequests
@@ -15,9 +15,9 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::TornBatches => 1..=20,
         Mutant::CollectsEarly => 1..=60,
         Mutant::KeepsOriginsAfterCrash => 1..=100,
-        Mutant::AsksNobody | Mutant::TrustsCopies => 2_108..=2_118,
-        Mutant::IgnoresDigests => 2_694..=2_704,
-        Mutant::IgnoresRecords => 95..=105,
+        Mutant::AsksNobody | Mutant::TrustsCopies => 1_868..=1_878,
+        Mutant::IgnoresDigests => 1_333..=1_343,
+        Mutant::IgnoresRecords => 3_400..=3_410,
         Mutant::IgnoresContexts => 4_974..=5_002,
         Mutant::StaleClocks => 168..=178,
         Mutant::IgnoresChecksums => 325..=360,
@@ -42,7 +42,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         | Mutant::ForgetsExpiry
         | Mutant::TrimsLive
         | Mutant::AcksForOthers => 1..=10,
-        Mutant::ShowsExpired => 14..=20,
+        Mutant::ShowsExpired => 1..=10,
         Mutant::TrimsWithoutProof => 1..=150,
         Mutant::TrimsTombstones => 15..=30,
         Mutant::LosesHints => 68..=77,
@@ -52,7 +52,7 @@ fn seeds_for(mutant: Mutant) -> RangeInclusive<u64> {
         Mutant::RepairsWithoutEnd => 1..=20,
         Mutant::AgesInSilence => 568..=576,
         Mutant::KeepsHints => 266..=272,
-        Mutant::SkipsCopying => 320..=330,
+        Mutant::SkipsCopying => 562..=572,
         Mutant::AnswersAtOnce => 1..=110,
         Mutant::ForgetsVotes => 205..=215,
         Mutant::NeverTellsTheDown | Mutant::KeepsDown => 1..=120,
