@@ -33,7 +33,13 @@ fn a_write_succeeds_while_owners_are_away_and_its_hints_are_handed_over() {
     });
     assert!(refused, "some key has an owner that is away");
     let status = cluster.run(&["status"]).expect(0).text().to_owned();
-    assert!(status.contains("hints for n4") || status.contains("hint for n4"), "{status}");
+    // 24 hints for n4, 3.1 kB, oldest 2s
+    let words = status.lines().flat_map(|line| line.split("   "));
+    let n4: Vec<&str> = words.filter(|words| words.contains(" for n4, ")).collect();
+    let [n4] = n4[..] else { panic!("{status}") };
+    let parts: Vec<&str> = n4.split(", ").collect();
+    assert!(parts.len() == 3 && parts[1].ends_with('B') && !parts[1].starts_with('0'), "{n4}");
+    assert!(parts[2].starts_with("oldest "), "{n4}");
 
     cluster.start_node("n4");
     cluster.start_node("n5");

@@ -1,13 +1,15 @@
 //! Rows that are damaged or lost on one of two owners, and how they come back.
 
 use super::collect::delete;
-use super::{Pair, SHARD, Side, node, peer};
+use super::{Pair, SHARD, Side, node, peer, topology};
 use galvani_model::bucket::BucketName;
 use galvani_model::ids::{LaneIndex, Shard};
 use galvani_model::key::Key;
+use galvani_model::limits::Limits;
 use galvani_model::store::{Rewrite, Store};
 use galvani_model::version::{Digest, Dot, Object};
 use galvani_protocol::{Effect, Input};
+use galvani_storage::MemoryConfig;
 use galvani_storage::engine::{Batch, Corruption, Durability, Engine, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
