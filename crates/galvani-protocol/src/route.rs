@@ -1,7 +1,7 @@
 //! Where a request goes: to an operation of this lane, to an owner, or to what answers at once.
 //!
 //! It looks at keys, at owners and at how fast they answered lately; what becomes of a request it leaves to
-//! whom it goes. Next to read: `lane.rs`, its only caller;
+//! whom it goes. Next to read: `lane/requests.rs`, its only caller;
 //! then `put.rs`, `get.rs`, `serve.rs`.
 
 use crate::buckets::{self, BucketOp};
