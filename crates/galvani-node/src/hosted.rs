@@ -178,6 +178,7 @@ impl<E: Engine> Hosted<E> {
             durability: self.durability,
             control,
             published_at: 0,
+            tended_at: 0,
             repair: LaneRepair::default(),
             twins: Twins::new(BootId(boot), self.member.lanes()[0], self.clock.now()),
             costs: Default::default(),

@@ -68,6 +68,8 @@ pub(crate) struct LaneLoop<E: Engine> {
     pub(crate) durability: DurabilityMode,
     pub(crate) control: UnboundedReceiver<Control>,
     pub(crate) published_at: u64,
+    /// When it last looked after its disk. Not `published_at`: who asks for figures often would put it off.
+    pub(crate) tended_at: u64,
     pub(crate) repair: LaneRepair,
     pub(crate) twins: Twins,
     pub(crate) costs: PageCosts,
@@ -139,7 +141,7 @@ impl<E: Engine> LaneLoop<E> {
 
     fn next_wake(&self, redial: Option<u64>, stop_by: Option<u64>) -> u64 {
         // A node that is no member tells so at least as often.
-        let publish = self.published_at + PUBLISH_MICROS * 5;
+        let publish = self.published_at.min(self.tended_at) + PUBLISH_MICROS * 5;
         let others = [self.lane.next_deadline(), redial, stop_by];
         others.into_iter().flatten().fold(publish, u64::min)
     }
@@ -474,9 +476,12 @@ impl<E: Engine> LaneLoop<E> {
     }
 
     fn publish(&mut self, now: Now) {
-        if now.micros >= self.published_at + PUBLISH_MICROS {
+        if now.micros >= self.tended_at + PUBLISH_MICROS {
+            self.tended_at = now.micros;
             self.sweep(now);
             self.store.try_disk_again();
+        }
+        if now.micros >= self.published_at + PUBLISH_MICROS {
             self.publish_now(now);
         }
     }

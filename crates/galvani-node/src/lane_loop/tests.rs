@@ -107,6 +107,7 @@ fn bench_with(limits: Limits) -> Bench {
         durability: DurabilityMode::Os,
         control,
         published_at: 0,
+        tended_at: 0,
         repair: Default::default(),
         twins: Twins::new(BootId(7), any, clock.now()),
         costs: Default::default(),
@@ -342,6 +343,29 @@ async fn buckets_that_are_told_together_are_written_together() {
         timeout_ms: 0,
     };
     assert!(bench.lane.shared.contradicts(&other), "such a one is told in the log");
+}
+
+#[tokio::test]
+async fn who_asks_for_figures_often_does_not_keep_a_shut_engine_shut() {
+    let mut bench = bench();
+    let mut now = bench.lane.clock.now();
+    bench.engine.fail_next_commits([FailKind::IoLost]);
+    bench.engine.fail_next_reopen();
+    let mut counter = 0;
+    let mut is_taken = |bench: &mut Bench, now: Now| {
+        counter += 1;
+        let mut events = vec![bench.replicate(counter, 1), bench.frame(counter, &Message::Status)];
+        bench.lane.on_events(&mut events, now);
+        bench.lane.end_tick(now);
+        bench.lane.publish(now);
+        bench.lane.store.shards().is_ok_and(|shards| !shards.is_empty())
+    };
+    assert!(!is_taken(&mut bench, now), "its commit fails, and then it does not open");
+    let opened = (0..20).any(|_| {
+        now.micros += 50_000;
+        is_taken(&mut bench, now)
+    });
+    assert!(opened, "it is opened again while figures are asked for twenty times a second");
 }
 
 #[tokio::test]
