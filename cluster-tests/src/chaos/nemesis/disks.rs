@@ -134,12 +134,14 @@ impl Nemesis<'_> {
         let field = self.field.clone();
         // Nobody may lack anything meanwhile.
         let _closed = self.cluster.block_on(field.gate.write());
-        self.filled_anew += 1;
         let aside = self.cluster.home(victim).join("data.damaged");
         match self.cluster.do_as_told(said) {
             Err(why) => self.blame(format!("{victim} cannot be filled anew as told: {why}")),
             Ok(()) if !aside.exists() => self.blame(format!("nothing was set aside: {said}")),
-            Ok(()) => remove(&aside),
+            Ok(()) => {
+                self.filled_anew += 1;
+                remove(&aside);
+            }
         }
     }
 
