@@ -34,6 +34,9 @@ use twins::Twins;
 
 /// How often a lane publishes its figures, in microseconds.
 const PUBLISH_MICROS: u64 = 200_000;
+
+/// How often a lane that has something to do looks after its disk, in microseconds; an idle one each second.
+const TEND_MICROS: u64 = 200_000;
 /// Bytes a tick may stage, or hold back in answers, before it is committed and the next one begins: bounds
 /// the batch, its memory and the journal's torn tail after a crash.
 const TICK_BYTES_MAX: usize = 32 << 20;
@@ -125,6 +128,7 @@ impl<E: Engine> LaneLoop<E> {
             self.look_for_twins(now);
             self.lane.handle(Input::Wake, now, &mut self.store);
             self.end_tick(now);
+            self.tend(now);
             self.publish(now);
             if self.store.is_lost() {
                 let what = "a sync failed, and what it lost is not known".to_owned();
@@ -141,7 +145,7 @@ impl<E: Engine> LaneLoop<E> {
 
     fn next_wake(&self, redial: Option<u64>, stop_by: Option<u64>) -> u64 {
         // A node that is no member tells so at least as often.
-        let publish = self.published_at.min(self.tended_at) + PUBLISH_MICROS * 5;
+        let publish = self.published_at + PUBLISH_MICROS * 5;
         let others = [self.lane.next_deadline(), redial, stop_by];
         others.into_iter().flatten().fold(publish, u64::min)
     }
@@ -475,12 +479,16 @@ impl<E: Engine> LaneLoop<E> {
         sent
     }
 
-    fn publish(&mut self, now: Now) {
-        if now.micros >= self.tended_at + PUBLISH_MICROS {
+    /// Looks after the disk now and then: a shut engine or a full disk may do again.
+    fn tend(&mut self, now: Now) {
+        if now.micros >= self.tended_at + TEND_MICROS {
             self.tended_at = now.micros;
             self.sweep(now);
             self.store.try_disk_again();
         }
+    }
+
+    fn publish(&mut self, now: Now) {
         if now.micros >= self.published_at + PUBLISH_MICROS {
             self.publish_now(now);
         }

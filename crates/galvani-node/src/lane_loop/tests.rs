@@ -357,6 +357,7 @@ async fn who_asks_for_figures_often_does_not_keep_a_shut_engine_shut() {
         let mut events = vec![bench.replicate(counter, 1), bench.frame(counter, &Message::Status)];
         bench.lane.on_events(&mut events, now);
         bench.lane.end_tick(now);
+        bench.lane.tend(now);
         bench.lane.publish(now);
         bench.lane.store.shards().is_ok_and(|shards| !shards.is_empty())
     };
