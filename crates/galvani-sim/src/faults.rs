@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 
 /// How many of 1000 commits in doubt leave an engine that does not open at once.
 const FAILED_REOPENS: u64 = 300;
+/// How often in a row an engine is poisoned: after the second time it rests before it is opened.
+const POISONED_TIMES: usize = 3;
 
 /// A fault the nemesis may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +143,14 @@ impl World {
             }
             Fault::FailedCommit => {
                 self.coverage.add("fault.failed_commit", 1);
-                let kind = self.dice.faults.pick(&[FailKind::Full, FailKind::IoLost]);
-                self.nodes[node].disk.memory().fail_next_commits([kind]);
+                let kinds = [FailKind::Full, FailKind::IoLost, FailKind::Poisoned];
+                let kind = self.dice.faults.pick(&kinds);
+                let mut times = 1;
+                if kind == FailKind::Poisoned {
+                    self.coverage.add("fault.poisoned_engine", 1);
+                    times = POISONED_TIMES;
+                }
+                self.nodes[node].disk.memory().fail_next_commits(vec![kind; times]);
             }
             Fault::DoubtfulCommit => {
                 self.coverage.add("fault.doubtful_commit", 1);

@@ -46,6 +46,7 @@ const PROBES: &[&str] = &[
     "fault.disk_full",
     "fault.doubtful_commit",
     "fault.failed_reopen",
+    "fault.poisoned_engine",
     "fault.failed_commit",
     "fault.failed_sync",
     "fault.lost_object",

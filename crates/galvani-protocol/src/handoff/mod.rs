@@ -102,11 +102,13 @@ impl Handoff {
         }
     }
 
-    /// A peer can be reached: it may hold something, and something may be held for it.
+    /// A peer can be reached: it may hold something, and something may be held for it. One that is being
+    /// asked already is not asked twice: of two chains of pages each would drop what the other has taken.
     pub(crate) fn peer_up(&mut self, peer: PeerLane, now: Now) {
+        let asking = self.holders.get(&peer).is_some_and(|holder| holder.asking);
         let holder = Holder {
             due: Some(now.micros),
-            asking: false,
+            asking,
             has_turn: false,
             taken: 0,
             refused: Vec::new(),
@@ -146,11 +148,15 @@ impl Handoff {
         self.reschedule();
     }
 
-    /// The tick does not exist: what it took in is not durable here, so nobody may drop it.
-    pub(crate) fn unsay(&mut self) {
+    /// The tick does not exist: what it took in is not durable here, so nobody may drop it, and it is not
+    /// asked for again at once: it would fail as this one did.
+    pub(crate) fn unsay(&mut self, now: Now) {
         for holder in self.holders.values_mut() {
-            holder.taken = 0;
+            if core::mem::take(&mut holder.taken) > 0 {
+                (holder.due, holder.has_turn) = (Some(now.micros + RETRY_MICROS), false);
+            }
         }
+        self.reschedule();
     }
 
     /// When [`poll`] has something to do, in the lane's microseconds.

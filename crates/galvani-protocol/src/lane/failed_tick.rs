@@ -49,7 +49,7 @@ impl Lane {
             self.table.take(*op);
         }
         self.rest();
-        self.handoff.unsay();
+        self.handoff.unsay(self.now);
         let mut unread = Vec::new();
         self.reaper.unsay();
         let followers = self.feed.unsay();

@@ -40,6 +40,8 @@ pub enum FailKind {
     IoLost,
     /// The write failed, yet the batch is there after the next crash or reopen.
     IoKept,
+    /// A worker failed earlier, at a damaged file say: nothing was written; read-only until reopened.
+    Poisoned,
 }
 
 /// How [`MemoryEngine::corrupt`] damages a row.
@@ -311,6 +313,10 @@ impl State {
                 self.read_only = true;
                 self.doubtful = Some(changes(batch));
                 Err(write_failed())
+            }
+            Some(FailKind::Poisoned) => {
+                self.read_only = true;
+                Err(EngineError::ReadOnly)
             }
         }
     }

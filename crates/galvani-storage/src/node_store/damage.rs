@@ -138,9 +138,7 @@ impl<E: Engine> NodeStore<E> {
 
     /// See [`Store::rewrite`].
     pub(super) fn stage_rewrite(&mut self, shard: Shard, row: Rewrite) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         self.replica(shard)?;
         match row {
             Rewrite::Record(record) => {

@@ -7,7 +7,8 @@
 //! Next to read: `commit` in `mod.rs`, and the engine's `EngineError`.
 
 use super::NodeStore;
-use crate::engine::{Engine, EngineError, IoStep};
+use crate::engine::{Engine, EngineError, IoStep, store_error};
+use galvani_model::store::StoreError;
 
 /// What the next commit does about an engine that could not be opened again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,11 @@ impl Reopens {
         (self.since, self.rested) = (0, false);
         Ok(())
     }
+
+    /// Whether the last one came too soon after the one before it, and is not long ago.
+    fn are_frequent(&self) -> bool {
+        self.rest > 1 && self.since < CALM
+    }
 }
 
 /// An engine that has not failed for so long is opened at once, in asks of the driver: ten seconds of a node.
@@ -67,6 +73,11 @@ impl<E: Engine> NodeStore<E> {
         self.lost || self.engine.is_lost()
     }
 
+    /// Whether the engine fails again and again soon after it was opened: at a damaged file, most likely.
+    pub fn fails_again(&self) -> bool {
+        self.reopens.are_frequent()
+    }
+
     /// Lets the next write find out whether a full disk has room again, and the next commit whether an
     /// engine can be opened that could not. The driver calls it now and then, so that an idle node
     /// recovers, too.
@@ -79,9 +90,16 @@ impl<E: Engine> NodeStore<E> {
         });
     }
 
-    /// Whether writes are staged: not while the disk is known to be full.
-    pub(super) fn takes_writes(&self) -> bool {
-        self.full_for.is_none_or(|commits| commits >= FULL_PROBE_COMMITS)
+    /// Whether writes are staged: not while the disk is known to be full or the engine to be shut. Whoever
+    /// brings one hears of it at once, and the reads of the same tick are not lost with it.
+    pub(super) fn accepts(&self) -> Result<(), StoreError> {
+        if self.shut.is_some() {
+            return Err(store_error(EngineError::Closed));
+        }
+        match self.full_for {
+            Some(..FULL_PROBE_COMMITS) => Err(StoreError::Full),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Forgets everything staged. What the engine kept of a failed batch is in doubt until it is
@@ -118,6 +136,11 @@ impl<E: Engine> NodeStore<E> {
     pub(super) fn stays_shut(&mut self) -> bool {
         if self.shut == Some(Shut::Due) && self.count_hints().is_ok() {
             (self.shut, self.reopens.rested) = (None, true);
+            // What was read while it was shut may have gone with it; nothing rests on it yet.
+            if self.batch.is_empty() && self.dirty.is_empty() {
+                self.states.clear();
+                self.memory.clear();
+            }
         }
         self.shut.is_some()
     }

@@ -115,6 +115,58 @@ fn a_hint_of_a_failed_commit_does_not_count_and_a_damaged_one_is_taken_away() {
 }
 
 #[test]
+fn hints_behind_what_cannot_be_read_are_given_and_what_is_lost_is_not_counted() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    let others = Shard { partition: Partition(SHARD.partition.0 + 2), ..SHARD };
+    for counter in 1..=9 {
+        store.hold(TARGET, SHARD, &record(counter, "a")).expect("room");
+    }
+    store.hold(TARGET, others, &record(1, "a")).expect("room");
+    store.commit(false).expect("room");
+    for counter in [1, 4, 5, 9] {
+        let row = keys::hint(TARGET, SHARD, Dot::new(ORIGIN, counter));
+        assert!(engine.corrupt(Table::Hints, &row, Corruption::Unreadable));
+    }
+    let mut again = open(&engine, true);
+    for store in [&mut store, &mut again] {
+        for _ in 0..3 {
+            assert_eq!(held(store, None), [2, 3, 6, 7, 8]);
+            assert_eq!(held(store, Some((SHARD, Dot::new(ORIGIN, 4)))), [6, 7, 8]);
+        }
+        let all = [SHARD.partition, others.partition];
+        let page = store.hints(TARGET, None, &all, 1 << 20, 100).expect("readable");
+        assert_eq!(page.records.len(), 6, "nor is the next partition held up");
+        assert_eq!(store.hint_figures()[&TARGET].count, 6);
+        assert_eq!(store.quarantined(), 3, "each gap is reported once");
+    }
+    for counter in [2, 3, 6, 7, 8] {
+        store.release(TARGET, SHARD, Dot::new(ORIGIN, counter)).expect("readable");
+    }
+    store.release(TARGET, others, Dot::new(ORIGIN, 1)).expect("readable");
+    store.commit(false).expect("room");
+    assert!(store.hint_figures().is_empty(), "nobody waits for what nobody can read");
+}
+
+#[test]
+fn a_file_full_of_damage_is_soon_behind() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut store = open(&engine, true);
+    for counter in 1..=3_000 {
+        store.hold(TARGET, SHARD, &record(counter, "a")).expect("room");
+    }
+    store.hold(TARGET, Shard { n: 5, ..SHARD }, &record(1, "a")).expect("room");
+    store.commit(false).expect("room");
+    for counter in (1..=3_000).step_by(2) {
+        let row = keys::hint(TARGET, SHARD, Dot::new(ORIGIN, counter));
+        assert!(engine.corrupt(Table::Hints, &row, Corruption::Unreadable));
+    }
+    let page = store.hints(TARGET, None, &[SHARD.partition], 1 << 20, 100).expect("readable");
+    assert_eq!(page.records.last().map(|(shard, _)| shard.n), Some(5), "the next shard is met");
+    assert!(store.quarantined() < 100, "{}", store.quarantined());
+}
+
+#[test]
 fn a_hint_that_goes_and_comes_again_in_one_tick_is_counted_once() {
     let engine = Arc::new(MemoryEngine::new());
     let mut store = open(&engine, true);

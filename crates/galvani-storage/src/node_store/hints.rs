@@ -5,6 +5,7 @@
 //! said that it holds the record durably; nothing expires. It decides neither who holds hints nor
 //! when they go. Next to read: `mod.rs`; `galvani-protocol/src/handoff/`.
 
+use super::gaps::Gaps;
 use super::{NodeStore, store_error};
 use crate::engine::{Engine, Table};
 use crate::format::{keys, rows};
@@ -27,6 +28,8 @@ pub(super) struct Hints {
     /// How many of a target's were written in each span of [`HintFigures::SINCE_STEP_MS`], as committed. One
     /// that was damaged since stays counted until the target has none left.
     written: BTreeMap<NodeId, BTreeMap<u64, u64>>,
+    /// What of the table cannot be read.
+    pub(super) gaps: Gaps,
 }
 
 /// How a row stands after the tick, and what that changes of the figures.
@@ -98,9 +101,7 @@ impl<E: Engine> NodeStore<E> {
         shard: Shard,
         record: &Record,
     ) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         let key = keys::hint(target, shard, record.head.dot);
         let staged = self.hints.staged.get(&key[..]).map(|row| row.there);
         let stored = self.get(Table::Hints, &key)?;
@@ -140,7 +141,7 @@ impl<E: Engine> NodeStore<E> {
         if !self.hints.figures.contains_key(&target) {
             return Ok(page);
         }
-        let (mut used, mut damaged) = (0, Vec::new());
+        let (mut used, mut damaged, mut uncounted) = (0, Vec::new(), false);
         let mut take = |key: &[u8], row: &[u8]| {
             let Some((_, shard, dot)) = keys::split_hint(key) else {
                 damaged.push((key.to_vec(), row.len() as u64, rows::RowError::Short));
@@ -174,16 +175,16 @@ impl<E: Engine> NodeStore<E> {
                     start.push(0);
                 }
             }
-            let end = end.as_deref();
-            self.engine
-                .scan(Table::Hints, &start, end, usize::MAX, &mut take)
-                .map_err(store_error)?;
+            uncounted |= self.scan_hints(&start, end.as_deref(), &mut take)?;
+        }
+        if uncounted {
+            self.count_hints()?;
         }
         for (key, bytes, error) in damaged {
             self.quarantine(format!("hint for {target}"), &error);
             let hopeless = !matches!(error, rows::RowError::NewerVersion { .. });
             // Of no use to anyone, and it would be met again and again: counted, then taken away.
-            if hopeless && self.takes_writes() {
+            if hopeless && self.accepts().is_ok() {
                 self.take_away(target, key, bytes, None);
             }
         }
@@ -229,9 +230,7 @@ impl<E: Engine> NodeStore<E> {
         shard: Shard,
         dot: Dot,
     ) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         let key = keys::hint(target, shard, dot);
         if let Some(row) = self.get(Table::Hints, &key)? {
             let span = rows::get_head(&key, &row).ok().map(|head| span_of(&head));
@@ -246,7 +245,7 @@ impl<E: Engine> NodeStore<E> {
         self.hints.staged.insert(key, after);
     }
 
-    /// Counts what the disk holds.
+    /// Counts what the disk holds and can be read.
     pub(super) fn count_hints(&mut self) -> Result<(), StoreError> {
         let mut figures: BTreeMap<NodeId, HintFigures> = BTreeMap::new();
         let mut written: BTreeMap<NodeId, BTreeMap<u64, u64>> = BTreeMap::new();
@@ -264,7 +263,7 @@ impl<E: Engine> NodeStore<E> {
             }
             ControlFlow::Continue(())
         };
-        self.engine.scan(Table::Hints, &[0], None, usize::MAX, &mut count).map_err(store_error)?;
+        self.scan_hints(&[0], None, &mut count)?;
         for (target, spans) in &written {
             figures.entry(*target).or_default().since_ms = since_ms(spans);
         }

@@ -64,9 +64,7 @@ impl<E: Engine> NodeStore<E> {
         if row.is_of(&self.object(shard, key)?) || row.is_of(&self.committed(shard, key)?) {
             return Ok(());
         }
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         let (index, row_key) = match row {
             Indexed::Tombstone(dot) => (Table::Tombstones, keys::log(shard, dot).to_vec()),
             Indexed::Expiring(expires_ms, dot) => {

@@ -13,6 +13,9 @@ mod damage;
 mod expiring;
 mod failure;
 #[cfg(test)]
+mod failure_tests;
+mod gaps;
+#[cfg(test)]
 mod hint_tests;
 mod hints;
 mod holdings;
@@ -167,7 +170,8 @@ impl<E: Engine> NodeStore<E> {
     /// Makes everything staged durable, as one batch. On error nothing of it is kept, and the
     /// shards it touched start new incarnations. With `fsync` it returns only when this and all
     /// earlier commits survive power loss, also if nothing is staged; where they do already, it costs
-    /// nothing. After a failed sync, this lane's or another's, every commit is refused, also an empty
+    /// nothing. While the engine is shut one that has nothing to write or to sync succeeds: reads are in
+    /// such ticks. After a failed sync, this lane's or another's, every commit is refused, also an empty
     /// one.
     pub fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
         if self.is_lost() {
@@ -175,11 +179,12 @@ impl<E: Engine> NodeStore<E> {
             return Err(store_error(EngineError::Lost));
         }
         if self.stays_shut() {
+            let loses = self.has_staged() || (fsync && self.unsynced);
             self.roll_back(&EngineError::Closed);
-            return Err(store_error(EngineError::Closed));
+            return if loses { Err(store_error(EngineError::Closed)) } else { Ok(()) };
         }
         self.full_for = self.full_for.map(|commits| commits.saturating_add(1));
-        if self.takes_writes() {
+        if self.accepts().is_ok() {
             match self.full_for {
                 None => self.write_off_renewed(),
                 Some(_) => self.probe_with_renewed()?,
@@ -256,7 +261,7 @@ impl<E: Engine> NodeStore<E> {
 
     /// Whether anything is staged that a commit would write.
     pub fn has_staged(&self) -> bool {
-        let renewed = !self.renewed.is_empty() && self.takes_writes();
+        let renewed = !self.renewed.is_empty() && self.accepts().is_ok();
         !self.batch.is_empty() || !self.dirty.is_empty() || renewed || self.owes_sync
     }
 

@@ -13,9 +13,7 @@ use galvani_model::store::{Change, Store, StoreError};
 impl<E: Engine> NodeStore<E> {
     /// See [`Store::stage`].
     pub(super) fn stage_change(&mut self, change: Change) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         let Change { shard, record, object, request, own, digest, policy } = change;
         let every = self.config.checkpoint_every.max(1);
         self.replica(shard)?;

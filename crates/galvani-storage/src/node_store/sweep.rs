@@ -31,7 +31,7 @@ impl<E: Engine> NodeStore<E> {
     /// `before_ms` (milliseconds since 1970). Returns how many those are. A row that does not
     /// decode is removed too: it can recognise nothing.
     pub fn sweep_requests(&mut self, before_ms: u64, limit: usize) -> Result<usize, StoreError> {
-        if self.full_for.is_some() {
+        if self.full_for.is_some() || self.shut.is_some() {
             // Its commit would fail, and the reads of that tick with it.
             return Ok(0);
         }

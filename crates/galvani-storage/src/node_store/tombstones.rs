@@ -125,9 +125,7 @@ impl<E: Engine> NodeStore<E> {
         key: &Key,
         object: Object,
     ) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         self.replica(shard)?;
         let before = self.indexed(shard, key, ConflictPolicy::Siblings)?;
         self.dirty.insert(shard);

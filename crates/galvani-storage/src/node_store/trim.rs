@@ -142,9 +142,7 @@ impl<E: Engine> NodeStore<E> {
         dots: &[Dot],
         until: Hlc,
     ) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         self.replica(shard)?;
         let state = self.states.get_mut(&shard).expect("loaded above");
         for &dot in dots {
@@ -168,9 +166,7 @@ impl<E: Engine> NodeStore<E> {
         dots: &PartitionClock,
         until: Hlc,
     ) -> Result<(), StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         let news = self.replica(shard)?.clock.missing_from(dots);
         if news.is_empty() {
             return Ok(());
@@ -207,9 +203,7 @@ impl<E: Engine> NodeStore<E> {
         from: u64,
         limit: usize,
     ) -> Result<Option<u64>, StoreError> {
-        if !self.takes_writes() {
-            return Err(StoreError::Full);
-        }
+        self.accepts()?;
         // From the clock row's number on they tell the state, and the one before it how many there were.
         let needed = self.checkpoints.get(&shard).copied().unwrap_or(0).saturating_sub(1);
         let mut seen: Vec<(u64, Option<Dot>)> = Vec::new();
