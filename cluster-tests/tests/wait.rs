@@ -31,11 +31,25 @@ fn what_is_waited_for_comes_or_is_named() {
     cluster.run(&["wait", "--for", "settled"]).expect(0);
     let read = cluster.run(&["get", "k0", "-r", "3"]).expect(0);
     assert_eq!(read.text(), "v\n");
+
+    // Clients reach it, the others do not: hints wait for it, and it may lack anything.
+    cluster.run(&["dev", "cut", "n4|n1,n2,n3"]).expect(0);
+    for number in 0..12 {
+        cluster.run(&["put", &format!("k{number}"), "w", "--blind", "-w", "3"]).expect(0);
+    }
+    in_vain("hints=0").says(&["wait for n4"]);
+    cluster.run(&["wait", "--for", "hints=0", "--for", "behind=0", "--but", "n4"]).expect(0);
+    let words = ["wait", "--for", "hints=0", "--but", "n1", "--patience", "400ms"];
+    cluster.run(&words).expect(7).says(&["wait for n4", "--for hints=0 --but n1"]);
 }
 
 #[test]
 fn what_can_never_be_is_refused_at_once() {
     let cluster = Cluster::start();
+    for (what, but) in [("settled", "n9"), ("ready", "n1")] {
+        let ran = cluster.run(&["wait", "--for", what, "--but", but]).expect(2);
+        ran.is_three_part_error().says(&[&format!("--but {but}"), "galvani status"]);
+    }
     for what in ["up=9", "node=n9:up"] {
         let ran = cluster.run(&["wait", "--for", what, "--patience", "50s"]).expect(2);
         ran.is_three_part_error().says(&["can never be", "galvani status"]);

@@ -10,7 +10,7 @@ use crate::chaos::workers::Field;
 use crate::cluster::Cluster;
 use crate::processes;
 use crate::wait::at_most;
-use galvani_client::{Client, Explanation, ReplicaState};
+use galvani_client::{Client, Explanation, NodeReport, ReplicaState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,19 +90,34 @@ fn calm(cluster: &Cluster, client: &Client) -> Result<(), String> {
             return Err(format!("{} does not run", node.name));
         }
     }
-    for report in cluster.block_on(client.status()) {
+    let reports = cluster.block_on(client.status());
+    let name_of = |id| {
+        let known = reports.iter().find(|report| report.id == id);
+        known.map_or_else(|| format!("{id}"), |report| report.name.clone())
+    };
+    let not_calm = |report: &NodeReport| {
         let name = &report.name;
-        let status = report.status.map_err(|error| format!("{name}: {error}"))?;
-        let (down, hints) = (status.peers_down.len(), status.hints.len());
-        let (behind, lacking) = (status.shards_behind, status.refilling.left);
-        if down > 0 || hints > 0 || behind > 0 || lacking > 0 {
-            return Err(format!(
-                "{name}: {down} peers away, hints for {hints}, {behind} shards behind, {lacking} to \
-                 be filled"
-            ));
-        }
+        let status = match &report.status {
+            Ok(status) => status,
+            Err(error) => return Some(format!("{name}: {error}")),
+        };
+        let held = status.hints.iter();
+        let hints: Vec<String> =
+            held.map(|(&to, held)| format!(", {} hints for {}", held.count, name_of(to))).collect();
+        let (down, behind) = (status.peers_down.len(), status.shards_behind);
+        let lacking = status.refilling.left;
+        let calm = down == 0 && hints.is_empty() && behind == 0 && lacking == 0;
+        (!calm).then(|| {
+            let hints = hints.concat();
+            format!(
+                "{name}: {down} peers away, {behind} shards behind, {lacking} to be filled{hints}"
+            )
+        })
+    };
+    match reports.iter().filter_map(not_calm).collect::<Vec<_>>().join("; ") {
+        none if none.is_empty() => Ok(()),
+        some => Err(some),
     }
-    Ok(())
 }
 
 /// Whether no node has met damage.

@@ -22,6 +22,8 @@ use std::net::SocketAddr;
 pub(crate) struct LaneFigures {
     pub(crate) counters: Counters,
     pub(crate) inflight: u32,
+    /// Whether its engine fails again and again soon after it was opened.
+    pub(crate) engine_fails: bool,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) shards_behind: u32,

@@ -533,6 +533,7 @@ impl<E: Engine> LaneLoop<E> {
             damaged: self.store.damaged().iter().take(DAMAGED_NAMED_MAX).cloned().collect(),
             counters,
             inflight,
+            engine_fails: self.store.fails_again(),
             bytes_in: network.bytes_in,
             bytes_out: network.bytes_out,
             shards_behind,

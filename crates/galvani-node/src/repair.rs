@@ -214,7 +214,18 @@ pub(crate) fn state<E: Engine>(shared: &Shared<E>) -> RepairState {
         state.rows_damaged += lane.counters.rows_damaged;
         state.shards_behind += lane.shards_behind;
     }
+    if !state.damaged_files.is_empty() && lanes.iter().any(|lane| lane.engine_fails) {
+        give_up(&mut state);
+    }
     state
+}
+
+/// A node whose engine fails at a damaged file again and again comes to no end by itself: whoever waits is to
+/// hear of the file now, and what to do about it.
+fn give_up(state: &mut RepairState) {
+    state.running = false;
+    state.shards_unread = state.shards - state.shards_read;
+    state.shards_comparing = 0;
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use std::time::Duration;
 #[command(
     before_help = "  galvani wait --for ready                  r and w of bucket default can be met\n  \
                    galvani wait --for hints=0                stand-ins have handed over everything\n  \
-                   galvani wait --for settled --patience 5m  all up, no hints, nobody behind",
+                   galvani wait --for settled --patience 5m  all up, no hints, nobody behind\n  \
+                  galvani wait --for settled --but n3       the same, but n3 may lack anything",
     after_help = "What may be waited for:\n  \
                   ready       every partition has the owners that r and w of bucket default need\n  \
                   up=N        at least N nodes answer            node=n3:up  this node answers\n  \
@@ -22,12 +23,17 @@ use std::time::Duration;
                   settled     all nodes answer and reach each other, the layout is not changing, no hints,\n              \
                   nothing behind, and that for three seconds: so long takes a replica to notice\n              \
                   what it lacks\n\
+                  With --but NODE hints for that node, and what it lacks itself, do not count: whoever takes it\n\
+                  away loses nothing by that. Hints that it holds for others do.\n\
                   Exit 7: not so in time; 8: no server answered at all; 2: it can never be so."
 )]
 pub(crate) struct Wait {
     /// What to wait for; all of them, if given several times.
     #[arg(long = "for", value_name = "WHAT", required = true)]
     pub(crate) conditions: Vec<Condition>,
+    /// A node that may lack anything: whose files are damaged, say.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) but: Option<String>,
     /// How long. [default: --timeout, else 60s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     pub(crate) patience: Option<Duration>,
@@ -38,6 +44,7 @@ impl Wait {
     pub(crate) fn line(&self) -> Line {
         let line = Line::new("wait");
         let line = self.conditions.iter().fold(line, |line, one| line.another("--for", one));
+        let line = line.given("--but", self.but.as_ref());
         let patience = self.patience.map(humantime::format_duration);
         line.given("--patience", patience.map(|time| time.to_string().replace(' ', "")))
     }
@@ -58,6 +65,13 @@ pub(crate) enum Condition {
     Hints(u64),
     /// At most so many shards are known to lack something.
     Behind(u64),
+}
+
+impl Condition {
+    /// Whether it asks what nodes lack.
+    pub(crate) fn is_of_lacks(&self) -> bool {
+        matches!(self, Condition::Settled | Condition::Hints(_) | Condition::Behind(_))
+    }
 }
 
 impl fmt::Display for Condition {

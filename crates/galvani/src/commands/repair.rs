@@ -332,14 +332,16 @@ fn node_left_over(app: &App, report: Report, node: &Node, only_started: bool) ->
 /// How a node whose files are damaged is filled anew.
 fn rebuild(app: &App, report: Report, name: &str, state: &RepairState) -> Report {
     let aside = format!("{}.damaged", state.data);
+    // It may never take in what waits for it.
+    let wait = Line::new("wait").with("--for", "settled").with("--but", name);
     let [data, aside] = [&state.data, &aside].map(|path| shell(path.as_bytes()).into_owned());
     let report = report
         .why(format!("{name}: files in {data} are damaged; rows are mended, files are not"))
         .why(format!(
             "{name}: set its data aside, it fetches all from the other owners: one node at a time, \
-             and only when nobody lacks anything"
+             and only when no other lacks anything"
         ))
-        .next("first", app.again(Line::new("wait").with("--for", "settled")).to_string());
+        .next("first", app.again(wait).to_string());
     let about = app.about();
     let report = match about.local {
         true => report.next("then", about.command("dev stop").place(name).to_string()),

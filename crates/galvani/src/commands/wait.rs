@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::names::Names;
 use crate::report::text::{Span, count};
 use crate::report::{Report, json};
-use galvani_client::{ClusterView, NodeId, NodeReport, NodeStatus};
+use galvani_client::{ClusterView, NodeId, NodeReport, NodeStatus, Refilling};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -63,10 +63,12 @@ async fn look(
     let view = session.client.cluster();
     let names = app.names(&view);
     let nodes: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();
-    if let Some(why) = args.conditions.iter().find_map(|condition| never(condition, &nodes)) {
+    let why = args.conditions.iter().find_map(|condition| never(condition, &nodes));
+    if let Some(why) = why.or_else(|| wrong_but(args, &nodes)) {
         let report = Report::new(Exit::Usage, format!("wait: {why}")).why("nothing was waited for");
         return Err(report.next("see", app.again(Line::new("status")).to_string()));
     }
+    let reports = args.but.as_ref().map_or(reports.clone(), |but| without(but, reports));
     let missing = args.conditions.iter().find_map(|condition| {
         let missing = missing(condition, &view, &names, &reports)?;
         Some(format!("{condition}: {missing}"))
@@ -127,9 +129,32 @@ fn missing(
         Condition::Settled => apart(reports)
             .or_else(|| changes::pending(view, reports))
             .or_else(|| refill::left(names, reports))
-            .or_else(|| missing(&Condition::Hints(0), view, names, reports))
-            .or_else(|| missing(&Condition::Behind(0), view, names, reports)),
+            .or_else(|| lacking(view, names, reports)),
     }
+}
+
+/// Hints that wait, and who lacks something: the one is often why of the other.
+fn lacking(view: &ClusterView, names: &Names<'_>, reports: &[NodeReport]) -> Option<String> {
+    let both = [Condition::Hints(0), Condition::Behind(0)];
+    let both = both.iter().filter_map(|condition| missing(condition, view, names, reports));
+    let both: Vec<String> = both.collect();
+    (!both.is_empty()).then(|| both.join("; "))
+}
+
+/// The same without what this node lacks, and without the hints that wait for it: whoever takes it away loses
+/// nothing of these.
+fn without(but: &str, mut reports: Vec<NodeReport>) -> Vec<NodeReport> {
+    let ids = reports.iter().filter(|report| report.name == but).map(|report| report.id);
+    let ids: Vec<NodeId> = ids.collect();
+    for report in &mut reports {
+        let Ok(status) = &mut report.status else { continue };
+        if report.name == but {
+            (status.shards_behind, status.refilling) = (0, Refilling::default());
+        } else {
+            status.hints.retain(|target, _| !ids.contains(target));
+        }
+    }
+    reports
 }
 
 fn silent(reports: &[NodeReport]) -> Vec<&str> {
@@ -211,6 +236,17 @@ fn never(condition: &Condition, nodes: &[&str]) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Why `--but` says nothing of what is waited for, or of this cluster.
+fn wrong_but(args: &Wait, nodes: &[&str]) -> Option<String> {
+    let but = args.but.as_deref()?;
+    if !nodes.contains(&but) {
+        let nodes = nodes.join(" ");
+        return Some(format!("--but {but}: the cluster has no node {but}, only {nodes}"));
+    }
+    let other = args.conditions.iter().find(|condition| !condition.is_of_lacks())?;
+    Some(format!("--but {but} goes with settled, hints=N and behind=N, not with {other}"))
 }
 
 /// What was said last.
