@@ -84,6 +84,8 @@ pub(crate) struct FileCheck {
 struct FilesFound {
     running: bool,
     damaged: Vec<String>,
+    /// Whether `damaged` are files, and not why they could not be read.
+    are_files: bool,
 }
 
 impl FileCheck {
@@ -95,7 +97,7 @@ impl FileCheck {
             return;
         }
         let (engine, stopping) = (engine.clone(), self.stopping.clone());
-        let mut end = FileCheckEnd { found: self.found.clone(), damaged: None };
+        let mut end = FileCheckEnd { found: self.found.clone(), damaged: None, are_files: false };
         let body = move || {
             let files = engine.damaged_files(&|| !stopping.load(Ordering::SeqCst));
             // Whoever hears that it is over may want to be the last one to have the engine.
@@ -120,6 +122,12 @@ impl FileCheck {
         self.found.lock().running
     }
 
+    /// Whether it is over and has found damaged files.
+    pub(crate) fn has_found(&self) -> bool {
+        let found = self.found.lock();
+        !found.running && found.are_files
+    }
+
     /// The first of the damaged files that it found last.
     pub(crate) fn damaged(&self) -> Vec<String> {
         self.found.lock().damaged.iter().take(DAMAGED_NAMED_MAX).cloned().collect()
@@ -141,10 +149,12 @@ struct FileCheckEnd {
     found: Arc<Mutex<FilesFound>>,
     /// `None`: it did not come to its end.
     damaged: Option<Vec<String>>,
+    are_files: bool,
 }
 
 impl FileCheckEnd {
     fn tell(&mut self, files: Result<Vec<PathBuf>, EngineError>) {
+        self.are_files = files.as_ref().is_ok_and(|files| !files.is_empty());
         self.damaged = Some(match files {
             Ok(files) => files.iter().map(|file| file.display().to_string()).collect(),
             Err(error) => vec![format!("not all could be read: {error}")],
@@ -159,7 +169,7 @@ impl Drop for FileCheckEnd {
         for file in &damaged {
             tracing::error!(event = "file_damaged", file = %file);
         }
-        *self.found.lock() = FilesFound { running: false, damaged };
+        *self.found.lock() = FilesFound { running: false, damaged, are_files: self.are_files };
     }
 }
 
@@ -214,7 +224,7 @@ pub(crate) fn state<E: Engine>(shared: &Shared<E>) -> RepairState {
         state.rows_damaged += lane.counters.rows_damaged;
         state.shards_behind += lane.shards_behind;
     }
-    if !state.damaged_files.is_empty() && lanes.iter().any(|lane| lane.engine_fails) {
+    if shared.files.has_found() && lanes.iter().any(|lane| lane.engine_fails) {
         give_up(&mut state);
     }
     state

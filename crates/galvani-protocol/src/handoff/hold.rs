@@ -86,7 +86,7 @@ pub(crate) fn give(ctx: &mut Ctx<'_>, pull: &PullHints) -> Result<HintsPulled, R
             match ctx.store.release(owner.node, shard, dot) {
                 Ok(()) => ctx.counters.hints_delivered += 1,
                 // It stays, and is given again: a disk that takes nothing must not hold up the rest.
-                Err(StoreError::Full | StoreError::Failed { .. }) => {}
+                Err(StoreError::Full | StoreError::Failed { .. }) => ctx.handoff.note_kept(ctx.now),
                 Err(error) => return Err(replica::as_replica_error(&error)),
             }
         }

@@ -29,6 +29,9 @@ const RETRY_MICROS: u64 = 1_000_000;
 /// How often an owner that can be reached is told of hints that still wait for it, in
 /// microseconds: the first word may have been lost.
 const TELL_AGAIN_MICROS: u64 = 2_000_000;
+/// How long a holder whose disk takes nothing, so that it cannot let go what its owner has taken, tells
+/// nobody of hints, in microseconds: else all of them are sent again and again.
+const REFUSED_MICROS: u64 = 10_000_000;
 /// How long after a hint was staged its owner is told, in microseconds: by then it is committed.
 const TELL_MICROS: u64 = 10_000;
 /// How often a lane that has just started looks whether it is up to date, in microseconds.
@@ -51,6 +54,8 @@ pub(crate) struct Handoff {
     pages: u64,
     /// When owners are told next; `None` when nothing is held.
     tell_at: Option<u64>,
+    /// Until when nobody is told.
+    silent_until: u64,
     /// Whether hints may be fetched.
     patience: Patience,
     due_at: Option<u64>,
@@ -97,6 +102,7 @@ impl Handoff {
             pages: random >> 1,
             // Hints may be on the disk from before.
             tell_at: Some(0),
+            silent_until: 0,
             patience: Patience::Fresh,
             due_at: Some(0),
         }
@@ -146,6 +152,11 @@ impl Handoff {
         let soon = now.micros + TELL_MICROS;
         self.tell_at = Some(self.tell_at.map_or(soon, |at| at.min(soon)));
         self.reschedule();
+    }
+
+    /// A hint that its owner has taken in could not be let go.
+    fn note_kept(&mut self, now: Now) {
+        self.silent_until = now.micros + REFUSED_MICROS;
     }
 
     /// The tick does not exist: what it took in is not durable here, so nobody may drop it, and it is not
@@ -246,7 +257,12 @@ fn between(topology: &Topology, mine: LaneIndex, peer: PeerLane) -> Vec<Partitio
 
 fn tell(ctx: &mut Ctx<'_>) {
     let targets: Vec<NodeId> = ctx.store.hint_figures().keys().copied().collect();
-    ctx.handoff.tell_at = (!targets.is_empty()).then_some(ctx.now.micros + TELL_AGAIN_MICROS);
+    let now = ctx.now.micros;
+    let again = (now + TELL_AGAIN_MICROS).max(ctx.handoff.silent_until);
+    ctx.handoff.tell_at = (!targets.is_empty()).then_some(again);
+    if now < ctx.handoff.silent_until {
+        return;
+    }
     let lanes: Vec<PeerLane> =
         ctx.up.iter().copied().filter(|lane| targets.contains(&lane.node)).collect();
     for lane in lanes {

@@ -342,7 +342,7 @@ fn a_page_whose_commit_failed_is_not_said_to_be_taken() {
 }
 
 /// Node 1 as a stand-in, the owner, and a hint for it to hold.
-fn holder_of_one() -> (Bench, Shard, NodeId, Message) {
+pub(crate) fn holder_of_one() -> (Bench, Shard, NodeId, Message) {
     let bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
     let key = bench.key(false);
     let shard = bench.shard(&key);

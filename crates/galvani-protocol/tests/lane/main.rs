@@ -7,6 +7,7 @@ mod collect;
 mod expiry;
 mod feed;
 mod handoff;
+mod handoff_disk;
 mod layout;
 mod liveness;
 mod overload;

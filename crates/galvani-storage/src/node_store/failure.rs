@@ -7,8 +7,9 @@
 //! Next to read: `commit` in `mod.rs`, and the engine's `EngineError`.
 
 use super::NodeStore;
-use crate::engine::{Engine, EngineError, IoStep, store_error};
-use galvani_model::store::StoreError;
+use crate::engine::{Batch, Durability, Engine, EngineError, IoStep, Table, store_error};
+use crate::format::{keys, rows};
+use galvani_model::store::{Store, StoreError};
 
 /// What the next commit does about an engine that could not be opened again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,12 +94,18 @@ impl<E: Engine> NodeStore<E> {
     /// Whether writes are staged: not while the disk is known to be full or the engine to be shut. Whoever
     /// brings one hears of it at once, and the reads of the same tick are not lost with it.
     pub(super) fn accepts(&self) -> Result<(), StoreError> {
-        if self.shut.is_some() {
-            return Err(store_error(EngineError::Closed));
-        }
+        self.is_open()?;
         match self.full_for {
             Some(..FULL_PROBE_COMMITS) => Err(StoreError::Full),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// As [`Self::accepts`], for what may use the room that is kept on a full disk.
+    pub(super) fn is_open(&self) -> Result<(), StoreError> {
+        match self.shut {
+            Some(_) => Err(store_error(EngineError::Closed)),
+            None => Ok(()),
         }
     }
 
@@ -123,8 +130,7 @@ impl<E: Engine> NodeStore<E> {
         if self.is_lost() || rests || !(error.is_in_doubt() || stuck) {
             return;
         }
-        self.states.clear();
-        self.memory.clear();
+        self.forget_reads();
         self.reopens.rested |= self.shut == Some(Shut::Due);
         match self.reopens.take() {
             Ok(()) => self.open_again(),
@@ -132,17 +138,69 @@ impl<E: Engine> NodeStore<E> {
         }
     }
 
+    /// Makes the next commit take origins off the disk that must not be used again.
+    pub(super) fn write_off_renewed(&mut self) {
+        for shard in self.renewed.clone() {
+            // A state that cannot be read names no origin that a later start could read either.
+            if self.replica(shard).is_ok() {
+                self.dirty.insert(shard);
+            }
+        }
+    }
+
+    /// The same on a disk that was full a while ago: in a batch of their own, so that nothing else fails
+    /// with them. Shards that this tick touches go with it.
+    pub(super) fn probe_with_renewed(&mut self) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        let mut shards = Vec::new();
+        for shard in self.renewed.clone() {
+            let busy = self.touched.contains(&shard) || self.dirty.contains(&shard);
+            if !busy && !self.emptied.contains(&shard) && self.replica(shard).is_ok() {
+                let (key, state) = (keys::shard(shard), &self.states[&shard]);
+                batch.put_with(Table::Clocks, &key, |out| rows::put(&key, state, out));
+                shards.push(shard);
+            }
+        }
+        if shards.is_empty() {
+            self.write_off_renewed();
+            return Ok(());
+        }
+        match self.engine.commit(&batch, Durability::Os) {
+            Ok(()) => {
+                self.full_for = None;
+                self.unsynced = true;
+                for shard in shards {
+                    self.renewed.remove(&shard);
+                    self.checkpoints.insert(shard, self.states[&shard].arrivals);
+                }
+                self.write_off_renewed();
+                Ok(())
+            }
+            Err(EngineError::Full { in_doubt: false, .. }) => {
+                self.full_for = Some(0);
+                Ok(())
+            }
+            // An engine that takes nothing is opened again, as after any commit.
+            Err(error) => {
+                self.roll_back(&error);
+                Err(store_error(error))
+            }
+        }
+    }
+
     /// Whether the engine could not be opened again, or rests, and no other lane has opened it since.
     pub(super) fn stays_shut(&mut self) -> bool {
         if self.shut == Some(Shut::Due) && self.count_hints().is_ok() {
             (self.shut, self.reopens.rested) = (None, true);
-            // What was read while it was shut may have gone with it; nothing rests on it yet.
-            if self.batch.is_empty() && self.dirty.is_empty() {
-                self.states.clear();
-                self.memory.clear();
-            }
         }
         self.shut.is_some()
+    }
+
+    /// What was read while the engine was shut may be otherwise since another lane opened it: it is read
+    /// anew. So is what the tick that found it open has read before, whether its commit succeeded or not.
+    pub(super) fn forget_reads(&mut self) {
+        self.states.clear();
+        self.memory.clear();
     }
 
     fn open_again(&mut self) {

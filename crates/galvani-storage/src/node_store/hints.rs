@@ -103,6 +103,11 @@ impl<E: Engine> NodeStore<E> {
     ) -> Result<(), StoreError> {
         self.accepts()?;
         let key = keys::hint(target, shard, record.head.dot);
+        if self.is_in_gap(&key) {
+            return Err(StoreError::Corrupt {
+                what: format!("hints for {target} beside this one"),
+            });
+        }
         let staged = self.hints.staged.get(&key[..]).map(|row| row.there);
         let stored = self.get(Table::Hints, &key)?;
         let whole = stored.as_ref().is_some_and(|row| rows::get_record(&key, row).is_ok());

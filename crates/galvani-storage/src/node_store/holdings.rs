@@ -32,6 +32,7 @@ impl<E: Engine> Holdings for NodeStore<E> {
     }
 
     fn empty(&mut self, shard: Shard, limit: usize) -> Result<bool, StoreError> {
+        self.is_open()?;
         let prefix = keys::shard(shard);
         let end = keys::after_prefix(&prefix);
         let mut left = limit;
@@ -74,6 +75,7 @@ impl<E: Engine> Holdings for NodeStore<E> {
     }
 
     fn set_fact(&mut self, name: &[u8], value: Option<Bytes>) -> Result<(), StoreError> {
+        self.is_open()?;
         // Also on a full disk: facts are small, and there is room for them (see `Batch::is_vital`).
         let key = keys::fact(name);
         match &value {

@@ -14,6 +14,8 @@ mod expiring;
 mod failure;
 #[cfg(test)]
 mod failure_tests;
+#[cfg(test)]
+mod gap_tests;
 mod gaps;
 #[cfg(test)]
 mod hint_tests;
@@ -174,6 +176,15 @@ impl<E: Engine> NodeStore<E> {
     /// such ticks. After a failed sync, this lane's or another's, every commit is refused, also an empty
     /// one.
     pub fn commit(&mut self, fsync: bool) -> Result<(), StoreError> {
+        let was_shut = self.shut.is_some();
+        let committed = self.commit_tick(fsync);
+        if was_shut && self.shut.is_none() {
+            self.forget_reads();
+        }
+        committed
+    }
+
+    fn commit_tick(&mut self, fsync: bool) -> Result<(), StoreError> {
         if self.is_lost() {
             self.roll_back(&EngineError::Lost);
             return Err(store_error(EngineError::Lost));
@@ -287,56 +298,6 @@ impl<E: Engine> NodeStore<E> {
     /// The engine below.
     pub fn engine(&self) -> &Arc<E> {
         &self.engine
-    }
-
-    /// Makes the next commit take origins off the disk that must not be used again.
-    fn write_off_renewed(&mut self) {
-        for shard in self.renewed.clone() {
-            // A state that cannot be read names no origin that a later start could read either.
-            if self.replica(shard).is_ok() {
-                self.dirty.insert(shard);
-            }
-        }
-    }
-
-    /// The same on a disk that was full a while ago: in a batch of their own, so that nothing else fails
-    /// with them. Shards that this tick touches go with it.
-    fn probe_with_renewed(&mut self) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
-        let mut shards = Vec::new();
-        for shard in self.renewed.clone() {
-            let busy = self.touched.contains(&shard) || self.dirty.contains(&shard);
-            if !busy && !self.emptied.contains(&shard) && self.replica(shard).is_ok() {
-                let (key, state) = (keys::shard(shard), &self.states[&shard]);
-                batch.put_with(Table::Clocks, &key, |out| rows::put(&key, state, out));
-                shards.push(shard);
-            }
-        }
-        if shards.is_empty() {
-            self.write_off_renewed();
-            return Ok(());
-        }
-        match self.engine.commit(&batch, Durability::Os) {
-            Ok(()) => {
-                self.full_for = None;
-                self.unsynced = true;
-                for shard in shards {
-                    self.renewed.remove(&shard);
-                    self.checkpoints.insert(shard, self.states[&shard].arrivals);
-                }
-                self.write_off_renewed();
-                Ok(())
-            }
-            Err(EngineError::Full { in_doubt: false, .. }) => {
-                self.full_for = Some(0);
-                Ok(())
-            }
-            // An engine that takes nothing is opened again, as after any commit.
-            Err(error) => {
-                self.roll_back(&error);
-                Err(store_error(error))
-            }
-        }
     }
 
     /// What was staged is committed.

@@ -143,9 +143,11 @@ impl<E: Engine> NodeStore<E> {
         let mut state = self.derive_state(shard)?;
         // A log row may be gone whose request row is there.
         state.latest = Hlc(u64::MAX);
-        // The next commit writes it anew.
-        self.dirty.insert(shard);
-        self.damaged.mended += 1;
+        // The next commit writes it anew, unless it would fail, and the reads of the tick with it.
+        if self.accepts().is_ok() {
+            self.dirty.insert(shard);
+            self.damaged.mended += 1;
+        }
         Ok(state)
     }
 

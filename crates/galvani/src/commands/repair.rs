@@ -341,6 +341,7 @@ fn rebuild(app: &App, report: Report, name: &str, state: &RepairState) -> Report
             "{name}: set its data aside, it fetches all from the other owners: one node at a time, \
              and only when no other lacks anything"
         ))
+        .why("writes that no other has acked (w=1) stay in what is set aside")
         .next("first", app.again(wait).to_string());
     let about = app.about();
     let report = match about.local {

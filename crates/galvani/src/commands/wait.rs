@@ -68,18 +68,24 @@ async fn look(
         let report = Report::new(Exit::Usage, format!("wait: {why}")).why("nothing was waited for");
         return Err(report.next("see", app.again(Line::new("status")).to_string()));
     }
-    let reports = args.but.as_ref().map_or(reports.clone(), |but| without(but, reports));
+    let (but, settled) = (args.but.as_deref(), args.conditions.contains(&Condition::Settled));
+    let reports = match but {
+        Some(but) => without(but, reports),
+        None => reports,
+    };
     let missing = args.conditions.iter().find_map(|condition| {
         let missing = missing(condition, &view, &names, &reports)?;
         Some(format!("{condition}: {missing}"))
     });
+    let damaged = but.filter(|_| settled).and_then(|but| damaged(but, &reports));
+    let missing = missing.or(damaged.map(|damaged| format!("settled: {damaged}")));
     if missing.is_some() {
         *calm_since = None;
         return Ok(missing);
     }
     // What a replica lacks it notices when it compares, not at once.
     let since = *calm_since.get_or_insert_with(Instant::now);
-    let settling = args.conditions.contains(&Condition::Settled) && since.elapsed() < CALM;
+    let settling = settled && since.elapsed() < CALM;
     Ok(settling.then(|| "settled: so far nothing is lacking, for three seconds".to_owned()))
 }
 
@@ -131,6 +137,14 @@ fn missing(
             .or_else(|| refill::left(names, reports))
             .or_else(|| lacking(view, names, reports)),
     }
+}
+
+/// A node other than `but` that has rows which are damaged: `but` may be the only one that has them whole.
+fn damaged(but: &str, reports: &[NodeReport]) -> Option<String> {
+    reports.iter().filter(|report| report.name != but).find_map(|report| {
+        let rows = report.status.as_ref().map_or(0, |status| status.counters.rows_damaged);
+        (rows > 0).then(|| format!("{} has {}", report.name, count(rows, "damaged row")))
+    })
 }
 
 /// Hints that wait, and who lacks something: the one is often why of the other.
