@@ -7,6 +7,7 @@ mod busy;
 mod collect;
 mod equality;
 mod expire;
+mod interrupted;
 mod mend;
 mod refill;
 mod trim;
