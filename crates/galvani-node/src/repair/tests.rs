@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy)]
 enum Files {
     AreWhole,
+    OneIsDamaged,
+    CannotBeRead,
     Panic,
     /// It ends when it is told to stop.
     TakeForEver,
@@ -68,6 +70,8 @@ impl Engine for Checked {
         self.checks.fetch_add(1, Ordering::SeqCst);
         match self.files {
             Files::AreWhole => {}
+            Files::OneIsDamaged => return Ok(vec![PathBuf::from("tables/7")]),
+            Files::CannotBeRead => return Err(EngineError::Closed),
             Files::Panic => panic!("this test wants it"),
             Files::TakeForEver => {
                 while go_on() {
@@ -130,6 +134,21 @@ fn a_check_that_panics_is_over_and_not_called_well() {
     shared.ask_repair(None);
     wait_for_the_end(&shared.files);
     assert!(shared.files.damaged()[0].contains("not all were read"));
+}
+
+/// Only for files that were found damaged may a repair end before its end.
+#[test]
+fn why_files_could_not_be_read_is_told_and_is_no_damaged_file() {
+    for (files, found) in
+        [(Files::OneIsDamaged, true), (Files::CannotBeRead, false), (Files::Panic, false)]
+    {
+        let shared = shared(engine(files));
+        assert!(!shared.files.has_found());
+        shared.ask_repair(None);
+        wait_for_the_end(&shared.files);
+        assert_eq!(shared.files.damaged().len(), 1);
+        assert_eq!(shared.files.has_found(), found);
+    }
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! A sync that is interrupted at every one of its steps: what a replica says it has taken in it has, always.
 
-use super::{Pair, SHARD, Side, peer, topology};
-use galvani_model::ids::LaneIndex;
+use super::refill::started;
+use super::{Pair, SHARD, Side, peer};
 use galvani_model::limits::Limits;
 use galvani_model::store::Store;
-use galvani_protocol::{Input, Lane, LaneConfig};
+use galvani_protocol::Input;
 use galvani_storage::engine::{CrashKeep, FailKind};
-use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 
 /// What befalls the side that pulls, before one of its ticks is committed.
 #[derive(Clone, Copy, Debug)]
@@ -85,19 +84,9 @@ fn apply(interrupt: Interrupt, pair: &mut Pair) {
     match interrupt {
         Interrupt::Commit(kind) => pair.sides[1].engine.fail_next_commits([kind]),
         Interrupt::Crash(keep) => {
-            let side = &mut pair.sides[1];
-            side.engine.crash(keep);
-            let config = StoreConfig {
-                lane: LaneIndex(0),
-                lanes: 1,
-                keep_origins: false,
-                memory: MemoryConfig::of_lane(1),
-                checkpoint_every: 2,
-            };
-            side.store = NodeStore::open(side.engine.clone(), config).expect("readable").store;
-            let limits = Limits::default();
-            let config = LaneConfig { lane: LaneIndex(0), limits, always_fsync: false, boot: 99 };
-            side.lane = Lane::new(config, topology(1, 1), []);
+            let engine = pair.sides[1].engine.clone();
+            engine.crash(keep);
+            pair.sides[1] = started(1, &engine, &Limits::default());
             part(pair);
             meet(pair);
         }

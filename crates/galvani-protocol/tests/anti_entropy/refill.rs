@@ -20,7 +20,7 @@ use galvani_wire::message::{AskClocks, Clocks, FetchPage, Get, List, Replicate};
 use std::sync::Arc;
 
 /// A side whose process starts on what its engine holds.
-fn started(side: usize, engine: &Arc<MemoryEngine>, limits: &Limits) -> Side {
+pub(super) fn started(side: usize, engine: &Arc<MemoryEngine>, limits: &Limits) -> Side {
     let config = StoreConfig {
         lane: LaneIndex(0),
         lanes: 1,

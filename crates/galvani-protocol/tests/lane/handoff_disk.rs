@@ -1,4 +1,5 @@
-//! Hinted handoff beside a disk that takes nothing: the owner's, or the holder's.
+//! Hinted handoff beside a disk that takes nothing, the owner's or the holder's, and beside links that come
+//! again: no page is asked for too often, none is dropped too early.
 
 use crate::bench::{Bench, answers, peer, put};
 use crate::handoff::holder_of_one;
@@ -54,6 +55,27 @@ fn a_page_whose_commit_failed_is_asked_for_again_later_and_nothing_of_it_is_drop
     bench.handle(Input::Wake);
     let (_, next) = asked(&bench.tick()).expect("the next page is asked for");
     assert_eq!(next.taken, 5);
+}
+
+#[test]
+fn a_holder_that_is_met_again_while_it_is_asked_is_not_asked_twice() {
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let holder = peer(NodeId(2));
+    let wait = HintsWait { node: holder.node, lane: holder.lane };
+    bench.request(false, Message::HintsWait(wait));
+    bench.handle(Input::Wake);
+    asked(&bench.tick()).expect("whoever says that it holds hints is asked");
+    bench.handle(Input::PeerUp(holder));
+    bench.handle(Input::Wake);
+    assert_eq!(
+        asked(&bench.tick()),
+        None,
+        "each of two chains would drop what the other has taken"
+    );
+    bench.handle(Input::PeerDown(holder));
+    bench.handle(Input::PeerUp(holder));
+    bench.handle(Input::Wake);
+    asked(&bench.tick()).expect("what was asked before it went is not waited for");
 }
 
 #[test]

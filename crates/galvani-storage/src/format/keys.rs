@@ -130,10 +130,12 @@ pub fn split_request(row: &[u8]) -> Option<(Shard, WriteId)> {
 
 /// Bytes of the prefix of all hints for one target.
 pub const TARGET_BYTES: usize = 16;
+/// Bytes of a hint's key.
+pub const HINT_BYTES: usize = TARGET_BYTES + SHARD_BYTES + 24;
 
 /// The key of a hint's row: whom it is for, then as in the log.
-pub fn hint(target: NodeId, of: Shard, dot: Dot) -> [u8; TARGET_BYTES + SHARD_BYTES + 24] {
-    let mut out = [0; TARGET_BYTES + SHARD_BYTES + 24];
+pub fn hint(target: NodeId, of: Shard, dot: Dot) -> [u8; HINT_BYTES] {
+    let mut out = [0; HINT_BYTES];
     out[..TARGET_BYTES].copy_from_slice(&target.to_bytes());
     out[TARGET_BYTES..].copy_from_slice(&log(of, dot));
     out

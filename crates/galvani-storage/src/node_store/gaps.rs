@@ -8,7 +8,7 @@
 
 use super::{NodeStore, store_error};
 use crate::engine::{Engine, EngineError, Table, Visit};
-use crate::format::RowError;
+use crate::format::{RowError, keys};
 use galvani_model::store::StoreError;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -16,8 +16,8 @@ use std::ops::{Bound, ControlFlow};
 /// By the first key behind each gap, the first one in it.
 pub(super) type Gaps = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Bytes of a hint's key: positions between two keys are counted as numbers of so many bytes.
-const WIDTH: usize = 43;
+/// Positions between two keys are counted as numbers of so many bytes.
+const WIDTH: usize = keys::HINT_BYTES;
 /// Gaps of one scan that are looked for exactly; each one after them begins with larger steps, so that a
 /// file full of damage is soon behind.
 const EXACT: usize = 16;

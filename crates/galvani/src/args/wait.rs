@@ -23,8 +23,8 @@ use std::time::Duration;
                   settled     all nodes answer and reach each other, the layout is not changing, no hints,\n              \
                   nothing behind, and that for three seconds: so long takes a replica to notice\n              \
                   what it lacks\n\
-                  With --but NODE hints for that node, and what it lacks itself, do not count: whoever takes it\n\
-                  away loses nothing by that. Hints that it holds for others do.\n\
+                  With --but NODE hints for that node, and what it lacks itself, do not count; hints that it\n\
+                  holds for others do. Then what only it has is what nobody else has acked (w=1).\n\
                   Exit 7: not so in time; 8: no server answered at all; 2: it can never be so."
 )]
 pub(crate) struct Wait {
