@@ -218,7 +218,8 @@ impl GetOp {
         asked.map(|(index, _)| index).or_else(supplied)
     }
 
-    /// Joins one replica's answer; what this replica lacks of it is taken in here at once.
+    /// Joins one replica's answer; what this replica lacks of it is taken in here at once, within the
+    /// budget of repairs.
     fn take_in(&mut self, ctx: &mut Ctx<'_>, node: NodeId, held: Held) -> Result<(), Outcome> {
         let malformed = Err(Outcome::Refused(ReplicaError::Malformed));
         if held.versions.iter().any(|version| version.dots.is_empty()) {
@@ -253,8 +254,10 @@ impl GetOp {
             if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
                 ctx.on_amnesia();
             }
-            // Best effort: a full disk must not stop a read.
-            let _ = ctx.take_in(self.shard, record, self.policy, None);
+            if self.blocking || self.may_repair(ctx, dot) {
+                // Best effort: a full disk must not stop a read.
+                let _ = ctx.take_in(self.shard, record, self.policy, None);
+            }
         }
         self.learned |= dots.iter().any(|dot| !self.own.contains(dot));
         let shown = held.versions.iter().map(|version| version.write).collect();
@@ -267,6 +270,18 @@ impl GetOp {
         }
         self.heard.push(heard);
         Ok(())
+    }
+
+    /// Whether the own copy takes in a record that it lacks, which a read in the background does within
+    /// the budget of all repairs; beyond it, anti-entropy brings it.
+    fn may_repair(&self, ctx: &mut Ctx<'_>, dot: Dot) -> bool {
+        let own = ctx.store.replica(self.shard);
+        if own.is_ok_and(|own| own.clock.contains(dot)) || ctx.read_repairs.take(ctx.now.micros) {
+            return true;
+        }
+        ctx.counters.repairs_skipped += 1;
+        ctx.sync.note_change(self.shard, ctx.now);
+        false
     }
 
     fn count(&mut self, ctx: &Ctx<'_>, index: usize, said: Result<(), Outcome>) {

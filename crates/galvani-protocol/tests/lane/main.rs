@@ -10,6 +10,7 @@ mod handoff;
 mod handoff_disk;
 mod layout;
 mod liveness;
+mod no_writes_on_read;
 mod overload;
 mod read_repair;
 mod requests;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use galvani_model::ids::{Origin, RequestId};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
+use galvani_model::store::Store;
 use galvani_model::version::{Dot, DotSet, Kind, Record, Version, value_hash};
 use galvani_protocol::{Effect, Input, PeerLane};
 use galvani_storage::engine::FailKind;
@@ -106,7 +107,7 @@ fn what_expires_while_a_blocking_read_waits_is_not_shown_any_more() {
 }
 
 #[test]
-fn no_writes_on_read_of_replicas_that_agree_and_no_second_round() {
+fn a_blocking_read_of_replicas_that_agree_supplies_nobody() {
     let mut bench = Bench::new(Limits::default());
     let key = bench.key(true);
     bench.request(false, blocking(get(key, 2)));
@@ -175,6 +176,41 @@ fn what_is_beyond_the_budget_is_left_to_anti_entropy() {
         bench.handle(Input::Reply { id, message: holds_nothing() });
     }
     assert_eq!(asked(&bench.tick(), is_repair).len(), 1, "a second later there is budget again");
+}
+
+/// What an owner itself lacks of a read it coordinates is a repair like another, unless the read waits
+/// for it.
+#[test]
+fn the_own_copy_takes_in_within_the_budget_too() {
+    let mut bench = Bench::new(Limits { read_repairs_per_second: 1, ..Limits::default() });
+    let key = bench.key(true);
+    let shard = bench.shard(&key);
+    let (_, _, like) = with_a_write(Limits::default());
+    // Reads, hears of another write, and says whether the own copy has it then.
+    let read = |bench: &mut Bench, message: Message, counter| {
+        bench.request(false, message);
+        let fetches = asked(&bench.tick(), is_fetch);
+        let mut head = like.head.clone();
+        (head.dot, head.rid) = (Dot::new(Origin(77), counter), RequestId(counter.into()));
+        let (dot, seen) = (head.dot, DotSet::from_iter([head.dot]));
+        let (versions, values) = (vec![Version::of(&head)], vec![like.value.clone()]);
+        let held = Held { versions, seen, heads: vec![head], values };
+        bench.handle(Input::Reply { id: fetches[0].1, message: Message::Fetched(Ok(held)) });
+        let effects = bench.tick();
+        (bench.store.replica(shard).expect("read").clock.contains(dot), effects)
+    };
+    let (taken, effects) = read(&mut bench, get(key.clone(), 2), 1);
+    assert_eq!((taken, done(&effects).siblings.len()), (true, 1), "there is budget for one");
+    let (taken, effects) = read(&mut bench, get(key.clone(), 2), 2);
+    assert_eq!(
+        (taken, done(&effects).siblings.len()),
+        (false, 2),
+        "and for no more, but it is shown"
+    );
+    assert_eq!(bench.lane.counters().repairs_skipped, 1);
+    assert!(!bench.lane.is_settled(), "the shard is to be compared");
+    let (taken, _) = read(&mut bench, blocking(get(key, 2)), 3);
+    assert!(taken, "this one waits for it");
 }
 
 /// The other owner's version replaces more than its record says: it replaced a tombstone there that this
