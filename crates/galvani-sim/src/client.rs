@@ -6,6 +6,7 @@
 
 use crate::history::{Call, Purpose, Read, Write, value_of};
 use crate::mutant::Mutant;
+use crate::oracles::buried;
 use crate::packet::{Event, LaneAt, Packet};
 use crate::profile::TTL_MS_LONGEST;
 use crate::tamper;
@@ -133,7 +134,10 @@ impl World {
     ) -> usize {
         let number = self.history.reads.len();
         let started = self.now;
-        self.history.reads.push(Read { key, options, started, then_write, last, answered: false });
+        let (epoch, met_unaware) = (self.settled_epoch(), buried::is_unaware(self, key));
+        let answered = false;
+        let read = Read { key, options, started, epoch, met_unaware, then_write, last, answered };
+        self.history.reads.push(read);
         self.coverage.add("reads", 1);
         let key = self.keys[key].key.clone();
         let skips = self.mutant == Some(Mutant::SkipsConfirming);
@@ -217,6 +221,7 @@ impl World {
             Kind::Delete | Kind::Emit => Bytes::new(),
         };
         self.history.by_rid.insert(rid, number);
+        let epoch = self.settled_epoch();
         self.history.writes.push(Write {
             key,
             kind,
@@ -230,6 +235,7 @@ impl World {
             timeout_ms,
             impossible,
             calls: Vec::new(),
+            epoch,
             dots: Default::default(),
             holders: Default::default(),
             first_ack: None,

@@ -59,6 +59,8 @@ pub(crate) struct Write {
     /// Whether it must be refused whatever happens.
     pub(crate) impossible: bool,
     pub(crate) calls: Vec<usize>,
+    /// The epoch that all members went by when it was first sent, if it was one and no change.
+    pub(crate) epoch: Option<u64>,
     /// Its dots, as far as any node committed one.
     pub(crate) dots: BTreeSet<Dot>,
     /// The nodes that held it when it was first acked and still do.
@@ -78,6 +80,10 @@ pub(crate) struct Read {
     pub(crate) key: usize,
     pub(crate) options: ReadOptions,
     pub(crate) started: u64,
+    /// The epoch that all members went by when it was sent, if it was one and no change.
+    pub(crate) epoch: Option<u64>,
+    /// Whether an owner did not know then of a collected tombstone of the key, having lost that unawares.
+    pub(crate) met_unaware: bool,
     /// Whether the reader writes what it merged as soon as it has read.
     pub(crate) then_write: bool,
     /// Whether the run is quiet and all replicas were asked.

@@ -5,7 +5,7 @@
 //! Next to read: `faults.rs`, which breaks what goes on meanwhile; `oracles/overlap.rs`.
 
 use crate::history::Purpose;
-use crate::node::Life;
+use crate::node::{Life, Node};
 use crate::packet::{Event, LaneAt};
 use crate::rng::Rng;
 use crate::world::{World, member};
@@ -229,6 +229,24 @@ impl World {
         another.expect("there are as many nodes as any bucket has copies")
     }
 
+    /// The epoch that every lane of every member goes by, if it is one and no change.
+    ///
+    /// Epochs only grow, so what is the same at two moments was so all the time between.
+    pub(crate) fn settled_epoch(&self) -> Option<u64> {
+        let epoch = self.layout.epoch();
+        let goes_by_it = |node: &Node| {
+            let told = node.lanes.iter().all(|slot| slot.told.is_empty());
+            self.layout.member(node.id).is_none() || (node.layout.epoch() == epoch && told)
+        };
+        let settled = self.layout.transition().is_none() && self.nodes.iter().all(goes_by_it);
+        settled.then_some(epoch)
+    }
+
+    /// Whether owners were the same since what `since` was the settled epoch of.
+    pub(crate) fn owners_stood(&self, since: Option<u64>) -> bool {
+        !self.layouts.have_changed() || (since.is_some() && since == self.settled_epoch())
+    }
+
     /// Rows of a shard are gone from a node for good: what it held of acked writes is with others.
     pub(crate) fn note_emptied(&mut self, node: usize, shard: Shard) {
         self.coverage.add("layout.shards_emptied", 1);
@@ -257,6 +275,12 @@ impl World {
             write.holders.remove(&node);
             write.handed.remove(&node);
             write.handed.extend(heir);
+        }
+        for read in &mut self.history.confirmed {
+            let key = &self.keys[read.key];
+            if key.shard == shard && !self.nodes[node].shows(shard, &key.key, &read.dots) {
+                read.holders.remove(&node);
+            }
         }
     }
 

@@ -92,7 +92,12 @@ impl Ledger {
 
     /// The collected tombstones with which any of `dots` went.
     pub(crate) fn burials(&self, dots: &BTreeSet<Dot>) -> impl Iterator<Item = Burial> {
-        dots.iter().filter_map(|dot| self.buried.get(dot)).flatten().copied()
+        dots.iter().flat_map(|&dot| self.burials_of(dot)).copied()
+    }
+
+    /// The collected tombstones with which `dot` went.
+    pub(crate) fn burials_of(&self, dot: Dot) -> &[Burial] {
+        self.buried.get(&dot).map_or(&[], Vec::as_slice)
     }
 
     /// Whether any of `dots` went with a tombstone that was collected.

@@ -21,13 +21,14 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     let info = &world.keys[write.key];
     let options = write.options;
     let Needs { n, w, pw, dw } = needs(options, info);
-    // While the layout changes the coordinator may go by owners of before or of after.
+    // If the layout changed meanwhile the coordinator may go by owners of before or of after.
     let everybody: Vec<usize> = (0..world.nodes.len()).collect();
     let nobody = Vec::new();
-    let (counted, owners) = match world.layouts.have_changed() {
-        true => (&everybody[..], &nobody),
-        false => (&info.owners[..usize::from(n)], &info.owners),
+    let (counted, owners) = match world.owners_stood(write.epoch) {
+        true => (&info.owners[..usize::from(n)], &info.owners),
+        false => (&everybody[..], &nobody),
     };
+    let after_a_change = !owners.is_empty() && world.layouts.have_changed();
     let since = write.calls.first().map_or(world.now, |&call| world.history.calls[call].started);
     let (mut holding, mut durable) = (BTreeSet::new(), BTreeSet::new());
     // A node that lost data since may have acked honestly before; what it holds now may have come
@@ -104,6 +105,7 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
     if synced + excused_sync < need_durable {
         return Err(format!("{what}: acked, synced on {durable:?} only, held by {holding:?}"));
     }
+    world.coverage.add("acks.after_a_change", u64::from(after_a_change));
     Ok(())
 }
 

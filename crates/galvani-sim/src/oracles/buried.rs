@@ -37,14 +37,33 @@ pub(crate) fn proven(world: &World, shard: Shard, tombstone: &Version) -> Result
     Ok(())
 }
 
-/// Checks that a read shows nothing that was replaced by a tombstone collected before it began. A
-/// node that lost part of its data unawares may show it until it has it back, and a tombstone
-/// whose record every disk has lost deletes nothing.
+/// Whether an owner of a key that lost data unawares does not know of a tombstone that was collected: it
+/// may show what that replaced until it does.
+pub(crate) fn is_unaware(world: &World, key: usize) -> bool {
+    let info = &world.keys[key];
+    info.owners.iter().any(|&node| {
+        if world.nodes[node].lost_unnoticed_at.is_none() {
+            return false;
+        }
+        let clock = world.nodes[node].clock_on_disk(info.shard);
+        let mut dots = world.ledger.dots_of(key).iter();
+        dots.any(|&dot| {
+            let mut burials = world.ledger.burials_of(dot).iter().peekable();
+            let lacks = burials.peek().is_some() && !clock.contains(dot);
+            lacks || burials.any(|burial| !clock.contains(burial.tombstone))
+        })
+    })
+}
+
+/// Checks that a read shows nothing that was replaced by a tombstone collected before it began. An owner
+/// that lost part of its data unawares may show it until it has it back, and a tombstone whose record
+/// every disk has lost deletes nothing.
 pub(crate) fn stays(world: &World, read: usize, seen: &Seen) -> Result<(), String> {
     let asked = &world.history.reads[read];
     let (owners, shard) = (&world.keys[asked.key].owners, world.keys[asked.key].shard);
-    let whole = owners.iter().all(|&node| world.nodes[node].lost_unnoticed_at.is_none());
-    if !whole && !asked.last {
+    let lost = owners.iter().filter_map(|&node| world.nodes[node].lost_unnoticed_at).max();
+    let unaware = asked.met_unaware || lost >= Some(asked.started);
+    if unaware && !asked.last {
         return Ok(());
     }
     for &write in seen.writes.keys() {

@@ -13,11 +13,11 @@ use std::collections::BTreeSet;
 
 /// Checks an answered read against earlier confirmed ones, and notes it if it is one.
 pub(crate) fn check(world: &mut World, read: usize, seen: &Seen) -> Result<(), String> {
-    // Who holds what is asked of fixed owners.
-    if world.layouts.have_changed() {
+    let asked = &world.history.reads[read];
+    // Which replicas were asked is known of owners that stood.
+    if !world.owners_stood(asked.epoch) {
         return Ok(());
     }
-    let asked = &world.history.reads[read];
     let (key, started) = (asked.key, asked.started);
     let (n, r) = overlap::quorum(world, read);
     let info = &world.keys[key];

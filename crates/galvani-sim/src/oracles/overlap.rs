@@ -15,20 +15,19 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
     let asked = &world.history.reads[read];
     let info = &world.keys[asked.key];
     let (n, r) = quorum(world, read);
-    let replicas = &info.owners[..usize::from(n)];
+    let (replicas, stood) = (&info.owners[..usize::from(n)], world.owners_stood(asked.epoch));
     for (number, write) in world.history.writes.iter().enumerate() {
         let before = write.acked_at.is_some_and(|acked| acked <= asked.started);
         if write.key != asked.key || !before {
             continue;
         }
-        let must_meet = match world.layouts.have_changed() {
-            true => survives_changes(world, number, (n, r)),
-            false => {
-                let holders = replicas.iter().filter(|node| write.holders.contains(node)).count();
-                holders + usize::from(r) > usize::from(n)
-                    || survives_losses(world, number, replicas, usize::from(r))
-            }
-        };
+        let holders = replicas.iter().filter(|node| write.holders.contains(node)).count();
+        let met = stood && holders + usize::from(r) > usize::from(n);
+        let must_meet = met
+            || match world.layouts.have_changed() {
+                true => survives_changes(world, number, (n, r)),
+                false => survives_losses(world, number, replicas, usize::from(r)),
+            };
         if !must_meet {
             continue;
         }
