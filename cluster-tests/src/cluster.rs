@@ -221,7 +221,7 @@ impl Cluster {
             .seed(seeds)
             .identity_dir(self.identity())
             .connect_timeout(Duration::from_secs(20))
-            .timeout(Duration::from_secs(5))
+            .timeout(DEADLINE)
     }
 
     fn connect(&self, builder: Builder) -> Client {
@@ -388,5 +388,7 @@ pub fn temporary() -> TempDir {
     tempfile::Builder::new().prefix("galvani-cluster-").tempdir().expect("a temporary directory")
 }
 
+/// What each call of a client has, unless a test says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(5);
 /// Lines of each log shown when a test fails.
 const LOG_LINES: usize = 15;

@@ -4,7 +4,7 @@
 //! keys it writes once. It waits for each answer. A failed write is noted as what the client says
 //! it is: never stored, or in doubt.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, DEADLINE};
 use crate::history::{Fate, History, Violation};
 use crate::wait::until;
 use galvani_client::{Applied, Client, Context, Error, Quorum};
@@ -101,6 +101,22 @@ impl Load {
             sum.acked, sum.never, sum.maybe, sum.slowest
         );
         sum
+    }
+}
+
+impl Tally {
+    /// Panics unless every write was acked, and each long before its deadline: what is demanded of writers
+    /// while one node is away.
+    #[track_caller]
+    pub fn nobody_noticed(&self) {
+        assert_eq!(self.failures, [], "of {} writes", self.acked);
+        let (slowest, most) = (self.slowest, DEADLINE / 2);
+        assert!(
+            slowest < most,
+            "a write took {slowest:?}, not less than {most:?}: whom a client hears nothing of for a quarter \
+             of its {DEADLINE:?}, or a second, is joined by another node, and that one waits for nobody who \
+             is away"
+        );
     }
 }
 

@@ -8,17 +8,24 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks `probe` again and again until it has an answer; panics with what it last said after
 /// [`PATIENCE`]. `what` names the condition.
-pub fn until<T, E: Debug>(what: &str, mut probe: impl FnMut() -> Result<T, E>) -> T {
+pub fn until<T, E: Debug>(what: &str, probe: impl FnMut() -> Result<T, E>) -> T {
+    until_within(PATIENCE, what, probe)
+}
+
+/// As [`until`], for a condition that takes much longer on a busy machine: panics after `most`.
+pub fn until_within<T, E: Debug>(
+    most: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Result<T, E>,
+) -> T {
     let began = Instant::now();
     loop {
         match probe() {
             Ok(answer) => return answer,
-            Err(why) if began.elapsed() >= PATIENCE => {
-                panic!("waited {PATIENCE:?} for {what}: {why:?}")
-            }
+            Err(why) if began.elapsed() >= most => panic!("waited {most:?} for {what}: {why:?}"),
             Err(_) => {}
         }
-        // wait: until the probe has an answer, or PATIENCE is over
+        // wait: until the probe has an answer, or its time is over
         std::thread::sleep(POLL);
     }
 }

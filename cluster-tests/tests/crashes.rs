@@ -4,14 +4,14 @@ use galvani_client::{Client, Dot};
 use galvani_cluster_tests::history::any_seed;
 use galvani_cluster_tests::load::check_all;
 use galvani_cluster_tests::wait::at_most;
-use galvani_cluster_tests::{Cluster, History, Load, Tally, processes, until};
+use galvani_cluster_tests::{Cluster, History, Load, processes, until};
 use galvani_model::bucket::BucketName;
 use galvani_model::key::Key;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
 
@@ -61,7 +61,8 @@ fn kill9_during_recovery_twenty_times_loses_nothing_acked() {
     }
     cluster.start_node("n3");
     load.until_acked(50);
-    load.stop(&cluster);
+    let tally = load.stop(&cluster);
+    assert_eq!(tally.failures, [], "of {} writes: n1 and n2 are enough for each", tally.acked);
     check_all(&cluster, &cluster.client(), &history, 3_u8);
 }
 
@@ -71,14 +72,12 @@ fn one_node_killed_and_back_under_load_loses_nothing_and_is_repaired_by_reads() 
     let cluster = Cluster::start();
     let load = Load::start(&cluster, &history, &ALL, 6, 2_u8);
     load.until_acked(100);
-    let killed_at = Instant::now();
     cluster.kill("n3");
     load.until_acked(300);
-    let started_at = Instant::now();
     cluster.start_node("n3");
     load.until_acked(200);
-    let tally = load.stop(&cluster);
-    only_near_the_kill(&tally, killed_at, started_at);
+    // Two owners are enough for w=2, and clients of the third turn to them.
+    load.stop(&cluster).nobody_noticed();
 
     // Every key is read with r=all: from then on n3 has what it missed.
     let client = cluster.client();
@@ -101,8 +100,7 @@ fn a_paused_node_holds_up_nobody_and_catches_up() {
     load.until_acked(200);
     cluster.resume("n3");
     load.until_acked(50);
-    let tally = load.stop(&cluster);
-    assert!(tally.failures.is_empty(), "{:?}", tally.failures);
+    load.stop(&cluster).nobody_noticed();
     let client = cluster.client();
     check_all(&cluster, &client, &history, 3_u8);
     for key in history.keys().iter().take(20) {
@@ -120,7 +118,7 @@ fn clients_of_a_paused_node_turn_to_the_others() {
     load.until_acked(30);
     cluster.resume("n3");
     load.until_acked(20);
-    load.stop(&cluster);
+    load.stop(&cluster).nobody_noticed();
     check_all(&cluster, &cluster.client(), &history, 3_u8);
 }
 
@@ -252,17 +250,6 @@ fn a_command_line_request_under_way_when_its_node_dies_ends_in_time() {
     assert_eq!(cluster.run(&["get", "k2", "-r", "3"]).expect(0).text(), "v\n");
 }
 
-/// Failures are allowed only while clients have not noticed that a node is gone.
-fn only_near_the_kill(tally: &Tally, killed_at: Instant, started_at: Instant) {
-    let late: Vec<_> = tally
-        .failures
-        .iter()
-        .filter(|(at, _)| *at < killed_at || *at > killed_at + NOTICED)
-        .collect();
-    assert!(late.is_empty(), "down for {:?}: {late:?}", started_at - killed_at);
-    assert!(tally.never + tally.maybe <= 20, "{:?}", tally.failures);
-}
-
 /// Keys of different partitions, none of them the one where `galvani dev start` writes to see
 /// whether the cluster is ready.
 fn apart(client: &Client) -> Vec<String> {
@@ -298,6 +285,3 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
     let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
     assert!(copied.expect("cp runs").success(), "{} cannot be copied", from.display());
 }
-
-/// A link is lost after ten seconds of silence; a request that waited for it has five more.
-const NOTICED: Duration = Duration::from_secs(16);

@@ -79,7 +79,8 @@ fn fsync_eio_ends_the_node_and_loses_nothing_acked() {
     });
     // The others go on with w=2.
     load.until_acked(60);
-    load.stop(&cluster);
+    let tally = load.stop(&cluster);
+    assert_eq!(tally.failures, [], "of {} writes: the others are enough for each", tally.acked);
     assert!(!mark.exists(), "the stop was not clean");
     let after = fs::read_to_string(&log).expect("the shim wrote it");
     assert_eq!(after.matches('E').count(), 1, "one sync failed: {after:?}");

@@ -1,12 +1,73 @@
 //! Owners that are away: stand-ins hold their writes, and hand them over when they are back.
 
+use galvani_client::{Client, Quorum};
 use galvani_cluster_tests::{Cluster, until};
+use std::collections::BTreeSet;
 
 const KEYS: usize = 200;
 
+/// A cluster whose owners get what they missed by hints or not at all.
+fn without_anti_entropy(nodes: &str) -> Cluster {
+    let cluster = Cluster::with(&["-n", nodes, "--lanes", "2"]);
+    cluster.reconfigure("anti_entropy_ms = 1000", "anti_entropy_ms = 0");
+    cluster
+}
+
+/// Writes every key, each with three acks, of which stand-ins gave some for those that are away: the
+/// numbers of the keys and whose each such ack was.
+fn write_all(cluster: &Cluster, client: &Client) -> BTreeSet<(usize, String)> {
+    let mut hints = BTreeSet::new();
+    cluster.block_on(async {
+        for number in 0..KEYS {
+            let put = client.put(key(number), value(number)).blind().w(3).send().await;
+            let done = put.unwrap_or_else(|error| panic!("{}: {error}", key(number)));
+            assert_eq!(done.acks, 3, "{done:?}");
+            let acked = done.answers.iter().filter(|answer| answer.is_ok());
+            let owners = acked.filter_map(|answer| answer.stands_in_for.clone());
+            hints.extend(owners.map(|owner| (number, owner)));
+        }
+    });
+    hints
+}
+
+/// What a read of a key shows, tombstones among it, and which replicas it is made of.
+fn shown(
+    cluster: &Cluster,
+    client: &Client,
+    number: usize,
+    r: impl Into<Quorum>,
+) -> (Vec<Option<String>>, Vec<String>) {
+    let get = client.get(key(number)).r(r);
+    let read = cluster.block_on(async { get.await });
+    let read = read.unwrap_or_else(|error| panic!("{}: {error}", key(number)));
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let values = read.siblings.iter().map(|sibling| sibling.value.as_deref().map(text));
+    let answered = read.answers.iter().filter(|answer| answer.is_ok());
+    (values.collect(), answered.map(|answer| answer.node.clone()).collect())
+}
+
+/// Every value that a stand-in took is at its owner, which is asked alone; then all replicas show each of the
+/// values, and nothing else.
+fn all_is_there(cluster: &Cluster, client: &Client, hints: &BTreeSet<(usize, String)>) {
+    let owners: BTreeSet<&String> = hints.iter().map(|(_, owner)| owner).collect();
+    for owner in owners {
+        let alone = cluster.block_on(cluster.builder().only(owner.as_str()).connect());
+        let alone = alone.expect("it runs");
+        for (number, _) in hints.iter().filter(|(_, of)| of == owner) {
+            let (values, answered) = shown(cluster, &alone, *number, 1);
+            assert_eq!(answered, std::slice::from_ref(owner), "{}", key(*number));
+            assert_eq!(values, [Some(value(*number))], "{} at {owner}", key(*number));
+        }
+    }
+    for number in 0..KEYS {
+        let (values, answered) = shown(cluster, client, number, Quorum::All);
+        assert_eq!((values, answered.len()), (vec![Some(value(number))], 3), "{}", key(number));
+    }
+}
+
 #[test]
 fn a_write_succeeds_while_owners_are_away_and_its_hints_are_handed_over() {
-    let cluster = Cluster::with(&["-n", "5", "--lanes", "2"]);
+    let cluster = without_anti_entropy("5");
     let client = cluster.client_at("n1");
     // Two of five are gone: many keys have one owner left, and w=2 needs a stand-in.
     cluster.kill("n4");
@@ -15,20 +76,11 @@ fn a_write_succeeds_while_owners_are_away_and_its_hints_are_handed_over() {
         let status = cluster.status_of(&client, "n1");
         if status.peers_down.len() == 2 { Ok(()) } else { Err(status.peers_down) }
     });
-    let mut by_stand_ins = 0;
-    cluster.block_on(async {
-        for number in 0..KEYS {
-            let put = client.put(key(number), value(number)).blind().w(3).send().await;
-            let done = put.unwrap_or_else(|error| panic!("{}: {error}", key(number)));
-            assert_eq!(done.acks, 3, "{done:?}");
-            let stand_ins = done.answers.iter().filter(|answer| answer.stands_in_for.is_some());
-            by_stand_ins += stand_ins.count();
-        }
-    });
-    assert!(by_stand_ins > KEYS / 2, "{by_stand_ins} hints for {KEYS} keys");
-    // Strict, the same write is refused for a key that n4 or n5 owns.
+    let hints = write_all(&cluster, &client);
+    assert!(hints.len() > KEYS / 2, "{} hints for {KEYS} keys", hints.len());
+    // Strict, such a write is refused for a key that n4 or n5 owns.
     let refused = (0..KEYS).any(|number| {
-        let strict = client.put(key(number), "strict").blind().w(3).strict().send();
+        let strict = client.put(format!("strict/{number}"), "v").blind().w(3).strict().send();
         cluster.block_on(strict).is_err()
     });
     assert!(refused, "some key has an owner that is away");
@@ -50,41 +102,20 @@ fn a_write_succeeds_while_owners_are_away_and_its_hints_are_handed_over() {
             .collect();
         if held.is_empty() { Ok(()) } else { Err(held) }
     });
-    let received: u64 = ["n4", "n5"]
-        .iter()
-        .map(|name| cluster.status_of(&client, name).counters)
-        .map(|counters| counters.hints_received + counters.records_pulled)
-        .sum();
-    assert!(received > 0, "by hints or by anti-entropy, whichever came first");
-    for number in 0..KEYS {
-        let read = cluster.block_on(async { client.get(key(number)).r(3).await });
-        let read = read.expect("all are up");
-        let stored = read
-            .siblings
-            .iter()
-            .any(|sibling| sibling.value.as_deref() == Some(value(number).as_bytes()));
-        assert!(stored, "{}: {:?}", key(number), read.siblings);
-    }
+    all_is_there(&cluster, &client, &hints);
 }
 
 #[test]
 fn hint_owner_crash_loses_no_hint() {
-    let cluster = Cluster::with(&["-n", "4"]);
+    let cluster = without_anti_entropy("4");
     let client = cluster.client_at("n1");
     cluster.kill("n4");
     until("n4 to be noticed", || {
         let status = cluster.status_of(&client, "n1");
         if status.peers_down.len() == 1 { Ok(()) } else { Err(status.peers_down) }
     });
-    let mut acked = 0;
-    cluster.block_on(async {
-        for number in 0..KEYS {
-            let put = client.put(key(number), value(number)).blind().w(3).send().await;
-            let done = put.expect("stood in for");
-            let hints = done.answers.iter().filter(|answer| answer.stands_in_for.is_some());
-            acked += hints.filter(|answer| answer.is_ok()).count() as u64;
-        }
-    });
+    let hints = write_all(&cluster, &client);
+    let acked = hints.len() as u64;
     assert!(acked > 0, "some keys are n4's");
     let held = || -> u64 {
         let of = |name| cluster.status_of(&client, name).hints;
@@ -104,6 +135,8 @@ fn hint_owner_crash_loses_no_hint() {
         let left = held();
         if left == 0 { Ok(()) } else { Err(left) }
     });
+    // All links of the first client are to processes that are gone.
+    all_is_there(&cluster, &cluster.client(), &hints);
 }
 
 fn key(number: usize) -> String {

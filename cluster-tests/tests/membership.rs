@@ -166,7 +166,8 @@ fn replace_dead_by_an_empty_node() {
     let [whole, all] = ["whole_after_ms", "ms"].map(|name| replaced[name].as_f64());
     assert!(whole.is_some() && whole <= all, "{replaced}");
     load.until_acked(100);
-    load.stop(&cluster);
+    let tally = load.stop(&cluster);
+    assert_eq!(tally.failures, [], "of {} writes: n1 and n2 own all of it", tally.acked);
     cluster.run(&["dev", "rm", "n3", "--yes"]).expect(0);
     assert!(!cluster.home("n3").exists());
     cluster.run(&["wait", "--for", "settled"]).expect(0);
@@ -247,7 +248,8 @@ fn hints_go_to_the_owners_there_are_when_their_target_or_holder_leaves() {
     cluster.run(&["dev", "add", "--replace", "n3"]).expect(0);
     cluster.start_node("n2");
     load.until_acked(50);
-    load.stop(&cluster);
+    let tally = load.stop(&cluster);
+    assert_eq!(tally.failures, [], "of {} writes: one node at a time is away", tally.acked);
     cluster.run(&["dev", "rm", "n3"]).expect(0);
     cluster.run(&["wait", "--for", "settled"]).expect(0);
     assert_eq!(hints_held(&cluster, None), 0);

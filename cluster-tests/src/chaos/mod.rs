@@ -7,6 +7,7 @@
 
 pub mod judge;
 pub mod ledger;
+pub mod memory;
 pub mod nemesis;
 pub mod report;
 pub mod settle;
@@ -20,6 +21,7 @@ use crate::cluster::{Cluster, temporary};
 use crate::history::Fate;
 use crate::small_disk::SmallDisk;
 use ledger::Ledger;
+use memory::Watch;
 use nemesis::Nemesis;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,6 +64,7 @@ pub fn run(settings: &Settings) -> Report {
     let ledger = Ledger::new(settings.seed, judge.cluster().layout.n());
     let field = Arc::new(Field::new(ledger, settings.think));
     let began = Instant::now();
+    let memory = Watch::start(cluster.runtime().handle(), judge.clone());
     let crowd = Crowd::start(
         cluster.runtime().handle(),
         &field,
@@ -85,8 +88,6 @@ pub fn run(settings: &Settings) -> Report {
             Err(found) => violations.extend(found),
         }
     }
-    let memory = cluster.block_on(judge.status()).into_iter();
-    let memory = memory.filter_map(|report| report.status.ok()).map(|status| status.memory_bytes);
     let stories = violations.iter().take(STORIES).map(|violation| {
         let explained = match violation.key.is_empty() {
             true => String::new(),
@@ -109,7 +110,7 @@ pub fn run(settings: &Settings) -> Report {
         filled_anew: nemesis.filled_anew,
         agreed: nemesis.agreed.clone(),
         converged,
-        memory: memory.max().unwrap_or(0),
+        memory: memory.by_tenths(),
         stories: stories.collect(),
         violations,
     }

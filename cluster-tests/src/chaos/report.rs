@@ -40,8 +40,8 @@ pub struct Report {
     /// From the last mending until all owners agreed on all keys; `None`: they were not asked, or
     /// did not.
     pub converged: Option<Duration>,
-    /// Bytes of memory of the node with most, at the end.
-    pub memory: u64,
+    /// Bytes of memory of the node with most, in each tenth of the time from the start to the end.
+    pub memory: Vec<u64>,
     /// What is wrong.
     pub violations: Vec<Violation>,
     /// The whole story of the first keys that are wrong.
@@ -135,7 +135,9 @@ impl fmt::Display for Report {
             self.half_replaced
         )?;
         writeln!(f, "replaced tombstones shown again for a moment: {}", self.late_tombstones)?;
-        writeln!(f, "a node has {} MiB of memory at most, at the end", self.memory >> 20)?;
+        let memory = self.memory.iter().map(|bytes| (bytes >> 20).to_string());
+        let memory = memory.collect::<Vec<_>>().join(" ");
+        writeln!(f, "MiB of memory of the node with most, by tenths of the time: {memory}")?;
         match self.converged {
             Some(time) => {
                 writeln!(f, "all replicas equal {:.1} s after the last fault", time.as_secs_f64())?;
