@@ -37,6 +37,7 @@ impl Watch {
                 if let Some(most) = known.map(|status| status.memory_bytes).max() {
                     kept.lock().expect("no holder panics").push((began.elapsed(), most));
                 }
+                // wait: until the next figure is due
                 tokio::time::sleep(EVERY).await;
             }
         });

@@ -1,6 +1,6 @@
 //! Tombstones of two owners: when they go, what holds them back, and what keeps them in doubt.
 
-use super::{Pair, SHARD, node};
+use super::{Pair, SHARD, node, peer};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
@@ -10,10 +10,11 @@ use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::Store;
 use galvani_model::version::{Kind, Record};
+use galvani_protocol::{Effect, Input};
 use galvani_storage::engine::{Corruption, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
-use galvani_wire::message::{AskClocks, Get, Put, Replicate};
+use galvani_wire::message::{AskClocks, Clocks, Get, Put, Replicate};
 
 fn key(name: &str) -> Key {
     Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key")
@@ -72,6 +73,49 @@ fn a_tombstone_goes_once_every_owner_has_it() {
         assert_eq!(pair.sides[side].lane.counters().tombstones_collected, 1, "side {side}");
         assert!(pair.sides[side].lane.is_settled(), "side {side}");
     }
+}
+
+fn record(pair: &mut Pair, side: usize, name: &str) -> Record {
+    let store = &mut pair.sides[side].store;
+    let dot = store.object(SHARD, &key(name)).expect("whole").dots()[0];
+    store.record(SHARD, dot).expect("whole").expect("written")
+}
+
+/// Side 1 goes on for a while, and is answered nothing but what side 0 has taken in.
+fn hears_only_clocks(pair: &mut Pair) {
+    let clock = pair.clock(0);
+    for _ in 0..10_000 {
+        pair.now.micros += 1_000;
+        pair.handle(1, Input::Wake);
+        for effect in pair.tick(1) {
+            let Effect::Ask { id, message: Message::AskClocks(ask), .. } = effect else { continue };
+            let clocks = vec![Some(clock.clone()); ask.shards.len()];
+            let told = Clocks { epoch: 1, clocks, lacking: Vec::new() };
+            pair.handle(1, Input::Reply { id, message: Message::Clocks(Ok(told)) });
+        }
+    }
+}
+
+/// The other owner has all of it. Here a late copy of what the tombstone replaced would be new, and live.
+#[test]
+fn a_tombstone_stays_where_what_it_replaced_was_not_taken_in() {
+    let mut pair = Pair::new();
+    pair.put(0, "k", b"v".to_vec());
+    let value = record(&mut pair, 0, "k");
+    delete(&mut pair, 0, "k");
+    let tombstone = record(&mut pair, 0, "k");
+    let replicate = |Record { head, value }| {
+        let (shard, fsync, epoch, timeout_ms) = (SHARD, false, 1, 1_000);
+        Message::Replicate(Replicate { shard, head, fsync, epoch, timeout_ms, value })
+    };
+    pair.handle(1, Input::PeerUp(peer(0)));
+    pair.ask(1, replicate(tombstone));
+    hears_only_clocks(&mut pair);
+    assert_eq!(tombstones(&mut pair)[1], 1);
+    pair.ask(1, replicate(value));
+    hears_only_clocks(&mut pair);
+    assert_eq!(tombstones(&mut pair)[1], 0, "now it is a duplicate everywhere");
+    assert!(pair.sides[1].store.object(SHARD, &key("k")).expect("whole").is_absent());
 }
 
 #[test]

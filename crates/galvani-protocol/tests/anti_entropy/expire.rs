@@ -1,5 +1,6 @@
 //! Values that expire: shown until their end, then nothing, and collected by proof like tombstones.
 
+use super::collect::delete;
 use super::{Pair, SHARD, node};
 use bytes::Bytes;
 use galvani_model::bucket::{BucketName, ConflictPolicy};
@@ -140,6 +141,24 @@ fn a_value_is_shown_until_its_end_and_goes_when_every_owner_has_it() {
         assert_eq!((counters.expired_collected, counters.digests_unequal), (1, 0));
         assert_eq!(pair.sides[side].store.replica(SHARD).expect("whole").expiring, 0);
     }
+}
+
+/// A round is asked for because of a tombstone, while the value has been expired for less than the margin.
+#[test]
+fn a_round_for_a_tombstone_leaves_what_has_only_just_expired() {
+    let (mut pair, side) = (Pair::new(), first());
+    pair.link(true);
+    pair.put_for(side, &DotSet::new(), Some(1_000), "new");
+    pair.put(side, "other", b"v".to_vec());
+    pair.skip(1_000);
+    delete(&mut pair, side, "other");
+    let tombstones = |pair: &mut Pair| {
+        [0, 1].map(|side| pair.sides[side].store.replica(SHARD).expect("whole").tombstones)
+    };
+    assert_eq!(tombstones(&mut pair), [1, 1]);
+    pair.pass(3_000);
+    assert_eq!(tombstones(&mut pair), [0, 0], "collected on both");
+    assert_eq!((pair.live(0), pair.live(1)), (1, 1), "others may still show it");
 }
 
 #[test]

@@ -246,6 +246,25 @@ fn an_own_record_that_is_lost_everywhere_stays_reported_under_a_new_incarnation(
     assert!(!pair.clock(0).contains(Dot::new(own, 2)), "and it mints under another origin");
 }
 
+/// Whoever took its dot in as that of a trimmed record would take the copy that a stand-in still has for one
+/// it knows.
+#[test]
+fn a_record_that_vanished_is_not_told_as_trimmed() {
+    let mut pair = Pair::forgetful();
+    pair.put(0, "k", b"v".to_vec());
+    let dot = object(&mut pair, 0, "k").dots()[0];
+    let row = keys::log(SHARD, dot);
+    assert!(pair.sides[0].engine.corrupt(Table::Log, &row, Corruption::Vanish));
+    pair.handle(0, Input::Verify(None));
+    pair.pass(5_000);
+    assert_eq!(pair.sides[0].store.damaged().len(), 1, "it is known to be lost");
+    pair.link(true);
+    pair.pass(3_000);
+    let looked_up = pair.pages().iter().any(|page| page.through == Some(dot));
+    assert!(looked_up, "the other owner has asked for it");
+    assert!(!pair.clock(1).contains(dot));
+}
+
 #[test]
 fn what_was_given_up_is_tried_again_when_an_operator_asks() {
     let mut pair = Pair::new();

@@ -4,18 +4,20 @@ use super::{Pair, SHARD, node, peer};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
 use galvani_model::hlc::Hlc;
-use galvani_model::ids::{Origin, RequestId};
+use galvani_model::ids::{LaneIndex, Origin, RequestId};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::Store;
-use galvani_model::version::{Dot, Kind, Object, PartitionClock, Range, Record};
+use galvani_model::version::{Digest, Dot, Kind, Object, PartitionClock, Range, Record};
 use galvani_protocol::{Effect, Input, ReplyTo};
 use galvani_storage::engine::{Corruption, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
-use galvani_wire::message::{Compared, Comparison, Get, Pull, Pulled, Put, PutDone, Replicate};
+use galvani_wire::message::{
+    Clocks, Compare, Compared, Comparison, Get, Pull, Pulled, Put, PutDone, Replicate,
+};
 
 fn key(name: &str) -> Key {
     Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key")
@@ -148,6 +150,55 @@ fn an_owner_that_is_away_holds_everything_back_and_is_named() {
     grow_old(&mut pair);
     assert_eq!(trimmed(&pair), [4, 4]);
     assert!(pair.sides[0].lane.trim_waits().is_empty());
+}
+
+/// Side 1 grows old, and is answered nothing but that side 0 has taken this in.
+fn grow_old_alone(pair: &mut Pair, clock: &PartitionClock) {
+    pair.now.unix_ms += 2_000;
+    for _ in 0..8_000 {
+        pair.now.micros += 1_000;
+        pair.handle(1, Input::Wake);
+        for effect in pair.tick(1) {
+            let Effect::Ask { id, message: Message::AskClocks(ask), .. } = effect else { continue };
+            let clocks = vec![Some(clock.clone()); ask.shards.len()];
+            let told = Clocks { epoch: 1, clocks, lacking: Vec::new() };
+            pair.handle(1, Input::Reply { id, message: Message::Clocks(Ok(told)) });
+        }
+    }
+}
+
+/// What the other one has besides may be what replaced a value here, of which this one shows another.
+#[test]
+fn nothing_goes_while_another_owner_has_what_is_lacking_here() {
+    let mut pair = pair();
+    overwrite(&mut pair, "a", 5);
+    let mut theirs = pair.clock(1);
+    theirs.insert(Dot::new(Origin(77), 1));
+    grow_old_alone(&mut pair, &theirs);
+    assert_eq!(trimmed(&pair), [0, 0]);
+    let same = pair.clock(1);
+    grow_old_alone(&mut pair, &same);
+    assert_eq!(trimmed(&pair), [0, 4]);
+}
+
+/// Something is lost on one of them, and may be held again by a record that is here.
+#[test]
+fn nothing_goes_while_another_owner_holds_other_objects() {
+    let mut pair = pair();
+    overwrite(&mut pair, "a", 5);
+    let clock = pair.clock(1);
+    let digest = pair.sides[1].store.replica(SHARD).expect("whole").digest;
+    let compare = |digest| {
+        let shards = vec![(SHARD, clock.clone(), digest)];
+        Message::Compare(Compare { node: node(0), lane: LaneIndex(0), shards })
+    };
+    pair.request(1, compare(Digest(7)));
+    grow_old_alone(&mut pair, &clock);
+    assert_eq!(pair.sides[1].lane.unequal().count(), 1, "nothing has mended it");
+    assert_eq!(trimmed(&pair), [0, 0]);
+    pair.request(1, compare(digest));
+    grow_old_alone(&mut pair, &clock);
+    assert_eq!(trimmed(&pair), [0, 4]);
 }
 
 #[test]

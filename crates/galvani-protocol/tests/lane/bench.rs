@@ -46,7 +46,12 @@ impl Bench {
 
     /// The same as another node.
     pub(crate) fn of(me: NodeId, limits: Limits) -> Bench {
-        let members = (1..=NODES as u16).map(|id| {
+        Bench::among(me, NODES, limits)
+    }
+
+    /// The same as one of so many nodes. A restart brings only the first four back.
+    pub(crate) fn among(me: NodeId, nodes: usize, limits: Limits) -> Bench {
+        let members = (1..=nodes as u16).map(|id| {
             let address = format!("127.0.0.1:{}", 7000 + id).parse().expect("an address");
             Member::new(NodeId(id.into()), format!("n{id}"), "z", 100, vec![address])
         });
@@ -75,7 +80,7 @@ impl Bench {
         let lane = Lane::new(config, topology.clone(), []);
         let now = Now { micros: 1_000_000, unix_ms: 1_000_000 };
         let mut bench = Bench { lane, store, engine, topology, now, requests: 0, starts: 0 };
-        for node in (1..=NODES as u128).map(NodeId).filter(|&node| node != me) {
+        for node in (1..=nodes as u128).map(NodeId).filter(|&node| node != me) {
             bench.handle(Input::PeerUp(peer(node)));
         }
         bench.nobody_holds_hints();

@@ -334,7 +334,9 @@ fn a_page_whose_commit_failed_is_not_said_to_be_taken() {
     assert!(bench.lane.wants_fsync(true), "a page is fsynced before anyone drops it");
     let committed = Err(StoreError::Full);
     let _ = bench.store.commit(false);
-    bench.lane.end_tick(committed);
+    // The question for the next page, made in that tick, would say that this one is taken.
+    let left = bench.lane.end_tick(committed);
+    assert_eq!(asked(&left), None, "its holder would drop what is nowhere else");
     bench.now.micros += 2_000_000;
     bench.handle(Input::Wake);
     let taken = asked(&bench.tick()).map(|(.., taken)| taken);

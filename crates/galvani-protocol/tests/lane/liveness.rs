@@ -210,3 +210,28 @@ fn an_owner_that_has_no_room_is_followed_by_the_next_and_all_of_them_refuse_in_t
     let (failed, applied) = failure(&bench.tick());
     assert_eq!((failed, applied), (Failure::Overloaded { retry_after_ms: 70 }, AppliedOutcome::No));
 }
+
+#[test]
+fn silences_with_answers_between_them_make_nobody_silent() {
+    let mut bench = Bench::new(Limits { anti_entropy_ms: 0, ..Limits::default() });
+    let key = bench.key(true);
+    for rid in 1..=5 {
+        bench.request(false, strict(put(key.clone(), rid, 1)));
+        let sent = asks(&bench.tick());
+        wait(&mut bench, 300_000);
+        // Looked at before the answer, which closes any breaker.
+        assert_eq!(bench.lane.peers_silent().next(), None, "after {rid}");
+        for (_, id) in sent {
+            // A refusal is an answer, and says nothing of how long things take.
+            let refused = Replicated { result: Err(ReplicaError::Overloaded) };
+            bench.handle(Input::Reply { id, message: Message::Replicated(refused) });
+        }
+        bench.tick();
+    }
+    for rid in 6..=8 {
+        bench.request(false, strict(put(key.clone(), rid, 1)));
+        bench.tick();
+    }
+    wait(&mut bench, 300_000);
+    assert_eq!(bench.lane.peers_silent().count(), 2, "three in a row do");
+}

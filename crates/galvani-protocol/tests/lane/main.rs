@@ -4,6 +4,7 @@
 
 mod bench;
 mod collect;
+mod durable;
 mod expiry;
 mod feed;
 mod handoff;
@@ -13,7 +14,11 @@ mod liveness;
 mod no_writes_on_read;
 mod overload;
 mod read_repair;
+mod refill;
 mod requests;
 mod retried;
+mod stand_ins;
 mod steward;
+mod unsaid;
+mod unwanted;
 mod votes;

@@ -6,15 +6,16 @@
 use crate::bench::{Bench, answers, asks, failure, get, key, put, strict};
 use bytes::Bytes;
 use galvani_model::bucket::BucketName;
-use galvani_model::ids::{NodeId, Partition};
+use galvani_model::ids::{NodeId, Origin, Partition, RequestId};
 use galvani_model::key::Key;
 use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions};
+use galvani_model::version::{Dot, DotSet, Version};
 use galvani_protocol::admission::{INTERVAL_MICROS, LEAST};
 use galvani_protocol::{Effect, Input};
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure};
-use galvani_wire::message::{Failed, HeldPage, List, Put, Replicated};
+use galvani_wire::message::{Failed, Held, HeldPage, List, Put, Replicated};
 
 /// Sends so many writes at once, and lets all that they ask be answered this much later. Returns
 /// how many were turned away.
@@ -162,6 +163,44 @@ fn a_page_of_another_replica_that_does_not_fit_counts_as_no_answer() {
     let effects = bench.tick();
     let (failure, _) = failure(&effects);
     assert!(matches!(failure, Failure::QuorumNotMet { .. }), "{failure:?}");
+}
+
+/// The same for the values of a key: they are held until all that are asked have answered.
+#[test]
+fn values_of_another_replica_that_do_not_fit_count_as_no_answer() {
+    let large = vec![7; 600 << 10];
+    let mut source = Bench::new(Limits::default());
+    let key = source.key(true);
+    let Message::Put(made) = put(key.clone(), 9, 1) else { panic!("made as a put") };
+    source.request(false, Message::Put(Put { value: large.into(), ..made }));
+    let sent = source.tick().into_iter().find_map(|effect| match effect {
+        Effect::Ask { message: Message::Replicate(replicate), .. } => Some(replicate),
+        _ => None,
+    });
+    let sent = sent.expect("the other owners are asked");
+    // Of another write each.
+    let held = |counter: u64| {
+        let mut head = sent.head.clone();
+        (head.dot, head.rid) = (Dot::new(Origin(77), counter), RequestId(counter.into()));
+        let (versions, seen) = (vec![Version::of(&head)], DotSet::from_iter([head.dot]));
+        Held { versions, seen, heads: vec![head], values: vec![sent.value.clone()] }
+    };
+    let limits = Limits { held_bytes: 1 << 20, ..Limits::default() };
+    let mut bench = Bench::new(limits.clone());
+    // Whoever is alone may hold what it needs.
+    bench.request(true, put(key.clone(), 1, 3));
+    bench.tick();
+    assert!(bench.lane.held_bytes() > 0);
+    bench.request(false, get(key, 3));
+    let asked = asks(&bench.tick());
+    assert_eq!(asked.len(), 2, "the other owners");
+    for (counter, (_, id)) in (1..).zip(asked) {
+        assert_eq!(answers(&bench.tick()), [] as [&Message; 0], "answer {counter}");
+        bench.handle(Input::Reply { id, message: Message::Fetched(Ok(held(counter))) });
+        assert!(bench.lane.held_bytes() <= limits.held_bytes, "answer {counter}");
+    }
+    let (failure, _) = failure(&bench.tick());
+    assert!(matches!(failure, Failure::QuorumNotMet { got: 2, .. }), "{failure:?}");
 }
 
 /// Whatever clients send, and if no peer ever answers: the lane holds what its limits say.

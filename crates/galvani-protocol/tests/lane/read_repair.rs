@@ -11,7 +11,7 @@ use galvani_protocol::{Effect, Input, PeerLane};
 use galvani_storage::engine::FailKind;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, QuorumKind, ReplicaError};
-use galvani_wire::message::{GetDone, Held, Replicated};
+use galvani_wire::message::{Compared, Comparison, GetDone, Held, HintsPulled, Pulled, Replicated};
 
 /// A lane that holds one write which nobody else has heard of.
 fn with_a_write(limits: Limits) -> (Bench, Key, Record) {
@@ -60,6 +60,42 @@ fn holds_nothing() -> Message {
         heads: Vec::new(),
         values: Vec::new(),
     }))
+}
+
+/// A concurrent write of the same key, which another owner has taken in; and that it holds that alone.
+fn another(like: &Record) -> (Dot, Message) {
+    let mut head = like.head.clone();
+    (head.dot, head.rid) = (Dot::new(Origin(77), 1), RequestId(77));
+    let (dot, seen) = (head.dot, DotSet::from_iter([head.dot]));
+    let (versions, values) = (vec![Version::of(&head)], vec![like.value.clone()]);
+    (dot, Message::Fetched(Ok(Held { versions, seen, heads: vec![head], values })))
+}
+
+/// Ten seconds and more in which the other owners say that they have all that this one has.
+fn settle(bench: &mut Bench) {
+    for _ in 0..2_000 {
+        bench.now.micros += 10_000;
+        bench.handle(Input::Wake);
+        for effect in bench.tick() {
+            let Effect::Ask { id, message, .. } = effect else { continue };
+            let message = match message {
+                Message::Compare(compare) => {
+                    let shards = vec![Comparison::Equal; compare.shards.len()];
+                    Message::Compared(Ok(Compared { shards }))
+                }
+                Message::PullHints(_) => {
+                    let (page, shards, records) = (1, Vec::new(), Pulled::default());
+                    Message::HintsPulled(Ok(HintsPulled { page, shards, records }))
+                }
+                _ => {
+                    bench.handle(Input::Undelivered { id });
+                    continue;
+                }
+            };
+            bench.handle(Input::Reply { id, message });
+        }
+    }
+    assert!(bench.lane.is_settled(), "nothing is left to do");
 }
 
 fn done(effects: &[Effect]) -> &GetDone {
@@ -155,6 +191,68 @@ fn nothing_of_a_failed_tick_is_supplied() {
     assert_eq!(bench.lane.inflight(), 0);
 }
 
+/// A read of an earlier tick is met in one that fails, after a write was staged in it: it would show that
+/// write, which is refused as never stored.
+#[test]
+fn a_read_that_was_met_in_a_failed_tick_is_not_answered_from_it() {
+    let (mut bench, key, record) = with_a_write(Limits::default());
+    bench.request(false, get(key.clone(), 2));
+    let fetches = asked(&bench.tick(), is_fetch);
+    bench.request(false, put(key, 2, 1));
+    bench.handle(Input::Reply { id: fetches[0].1, message: another(&record).1 });
+    bench.engine.fail_next_commits([FailKind::IoLost]);
+    let effects = bench.tick();
+    let failures = answers(&effects);
+    assert_eq!(failures.len(), 2, "the write and the read: {failures:?}");
+    assert!(failures.iter().all(|m| matches!(m, Message::Failed(_))), "{failures:?}");
+}
+
+/// Late answers teach an answered read something, so that it repairs with the own copy; which has a write
+/// staged that this tick's failure takes back.
+#[test]
+fn no_repair_carries_what_a_failed_tick_staged() {
+    for fails in [false, true] {
+        let (mut bench, key, record) = with_a_write(Limits::default());
+        bench.request(false, get(key.clone(), 1));
+        let fetches = asked(&bench.tick(), is_fetch);
+        bench.request(false, put(key, 2, 1));
+        bench.handle(Input::Reply { id: fetches[0].1, message: another(&record).1 });
+        bench.handle(Input::Reply { id: fetches[1].1, message: holds_nothing() });
+        bench.engine.fail_next_commits(fails.then_some(FailKind::Full));
+        let sent = asked(&bench.tick(), is_repair).len();
+        // Two writes to one owner, three to the other.
+        assert_eq!(sent, if fails { 0 } else { 5 });
+    }
+}
+
+/// Its engine is shut, and takes in nothing of what the answers bring.
+#[test]
+fn an_owner_that_could_not_take_in_what_it_shows_does_not_count_itself() {
+    let mut bench = Bench::new(Limits::default());
+    let key = bench.key(true);
+    let (_, _, like) = with_a_write(Limits::default());
+    // The second time so soon its engine stays shut.
+    for rid in [1, 2] {
+        bench.engine.fail_next_commits([FailKind::Poisoned]);
+        bench.request(false, put(key.clone(), rid, 1));
+        bench.tick();
+    }
+    bench.request(false, blocking(get(key, 2)));
+    let fetches = asked(&bench.tick(), is_fetch);
+    let (dot, holds_it) = another(&like);
+    bench.handle(Input::Reply { id: fetches[0].1, message: holds_it });
+    assert!(answers(&bench.tick()).is_empty(), "one replica holds it");
+    bench.handle(Input::Reply { id: fetches[1].1, message: holds_nothing() });
+    let effects = bench.tick();
+    assert!(answers(&effects).is_empty(), "still one");
+    let supplies = asked(&effects, is_supply);
+    assert_eq!(supplies.len(), 1, "the other one is supplied");
+    let took = Message::Replicated(Replicated { result: Ok(false) });
+    bench.handle(Input::Reply { id: supplies[0].1, message: took });
+    let effects = bench.tick();
+    assert_eq!(done(&effects).siblings[0].dot, dot);
+}
+
 #[test]
 fn what_is_beyond_the_budget_is_left_to_anti_entropy() {
     let limits = Limits { read_repairs_per_second: 1, ..Limits::default() };
@@ -176,6 +274,44 @@ fn what_is_beyond_the_budget_is_left_to_anti_entropy() {
         bench.handle(Input::Reply { id, message: holds_nothing() });
     }
     assert_eq!(asked(&bench.tick(), is_repair).len(), 1, "a second later there is budget again");
+}
+
+/// Anti-entropy was at rest before, and nothing else makes it compare that shard again.
+#[test]
+fn what_is_beyond_the_budget_is_compared_again_though_all_was_settled() {
+    let limits = Limits { read_repairs_per_second: 1, verify_hours: 0, ..Limits::default() };
+    let (mut bench, key, _) = with_a_write(limits);
+    settle(&mut bench);
+    bench.request(false, get(key, 1));
+    for (_, id) in asked(&bench.tick(), is_fetch) {
+        bench.handle(Input::Reply { id, message: holds_nothing() });
+    }
+    let sent = asked(&bench.tick(), is_repair).len();
+    assert_eq!((sent, bench.lane.counters().repairs_skipped), (1, 1), "two owners lack it");
+    assert!(!bench.lane.is_settled(), "the shard is to be compared");
+}
+
+/// The same for what the own copy did not take in.
+#[test]
+fn what_the_own_copy_lacks_beyond_the_budget_is_compared_again_though_all_was_settled() {
+    let limits = Limits { read_repairs_per_second: 0, verify_hours: 0, ..Limits::default() };
+    let (mut bench, key, record) = with_a_write(limits);
+    settle(&mut bench);
+    bench.request(false, get(key, 2));
+    let fetches = asked(&bench.tick(), is_fetch);
+    let (dot, mut holds_both) = another(&record);
+    if let Message::Fetched(Ok(held)) = &mut holds_both {
+        // So that nothing is to be sent to it.
+        held.seen.insert(record.head.dot);
+        held.versions.push(Version::of(&record.head));
+    }
+    bench.handle(Input::Reply { id: fetches[0].1, message: holds_both });
+    bench.handle(Input::Undelivered { id: fetches[1].1 });
+    assert_eq!(done(&bench.tick()).siblings.len(), 2);
+    let shard = bench.shard(&bench.key(true));
+    assert!(!bench.store.replica(shard).expect("read").clock.contains(dot));
+    assert_eq!(bench.lane.counters().repairs_skipped, 1);
+    assert!(!bench.lane.is_settled(), "the shard is to be compared");
 }
 
 /// What an owner itself lacks of a read it coordinates is a repair like another, unless the read waits

@@ -212,10 +212,14 @@ fn answers_that_do_not_hold_together_are_no_answers() {
     let mut zero = good.head.clone();
     zero.dot.counter = 0;
     let longer = Version { value_len: 99, ..Version::of(&good.head) };
+    // A version whose record nobody sent: it could only be shown without its value.
+    let mut named = held(Version::of(&good.head), good.head.clone());
+    (named.heads, named.values) = (Vec::new(), Vec::new());
     for bad in [
         held(no_dots, good.head.clone()),
         held(Version::of(&zero), zero.clone()),
         held(longer, good.head.clone()),
+        named,
     ] {
         let mut bench = Bench::new(Limits::default());
         bench.request(false, get(key.clone(), 3));

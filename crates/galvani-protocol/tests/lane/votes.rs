@@ -84,6 +84,54 @@ fn the_word_of_one_that_forgot_its_votes_does_not_count() {
     assert!(matches!(told, Ok(Vote::Forgot(_))), "{told:?}");
 }
 
+/// The questions that are due next for what others keep of an epoch.
+fn questions(bench: &mut Bench, epoch: u64) -> Vec<u64> {
+    bench.now.micros += 200_000;
+    bench.handle(Input::Wake);
+    let effects = bench.tick();
+    let asked = effects.iter().filter_map(|effect| match effect {
+        Effect::Ask { id, message: Message::Prepare(prepare), .. } => {
+            (prepare.epoch == epoch && prepare.ballot == Ballot::default()).then_some(*id)
+        }
+        _ => None,
+    });
+    asked.collect()
+}
+
+/// Whoever was asked these keeps a promise on an epoch, and every vote it ever gave.
+fn keep(bench: &mut Bench, questions: &[u64], epoch: u64) {
+    for &id in questions {
+        let promise = Promise { epoch, promised: ballot(4, 3), accepted: None };
+        let message = Message::Voted(Ok(Vote::Kept(Box::new(promise))));
+        bench.handle(Input::Reply { id, message });
+    }
+    bench.tick();
+}
+
+/// Two words are enough for this voter. Neither the answer to a question about the epoch before is one on
+/// this one, nor is what somebody keeps of another epoch than it was asked about.
+#[test]
+fn a_word_on_another_epoch_does_not_count_for_this_one() {
+    let mut bench = Bench::new(Limits::default());
+    forget(&mut bench);
+    // Node 2 was asked when its link came up, and stays silent.
+    let before = questions(&mut bench, 2);
+    assert_eq!(before.len(), 2);
+    bench.adopt(bench.copying());
+    keep(&mut bench, &before, 2);
+    let behind = Ok(Vote::Behind { epoch: 2 });
+    assert_eq!(vote(&mut bench, 3, ballot(9, 2)), behind, "nobody spoke of this epoch");
+    let now = questions(&mut bench, 3);
+    assert_eq!(now.len(), 2, "they are asked anew");
+    keep(&mut bench, &now, 2);
+    assert_eq!(vote(&mut bench, 3, ballot(9, 2)), behind, "that is no answer");
+    let again = questions(&mut bench, 3);
+    assert_eq!(again.len(), 2);
+    keep(&mut bench, &again, 3);
+    let promised = Ok(Vote::Promised { ballot: ballot(9, 2), accepted: None });
+    assert_eq!(vote(&mut bench, 3, ballot(9, 2)), promised);
+}
+
 #[test]
 fn a_question_of_a_failed_tick_is_asked_again() {
     let mut bench = Bench::new(Limits::default());
