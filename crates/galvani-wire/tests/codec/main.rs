@@ -4,6 +4,7 @@ mod faults;
 mod feed;
 mod golden;
 mod layout;
+mod mutated;
 mod supply;
 
 use bytes::{Bytes, BytesMut};
