@@ -1,8 +1,8 @@
 //! All tests with real processes, and those of real nodes in memory, as one program.
 //!
-//! One program links once, and a test that waits leaves its core to another; each of sixty programs of their
-//! own cost seconds of linking and ran alone. A module is a concern; each test starts the cluster it needs and
-//! shares nothing with others. One module: `cargo test -p galvani-cluster-tests --test cluster power::`.
+//! One program links once, and a test that waits leaves its core to another; as sixty programs they cost
+//! seconds of linking each, and ran one by one. A module is a concern; each test starts the cluster it needs
+//! and shares nothing with others. One module: `cargo test -p galvani-cluster-tests --test cluster power::`.
 //! Next to read: `galvani_cluster_tests::cluster`, the helpers of all of them.
 
 mod ack_before_fsync;
