@@ -6,7 +6,7 @@
 //! Next to read: `guards.toml`; `docs/cases.md` lists all guards.
 
 use crate::upgrade::forget_package;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,31 +91,68 @@ pub fn run(root: &Path, cargo: &OsStr, only: &str, tell: impl Fn(&str)) -> Resul
         table(root)?.into_iter().filter(|guard| guard.name.contains(only)).collect();
     let copy = Copy::of_last_commit(root, cargo)?;
     // All of them first: what is tried after another guard was taken out is built anew in any case.
-    let mut seen = BTreeSet::new();
-    for guard in guards.iter().filter(|guard| seen.insert((&guard.package, &guard.test))) {
-        if copy.test(guard)? != Verdict::Missed {
+    let mut programs = BTreeMap::new();
+    for guard in &guards {
+        let of = (&guard.package, &guard.test);
+        if programs.contains_key(&of) {
+            continue;
+        }
+        let Run { verdict, program } = copy.test(guard, &[])?;
+        if verdict != Verdict::Missed {
             return Err(format!("{} does not pass with its guard in place", guard.test));
         }
+        programs.insert(of, program);
     }
-    tell(&format!("{} tests pass with their guards in place", seen.len()));
+    tell(&format!("{} tests pass with their guards in place", programs.len()));
     let mut missed = 0;
     for guard in &guards {
         let path = copy.source.join(&guard.file);
         let whole =
             fs::read_to_string(&path).map_err(|error| format!("{}: {error}", guard.file))?;
         write(&path, &without(&whole, guard)?)?;
-        let verdict = copy.test(guard);
+        // Only the program that the test is in: the others of its package need not be built.
+        let run = copy.test(guard, &programs[&(&guard.package, &guard.test)]);
         write(&path, &whole)?;
-        let word = match verdict? {
+        let verdict = run?.verdict;
+        let word = match verdict {
             Verdict::Noticed => "noticed",
             Verdict::Missed => "MISSED",
             Verdict::Unknown => "DOES NOT BUILD",
         };
-        missed += usize::from(word != "noticed");
+        missed += usize::from(verdict != Verdict::Noticed);
         tell(&format!("{word:<8} {}  ({})", guard.name, guard.test));
     }
     tell(&format!("{} guards, {missed} not noticed", guards.len()));
     Ok(missed)
+}
+
+/// One run of a test.
+struct Run {
+    verdict: Verdict,
+    program: Vec<String>,
+}
+
+/// The words that name the one program in which a test ran; none if there were several, or if it is of a
+/// kind that has no name. `names` is what cargo says of programs, `output` what these say, in one order.
+pub fn program_of(output: &str, names: &str) -> Vec<String> {
+    let names = names.lines().map(str::trim_start);
+    let names: Vec<&str> =
+        names.filter(|it| it.starts_with("Running ") || it.starts_with("Doc-tests ")).collect();
+    let programs: Vec<&str> = output.split("\nrunning ").collect();
+    // Before the first program it says nothing but an empty line.
+    let is_one = |line: &str| line.starts_with("test ") && line.contains(" ... ");
+    let ran = |program: &&str| program.lines().any(is_one);
+    let mut ran = programs.iter().skip(1).zip(names).filter(|(program, _)| ran(program));
+    let (Some((_, name)), None) = (ran.next(), ran.next()) else { return Vec::new() };
+    let file = name.trim_start_matches("Running ").split(" (").next().unwrap_or_default();
+    match file.strip_prefix("tests/") {
+        Some(file) => {
+            let name = file.trim_end_matches("/main.rs").trim_end_matches(".rs");
+            vec!["--test".into(), name.into()]
+        }
+        None if file == "unittests src/lib.rs" => vec!["--lib".into()],
+        None => Vec::new(),
+    }
 }
 
 /// A copy of the sources, with builds of its own.
@@ -141,16 +178,20 @@ impl Copy {
         }
     }
 
-    fn test(&self, guard: &Guard) -> Result<Verdict, String> {
+    /// Runs a guard's test, in the programs that the words `program` are of; no words: in all.
+    fn test(&self, guard: &Guard, program: &[String]) -> Result<Run, String> {
         let mut test = Command::new(&self.cargo);
-        test.args(["test", "--locked", "--no-fail-fast", "--package", &guard.package, &guard.test])
+        test.args(["test", "--locked", "--no-fail-fast", "--package", &guard.package])
+            .args(program)
+            .arg(&guard.test)
             .env("CARGO_TARGET_DIR", &self.target)
             .current_dir(&self.source)
             .stdin(Stdio::null());
         forget_package(&mut test);
-        let Output { status, stdout, .. } =
+        let Output { status, stdout, stderr } =
             test.output().map_err(|error| format!("cargo does not start: {error}"))?;
-        Ok(verdict(status.success(), &String::from_utf8_lossy(&stdout)))
+        let (said, names) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        Ok(Run { verdict: verdict(status.success(), &said), program: program_of(&said, &names) })
     }
 }
 

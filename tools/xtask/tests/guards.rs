@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use xtask::guards::{Verdict, table, verdict, without};
+use xtask::guards::{Verdict, program_of, table, verdict, without};
 use xtask::repository_root;
 
 #[test]
@@ -47,4 +47,18 @@ fn read_into(sources: &mut Vec<(String, String)>, dir: &Path) {
             sources.push((path.display().to_string(), text));
         }
     }
+}
+
+#[test]
+fn the_program_that_a_test_is_in_is_known_by_what_ran() {
+    let names = "   Compiling x\n     Running unittests src/lib.rs (target/debug/deps/x-0)\n     \
+                 Running tests/lane/main.rs (target/debug/deps/lane-0)\n   Doc-tests x\n";
+    let none = "\nrunning 0 tests\n\ntest result: ok. 0 passed\n";
+    let one = "\nrunning 1 test\ntest put::goes ... ok\n\ntest result: ok. 1 passed\n";
+    let words = |parts: &[&str]| program_of(&parts.concat(), names);
+    assert_eq!(words(&[one, none, none]), ["--lib"]);
+    assert_eq!(words(&[none, one, none]), ["--test", "lane"]);
+    assert!(words(&[none, none, one]).is_empty(), "examples of the pages have no name");
+    assert!(words(&[one, one, none]).is_empty(), "it is in two");
+    assert!(words(&[none, none, none]).is_empty());
 }
