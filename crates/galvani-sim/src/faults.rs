@@ -388,6 +388,7 @@ impl World {
             pairs.push((to, from));
         }
         self.coverage.add("fault.cut", 1);
+        self.coverage.add("fault.one_way", u64::from(pairs.len() == 1));
         self.cut(pairs);
     }
 
@@ -410,6 +411,7 @@ impl World {
             }
         }
         self.coverage.add("fault.split", 1);
+        self.coverage.add("fault.one_way", u64::from(one_way));
         self.cut(pairs);
     }
 

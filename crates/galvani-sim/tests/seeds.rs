@@ -8,6 +8,7 @@ const SEEDS: u64 = 300;
 
 /// States that a run of all seeds must have met, or the swarm no longer makes them.
 const PROBES: &[&str] = &[
+    "acks.after_a_change",
     "amnesia.known",
     "amnesia.noticed_by_context",
     "amnesia.unknown",
@@ -50,6 +51,7 @@ const PROBES: &[&str] = &[
     "fault.failed_commit",
     "fault.failed_sync",
     "fault.lost_object",
+    "fault.one_way",
     "fault.pause",
     "fault.power_lost_batches",
     "fault.restore",
