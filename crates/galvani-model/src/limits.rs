@@ -100,8 +100,9 @@ pub struct Limits {
     pub hint_bytes_per_owner: u64,
     /// The same in all. Default 1 GiB.
     pub hint_bytes: u64,
-    /// Records that one lane's reads send a second to replicas they found lacking; what is beyond it
-    /// is left to anti-entropy. Default 2000: each costs about as much as a put, so a tenth of a core.
+    /// Records a second that one lane's reads send to replicas they found lacking, or take in where the
+    /// coordinator lacks them itself; what is beyond it is left to anti-entropy. Reads that wait for
+    /// their repair are not counted. Default 2000: each costs about as much as a put, so a tenth of a core.
     pub read_repairs_per_second: u32,
     /// Requests a second that one client identity may send to one lane; more are refused as rate
     /// limited. Default 0: no such limit.

@@ -254,7 +254,8 @@ impl GetOp {
             if replica::notice_amnesia_in(ctx.store, self.shard, &record.head) == Ok(true) {
                 ctx.on_amnesia();
             }
-            if self.blocking || self.may_repair(ctx, dot) {
+            let waited_for = self.blocking && !self.answered;
+            if waited_for || self.may_repair(ctx, dot) {
                 // Best effort: a full disk must not stop a read.
                 let _ = ctx.take_in(self.shard, record, self.policy, None);
             }

@@ -56,24 +56,19 @@ pub(crate) fn in_background(
     for replica in heard {
         let Some(lane) = ctx.reach(replica.node, shard) else { continue };
         for dot in replica.lacks(ctx, shard, object) {
+            // One that came too late to be kept, and was not taken in here, another read may send.
+            let Some(record) = find(ctx, shard, dot, records) else { continue };
             if !ctx.read_repairs.take(ctx.now.micros) {
                 ctx.counters.repairs_skipped += 1;
                 ctx.sync.note_change(shard, ctx.now);
                 return;
             }
-            send(ctx, lane, shard, dot, records);
+            send(ctx, lane, shard, record);
         }
     }
 }
 
-fn send(
-    ctx: &mut Ctx<'_>,
-    lane: PeerLane,
-    shard: Shard,
-    dot: Dot,
-    records: &BTreeMap<Dot, Record>,
-) {
-    let Some(Record { head, value }) = find(ctx, shard, dot, records) else { return };
+fn send(ctx: &mut Ctx<'_>, lane: PeerLane, shard: Shard, Record { head, value }: Record) {
     ctx.counters.repairs_sent += 1;
     let epoch = ctx.topology.epoch();
     let replicate = Replicate { shard, head, fsync: false, epoch, timeout_ms: 0, value };

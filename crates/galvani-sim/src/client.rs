@@ -238,6 +238,7 @@ impl World {
             epoch,
             dots: Default::default(),
             holders: Default::default(),
+            owned_by: Default::default(),
             first_ack: None,
             held_by: 0,
             handed: Default::default(),

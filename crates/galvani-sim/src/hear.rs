@@ -122,6 +122,9 @@ impl World {
         if done.siblings.len() > 1 {
             self.coverage.add("siblings.read", 1);
         }
+        let stood = self.owners_stood(self.history.reads[read].epoch);
+        let after_a_change = stood && self.layouts.have_changed();
+        self.coverage.add("reads.after_a_change", u64::from(after_a_change));
         match reads::check(self, read, done) {
             Ok(seen) => {
                 if let Err(why) = claims::after_read(self, read, &seen) {

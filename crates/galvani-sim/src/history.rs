@@ -65,6 +65,8 @@ pub(crate) struct Write {
     pub(crate) dots: BTreeSet<Dot>,
     /// The nodes that held it when it was first acked and still do.
     pub(crate) holders: BTreeSet<usize>,
+    /// The nodes that held it then as owners, whatever became of that.
+    pub(crate) owned_by: BTreeSet<usize>,
     /// When its first ack left, and the nodes that held it then.
     pub(crate) first_ack: Option<(u64, BTreeSet<usize>)>,
     /// Owners that held it, of each set that reads may ask: the fewest.

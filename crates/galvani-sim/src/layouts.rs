@@ -229,14 +229,18 @@ impl World {
         another.expect("there are as many nodes as any bucket has copies")
     }
 
-    /// The epoch that every lane of every member goes by, if it is one and no change.
+    /// The epoch that every lane of every member goes by, if it is one and no change: of those, too, that
+    /// are members by what they know themselves, and serve by it.
     ///
-    /// Epochs only grow, so what is the same at two moments was so all the time between.
+    /// Epochs only grow, but for a disk that was emptied; an owner with such a disk answers no read before
+    /// it has all again. So what is the same at two moments was so all the time between.
     pub(crate) fn settled_epoch(&self) -> Option<u64> {
         let epoch = self.layout.epoch();
         let goes_by_it = |node: &Node| {
             let told = node.lanes.iter().all(|slot| slot.told.is_empty());
-            self.layout.member(node.id).is_none() || (node.layout.epoch() == epoch && told)
+            let knows_itself = node.layout.member(node.id).is_some();
+            let is_member = self.layout.member(node.id).is_some() || knows_itself;
+            !is_member || (node.layout.epoch() == epoch && told)
         };
         let settled = self.layout.transition().is_none() && self.nodes.iter().all(goes_by_it);
         settled.then_some(epoch)

@@ -9,6 +9,8 @@ const SEEDS: u64 = 300;
 /// States that a run of all seeds must have met, or the swarm no longer makes them.
 const PROBES: &[&str] = &[
     "acks.after_a_change",
+    "reads.after_a_change",
+    "reads.confirmed_after_a_change",
     "amnesia.known",
     "amnesia.noticed_by_context",
     "amnesia.unknown",

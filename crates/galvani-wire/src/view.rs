@@ -128,7 +128,8 @@ pub struct Counters {
     pub expired: u64,
     /// Records sent to replicas that a read found lacking.
     pub repairs_sent: u64,
-    /// Times a read left what it found lacking to anti-entropy, for want of budget.
+    /// Times a read left a record that a replica or its coordinator lacked to anti-entropy, for want of
+    /// budget.
     pub repairs_skipped: u64,
     /// Retries recognised as writes already taken in.
     pub retries_recognised: u64,

@@ -4,7 +4,7 @@
 //! to the other owners ([`compare`]); whoever lacks dots asks for just their records ([`pull`]), a
 //! page at a time, and takes them in with the same `apply` as everything else. So the cost follows
 //! the difference, an idle cluster is silent but for a slow sweep, and a replica's clock never runs
-//! ahead of its data: clocks are compared here, never merged.
+//! ahead of its data: clocks are compared here, never merged but for dots whose records were trimmed.
 //! It never sends unasked, never decides what a record means, and never waits for a peer.
 //! Next to read: `compare.rs`, `pull.rs`. Source: Dotted-DB (Goncalves et al. 2017), section 4;
 //! algorithms 2.5.

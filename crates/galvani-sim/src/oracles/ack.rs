@@ -93,6 +93,7 @@ pub(crate) fn check(world: &mut World, done: &PutDone) -> Result<(), String> {
         let least = new.iter().map(of).fold(of(&old), u8::min);
         world.history.writes[number].held_by = least;
         world.history.writes[number].holders.extend(&all);
+        world.history.writes[number].owned_by.extend(&owning);
         let first = (world.now, all.into_iter().collect());
         world.history.writes[number].first_ack.get_or_insert(first);
     }

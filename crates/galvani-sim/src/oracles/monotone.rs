@@ -53,6 +53,8 @@ pub(crate) fn check(world: &mut World, read: usize, seen: &Seen) -> Result<(), S
         return Err(format!("blocking read {read} (r={r} of {n}) shows what {holders:?} hold"));
     }
     world.coverage.add("reads.confirmed", 1);
+    let changed = world.layouts.have_changed();
+    world.coverage.add("reads.confirmed_after_a_change", u64::from(changed));
     let writes = seen.writes.keys().copied().collect();
     world.history.confirmed.push(Confirmed { read, key, writes, dots, holders, at: world.now });
     Ok(())

@@ -21,7 +21,9 @@ pub(crate) fn check(world: &World, read: usize, seen: &Seen) -> Result<(), Strin
         if write.key != asked.key || !before {
             continue;
         }
-        let holders = replicas.iter().filter(|node| write.holders.contains(node)).count();
+        // A hint is not read from, also at a node that has become an owner since.
+        let holds = |node: &&usize| write.holders.contains(node) && write.owned_by.contains(node);
+        let holders = replicas.iter().filter(holds).count();
         let met = stood && holders + usize::from(r) > usize::from(n);
         let must_meet = met
             || match world.layouts.have_changed() {
