@@ -298,6 +298,11 @@ impl Ledger {
         self.lock().keys.values().flatten().filter(|write| write.fate == fate).count()
     }
 
+    /// How many writes go by several names, since they were tried several times.
+    pub fn aliased(&self) -> usize {
+        self.lock().keys.values().flatten().filter(|write| write.aliased).count()
+    }
+
     /// How many acked writes were held only by a node that lost its data right after.
     pub fn excused(&self) -> usize {
         let inner = self.lock();

@@ -102,6 +102,7 @@ pub fn run(settings: &Settings) -> Report {
         keys: field.ledger.keys().len(),
         acked: field.ledger.count(Fate::Acked),
         excused: field.ledger.excused(),
+        aliased: field.ledger.aliased(),
         half_replaced: field.ledger.half_replaced(),
         late_tombstones: field.ledger.late_tombstones(),
         judged: field.ledger.judged(),

@@ -23,6 +23,8 @@ pub struct Report {
     pub acked: usize,
     /// Acked writes that only a node had acked which lost its disk right after.
     pub excused: usize,
+    /// Writes of several tries that go by several names: what replaced them is asked where owners agree.
+    pub aliased: usize,
     /// Reads that showed a write of several tries beside what had replaced one of them.
     pub half_replaced: u64,
     /// Reads that showed a tombstone again which had been replaced.
@@ -131,8 +133,9 @@ impl fmt::Display for Report {
         writeln!(f, "acked only by a disk that was lost right after: {}", self.excused)?;
         writeln!(
             f,
-            "retried writes shown for a moment beside what replaced them: {}",
-            self.half_replaced
+            "retried writes with several names: {}; reads that showed one for a moment beside what replaced \
+             it: {}",
+            self.aliased, self.half_replaced
         )?;
         writeln!(f, "replaced tombstones shown again for a moment: {}", self.late_tombstones)?;
         let memory = self.memory.iter().map(|bytes| (bytes >> 20).to_string());

@@ -34,7 +34,7 @@ fn half_a_minute_of_random_faults_loses_and_invents_nothing() {
         think: Duration::from_millis(60),
         faults: Fault::ALL.to_vec(),
         beat: None,
-        first: vec![Fault::Full, Fault::Flip],
+        first: vec![Fault::Full, Fault::Flip, Fault::Wipe],
     };
     let report = run(&settings);
     println!("{report}");
@@ -45,6 +45,8 @@ fn half_a_minute_of_random_faults_loses_and_invents_nothing() {
     // Which row the byte is of, and whether a write meets the full disk in time, is chance: `bitflip.rs`
     // and `disk.rs` have both for certain.
     assert!(report.faults.contains_key(&Fault::Flip), "no byte was flipped: {report}");
+    assert!(report.faults.contains_key(&Fault::Wipe), "no disk was lost: {report}");
+    assert!(report.judged > 100, "hardly any read had to show anything: {report}");
     // Where no small file system can be mounted this was said, and under `CI` it failed.
     assert!(report.left_out || report.faults.contains_key(&Fault::Full), "no full disk: {report}");
 }

@@ -70,7 +70,7 @@ fn kill9_during_recovery_twenty_times_loses_nothing_acked() {
 fn one_node_killed_and_back_under_load_loses_nothing_and_is_repaired_by_reads() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
-    let load = Load::start(&cluster, &history, &ALL, 6, 2_u8);
+    let load = Load::patient(&cluster, &history, &ALL, 6, 2_u8);
     load.until_acked(100);
     cluster.kill("n3");
     load.until_acked(300);
@@ -94,7 +94,7 @@ fn a_paused_node_holds_up_nobody_and_catches_up() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
     // Near the nodes that stay: those near a silent node wait for it before they turn away.
-    let load = Load::start(&cluster, &history, &["n1", "n2"], 4, 2_u8);
+    let load = Load::patient(&cluster, &history, &["n1", "n2"], 4, 2_u8);
     load.until_acked(50);
     cluster.pause("n3");
     load.until_acked(200);
@@ -112,7 +112,7 @@ fn a_paused_node_holds_up_nobody_and_catches_up() {
 fn clients_of_a_paused_node_turn_to_the_others() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
-    let load = Load::start(&cluster, &history, &["n3"], 3, 2_u8);
+    let load = Load::patient(&cluster, &history, &["n3"], 3, 2_u8);
     load.until_acked(20);
     cluster.pause("n3");
     load.until_acked(30);

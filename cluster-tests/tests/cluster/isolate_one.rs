@@ -12,7 +12,7 @@ fn isolate_one_under_load_nobody_notices_and_it_catches_up() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
     let client = cluster.client_at("n1");
-    let load = Load::start(&cluster, &history, &["n1", "n2"], 6, 2_u8);
+    let load = Load::patient(&cluster, &history, &["n1", "n2"], 6, 2_u8);
     load.until_acked(100);
     cluster.run(&["dev", "cut", "n3|n1,n2"]).expect(0);
     let alone = cluster.builder().only("n3").retries(0);

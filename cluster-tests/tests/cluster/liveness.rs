@@ -32,7 +32,7 @@ fn nobody_fails(nodes: &str, away: impl Fn(&Cluster, &str), back: impl Fn(&Clust
     let client = cluster.client_at("n1");
     let n3 = ("n3", cluster.status_of(&client, "n3").node);
     let history = Arc::new(History::new(any_seed()));
-    let load = Load::start(&cluster, &history, &["n1", "n2"], WRITERS, 2_u8);
+    let load = Load::patient(&cluster, &history, &["n1", "n2"], WRITERS, 2_u8);
     load.until_acked(WRITES);
     let since = Instant::now();
     away(&cluster, "n3");

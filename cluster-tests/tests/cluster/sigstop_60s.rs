@@ -40,7 +40,7 @@ fn sigstop_60s_under_load_nobody_notices_and_all_of_it_is_brought() {
     let cluster = Cluster::with(&["-n", "4", "--lanes", "2"]);
     let client = cluster.client_at("n1");
     let n3 = cluster.status_of(&client, "n3").node;
-    let load = Load::start(&cluster, &history, &["n1", "n2"], 2, 2_u8);
+    let load = Load::patient(&cluster, &history, &["n1", "n2"], 2, 2_u8);
     load.until_acked(100);
     let reads = Reads::start(&cluster, &history, [cluster.client_at("n2")], 2_u8);
     cluster.pause("n3");

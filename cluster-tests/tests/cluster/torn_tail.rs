@@ -49,8 +49,10 @@ fn tear(data: &Path, torn: u64) {
         let bytes = fs::read(path).expect("its node is down");
         bytes.iter().rposition(|byte| *byte != 0).map(|last| last as u64 + 1)
     };
-    let mut written = journals.filter_map(|path| end(&path).map(|end| (path, end)));
-    let (journal, end) = written.next_back().expect("it wrote something");
+    let number = |path: &Path| path.file_stem()?.to_str()?.parse::<u64>().ok();
+    let written = journals.filter_map(|path| end(&path).map(|end| (path, end)));
+    let newest = written.max_by_key(|(path, _)| number(path).expect("journals are numbered"));
+    let (journal, end) = newest.expect("it wrote something");
     assert!(end > torn, "{} has {end} bytes", journal.display());
     let file = fs::File::options().write(true).open(&journal).expect("its node is down");
     file.set_len(end - torn).expect("it can be cut");
