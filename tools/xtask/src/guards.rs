@@ -155,6 +155,12 @@ pub fn program_of(output: &str, names: &str) -> Vec<String> {
     }
 }
 
+/// What is built anew for nearly every guard is built fast, and its tests run once.
+const UNOPTIMISED: [&str; 2] = [
+    "profile.dev.package.galvani-protocol.opt-level=0",
+    "profile.dev.package.galvani-storage.opt-level=0",
+];
+
 /// A copy of the sources, with builds of its own.
 struct Copy {
     source: PathBuf,
@@ -184,6 +190,8 @@ impl Copy {
         test.args(["test", "--locked", "--no-fail-fast", "--package", &guard.package])
             .args(program)
             .arg(&guard.test)
+            .args(UNOPTIMISED.iter().flat_map(|setting| ["--config", setting]))
+            .env("CARGO_INCREMENTAL", "1")
             .env("CARGO_TARGET_DIR", &self.target)
             .current_dir(&self.source)
             .stdin(Stdio::null());
