@@ -1,7 +1,7 @@
 //! Text scenarios with expected output, one file each under `scenarios/`.
 //!
 //! A block is a command, a line `----`, and what it says; blocks are parted by empty lines.
-//! `UPDATE=1 cargo test -p galvani-sim --test scenarios` writes what is said now into the files:
+//! `UPDATE=1 cargo test -p galvani-sim --test sim scenarios` writes what is said now into the files:
 //! read the difference before you keep it.
 
 #![allow(clippy::disallowed_methods)] // A runner reads its scenarios from files.
