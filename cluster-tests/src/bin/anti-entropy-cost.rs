@@ -16,8 +16,8 @@ const VALUE: usize = 100;
 const WRITERS: usize = 64;
 /// How long n3 is cut off before anything is written.
 const CUT: Duration = Duration::from_secs(13);
-/// How long the quiet before and after is looked at.
-const QUIET: Duration = Duration::from_secs(5);
+/// How long the quiet before all is looked at: the sweep of all shards that there is each minute is in it.
+const QUIET: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let Some((keys, differing)) = parse(std::env::args().skip(1)) else {
