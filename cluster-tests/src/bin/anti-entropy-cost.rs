@@ -18,6 +18,8 @@ const WRITERS: usize = 64;
 const CUT: Duration = Duration::from_secs(13);
 /// How long the quiet before all is looked at: the sweep of all shards that there is each minute is in it.
 const QUIET: Duration = Duration::from_secs(60);
+/// How long what is mended is looked at afterwards: until nobody says anything of it any more.
+const AFTER: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let Some((keys, differing)) = parse(std::env::args().skip(1)) else {
@@ -122,7 +124,7 @@ fn mend(cluster: &Cluster, client: &Client, name: &str, count: usize, rest: Spen
             if now >= pulled && status.peers_down.is_empty() { Ok(()) } else { Err(now) }
         });
         took = began.elapsed();
-        std::thread::sleep(QUIET); // wait: the time that is measured
+        std::thread::sleep(AFTER); // wait: the time that is measured
     });
     let spent = spent.less(rest.during(began.elapsed()));
     let per_key = |total: u64| if count == 0 { 0.0 } else { total as f64 / count as f64 };
