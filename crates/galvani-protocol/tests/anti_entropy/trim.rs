@@ -433,6 +433,25 @@ fn a_live_record_that_is_lost_among_trimmed_ones_is_found_and_mended() {
     assert!(pair.sides[0].store.record_on_disk(SHARD, dot).expect("whole").is_some());
 }
 
+/// An owner that takes its dot in as that of a trimmed record would have a value less, and not know it.
+#[test]
+fn a_live_record_that_is_lost_among_trimmed_ones_is_not_told_as_trimmed() {
+    let mut pair = pair();
+    overwrite(&mut pair, "a", 1);
+    overwrite(&mut pair, "b", 3);
+    grow_old(&mut pair);
+    let dot = object(&mut pair, 0, "a").dots()[0];
+    pair.link(false);
+    assert!(pair.sides[0].engine.corrupt(Table::Log, &keys::log(SHARD, dot), Corruption::Vanish));
+    pair.handle(0, Input::Verify(None));
+    pair.pass(5_000);
+    assert_eq!(pair.sides[0].store.damaged().len(), 1, "it is known to be lost");
+    wipe(&mut pair, 1);
+    let clock = pair.clock(1);
+    assert_eq!(pair.clock(0).len() - clock.len(), 1, "it was told of all but that: {clock:?}");
+    assert!(!clock.contains(dot));
+}
+
 #[test]
 fn a_damaged_record_that_nothing_needs_goes_when_the_others_have_let_it_go() {
     let mut pair = pair();
