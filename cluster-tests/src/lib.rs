@@ -23,6 +23,7 @@ pub mod power;
 pub mod processes;
 pub mod raw;
 pub mod reads;
+pub mod shim;
 pub mod small_disk;
 pub mod wait;
 

@@ -7,10 +7,9 @@
 
 use galvani_client::{Applied, Client, Outcome, Written};
 use galvani_cluster_tests::wait::{PATIENCE, at_most};
-use galvani_cluster_tests::{Cluster, until};
+use galvani_cluster_tests::{Cluster, shim, until};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -52,7 +51,7 @@ impl Disk {
     fn of_n1(cluster: &Cluster) -> Disk {
         let scratch = cluster.scratch();
         let disk = Disk { hold: scratch.join("hold"), waits: scratch.join("waits") };
-        let shim = compile(scratch);
+        let shim = shim::compile(scratch, SHIM);
         cluster.stop("n1");
         let mut start = cluster.command();
         start.args(["dev", "start", "n1"]).env("LD_PRELOAD", &shim);
@@ -171,19 +170,4 @@ fn ack_before_fsync_of_one_of_three_does_not_count() {
     for number in 0..10 {
         cluster.until_equal(&client, &format!("meanwhile/{number}"));
     }
-}
-
-/// Compiles the shim into `dir`.
-fn compile(dir: &Path) -> PathBuf {
-    let (source, library) = (dir.join("sync_hold.c"), dir.join("sync_hold.so"));
-    fs::write(&source, SHIM).expect("a scratch directory is writable");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .output()
-        .expect("there is a C compiler: Rust links with it");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    library
 }

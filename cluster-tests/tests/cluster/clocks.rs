@@ -9,12 +9,11 @@
 use galvani_client::{Client, Context, Dot, Read};
 use galvani_cluster_tests::history::any_seed;
 use galvani_cluster_tests::load::check_all;
-use galvani_cluster_tests::{Cluster, History, Load, until};
+use galvani_cluster_tests::{Cluster, History, Load, shim, until};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -127,7 +126,7 @@ fn until_no_tombstones(cluster: &Cluster) {
 fn skew_10min_orders_nothing_and_loses_nothing() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
-    let shim = compile(cluster.scratch());
+    let shim = shim::compile(cluster.scratch(), SHIM);
     let [n1, n2] = ["n1", "n2"].map(|node| Date::of(&cluster, node, &shim));
     // More than ten minutes apart. A client's date may be ahead of a node's by ten minutes at most.
     n1.set(&cluster, 600);
@@ -179,7 +178,7 @@ fn skew_10min_orders_nothing_and_loses_nothing() {
 fn jump_back_1h_gives_no_name_twice_and_brings_nothing_back() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::start();
-    let shim = compile(cluster.scratch());
+    let shim = shim::compile(cluster.scratch(), SHIM);
     let n1 = Date::of(&cluster, "n1", &shim);
     n1.set(&cluster, 3_600);
     let (jumps, other) = (only(&cluster, "n1"), only(&cluster, "n3"));
@@ -208,18 +207,4 @@ fn jump_back_1h_gives_no_name_twice_and_brings_nothing_back() {
     until_no_tombstones(&cluster);
     assert_eq!(values(&read(&cluster, &again, "k")), [] as [&str; 0]);
     check_all(&cluster, &cluster.client(), &history, 3_u8);
-}
-
-/// Compiles the shim into `dir`.
-fn compile(dir: &Path) -> PathBuf {
-    let (source, library) = (dir.join("clock_shim.c"), dir.join("clock_shim.so"));
-    fs::write(&source, SHIM).expect("a scratch directory is writable");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .output()
-        .expect("there is a C compiler: Rust links with it");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    library
 }

@@ -8,10 +8,8 @@
 
 use galvani_cluster_tests::history::any_seed;
 use galvani_cluster_tests::load::check_all;
-use galvani_cluster_tests::{Cluster, History, Load, until};
+use galvani_cluster_tests::{Cluster, History, Load, shim, until};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 const SHIM: &str = r#"
@@ -58,7 +56,7 @@ int fsync(int fd) { return data_sync(fd, "fsync", "f"); }
 fn fsync_eio_ends_the_node_and_loses_nothing_acked() {
     let history = Arc::new(History::new(any_seed()));
     let cluster = Cluster::with(&["--durability", "fsync", "--lanes", "2"]);
-    let shim = compile(cluster.scratch());
+    let shim = shim::compile(cluster.scratch(), SHIM);
     let (trigger, log) = (cluster.scratch().join("fail"), cluster.scratch().join("syncs"));
     cluster.stop("n1");
     let mut start = cluster.command();
@@ -90,19 +88,4 @@ fn fsync_eio_ends_the_node_and_loses_nothing_acked() {
     cluster.start_node("n1");
     check_all(&cluster, &cluster.client(), &history, 2_u8);
     check_all(&cluster, &cluster.client_at("n1"), &history, 3_u8);
-}
-
-/// Compiles the shim into `dir`.
-fn compile(dir: &Path) -> PathBuf {
-    let (source, library) = (dir.join("sync_shim.c"), dir.join("sync_shim.so"));
-    fs::write(&source, SHIM).expect("a scratch directory is writable");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .output()
-        .expect("there is a C compiler: Rust links with it");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    library
 }

@@ -10,11 +10,11 @@ use galvani_model::limits::Limits;
 use galvani_model::request::{Quorum, ReadOptions, WriteOptions};
 use galvani_model::store::Store;
 use galvani_model::version::{Kind, Record};
-use galvani_protocol::{Effect, Input};
+use galvani_protocol::Input;
 use galvani_storage::engine::{Corruption, Table};
 use galvani_storage::format::keys;
 use galvani_wire::Message;
-use galvani_wire::message::{AskClocks, Clocks, Get, Put, Replicate};
+use galvani_wire::message::{AskClocks, Get, Put, Replicate};
 
 fn key(name: &str) -> Key {
     Key::new(BucketName::default_bucket(), name.to_owned()).expect("a key")
@@ -81,19 +81,10 @@ fn record(pair: &mut Pair, side: usize, name: &str) -> Record {
     store.record(SHARD, dot).expect("whole").expect("written")
 }
 
-/// Side 1 goes on for a while, and is answered nothing but what side 0 has taken in.
+/// Side 1 goes on for ten seconds, and is answered nothing but what side 0 has taken in.
 fn hears_only_clocks(pair: &mut Pair) {
     let clock = pair.clock(0);
-    for _ in 0..10_000 {
-        pair.now.micros += 1_000;
-        pair.handle(1, Input::Wake);
-        for effect in pair.tick(1) {
-            let Effect::Ask { id, message: Message::AskClocks(ask), .. } = effect else { continue };
-            let clocks = vec![Some(clock.clone()); ask.shards.len()];
-            let told = Clocks { epoch: 1, clocks, lacking: Vec::new() };
-            pair.handle(1, Input::Reply { id, message: Message::Clocks(Ok(told)) });
-        }
-    }
+    pair.hears_only(&clock, 10_000);
 }
 
 /// The other owner has all of it. Here a late copy of what the tombstone replaced would be new, and live.

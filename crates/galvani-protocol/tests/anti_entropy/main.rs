@@ -28,7 +28,7 @@ use galvani_storage::format::keys;
 use galvani_storage::{MemoryConfig, NodeStore, StoreConfig};
 use galvani_wire::Message;
 use galvani_wire::failure::ReplicaError;
-use galvani_wire::message::{Compare, Compared, Comparison, Pull, Pulled, Put};
+use galvani_wire::message::{Clocks, Compare, Compared, Comparison, Pull, Pulled, Put};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -88,6 +88,22 @@ impl Pair {
     /// Whose stores remember no rows: what a test plants on their disks is met at once.
     fn forgetful() -> Pair {
         Pair::remembering(|side| topology(side, 1), Limits::default(), MemoryConfig::NONE)
+    }
+
+    /// Side 1 goes on for so many milliseconds, and is answered nothing but that side 0 has taken this in.
+    fn hears_only(&mut self, clock: &PartitionClock, millis: u64) {
+        for _ in 0..millis {
+            self.now.micros += 1_000;
+            self.handle(1, Input::Wake);
+            for effect in self.tick(1) {
+                let Effect::Ask { id, message: Message::AskClocks(ask), .. } = effect else {
+                    continue;
+                };
+                let clocks = vec![Some(clock.clone()); ask.shards.len()];
+                let told = Clocks { epoch: 1, clocks, lacking: Vec::new() };
+                self.handle(1, Input::Reply { id, message: Message::Clocks(Ok(told)) });
+            }
+        }
     }
 
     fn of(partitions: u16, limits: Limits) -> Pair {

@@ -16,7 +16,7 @@ use galvani_storage::format::keys;
 use galvani_wire::Message;
 use galvani_wire::failure::{AppliedOutcome, Failure, ReplicaError};
 use galvani_wire::message::{
-    Clocks, Compare, Compared, Comparison, Get, Pull, Pulled, Put, PutDone, Replicate,
+    Compare, Compared, Comparison, Get, Pull, Pulled, Put, PutDone, Replicate,
 };
 
 fn key(name: &str) -> Key {
@@ -155,16 +155,7 @@ fn an_owner_that_is_away_holds_everything_back_and_is_named() {
 /// Side 1 grows old, and is answered nothing but that side 0 has taken this in.
 fn grow_old_alone(pair: &mut Pair, clock: &PartitionClock) {
     pair.now.unix_ms += 2_000;
-    for _ in 0..8_000 {
-        pair.now.micros += 1_000;
-        pair.handle(1, Input::Wake);
-        for effect in pair.tick(1) {
-            let Effect::Ask { id, message: Message::AskClocks(ask), .. } = effect else { continue };
-            let clocks = vec![Some(clock.clone()); ask.shards.len()];
-            let told = Clocks { epoch: 1, clocks, lacking: Vec::new() };
-            pair.handle(1, Input::Reply { id, message: Message::Clocks(Ok(told)) });
-        }
-    }
+    pair.hears_only(clock, 8_000);
 }
 
 /// What the other one has besides may be what replaced a value here, of which this one shows another.
